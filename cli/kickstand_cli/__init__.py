@@ -1,0 +1,1 @@
+"""The `kickstand` command: data sets, training, evaluation, and the whole deployment on a laptop."""

@@ -1,0 +1,162 @@
+"""Runs functions/*/app.py behind Lambda's Invoke API, in this process."""
+
+import importlib.util
+import json
+import os
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+Handler = Callable[[dict[str, Any], Any], Any]
+
+
+@dataclass
+class Context:
+    """What a handler may ask of its Lambda context."""
+
+    function_name: str
+    memory_limit_in_mb: int
+    timeout: float
+    aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    function_version: str = "$LATEST"
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def invoked_function_arn(self) -> str:
+        return function_arn(self.function_name)
+
+    @property
+    def log_group_name(self) -> str:
+        return f"/aws/lambda/{self.function_name}"
+
+    @property
+    def log_stream_name(self) -> str:
+        return "local"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self.started + self.timeout - time.monotonic()) * 1000))
+
+
+def function_arn(name: str) -> str:
+    """The ARN that the local stack gives a function."""
+    return f"arn:aws:lambda:us-east-1:123456789012:function:{name}"
+
+
+@dataclass
+class Function:
+    """One function of the template: its folder, environment, memory in MB and timeout in seconds."""
+
+    name: str
+    folder: Path
+    environment: Mapping[str, str]
+    memory: int
+    timeout: float
+    handler: Handler | None = None
+
+    def load(self) -> Handler:
+        """Import app.py with this function's environment, as a cold start does."""
+        if self.handler is None:
+            spec = importlib.util.spec_from_file_location(f"{self.name}.app", self.folder / "app.py")
+            assert spec and spec.loader, self.folder  # noqa: S101
+            module = importlib.util.module_from_spec(spec)
+            with _environment(self.environment):
+                spec.loader.exec_module(module)
+            self.handler = module.handler
+        return self.handler
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Any:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+class LambdaService:
+    """Lambda's Invoke API on a local port. Use as a context manager; `url` is for AWS_ENDPOINT_URL_LAMBDA.
+
+    faults: called with the function's name before each invocation; what it raises is what Lambda would answer:
+        a LambdaFault as an error of the service, anything else as an error of the function.
+    """
+
+    def __init__(self, faults: Callable[[str], None] | None = None) -> None:
+        self.functions: dict[str, Function] = {}
+        self.faults = faults or (lambda name: None)
+        # Powertools keeps state per process, as in a real sandbox, which runs one invocation at a time.
+        self._sandbox = threading.Lock()
+        service = self
+
+        class Api(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                payload = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                name = unquote(self.path.split("/")[3]).split(":function:")[-1].split(":")[0]
+                status, headers, body = service.invoke(name, payload)
+                self.send_response(status)
+                for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: Any) -> None:
+                """Quiet: the handlers log for themselves."""
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "LambdaService":
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def invoke(self, name: str, payload: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body, as https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html says."""
+        if name not in self.functions:
+            return _service_error(404, "ResourceNotFoundException", f"Function not found: {name}")
+        function = self.functions[name]
+        context = Context(name, function.memory, function.timeout)
+        try:
+            with self._sandbox:
+                self.faults(name)
+                answer = json.dumps(function.load()(json.loads(payload or b"{}"), context)).encode()
+        except LambdaFault as fault:
+            return _service_error(fault.status, fault.code, str(fault))
+        except Exception as error:
+            failure = {
+                "errorMessage": str(error),
+                "errorType": type(error).__name__,
+                "requestId": context.aws_request_id,
+                "stackTrace": traceback.format_exception(error),
+            }
+            return 200, {"X-Amz-Function-Error": "Unhandled"}, json.dumps(failure).encode()
+        return 200, {"X-Amz-Executed-Version": "$LATEST"}, answer
+
+
+class LambdaFault(Exception):
+    """Lambda itself fails, not the function: code is e.g. "TooManyRequestsException"."""
+
+    def __init__(self, code: str, status: int) -> None:
+        super().__init__(f"injected {code}")
+        self.code, self.status = code, status
+
+
+def _service_error(status: int, code: str, message: str) -> tuple[int, dict[str, str], bytes]:
+    return status, {"x-amzn-ErrorType": code}, json.dumps({"Type": "Service", "Message": message}).encode()

@@ -1,0 +1,290 @@
+"""Creates the template's resources on moto and carries events from one to the next."""
+
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import yaml
+from moto import mock_aws
+
+from kickstand.records import Record
+from kickstand.store import from_item
+from kickstand_cli.local.functions import Function, LambdaService, function_arn
+from kickstand_cli.local.template import Template, TemplateError
+
+NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
+    "AWS::CloudWatch::Alarm",
+    "AWS::Logs::LogGroup",
+    "AWS::S3::BucketPolicy",
+    "AWS::SNS::Subscription",
+    "AWS::SNS::TopicPolicy",
+    "AWS::SQS::QueuePolicy",
+}
+RUNNING, FAILED = "RUNNING", ("FAILED", "TIMED_OUT", "ABORTED")
+
+
+@dataclass
+class Physical:
+    """What a resource became: what `Ref` gives, and what `Fn::GetAtt` gives."""
+
+    ref: str
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Target:
+    """Where a rule sends its events: a state machine, and the queue for those that it does not take."""
+
+    queue_url: str
+    state_machine: str
+    dead_letter_arn: str | None
+
+
+class Stack:
+    """The deployed template. Make one with `deploy`."""
+
+    def __init__(self, template: Path, parameters: Mapping[str, str], lambdas: LambdaService) -> None:
+        self.template = Template(template, parameters, self._reference, self._attribute)
+        self.s3, self.sqs, self.sns = boto3.client("s3"), boto3.client("sqs"), boto3.client("sns")
+        self.dynamodb, self.events = boto3.client("dynamodb"), boto3.client("events")
+        self.stepfunctions = boto3.client("stepfunctions")
+        self._lambdas = lambdas
+        self._physical: dict[str, Physical] = {}
+        self._targets: list[Target] = []
+        for logical_id in self.template.resources:
+            if self.template.wanted(logical_id):
+                self._create(logical_id)
+        self.outputs: dict[str, str] = {
+            name: self.template.resolve(output["Value"]) for name, output in self.template.outputs.items()
+        }
+
+    # ---- what a user does
+
+    def upload(self, key: str, data: bytes) -> str:
+        """Put an object into the images bucket; returns its version id."""
+        return self.s3.put_object(Bucket=self.outputs["ImageBucketName"], Key=key, Body=data)["VersionId"]
+
+    def settle(self, progress: Callable[[], None] = lambda: None) -> None:
+        """Carry events and wait until none is on its way and no execution runs."""
+        while self.deliver() or self.executions(RUNNING):
+            progress()
+
+    def records(self) -> list[Record]:
+        """All records of the table."""
+        pages = self.dynamodb.get_paginator("scan").paginate(TableName=self.outputs["RecordsTableName"])
+        return [from_item(item) for page in pages for item in page["Items"]]
+
+    def executions(self, *statuses: str) -> list[Any]:
+        """Executions of every state machine, or those with one of the statuses."""
+        found = []
+        for machine in self.stepfunctions.list_state_machines()["stateMachines"]:
+            pages = self.stepfunctions.get_paginator("list_executions").paginate(
+                stateMachineArn=machine["stateMachineArn"]
+            )
+            found += [execution for page in pages for execution in page["executions"]]
+        return [execution for execution in found if not statuses or execution["status"] in statuses]
+
+    def dead_letters(self) -> list[dict[str, Any]]:
+        """The messages in the dead-letter queue, which stay there."""
+        url = self.outputs["DeadLetterQueueUrl"]
+        found: list[dict[str, Any]] = []
+        while batch := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
+            found += [json.loads(message["Body"]) for message in batch]
+        return found
+
+    # ---- what EventBridge does in AWS; moto leaves events for state machines undelivered
+
+    def deliver(self) -> int:
+        """Start the executions that waiting events ask for; returns how many events there were."""
+        delivered = 0
+        for target in self._targets:
+            while batch := self.sqs.receive_message(QueueUrl=target.queue_url, MaxNumberOfMessages=10).get("Messages"):
+                for message in batch:
+                    self.start(target, _as_eventbridge_sends_it(json.loads(message["Body"])))
+                    self.sqs.delete_message(QueueUrl=target.queue_url, ReceiptHandle=message["ReceiptHandle"])
+                    delivered += 1
+        return delivered
+
+    def start(self, target: Target, event: dict[str, Any]) -> None:
+        """Start an execution on the event; an event that is not taken goes to the rule's dead-letter queue."""
+        try:
+            self.stepfunctions.start_execution(
+                stateMachineArn=target.state_machine, name=str(uuid.uuid4()), input=json.dumps(event)
+            )
+        except self.stepfunctions.exceptions.ClientError:
+            if target.dead_letter_arn is None:
+                raise
+            queue = target.dead_letter_arn.rsplit(":", 1)[-1]
+            self.sqs.send_message(
+                QueueUrl=self.sqs.get_queue_url(QueueName=queue)["QueueUrl"], MessageBody=json.dumps(event)
+            )
+
+    # ---- what CloudFormation does in AWS
+
+    def _reference(self, logical_id: str) -> str:
+        return self._create(logical_id).ref
+
+    def _attribute(self, logical_id: str, attribute: str) -> str:
+        attributes = self._create(logical_id).attributes
+        if attribute not in attributes:
+            raise TemplateError(f"{logical_id}.{attribute} is not known locally")
+        return attributes[attribute]
+
+    def _create(self, logical_id: str) -> Physical:
+        """The resource, created at its first mention."""
+        if logical_id not in self._physical:
+            if logical_id not in self.template.resources:
+                raise TemplateError(f"the template has no resource or parameter {logical_id}")
+            resource = self.template.resources[logical_id]
+            kind, raw = resource["Type"], resource.get("Properties", {})
+            if kind in NOT_LOCAL:
+                self._physical[logical_id] = Physical(logical_id)
+            elif kind in _CREATORS:
+                self._physical[logical_id] = _CREATORS[kind](self, logical_id, raw)
+            else:
+                raise TemplateError(f"{logical_id}: {kind} is not known locally")
+        return self._physical[logical_id]
+
+    def _bucket(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        properties = self.template.resolve(raw)
+        name = f"kickstand-local-{logical_id.lower()}"
+        self.s3.create_bucket(Bucket=name)
+        if "VersioningConfiguration" in properties:
+            self.s3.put_bucket_versioning(Bucket=name, VersioningConfiguration=properties["VersioningConfiguration"])
+        notifications = properties.get("NotificationConfiguration", {})
+        if notifications.get("EventBridgeConfiguration", {}).get("EventBridgeEnabled"):
+            self.s3.put_bucket_notification_configuration(
+                Bucket=name, NotificationConfiguration={"EventBridgeConfiguration": {}}
+            )
+        return Physical(name, {"Arn": f"arn:aws:s3:::{name}"})
+
+    def _table(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        properties = self.template.resolve(raw)
+        taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
+        table = self.dynamodb.create_table(
+            TableName=logical_id, **{name: properties[name] for name in taken if name in properties}
+        )
+        return Physical(logical_id, {"Arn": table["TableDescription"]["TableArn"]})
+
+    def _queue(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        properties = self.template.resolve(raw)
+        attributes = {name: str(value) for name, value in properties.items() if name == "MessageRetentionPeriod"}
+        url = self.sqs.create_queue(QueueName=logical_id, Attributes=attributes)["QueueUrl"]
+        return Physical(url, {"Arn": self._queue_arn(url), "QueueName": logical_id})
+
+    def _topic(self, logical_id: str, _raw: dict[str, Any]) -> Physical:
+        return Physical(self.sns.create_topic(Name=logical_id)["TopicArn"])
+
+    def _function(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        shared = self.template.function_globals
+        variables = {
+            **shared.get("Environment", {}).get("Variables", {}),
+            **raw.get("Environment", {}).get("Variables", {}),
+        }
+        environment = {name: self._from_layer(str(value)) for name, value in self.template.resolve(variables).items()}
+        self._lambdas.functions[logical_id] = Function(
+            name=logical_id,
+            folder=self.template.folder / raw["CodeUri"],
+            environment=environment,
+            memory=raw.get("MemorySize", shared.get("MemorySize", 128)),
+            timeout=raw.get("Timeout", shared.get("Timeout", 3)),
+        )
+        return Physical(logical_id, {"Arn": function_arn(logical_id)})
+
+    def _layer(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        return Physical(str(self.template.folder / raw["ContentUri"]))
+
+    def _from_layer(self, value: str) -> str:
+        """A path below /opt is a path below one of the layers."""
+        if value.startswith("/opt/"):
+            for layer in self.template.resolve(self.template.function_globals["Layers"]):
+                path = Path(layer) / value.removeprefix("/opt/")
+                if path.exists():
+                    return str(path)
+        return value
+
+    def _state_machine(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        definition = yaml.safe_load((self.template.folder / raw["DefinitionUri"]).read_text("utf-8"))
+        text = json.dumps(definition)
+        for name, value in self.template.resolve(raw.get("DefinitionSubstitutions", {})).items():
+            text = text.replace(f"${{{name}}}", json.dumps(value)[1:-1])
+        arn = self.stepfunctions.create_state_machine(
+            name=logical_id, definition=text, roleArn="arn:aws:iam::123456789012:role/local"
+        )["stateMachineArn"]
+        for name, event in raw.get("Events", {}).items():
+            if event["Type"] == "EventBridgeRule":
+                self._rule(f"{logical_id}{name}", self.template.resolve(event["Properties"]), arn)
+        return Physical(arn, {"Arn": arn, "Name": logical_id})
+
+    def _rule(self, name: str, properties: dict[str, Any], state_machine: str) -> None:
+        """moto does deliver to queues, so each rule gets one, and `deliver` empties it."""
+        url = self.sqs.create_queue(QueueName=f"events-{name}"[:80])["QueueUrl"]
+        self.events.put_rule(Name=name[:64], EventPattern=json.dumps(properties["Pattern"]))
+        self.events.put_targets(Rule=name[:64], Targets=[{"Id": "queue", "Arn": self._queue_arn(url)}])
+        dead_letter_arn = properties.get("DeadLetterConfig", {}).get("Arn")
+        self._targets.append(Target(url, state_machine, dead_letter_arn))
+
+    def _queue_arn(self, url: str) -> str:
+        return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+
+_CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
+    "AWS::S3::Bucket": Stack._bucket,
+    "AWS::DynamoDB::Table": Stack._table,
+    "AWS::SQS::Queue": Stack._queue,
+    "AWS::SNS::Topic": Stack._topic,
+    "AWS::Serverless::Function": Stack._function,
+    "AWS::Serverless::LayerVersion": Stack._layer,
+    "AWS::Serverless::StateMachine": Stack._state_machine,
+}
+
+
+def _as_eventbridge_sends_it(event: dict[str, Any]) -> dict[str, Any]:
+    """moto writes `eTag` where EventBridge writes `etag`."""
+    uploaded = event.get("detail", {}).get("object", {})
+    if "eTag" in uploaded:
+        uploaded["etag"] = uploaded.pop("eTag")
+    return event
+
+
+@contextmanager
+def deploy(
+    template: Path, parameters: Mapping[str, str] | None = None, faults: Callable[[str], None] | None = None
+) -> Iterator[Stack]:
+    """The template's resources for as long as the context lasts; nothing outside this process is touched.
+
+    parameters: of the template.
+    faults: see LambdaService.
+
+    Raises TemplateError when the template holds what cannot be created locally.
+    """
+    with ExitStack() as stack:
+        lambdas = stack.enter_context(LambdaService(faults))
+        settings = {
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
+            "POWERTOOLS_TRACE_DISABLED": "true",
+        }
+        stack.enter_context(_setting(settings))
+        stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))  # type: ignore[arg-type]
+        yield Stack(template, parameters or {}, lambdas)
+
+
+@contextmanager
+def _setting(values: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

@@ -1,0 +1,15 @@
+"""The `kickstand` command."""
+
+import typer
+
+from kickstand_cli import dataset
+from kickstand_cli.demo import demo
+
+app = typer.Typer(
+    name="kickstand",
+    help="Classifies photos as they are uploaded to S3, and guards every answer.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(demo)
+app.add_typer(dataset.app, name="dataset")

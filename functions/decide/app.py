@@ -1,0 +1,27 @@
+"""State "Decide": accept the prediction, ask a person, or reject the image."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from kickstand.artefact import read_card
+from kickstand.events import Prediction
+from kickstand.policy import decide
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    decision = decide(Prediction.model_validate(event), POLICY)
+    metrics.add_metric(name=f"Decided{decision.route.title()}", unit=MetricUnit.Count, value=1)
+    logger.info("decided", route=decision.route, reason=decision.reason)
+    return decision.model_dump(mode="json")

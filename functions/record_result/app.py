@@ -1,0 +1,34 @@
+"""State "Record Result": write the decision record, once, and announce it."""
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from kickstand.records import compose_record
+from kickstand.store import announce, put_record
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+dynamodb = boto3.client("dynamodb")
+events = boto3.client("events")
+RECORDS_TABLE = os.environ["RECORDS_TABLE"]
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """event: `state`, all that the execution holds; `execution`, its ARN."""
+    record = compose_record(event["state"], event["execution"], datetime.now(UTC))
+    stored = put_record(dynamodb, RECORDS_TABLE, record)
+    # Repeated for a duplicate too: whoever wrote the record may have died before announcing it.
+    announce(events, stored)
+    duplicate = stored.execution != record.execution
+    metrics.add_metric(name="DuplicateUploads" if duplicate else "ImagesRecorded", unit=MetricUnit.Count, value=1)
+    logger.info("recorded", image=stored.image, version=stored.version, duplicate=duplicate)
+    return {"image": stored.image, "version": stored.version, "duplicate": duplicate}

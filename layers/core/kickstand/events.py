@@ -1,0 +1,140 @@
+"""What travels along the workflow's arrows: ImageRef → PreparedImage → Prediction → Decision → Record."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Self
+
+from pydantic import AliasPath, BaseModel, ConfigDict, Field
+
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Payload(BaseModel):
+    """Base of everything that travels: immutable; unknown fields are ignored, so that older code reads newer payloads."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class ImageRef(Payload):
+    """One uploaded object, exactly: read from the S3 event "Object Created" that EventBridge delivers.
+
+    key: as S3 stores it; EventBridge, unlike S3's own notifications, does not URL-encode it.
+    version_id: None when the bucket keeps no versions.
+    size: bytes.
+
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
+    """
+
+    bucket: str = Field(validation_alias=AliasPath("detail", "bucket", "name"), min_length=3)
+    key: str = Field(validation_alias=AliasPath("detail", "object", "key"), min_length=1)
+    etag: str = Field(validation_alias=AliasPath("detail", "object", "etag"), min_length=1)
+    version_id: str | None = Field(None, validation_alias=AliasPath("detail", "object", "version-id"))
+    size: int | None = Field(None, validation_alias=AliasPath("detail", "object", "size"), ge=0)
+    uploaded_at: datetime = Field(validation_alias=AliasPath("time"))
+
+    @property
+    def uri(self) -> str:
+        """Where the object lies: s3://bucket/key."""
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def version(self) -> str:
+        """What tells this upload from another one to the same key: the version id, else the ETag."""
+        return self.version_id or self.etag
+
+
+class ImageStatistics(Payload):
+    """How the model's input looks, for drift: computed on the prepared image.
+
+    brightness: mean luma, 0 to 1.
+    contrast: standard deviation of luma, 0 to 0.5.
+    sharpness: standard deviation of the luma's Laplacian (8-neighbour), 0 to about 1.
+    saturation: mean of HSV saturation, 0 to 1.
+    """
+
+    brightness: float = Field(ge=0.0, le=1.0)
+    contrast: float = Field(ge=0.0, le=1.0)
+    sharpness: float = Field(ge=0.0)
+    saturation: float = Field(ge=0.0, le=1.0)
+
+
+class ImageSummary(Payload):
+    """What a record keeps of the photo; its pixels stay in the bucket.
+
+    sha256: of the uploaded bytes, so that a record names its image for ever.
+    format, width, height: of the upload; pixels, after turning it as its EXIF orientation says.
+    """
+
+    sha256: Sha256
+    format: str
+    width: int = Field(gt=0)
+    height: int = Field(gt=0)
+    statistics: ImageStatistics
+
+
+class PreparedImage(ImageSummary):
+    """The photo as the model sees it.
+
+    png: base64 of a lossless RGB PNG in the model's input shape; bounded, because the state of an execution is
+        limited to 256 KiB (https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html).
+    """
+
+    png: str = Field(min_length=1, max_length=200_000, repr=False)
+
+
+class Prediction(Payload):
+    """The model's answer for one image.
+
+    probabilities: calibrated, one per label, given that the image shows one of them; they sum to 1.
+    label: the label of the largest probability.
+    confidence: that probability (maximum softmax response).
+    neither: calibrated probability that the image shows none of the labels.
+    latency_ms: the forward pass alone, milliseconds.
+    backend: "embedded" or "sagemaker".
+    """
+
+    label: str
+    confidence: Probability
+    probabilities: dict[str, Probability] = Field(min_length=2)
+    neither: Probability
+    model_version: str
+    backend: str
+    latency_ms: float = Field(ge=0.0)
+
+    @classmethod
+    def of(cls, probabilities: dict[str, float], **rest: Any) -> Self:
+        """The prediction that these probabilities amount to."""
+        label = max(probabilities, key=probabilities.__getitem__)
+        return cls(label=label, confidence=probabilities[label], probabilities=probabilities, **rest)
+
+
+class Route(StrEnum):
+    """Where a decision sends the image."""
+
+    ACCEPT = "accept"
+    REVIEW = "review"
+    REJECT = "reject"
+
+
+class Reason(StrEnum):
+    """Why it goes there."""
+
+    CONFIDENT = "confident"
+    UNSURE = "unsure"
+    PERHAPS_NEITHER = "perhaps_neither"
+    NEITHER = "neither"
+    UNREADABLE = "unreadable"
+
+
+class Decision(Payload):
+    """What becomes of the image.
+
+    explanation: one sentence for people, with the numbers that decided.
+    policy_version: None when no policy was asked, because there was no image to ask about.
+    """
+
+    route: Route
+    reason: Reason
+    explanation: str = ""
+    policy_version: str | None = None

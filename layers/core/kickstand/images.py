@@ -1,0 +1,109 @@
+"""From uploaded bytes to the model's input: one way for serving, training and evaluation, so that none is skewed."""
+
+import base64
+import hashlib
+import io
+import math
+import warnings
+
+from PIL import ExifTags, Image, ImageFilter, ImageOps, ImageStat, UnidentifiedImageError
+
+from kickstand.errors import InvalidImage
+from kickstand.events import ImageStatistics, PreparedImage
+
+MAX_IMAGE_BYTES = 25 * 1024 * 1024
+MAX_IMAGE_PIXELS = 50_000_000  # decoded as RGBA and turned upright this takes 400 MB of the function's memory
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+Image.MAX_IMAGE_PIXELS = None  # we refuse earlier, and name the limit; Pillow's own limit would only warn
+
+_LAPLACIAN = ImageFilter.Kernel((3, 3), (-1, -1, -1, -1, 8, -1, -1, -1, -1), scale=8, offset=128)
+
+
+def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> PreparedImage:
+    """Decode, turn upright, flatten to RGB and scale to the model's input.
+
+    data: the whole uploaded object.
+    name: how errors call it.
+    input_shape: (height, width, 3). The photo is squeezed into it, as the images of CIFAR were, rather than cropped:
+        a cropped motorcycle loses its wheels.
+
+    Raises InvalidImage, with the name and the reason, for whatever cannot be used as a photo.
+    """
+    height, width, _ = input_shape
+    if not data:
+        raise InvalidImage(f"{name}: 0 bytes")
+    if len(data) > MAX_IMAGE_BYTES:
+        raise InvalidImage(f"{name}: {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}")
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as photo:
+            uploaded = photo.size
+            if math.prod(uploaded) > MAX_IMAGE_PIXELS:
+                raise InvalidImage(f"{name}: {uploaded[0]} × {uploaded[1]} pixels, more than {MAX_IMAGE_PIXELS:,}")
+            kind = photo.format or ""
+            if photo.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+                uploaded = uploaded[::-1]
+            photo.draft(None, (4 * width, 4 * height))  # lets a JPEG decode at a fraction of its size
+            rgb = _flatten(ImageOps.exif_transpose(photo), (width, height))
+    except InvalidImage:
+        raise
+    except UnidentifiedImageError as error:
+        raise InvalidImage(f"{name}: not an image ({_guess(data)}); we read {', '.join(FORMATS)}") from error
+    except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
+        raise InvalidImage(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
+    png = io.BytesIO()
+    rgb.save(png, "PNG")
+    return PreparedImage(
+        png=base64.b64encode(png.getvalue()).decode("ascii"),
+        sha256=hashlib.sha256(data).hexdigest(),
+        format=kind,
+        width=uploaded[0],
+        height=uploaded[1],
+        statistics=measure(rgb),
+    )
+
+
+def measure(rgb: Image.Image) -> ImageStatistics:
+    """The statistics that drift is watched by, of one RGB image.
+
+    >>> measure(Image.new("RGB", (32, 32), (255, 0, 0))).saturation
+    1.0
+    """
+    luma = rgb.convert("L")
+    brightness = ImageStat.Stat(luma)
+    # The filter copies the outermost pixels unfiltered: only the inside counts.
+    edges = ImageStat.Stat(luma.filter(_LAPLACIAN).crop((1, 1, rgb.width - 1, rgb.height - 1)))
+    return ImageStatistics(
+        brightness=round(brightness.mean[0] / 255, 5),
+        contrast=round(brightness.stddev[0] / 255, 5),
+        sharpness=round(edges.stddev[0] / 255, 5),
+        saturation=round(ImageStat.Stat(rgb.convert("HSV").getchannel("S")).mean[0] / 255, 5),
+    )
+
+
+def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The photo as 8-bit RGB of this (width, height), on white where it was transparent."""
+    if photo.mode in ("I", "F"):
+        raise InvalidImage(f"{photo.mode}: 32-bit pixels without a known range")
+    if photo.mode.startswith("I;16"):
+        photo = photo.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    transparent = photo.has_transparency_data
+    photo = photo.convert("RGBA" if transparent else "RGB")
+    if photo.size != size:
+        photo = photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    if transparent:
+        photo = Image.alpha_composite(Image.new("RGBA", size, "white"), photo).convert("RGB")
+    return photo
+
+
+def _guess(data: bytes) -> str:
+    """What the bytes look like, for the error message."""
+    if data[4:8] == b"ftyp":
+        return "HEIC, AVIF or a film"
+    if data[:5] == b"%PDF-":
+        return "a PDF"
+    if data[:2] == b"PK":
+        return "a ZIP archive"
+    if data.lstrip()[:1] == b"<":
+        return "SVG, XML or HTML"
+    return "text" if data[:256].isascii() and b"\0" not in data[:256] else "unknown bytes"

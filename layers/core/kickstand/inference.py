@@ -1,0 +1,70 @@
+"""The embedded model: ONNX Runtime on one thread."""
+
+import base64
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from kickstand.artefact import ModelCard, read_card
+from kickstand.errors import ModelUnavailable
+from kickstand.events import Prediction, PreparedImage
+
+
+class EmbeddedModel:
+    """The artefact's network in this process.
+
+    Raises ModelUnavailable when the artefact is missing, damaged, or not the one that its card describes.
+    """
+
+    def __init__(self, artefact: Path) -> None:
+        try:
+            self.card: ModelCard = read_card(artefact)
+            network = (artefact / "model.onnx").read_bytes()
+        except (OSError, ValueError) as error:
+            raise ModelUnavailable(f"{artefact}: {error}") from error
+        sha256 = hashlib.sha256(network).hexdigest()
+        if sha256 != self.card.model_sha256:
+            raise ModelUnavailable(f"{artefact}/model.onnx: SHA-256 {sha256}, its card says {self.card.model_sha256}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a small function has less than one core
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+        outputs = self._session.get_outputs()[0].shape[-1]
+        if outputs != len(self.card.labels) + 1:
+            raise ModelUnavailable(f"{artefact}: {outputs} outputs for {len(self.card.labels)} labels and neither")
+
+    def logits(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_labels + 1), "neither" last."""
+        result: np.ndarray[Any, np.dtype[np.float32]] = self._session.run(["logits"], {"image": images})[0]
+        return result
+
+    def predict(self, image: PreparedImage) -> Prediction:
+        """The calibrated prediction for one image."""
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.png))).convert("RGB"))
+        started = time.perf_counter()
+        logits = self.logits(pixels[np.newaxis])[0]
+        elapsed = time.perf_counter() - started
+        return interpret(logits.tolist(), self.card, "embedded", elapsed * 1000)
+
+
+def interpret(logits: Sequence[float], card: ModelCard, backend: str, latency_ms: float) -> Prediction:
+    """Temperature-scaled softmax of one row of logits, as a prediction."""
+    scaled = np.asarray(logits, dtype=np.float64) / card.temperature
+    joint = np.exp(scaled - scaled.max())
+    joint /= joint.sum()
+    known = joint[:-1] / joint[:-1].sum()
+    # Six digits are more than the network is good for, and keep records, events and reports readable.
+    return Prediction.of(
+        dict(zip(card.labels, known.round(6).tolist(), strict=True)),
+        neither=round(float(joint[-1]), 6),
+        model_version=card.model_version,
+        backend=backend,
+        latency_ms=round(latency_ms, 3),
+    )

@@ -1,0 +1,64 @@
+"""The decision record: everything that reads the past reads records and nothing else."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
+from kickstand.events import Decision, ImageRef, ImageSummary, Payload, Prediction
+
+
+class StateError(Payload):
+    """What Step Functions' Catch leaves in the state. cause: for an error of a Lambda function, JSON."""
+
+    error: str = Field(validation_alias="Error")
+    cause: str = Field("", validation_alias="Cause")
+
+    @property
+    def message(self) -> str:
+        """The exception's message, where the cause is a Lambda error; else the cause itself."""
+        try:
+            return str(json.loads(self.cause)["errorMessage"])
+        except (ValueError, KeyError, TypeError):
+            return self.cause or self.error
+
+
+class Record(Payload):
+    """One upload and what was decided about it: enough to derive the decision again.
+
+    image, version: the table's key: s3://bucket/key, and the version id (else the ETag) of that upload.
+    prepared_image, prediction: None for an unreadable image.
+    execution: ARN of the execution that wrote the record.
+    """
+
+    image: str
+    version: str
+    image_ref: ImageRef
+    prepared_image: ImageSummary | None = None
+    prediction: Prediction | None = None
+    decision: Decision
+    execution: str
+    recorded_at: datetime
+
+
+def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime) -> Record:
+    """The record of what the execution's state holds when a decision has been reached.
+
+    state: the S3 event, plus `decision` and, as far as the execution came, `prepared_image`, `prediction`, `error`.
+    """
+    ref = ImageRef.model_validate(state)
+    decision = Decision.model_validate(state["decision"])
+    if "error" in state and not decision.explanation:
+        explanation = StateError.model_validate(state["error"]).message
+        decision = decision.model_copy(update={"explanation": explanation})
+    return Record(
+        image=ref.uri,
+        version=ref.version,
+        image_ref=ref,
+        prepared_image=state.get("prepared_image"),
+        prediction=state.get("prediction"),
+        decision=decision,
+        execution=execution,
+        recorded_at=recorded_at,
+    )
