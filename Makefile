@@ -1,59 +1,93 @@
 # Every target makes what it needs; nothing has to be installed by hand but Python (3.11 or newer).
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
-VENV := .venv
-BIN := $(VENV)/bin
+BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 export SAM_CLI_TELEMETRY := 0
 export AWS_DEFAULT_REGION ?= us-east-1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The first Python that runs and can make an environment: a name on PATH may be a shim of a version that is not there.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.14 python3 python; do \
+	$$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 \
+	&& { echo $$python; break; }; done)
 
 .PHONY: help
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
-
-$(VENV)/.installed: requirements/dev.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: Kickstand needs Python 3.11 or newer on PATH (or make PYTHON=/path/to/python)"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
-
-.venv-sam/.installed: requirements/sam.txt
-	$(PYTHON) -m venv --clear .venv-sam
-	.venv-sam/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/sam.txt
-	@touch $@
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
 
 .PHONY: demo
-demo: $(VENV)/.installed  ## upload the sample photos, watch them being decided, locally; writes demo-output/
+demo: .venv/.installed  ## upload the sample photos and watch them being decided, locally; writes demo-output/
 	$(BIN)/kickstand demo
 
 .PHONY: test
-test: $(VENV)/.installed  ## all tests that this machine can run
+test: .venv/.installed  ## all tests that this machine can run
 	$(BIN)/python -m pytest
 
 .PHONY: check
-check: $(VENV)/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines
+check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(SAM) validate --lint
 	$(BIN)/cfn-lint template.yaml
-	$(BIN)/python tests/template/validate_asl.py
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory asl; \
+	else echo "skipped: asl-validator (it needs Node.js, which is not on PATH)"; fi
 
+.PHONY: asl
+asl: .venv/.installed node_modules/.installed
+	$(BIN)/python statemachine/validate.py
+
+# sam build runs the functions' own Python, 3.13; .venv-sam has it where it was made with it.
 .PHONY: build
-build: .venv-sam/.installed  ## sam build
-	$(SAM) build
+build: .venv-sam/.installed  ## sam build: all functions and layers into .aws-sam/
+	@export PATH="$(CURDIR)/.venv-sam/bin:$$PATH"; \
+	if python3.13 -c '' >/dev/null 2>&1; then sam build $(SAM_BUILD); \
+	elif docker info >/dev/null 2>&1; then sam build --use-container $(SAM_BUILD); \
+	else echo "error: sam build needs Python 3.13, which the functions run on, on PATH; or Docker" >&2; exit 1; fi
 
 .PHONY: deploy
-deploy: build  ## sam deploy (the dev stack; CONFIG_ENV=prod for the other)
+deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
 	$(SAM) deploy --config-env $(or $(CONFIG_ENV),default)
 
 .PHONY: lock
-lock: $(VENV)/.installed  ## pin every dependency anew, with hashes
-	$(BIN)/python requirements/lock.py
+lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in; UPGRADE=1 moves every pin
+	$(call compile,--universal --python-version 3.11 requirements/uv.in,requirements/uv.txt)
+	$(call compile,--universal --python-version 3.11 requirements/sam.in,requirements/sam.txt)
+	$(call compile,--universal --python-version 3.11 --extra dev pyproject.toml,requirements/dev.txt)
+	for folder in functions/*; do \
+		$(call compile,$(on_lambda) $$folder/requirements.in,$$folder/requirements.txt) || exit; done
+	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
+
+# The functions get the versions that the tests run with.
+on_lambda := --python-version 3.13 --python-platform x86_64-manylinux_2_28 --constraint requirements/dev.txt
+compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate $(if $(UPGRADE),--upgrade) \
+	$(1) --output-file $(2)
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-sam node_modules .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# ---- environments
+
+.venv/.installed: requirements/dev.txt requirements/uv.txt pyproject.toml
+	$(call environment,.venv,requirements/dev.txt)
+	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --offline --editable .
+	@touch $@
+
+.venv-sam/.installed: requirements/sam.txt requirements/uv.txt
+	$(call environment,.venv-sam,requirements/sam.txt)
+	@touch $@
+
+node_modules/.installed: package-lock.json
+	npm ci --no-audit --no-fund
+	@touch $@
+
+# uv installs in a fraction of pip's time; where it cannot (it does not read pip.conf, so perhaps not your mirror), pip does.
+define environment
+	@test -n "$(PYTHON)" || { echo "error: Kickstand needs Python 3.11 or newer on PATH (or make PYTHON=/path/to/python)" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(1)
+	$(1)/bin/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
+	$(1)/bin/uv pip install --quiet --python $(1) --require-hashes --requirement $(2) \
+		|| $(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
+endef
