@@ -24,9 +24,9 @@ INPUT_SHAPE = read_card(Path(os.environ["MODEL_DIR"])).input_shape
 @tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    metrics.add_metric(name="ImagesReceived", unit=MetricUnit.Count, value=1)
     ref = ImageRef.model_validate(event)
     logger.append_keys(image=ref.uri, version=ref.version)
-    metrics.add_metric(name="ImagesReceived", unit=MetricUnit.Count, value=1)
     data = read_image(s3, ref, MAX_IMAGE_BYTES)
     prepared = prepare(data, ref.uri, INPUT_SHAPE)
     metrics.add_metric(name="ImageBytes", unit=MetricUnit.Bytes, value=len(data))

@@ -88,8 +88,7 @@ def _environment(values: Mapping[str, str]) -> Any:
 class LambdaService:
     """Lambda's Invoke API on a local port. Use as a context manager; `url` is for AWS_ENDPOINT_URL_LAMBDA.
 
-    faults: called with the function's name before each invocation; what it raises is what Lambda would answer:
-        a LambdaFault as an error of the service, anything else as an error of the function.
+    faults: called with the function's name before each invocation; what it raises, the function raises.
     """
 
     def __init__(self, faults: Callable[[str], None] | None = None) -> None:
@@ -130,15 +129,14 @@ class LambdaService:
     def invoke(self, name: str, payload: bytes) -> tuple[int, dict[str, str], bytes]:
         """Status, headers and body, as https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html says."""
         if name not in self.functions:
-            return _service_error(404, "ResourceNotFoundException", f"Function not found: {name}")
+            missing = {"Type": "User", "Message": f"Function not found: {function_arn(name)}"}
+            return 404, {"x-amzn-ErrorType": "ResourceNotFoundException"}, json.dumps(missing).encode()
         function = self.functions[name]
         context = Context(name, function.memory, function.timeout)
         try:
             with self._sandbox:
                 self.faults(name)
                 answer = json.dumps(function.load()(json.loads(payload or b"{}"), context)).encode()
-        except LambdaFault as fault:
-            return _service_error(fault.status, fault.code, str(fault))
         except Exception as error:
             failure = {
                 "errorMessage": str(error),
@@ -148,15 +146,3 @@ class LambdaService:
             }
             return 200, {"X-Amz-Function-Error": "Unhandled"}, json.dumps(failure).encode()
         return 200, {"X-Amz-Executed-Version": "$LATEST"}, answer
-
-
-class LambdaFault(Exception):
-    """Lambda itself fails, not the function: code is e.g. "TooManyRequestsException"."""
-
-    def __init__(self, code: str, status: int) -> None:
-        super().__init__(f"injected {code}")
-        self.code, self.status = code, status
-
-
-def _service_error(status: int, code: str, message: str) -> tuple[int, dict[str, str], bytes]:
-    return status, {"x-amzn-ErrorType": code}, json.dumps({"Type": "Service", "Message": message}).encode()

@@ -82,9 +82,12 @@ def measure(rgb: Image.Image) -> ImageStatistics:
 
 
 def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """The photo as 8-bit RGB of this (width, height), on white where it was transparent."""
+    """The photo as 8-bit RGB of this (width, height), on white where it was transparent.
+
+    Raises ValueError where there is no way to tell what a pixel means, and whatever a decoder raises.
+    """
     if photo.mode in ("I", "F"):
-        raise InvalidImage(f"{photo.mode}: 32-bit pixels without a known range")
+        raise ValueError("32-bit pixels without a known range")
     if photo.mode.startswith("I;16"):
         photo = photo.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     transparent = photo.has_transparency_data

@@ -1,0 +1,104 @@
+"""Events become references, and the state of an execution becomes a record."""
+
+import copy
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from kickstand.events import ImageRef, Reason, Route
+from kickstand.records import Record, compose_record
+from kickstand.store import from_item, to_item
+
+EVENT: dict[str, Any] = {
+    "source": "aws.s3",
+    "detail-type": "Object Created",
+    "time": "2026-05-01T12:00:00Z",
+    "detail": {
+        "bucket": {"name": "photos"},
+        "object": {"key": "a b+c/é.jpg", "size": 5, "etag": "e7ag", "version-id": "v1", "sequencer": "00"},
+    },
+}
+NOW = datetime(2026, 5, 1, 12, 0, 1, tzinfo=UTC)
+
+
+def unreadable(cause: str) -> dict[str, Any]:
+    return {
+        **EVENT,
+        "error": {"Error": "InvalidImage", "Cause": cause},
+        "decision": {"route": "reject", "reason": "unreadable"},
+    }
+
+
+def test_the_reference_takes_the_key_as_it_is() -> None:
+    ref = ImageRef.model_validate(EVENT)
+    assert (ref.uri, ref.version, ref.size) == ("s3://photos/a b+c/é.jpg", "v1", 5)
+    assert ref.uploaded_at == datetime(2026, 5, 1, 12, tzinfo=UTC)
+
+
+def test_without_versions_the_etag_tells_uploads_apart() -> None:
+    event = copy.deepcopy(EVENT)
+    del event["detail"]["object"]["version-id"]
+    assert ImageRef.model_validate(event).version == "e7ag"
+
+
+def test_two_uploads_never_share_a_key_in_the_table() -> None:
+    other = copy.deepcopy(EVENT)
+    other["detail"]["object"]["version-id"] = "v2"
+    keys = {(ref.uri, ref.version) for ref in (ImageRef.model_validate(EVENT), ImageRef.model_validate(other))}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize("missing", ["bucket", "object"])
+def test_an_event_without_an_image_is_refused_by_the_field_that_is_missing(missing: str) -> None:
+    event = copy.deepcopy(EVENT)
+    del event["detail"][missing]
+    with pytest.raises(ValidationError, match=missing):
+        ImageRef.model_validate(event)
+
+
+def test_an_unreadable_image_is_recorded_with_what_was_wrong() -> None:
+    record = compose_record(unreadable(json.dumps({"errorMessage": "photos/a: 0 bytes"})), "arn:x", NOW)
+    assert (record.decision.route, record.decision.reason) == (Route.REJECT, Reason.UNREADABLE)
+    assert record.decision.explanation == "photos/a: 0 bytes"
+    assert record.prediction is None
+
+
+@pytest.mark.parametrize("cause", ["plain words", '["no message"]', '{"other": 1}'])
+def test_a_cause_of_another_shape_is_kept_as_it_is(cause: str) -> None:
+    assert compose_record(unreadable(cause), "arn:x", NOW).decision.explanation == cause
+
+
+def test_a_record_survives_the_table() -> None:
+    state = {
+        **EVENT,
+        "prepared_image": {
+            "png": "iVBORw0=",
+            "sha256": "0" * 64,
+            "format": "JPEG",
+            "width": 4000,
+            "height": 3000,
+            "statistics": {"brightness": 0.1, "contrast": 0.2, "sharpness": 0.3, "saturation": 0.4},
+        },
+        "prediction": {
+            "label": "bicycle",
+            "confidence": 0.999999,
+            "probabilities": {"bicycle": 0.999999, "motorcycle": 1e-06},
+            "neither": 0.0,
+            "model_version": "m1",
+            "backend": "embedded",
+            "latency_ms": 1.234,
+        },
+        "decision": {"route": "accept", "reason": "confident", "explanation": "sure", "policy_version": "p1"},
+    }
+    record = compose_record(state, "arn:x", NOW)
+    assert from_item(to_item(record)) == record
+    assert Record.model_validate_json(record.model_dump_json(exclude_none=True)) == record
+    assert "png" not in record.model_dump_json()
+
+
+def test_an_older_reader_ignores_what_a_newer_writer_added() -> None:
+    item = to_item(compose_record(unreadable("x"), "arn:x", NOW))
+    assert from_item({**item, "added_later": {"S": "new"}}).version == "v1"

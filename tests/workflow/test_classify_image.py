@@ -1,0 +1,236 @@
+"""The shipped classify_image state machine, real handlers, moto for the rest: every route, Retry and Catch."""
+
+import io
+import json
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from botocore.client import BaseClient
+from botocore.exceptions import EndpointConnectionError
+from PIL import Image
+
+from kickstand.records import Record
+from kickstand_cli.local.stack import Stack, deploy
+
+PROJECT = Path(__file__).parents[2]
+STATES = yaml.safe_load((PROJECT / "statemachine/classify_image.asl.yaml").read_text())["States"]
+TASKS = {  # the state and its function
+    "Prepare Image": "PrepareImageFunction",
+    "Classify Image": "ClassifyImageFunction",
+    "Decide": "DecideFunction",
+    "Record Result": "RecordResultFunction",
+}
+
+
+class Faults:
+    """Fails a function's next invocations."""
+
+    def __init__(self) -> None:
+        self.planned: dict[str, list[Exception]] = {}
+
+    def __call__(self, function: str) -> None:
+        if self.planned.get(function):
+            raise self.planned[function].pop()
+
+
+@pytest.fixture(scope="module")
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture(scope="module")
+def stack(faults: Faults) -> Iterator[Stack]:
+    with deploy(PROJECT / "template.yaml", faults=faults) as stack:
+        yield stack
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+
+
+def png(colour: str = "grey") -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(stack: Stack, data: bytes) -> str:
+    """Uploads under a new key and waits for what becomes of it; returns the image's URI."""
+    key = f"a folder/{uuid.uuid4()} +%2F é.png"
+    stack.upload(key, data)
+    stack.settle()
+    return f"s3://{stack.outputs['ImageBucketName']}/{key}"
+
+
+def record_of(stack: Stack, image: str) -> Record:
+    (record,) = (record for record in stack.records() if record.image == image)
+    return record
+
+
+def executions_of(stack: Stack, image: str) -> list[dict[str, Any]]:
+    described = (
+        stack.stepfunctions.describe_execution(executionArn=execution["executionArn"])
+        for execution in stack.executions()
+    )
+    key = image.split("/", 3)[3]
+    return [dict(execution) for execution in described if json.loads(execution["input"])["detail"]["object"]["key"] == key]
+
+
+def announcements(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
+    """Subscribes a queue to the events that Kickstand publishes; call the result to read what came."""
+    name = f"announcements-{uuid.uuid4().hex[:8]}"
+    url = stack.sqs.create_queue(QueueName=name)["QueueUrl"]
+    arn = stack.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    stack.events.put_rule(Name=name, EventPattern=json.dumps({"source": ["kickstand"]}))
+    stack.events.put_targets(Rule=name, Targets=[{"Id": "queue", "Arn": arn}])
+
+    def read() -> list[dict[str, Any]]:
+        messages = stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        return [json.loads(message["Body"]) for message in messages]
+
+    return read
+
+
+def retryable() -> list[tuple[str, str]]:
+    return [
+        (state, error)
+        for state in TASKS
+        for retrier in STATES[state]["Retry"]
+        for error in retrier["ErrorEquals"]
+    ]
+
+
+def raised(error: str) -> Exception:
+    """An exception whose class has this name: what Step Functions goes by."""
+    kind: type[Exception] = type(error, (Exception,), {})
+    return kind("injected")
+
+
+@pytest.mark.parametrize(("state", "error"), retryable())
+def test_an_error_that_passes_is_retried_until_the_image_is_decided(
+    stack: Stack, faults: Faults, state: str, error: str
+) -> None:
+    attempts = STATES[state]["Retry"][0]["MaxAttempts"]
+    faults.planned[TASKS[state]] = [raised(error) for _ in range(attempts)]
+    image = upload(stack, png())
+    assert faults.planned[TASKS[state]] == []
+    assert [execution["status"] for execution in executions_of(stack, image)] == ["SUCCEEDED"]
+    assert record_of(stack, image).image == image
+
+
+@pytest.mark.parametrize("state", TASKS)
+def test_an_error_that_stays_fails_the_execution_and_keeps_the_event_in_the_dead_letter_queue(
+    stack: Stack, faults: Faults, state: str
+) -> None:
+    faults.planned[TASKS[state]] = [raised("ValueError")]
+    before = len(stack.dead_letters())
+    image = upload(stack, png())
+    (execution,) = executions_of(stack, image)
+    assert (execution["status"], execution["error"]) == ("FAILED", "ValueError")
+    assert "injected" in execution["cause"]
+    kept = stack.dead_letters()
+    assert len(kept) == before + 1
+    letter = next(letter for letter in kept if letter["detail"]["object"]["key"] == image.split("/", 3)[3])
+    assert letter["error"]["Error"] == "ValueError"
+    assert image not in {record.image for record in stack.records()}
+
+
+def test_a_corrupt_file_becomes_a_rejected_record_with_a_reason(stack: Stack) -> None:
+    image = upload(stack, png()[:60])
+    record = record_of(stack, image)
+    assert (record.decision.route, record.decision.reason) == ("reject", "unreadable")
+    assert "cannot be decoded" in record.decision.explanation
+    assert [execution["status"] for execution in executions_of(stack, image)] == ["SUCCEEDED"]
+
+
+def test_an_image_that_was_deleted_meanwhile_becomes_a_rejected_record(stack: Stack) -> None:
+    version = stack.upload("gone.png", png())
+    stack.s3.delete_object(Bucket=stack.outputs["ImageBucketName"], Key="gone.png", VersionId=version)
+    stack.settle()
+    record = record_of(stack, f"s3://{stack.outputs['ImageBucketName']}/gone.png")
+    assert record.decision.explanation.endswith("no longer there")
+
+
+def test_the_same_upload_delivered_twice_gives_one_record(stack: Stack) -> None:
+    read = announcements(stack)
+    image = upload(stack, png())
+    first = record_of(stack, image)
+    stack.start(stack._targets[0], json.loads(executions_of(stack, image)[0]["input"]))
+    stack.settle()
+    assert [execution["status"] for execution in executions_of(stack, image)] == ["SUCCEEDED"] * 2
+    assert record_of(stack, image) == first
+    announced = Counter((event["detail-type"], event["detail"]["version"]) for event in read())
+    assert announced[("Image Classified", first.version)] == 2  # at least once: both name the same record
+
+
+def test_the_same_key_uploaded_anew_gives_a_second_record(stack: Stack) -> None:
+    for colour in ("red", "blue"):
+        stack.upload("again.png", png(colour))
+    stack.settle()
+    versions = [record for record in stack.records() if record.image.endswith("/again.png")]
+    assert len({record.version for record in versions}) == 2
+    hashes = {record.prepared_image.sha256 for record in versions if record.prepared_image}
+    assert len(hashes) == 2
+
+
+def test_every_decision_is_announced_with_its_record(stack: Stack) -> None:
+    read = announcements(stack)
+    image = upload(stack, png())
+    events = {event["detail-type"]: Record.model_validate(event["detail"]) for event in read()}
+    record = record_of(stack, image)
+    assert events["Image Classified"] == record
+    assert ("Review Requested" in events) == (record.decision.route == "review")
+
+
+def test_a_record_whose_announcement_failed_is_announced_by_the_next_attempt(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The function dies between writing the record and saying so: the retry finds the record and says it."""
+    call = BaseClient._make_api_call
+    outages = ["first attempt"]
+
+    def broken(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "PutEvents" and outages:
+            outages.pop()
+            raise EndpointConnectionError(endpoint_url="https://events")
+        return call(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", broken)
+    read = announcements(stack)
+    image = upload(stack, png())
+    assert outages == []
+    assert [event["detail"]["image"] for event in read() if event["detail-type"] == "Image Classified"] == [image]
+
+
+def test_an_event_of_another_shape_is_our_fault_and_kept(stack: Stack) -> None:
+    before = len(stack.dead_letters())
+    stack.start(stack._targets[0], {"detail": {"bucket": {}, "object": {"key": "malformed"}}})
+    stack.settle()
+    letters = stack.dead_letters()
+    assert len(letters) == before + 1
+    malformed = next(letter for letter in letters if letter["detail"]["object"]["key"] == "malformed")
+    assert malformed["error"]["Error"] == "ValidationError"
+
+
+@pytest.mark.parametrize("route", ["accept", "review", "reject"])
+def test_every_route_ends_where_it_says(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, route: str
+) -> None:
+    ends = {"accept": "Image Accepted", "review": "Review Requested", "reject": "Image Rejected"}
+    monkeypatch.setattr(
+        stack._lambdas.functions["DecideFunction"],
+        "handler",
+        lambda event, context: {"route": route, "reason": "confident", "explanation": "as the test wants it"},
+    )
+    (execution,) = executions_of(stack, upload(stack, png()))
+    history = stack.stepfunctions.get_execution_history(executionArn=execution["executionArn"])["events"]
+    entered = [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
+    assert entered == [*TASKS, "Confident Enough?", ends[route]]
