@@ -1,0 +1,228 @@
+"""`kickstand dataset`: fetch CIFAR-100, keep the classes asked for, write them as a folder, stage it on S3."""
+
+import json
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
+from kickstand_cli.datasets.download import CIFAR100_URL, download_archive, locate_cache
+from kickstand_cli.datasets.download import Progress as OnProgress
+from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.datasets.folder import (
+    Manifest,
+    check_output,
+    count_images,
+    open_dataset,
+    read_manifest,
+    write_dataset,
+)
+
+if TYPE_CHECKING:
+    from kickstand_cli.datasets.upload import Destination, Upload
+
+app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
+notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
+
+
+@app.callback(invoke_without_command=True)
+def fetch(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option(help="Folder to write; it appears only once it is complete.")] = Path("dataset"),
+    archive: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="KICKSTAND_CIFAR100",
+            help="A local cifar-100-python.tar.gz, or the folder it unpacks to, instead of a download.",
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str],
+        typer.Option(help="Classes to keep, comma separated or repeated; their order is the order of the labels."),
+    ] = ["bicycle,motorcycle"],  # noqa: B006 - typer copies it
+    neither: Annotated[
+        int, typer.Option(min=0, help="Also draw N images of other classes into train/neither and test/neither.")
+    ] = 0,
+    upload: Annotated[str | None, typer.Option(metavar="S3URI", help="Stage the folder at s3://bucket/prefix.")] = None,
+    force: Annotated[bool, typer.Option(help="Replace a dataset, whole or half written, that is in the way.")] = False,
+    list_classes: Annotated[bool, typer.Option("--list-classes", help="Only list the archive's classes.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    url: Annotated[
+        str,
+        typer.Option(
+            envvar="KICKSTAND_CIFAR100_URL", help="Download from a mirror; the checksum stays the original's."
+        ),
+    ] = CIFAR100_URL,
+) -> None:
+    """Fetch CIFAR-100 and write the classes asked for as a folder of images with manifests."""
+    if ctx.invoked_subcommand is not None:
+        return
+    names = _split_names(classes)
+    destination = _parse_destination(upload)
+    with _exit_on_error(), _interrupt_on_termination():
+        if list_classes:
+            _print_classes(_read(archive, url), as_json=as_json)
+            return
+        manifest = None if force else _find_dataset(out, names, neither, archive)
+        already_there = manifest is not None
+        if manifest is None:
+            check_output(out.resolve(), force=force)  # before a download of minutes, not after it
+            manifest = _write(_read(archive, url), out, names, neither, force=force)
+        uploaded = _upload(out, destination) if destination else None
+        if as_json:
+            typer.echo(json.dumps(_summarise(out, manifest, uploaded, already_there=already_there)))
+        else:
+            _print_summary(out, manifest, uploaded, already_there=already_there)
+
+
+def _split_names(classes: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(name.strip() for item in classes for name in item.split(",") if name.strip())
+    if not names:
+        raise typer.BadParameter("no class is named", param_hint="--classes")
+    if len(set(names)) < len(names):
+        raise typer.BadParameter(f"a class is named twice: {', '.join(names)}", param_hint="--classes")
+    return names
+
+
+def _parse_destination(uri: str | None) -> "Destination | None":
+    if uri is None:
+        return None
+    from kickstand_cli.datasets.upload import parse_s3_uri  # boto3 takes long to import
+
+    try:
+        return parse_s3_uri(uri)
+    except DatasetError as error:
+        raise typer.BadParameter(str(error), param_hint="--upload") from error
+
+
+def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Path | None) -> Manifest | None:
+    """The manifest of a complete folder that is what is asked for; None where there is no dataset of ours.
+
+    Raises DatasetError where there is one, but damaged or another.
+    """
+    if read_manifest(out) is None:
+        return None
+    manifest = open_dataset(out)
+    differences = []
+    if manifest.classes != classes:
+        differences.append(f"classes {', '.join(manifest.classes)}")
+    if manifest.neither != neither:
+        differences.append(f"{manifest.neither} of neither")
+    if not _comes_from(manifest, archive):
+        original = "the original" if manifest.official else "not the original"
+        differences.append(f"images from another archive ({manifest.source}, {original})")
+    if differences:
+        raise DatasetError(f"{out}: there already, but with {' and '.join(differences)}; --force replaces it")
+    return manifest
+
+
+def _comes_from(manifest: Manifest, archive: Path | None) -> bool:
+    if archive is None:
+        return manifest.official
+    if archive.is_dir():
+        return manifest.member_md5 == hash_members(archive)
+    if not archive.is_file():
+        raise DatasetError(f"{archive}: no such archive or folder")
+    return manifest.archive_md5 == hash_md5(archive)
+
+
+def _read(archive: Path | None, url: str) -> Archive:
+    if archive is None:
+        with _show_progress("download", in_bytes=True) as on_progress:
+            archive = download_archive(url, locate_cache(), on_progress=on_progress)
+    loaded = read_archive(archive)
+    if not loaded.official:
+        notices.print(
+            f"notice: {archive} is not the original CIFAR-100 archive (its checksum differs); the manifest says so",
+            markup=False,
+        )
+    return loaded
+
+
+def _write(archive: Archive, out: Path, classes: Sequence[str], neither: int, *, force: bool) -> Manifest:
+    with _show_progress("write") as on_progress:
+        return write_dataset(archive, out, classes, neither=neither, force=force, on_progress=on_progress)
+
+
+def _upload(out: Path, destination: "Destination") -> "Upload":
+    from kickstand_cli.datasets.upload import upload_dataset
+
+    with _show_progress("upload") as on_progress:
+        return upload_dataset(out, destination, on_progress=on_progress)
+
+
+def _summarise(out: Path, manifest: Manifest, uploaded: "Upload | None", *, already_there: bool) -> dict[str, Any]:
+    return {
+        "out": str(out),
+        "already_there": already_there,
+        **manifest.model_dump(mode="json", exclude={"format", "images", "member_md5"}),
+        "uploaded": uploaded
+        and {
+            "uri": str(uploaded.destination),
+            "sent": uploaded.sent,
+            "skipped": uploaded.skipped,
+            "channels": uploaded.channels,
+        },
+    }
+
+
+def _print_summary(out: Path, manifest: Manifest, uploaded: "Upload | None", *, already_there: bool) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table("class", *manifest.counts, title=f"{out}{' (already there)' if already_there else ''}")
+    for label in next(iter(manifest.counts.values())):
+        table.add_row(label, *(str(numbers[label]) for numbers in manifest.counts.values()))
+    console.print(table)
+    console.print(f"data SHA-256 {manifest.data_sha256}")
+    if uploaded:
+        console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} there already")
+        for channel, uri in uploaded.channels.items():
+            console.print(f"  {channel:14} {uri}")
+
+
+def _print_classes(archive: Archive, *, as_json: bool) -> None:
+    counts = {name: count_images(archive, name) for name in archive.class_names}
+    if as_json:
+        typer.echo(json.dumps(counts))
+    else:
+        for name, numbers in counts.items():
+            typer.echo(f"{name}  {'  '.join(f'{split} {number}' for split, number in numbers.items())}")
+
+
+@contextmanager
+def _show_progress(what: str, *, in_bytes: bool = False) -> Iterator[OnProgress]:
+    """A bar on stderr, gone when it is done; nothing where stderr is no terminal."""
+    amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
+    with Progress(*columns, console=notices, transient=True, disable=not notices.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def show(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield show
+
+
+@contextmanager
+def _interrupt_on_termination() -> Iterator[None]:
+    """Let SIGTERM unwind like Ctrl-C, so that a half-written folder is cleared away."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _exit_on_error() -> Iterator[None]:
+    try:
+        yield
+    except DatasetError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
