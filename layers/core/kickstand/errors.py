@@ -11,3 +11,11 @@ class ModelUnavailable(Exception):
 
 class StoreUnavailable(Exception):
     """S3, DynamoDB or EventBridge throttles or fails at the moment: worth a retry."""
+
+
+class AlreadyAsked(Exception):
+    """Another execution asks about this image: nothing is left to do."""
+
+
+class AlreadyAnswered(Exception):
+    """A person has answered while this execution was not listening: go on to recording the answer."""

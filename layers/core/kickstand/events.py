@@ -1,4 +1,4 @@
-"""What travels along the workflow's arrows: ImageRef → PreparedImage → Prediction → Decision → Record."""
+"""What travels along the workflow's arrows: ImageRef → PreparedImage → Prediction → Decision → (Answer) → Record."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -138,3 +138,45 @@ class Decision(Payload):
     reason: Reason
     explanation: str = ""
     policy_version: str | None = None
+
+
+class ReviewStatus(StrEnum):
+    """How far a review has come. Only an answer closes it: whoever comes late is still heard."""
+
+    WAITING = "waiting"
+    ESCALATED = "escalated"
+    UNANSWERED = "unanswered"
+    ANSWERED = "answered"
+
+
+class Shown(Payload):
+    """What the reviewer saw beside the picture."""
+
+    explanation: str
+    choices: tuple[str, ...]
+
+
+class Answer(Payload):
+    """What a person says the image shows.
+
+    label: a label of the model, "neither" or "cannot_tell".
+    reviewer: as the reviewers call themselves; personal, so it stands in the tables and nowhere else.
+    seconds_taken: from being shown the picture to answering.
+    late: nobody was expected to answer any more.
+    """
+
+    label: str
+    reviewer: str = Field(repr=False)
+    answered_at: datetime
+    seconds_taken: float = Field(ge=0.0)
+    shown: Shown
+    late: bool = False
+
+
+class ReviewOutcome(Payload):
+    """What a record tells of its review. why: "audit", or the reason of a decision to ask."""
+
+    status: ReviewStatus
+    why: str
+    requested_at: datetime
+    answer: Answer | None = None

@@ -5,6 +5,7 @@ import hashlib
 import io
 import math
 import warnings
+from collections.abc import Callable
 
 from PIL import ExifTags, Image, ImageFilter, ImageOps, ImageStat, UnidentifiedImageError
 
@@ -31,6 +32,43 @@ def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> Prepar
     Raises InvalidImage, with the name and the reason, for whatever cannot be used as a photo.
     """
     height, width, _ = input_shape
+    rgb, kind, uploaded = _decode(data, name, lambda _: (width, height))
+    png = io.BytesIO()
+    rgb.save(png, "PNG")
+    return PreparedImage(
+        png=base64.b64encode(png.getvalue()).decode("ascii"),
+        sha256=hashlib.sha256(data).hexdigest(),
+        format=kind,
+        width=uploaded[0],
+        height=uploaded[1],
+        statistics=measure(rgb),
+    )
+
+
+def thumbnail(data: bytes, name: str, longest: int) -> tuple[str, bytes]:
+    """The upload as a person is shown it: upright, whole, nothing but pixels. Media type and bytes.
+
+    longest: neither side gets longer than this many pixels; a smaller image keeps its own.
+
+    Raises InvalidImage as `prepare` does.
+    """
+
+    def fit(size: tuple[int, int]) -> tuple[int, int]:
+        shrink = min(1.0, longest / max(size))
+        return max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))
+
+    rgb, _, _ = _decode(data, name, fit)
+    rgb.info.clear()  # comments and colour profiles would be written along
+    small = max(rgb.size) <= 128
+    file = io.BytesIO()
+    rgb.save(file, "PNG") if small else rgb.save(file, "JPEG", quality=88)
+    return ("image/png" if small else "image/jpeg"), file.getvalue()
+
+
+def _decode(
+    data: bytes, name: str, fit: Callable[[tuple[int, int]], tuple[int, int]]
+) -> tuple[Image.Image, str, tuple[int, int]]:
+    """Upright RGB pixels in the size that `fit` makes of the upload's; its format; its (width, height), upright."""
     if not data:
         raise InvalidImage(f"{name}: 0 bytes")
     if len(data) > MAX_IMAGE_BYTES:
@@ -43,24 +81,15 @@ def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> Prepar
             kind = photo.format or ""
             if photo.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
                 uploaded = uploaded[::-1]
-            photo.draft(None, (4 * width, 4 * height))  # lets a JPEG decode at a fraction of its size
-            rgb = _flatten(ImageOps.exif_transpose(photo), (width, height))
+            size = fit(uploaded)
+            photo.draft(None, (4 * max(size), 4 * max(size)))  # lets a JPEG decode at a fraction of its size
+            return _flatten(ImageOps.exif_transpose(photo), size), kind, uploaded
     except InvalidImage:
         raise
     except UnidentifiedImageError as error:
         raise InvalidImage(f"{name}: not an image ({_guess(data)}); we read {', '.join(FORMATS)}") from error
     except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
         raise InvalidImage(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
-    png = io.BytesIO()
-    rgb.save(png, "PNG")
-    return PreparedImage(
-        png=base64.b64encode(png.getvalue()).decode("ascii"),
-        sha256=hashlib.sha256(data).hexdigest(),
-        format=kind,
-        width=uploaded[0],
-        height=uploaded[1],
-        statistics=measure(rgb),
-    )
 
 
 def measure(rgb: Image.Image) -> ImageStatistics:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from kickstand.events import Decision, ImageRef, ImageSummary, Payload, Prediction
+from kickstand.events import Decision, ImageRef, ImageSummary, Payload, Prediction, Probability, ReviewOutcome, Route
 
 
 class StateError(Payload):
@@ -30,6 +30,10 @@ class Record(Payload):
     image, version: the table's key: s3://bucket/key, and the version id (else the ETag) of that upload.
     prepared_image, prediction: None for an unreadable image.
     execution: ARN of the execution that wrote the record.
+    audit_probability: how probable it was that a person is asked about this image; 1 for route "review". Weighting
+        reviewed records by its inverse estimates without bias. None on records older than audits.
+    audited: chosen for a random audit.
+    review: what came of asking a person, once something did.
     """
 
     image: str
@@ -40,6 +44,14 @@ class Record(Payload):
     decision: Decision
     execution: str
     recorded_at: datetime
+    audit_probability: Probability | None = None
+    audited: bool = False
+    review: ReviewOutcome | None = None
+
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether a person is asked about this image."""
+        return self.audited or self.decision.route is Route.REVIEW
 
 
 def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime) -> Record:

@@ -10,7 +10,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kickstand.errors import InvalidImage, StoreUnavailable
-from kickstand.events import ImageRef, Route
+from kickstand.events import ImageRef, Payload
 from kickstand.records import Record
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def read_image(s3: "S3Client", ref: ImageRef, max_bytes: int) -> bytes:
     """
     exactly: Any = {"VersionId": ref.version_id} if ref.version_id else {"IfMatch": ref.etag}
     try:
-        with _transient("S3"):
+        with transient("S3"):
             answer = s3.get_object(Bucket=ref.bucket, Key=ref.key, **exactly)
             if answer["ContentLength"] > max_bytes:
                 answer["Body"].close()
@@ -61,7 +61,7 @@ def put_record(dynamodb: "DynamoDBClient", table: str, record: Record) -> Record
     Raises StoreUnavailable when DynamoDB has trouble.
     """
     try:
-        with _transient("DynamoDB"):
+        with transient("DynamoDB"):
             dynamodb.put_item(
                 TableName=table,
                 Item=to_item(record),
@@ -79,22 +79,24 @@ def announce(events: "EventBridgeClient", record: Record) -> None:
     EventBridge delivers at least once and so do we: consumers tell repeats by image and version.
     Raises StoreUnavailable when EventBridge does not take them.
     """
-    names = ["Image Classified", *(["Review Requested"] if record.decision.route is Route.REVIEW else [])]
-    detail = record.model_dump_json(exclude_none=True)
+    names = ["Image Classified", *(["Review Requested"] if record.asks_a_person else [])]
+    detail = record.model_dump_json(
+        exclude_none=True, exclude={"review"}
+    )  # a reviewer's name is nobody else's business
     entries: list[PutEventsRequestEntryTypeDef] = [
         {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": [record.execution]}
         for name in names
     ]
-    with _transient("EventBridge"):
+    with transient("EventBridge"):
         answer = events.put_events(Entries=entries)
     if answer["FailedEntryCount"]:
         refused = next(entry for entry in answer["Entries"] if "ErrorCode" in entry)
         raise StoreUnavailable(f"EventBridge: {refused['ErrorCode']}: {refused.get('ErrorMessage', '')}")
 
 
-def to_item(record: Record) -> dict[str, Any]:
-    """The record as a DynamoDB item; numbers become exact decimals."""
-    plain = json.loads(record.model_dump_json(exclude_none=True), parse_float=Decimal)
+def to_item(payload: Payload) -> dict[str, Any]:
+    """The payload as a DynamoDB item; numbers become exact decimals."""
+    plain = json.loads(payload.model_dump_json(exclude_none=True), parse_float=Decimal)
     return {name: TypeSerializer().serialize(value) for name, value in plain.items()}
 
 
@@ -104,7 +106,7 @@ def from_item(item: dict[str, Any]) -> Record:
 
 
 @contextmanager
-def _transient(service: str) -> Iterator[None]:
+def transient(service: str) -> Iterator[None]:
     """Tells trouble that passes (throttling, 5xx, the network) from an answer that stays."""
     try:
         yield

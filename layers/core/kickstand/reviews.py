@@ -1,0 +1,173 @@
+"""A person's part: who is shown which picture, and what becomes of their answer. Rules only; the time is passed in."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from pydantic import ConfigDict, Field, SecretStr
+
+from kickstand.errors import AlreadyAnswered, AlreadyAsked
+from kickstand.events import Answer, ImageRef, Payload, Probability, ReviewOutcome, ReviewStatus, Route, Shown
+from kickstand.records import Record
+
+CLAIM = timedelta(minutes=5)
+NEITHER, CANNOT_TELL = "neither", "cannot_tell"
+AUDIT = "audit"
+
+
+class Refused(Exception):
+    """What a reviewer asked for is not possible; the message is for them."""
+
+
+class Claim(Payload):
+    """A picture in front of somebody. since: when they were first shown it; until: others leave it alone until then."""
+
+    by: str = Field(repr=False)
+    since: datetime
+    until: datetime
+
+
+class Review(Payload):
+    """One question to a person: what does this image show?
+
+    image, version: the table's key, and the record's.
+    why: "audit", or the reason of the decision to ask.
+    route: what the workflow did with the image meanwhile.
+    execution: ARN of the execution that asks.
+    task_token: what wakes that execution. Whoever has it can answer, so it leaves the table only towards Step
+        Functions: it is not in `model_dump`, not in `repr`, and no function returns it.
+    skipped_at: somebody preferred another picture then.
+    revision: counts changes, so that two who change one review at a time notice it.
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    image: str
+    version: str
+    image_ref: ImageRef
+    why: str
+    route: Route
+    explanation: str
+    audit_probability: Probability
+    status: ReviewStatus = ReviewStatus.WAITING
+    requested_at: datetime
+    execution: str
+    task_token: SecretStr | None = Field(None, exclude=True, repr=False)
+    claim: Claim | None = None
+    skipped_at: datetime | None = None
+    answer: Answer | None = None
+    revision: int = 0
+
+    @property
+    def outcome(self) -> ReviewOutcome:
+        """What the record is to tell of it."""
+        return ReviewOutcome(status=self.status, why=self.why, requested_at=self.requested_at, answer=self.answer)
+
+    @property
+    def place(self) -> str | None:
+        """Its place among the open reviews, in text order: unsure before audits, old before new, skipped ones last.
+
+        None once it is answered.
+        """
+        if self.status is ReviewStatus.ANSWERED:
+            return None
+        group = 2 if self.skipped_at else 1 if self.why == AUDIT else 0
+        return f"{group}#{(self.skipped_at or self.requested_at).isoformat(timespec='microseconds')}"
+
+
+def choices(labels: Sequence[str]) -> tuple[str, ...]:
+    """What a person may answer.
+
+    >>> choices(["bicycle", "motorcycle"])
+    ('bicycle', 'motorcycle', 'neither', 'cannot_tell')
+    """
+    return (*labels, NEITHER, CANNOT_TELL)
+
+
+def open_review(record: Record, execution: str, task_token: SecretStr, now: datetime) -> Review:
+    """The question that this record asks."""
+    audited = record.audited
+    return Review(
+        image=record.image,
+        version=record.version,
+        image_ref=record.image_ref,
+        why=AUDIT if audited else record.decision.reason,
+        route=record.decision.route,
+        # Who audits must not know what the model said, or the estimate of its accuracy would be flattered.
+        explanation="A random check: what do you see?" if audited else record.decision.explanation,
+        audit_probability=1.0 if record.audit_probability is None else record.audit_probability,
+        requested_at=now,
+        execution=execution,
+        task_token=task_token,
+    )
+
+
+def ask(review: Review, execution: str, task_token: SecretStr, status: ReviewStatus) -> Review:
+    """The execution asks again, after a retry or because nobody came, and can be woken by the new token only.
+
+    Raises AlreadyAsked when another execution asks, AlreadyAnswered when there is an answer for this one.
+    """
+    if review.execution != execution:
+        raise AlreadyAsked(f"{review.image} {review.version}: {review.execution} asks")
+    if review.status is ReviewStatus.ANSWERED:
+        raise AlreadyAnswered(f"{review.image} {review.version}")
+    return review.model_copy(update={"task_token": task_token, "status": status})
+
+
+def claim(review: Review, reviewer: str, now: datetime) -> Review:
+    """The reviewer is shown the picture. Raises Refused while somebody else is, and once it is answered."""
+    held = review.claim
+    if review.status is ReviewStatus.ANSWERED:
+        raise Refused("This picture has been answered.")
+    if held and held.by != reviewer and held.until > now:
+        raise Refused("Somebody else is looking at this picture.")
+    mine = held and held.by == reviewer and held.until > now
+    since = held.since if held and mine else now
+    return review.model_copy(update={"claim": Claim(by=reviewer, since=since, until=now + CLAIM)})
+
+
+def skip(review: Review, reviewer: str, now: datetime) -> Review:
+    """The reviewer prefers another picture: this one goes to the end of the queue."""
+    if review.claim is None or review.claim.by != reviewer or review.status is ReviewStatus.ANSWERED:
+        return review
+    return review.model_copy(update={"claim": None, "skipped_at": now})
+
+
+def answer(review: Review, label: str, reviewer: str, labels: Sequence[str], now: datetime) -> Review:
+    """The reviewer's answer. The same answer by the same reviewer again, after a lost connection, is no second answer.
+
+    Raises Refused for anything but the first answer, by whoever is shown the picture, with one of the choices.
+    """
+    if label not in choices(labels):
+        raise Refused(f"“{label}” is not one of the answers.")
+    if review.answer:
+        if (review.answer.reviewer, review.answer.label) == (reviewer, label):
+            return review
+        raise Refused("Somebody has answered this picture before you; that answer stands.")
+    if review.claim is None or review.claim.by != reviewer:
+        raise Refused("This picture went to somebody else, because you held it for long; your answer was not taken.")
+    return review.model_copy(
+        update={
+            "status": ReviewStatus.ANSWERED,
+            "claim": None,
+            "answer": Answer(
+                label=label,
+                reviewer=reviewer,
+                answered_at=now,
+                seconds_taken=max(0.0, round((now - review.claim.since).total_seconds(), 1)),
+                shown=Shown(explanation=review.explanation, choices=choices(labels)),
+                late=review.status is ReviewStatus.UNANSWERED,
+            ),
+        }
+    )
+
+
+def give_up(review: Review) -> Review:
+    """Nobody answered in time. The review stays open, and an answer that came in the last moment stands."""
+    if review.status is ReviewStatus.ANSWERED:
+        return review
+    return review.model_copy(update={"status": ReviewStatus.UNANSWERED, "task_token": None})
+
+
+def forget_token(review: Review) -> Review:
+    """The execution has the answer: its token is of no more use."""
+    return review.model_copy(update={"task_token": None}) if review.task_token else review
