@@ -70,8 +70,11 @@ clean:  ## remove what was built and installed here; never touches AWS
 
 # ---- environments
 
-.venv/.installed: requirements/dev.txt requirements/uv.txt pyproject.toml
+.venv/.locked: requirements/dev.txt requirements/uv.txt
 	$(call environment,.venv,requirements/dev.txt)
+	@touch $@
+
+.venv/.installed: .venv/.locked pyproject.toml
 	$(BIN)/uv pip install --quiet --python .venv --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 

@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
+
 from kickstand.artefact import read_card
 from kickstand.endpoint import EndpointModel
 from kickstand.events import PreparedImage

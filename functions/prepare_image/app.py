@@ -8,6 +8,7 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+
 from kickstand.artefact import read_card
 from kickstand.events import ImageRef
 from kickstand.images import MAX_IMAGE_BYTES, prepare
