@@ -3,7 +3,9 @@
 import typer
 
 from kickstand_cli import dataset
+from kickstand_cli.classify import classify
 from kickstand_cli.demo import demo
+from kickstand_cli.evaluate import evaluate
 
 app = typer.Typer(
     name="kickstand",
@@ -12,4 +14,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(classify)
+app.command()(evaluate)
 app.add_typer(dataset.app, name="dataset")

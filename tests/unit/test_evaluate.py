@@ -1,0 +1,193 @@
+"""`kickstand classify` and `kickstand evaluate`, on a model of three classes that goes by colour."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import typer
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+from typer.testing import CliRunner
+
+from kickstand_cli.classify import classify
+from kickstand_cli.evaluate import evaluate
+
+LABELS = ("red", "green", "blue")
+app = typer.Typer()
+app.command()(classify)
+app.command()(evaluate)
+
+
+def write_colour_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
+    """An artefact whose logits are ten times the mean of each colour channel; "neither" is sure of dark images."""
+    weights = np.array([[10, 0, 0, -20], [0, 10, 0, -20], [0, 0, 10, -20]], np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+            helper.make_node("Div", ["mean", "scale"], ["colour"]),
+            helper.make_node("MatMul", ["colour", "weights"], ["product"]),
+            helper.make_node("Add", ["product", "bias"], ["logits"]),
+        ],
+        "colours",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4])],
+        [
+            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+            numpy_helper.from_array(np.float32(255), "scale"),
+            numpy_helper.from_array(weights, "weights"),
+            numpy_helper.from_array(np.array([0, 0, 0, 10], np.float32), "bias"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.checker.check_model(model)
+    network = model.SerializeToString()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(network)
+    card = {
+        "model_version": "colours",
+        "model_sha256": hashlib.sha256(network).hexdigest(),
+        "labels": labels,
+        "input_shape": [8, 8, 3],
+        "temperature": 1.0,
+        "policy": {
+            "policy_version": "p1",
+            "accept_at": 0.9,
+            "neither_accept_at_most": 0.2,
+            "neither_reject_at_least": 0.8,
+        },
+    }
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+def write_images(folder: Path, colours: dict[str, Sequence[str]]) -> Path:
+    for name, shades in colours.items():
+        (folder / name).mkdir(parents=True)
+        for index, shade in enumerate(shades):
+            Image.new("RGB", (20, 20), shade).save(folder / name / f"{index}.png")
+    return folder
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_colour_model(tmp_path / "model")
+
+
+def test_classify_prints_one_line_of_json_for_each_file(model: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", {"any": ["red", "black", "#ff00ee"]})
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    code, out, _ = run("classify", *sorted(images.rglob("*.png")), text, "--model", model)
+    red, black, between, unreadable = map(json.loads, out.splitlines())
+    assert code == 0
+    assert (red["label"], red["route"], red["reason"], red["model_version"]) == ("red", "accept", "confident", "colours")
+    assert red["confidence"] == pytest.approx(np.exp(10) / (np.exp(10) + 2), abs=1e-6)
+    assert sum(red["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
+    assert red["latency_ms"] > 0
+    assert (black["route"], black["reason"]) == ("reject", "neither")
+    assert (between["route"], between["reason"]) == ("review", "unsure")
+    assert (unreadable["route"], unreadable["reason"], unreadable["label"]) == ("reject", "unreadable", None)
+    assert "not an image (text)" in unreadable["explanation"]
+
+
+def test_classify_goes_on_after_a_file_that_is_not_there_and_says_so(model: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", {"any": ["red"]})
+    code, out, err = run("classify", tmp_path / "absent.png", images / "any/0.png", "--model", model)
+    assert code == 1
+    assert json.loads(out)["label"] == "red"
+    assert "absent.png: No such file" in err
+
+
+@pytest.mark.parametrize("damage", ["missing", "changed", "labels"])
+def test_a_damaged_artefact_is_refused_by_name(model: Path, tmp_path: Path, damage: str) -> None:
+    match damage:
+        case "missing":
+            (model / "model.onnx").unlink()
+        case "changed":
+            (model / "model.onnx").write_bytes(b"something else")
+        case "labels":
+            write_colour_model(model, ("red", "green"))
+    images = write_images(tmp_path / "images", {"red": ["red"]})
+    code, _, err = run("classify", images / "red/0.png", "--model", model)
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "model" in err
+    assert "Traceback" not in err
+
+
+def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None:
+    folder = write_images(
+        tmp_path / "test",
+        {
+            "red": ["red"] * 8 + ["#ff00ee", "lime"],  # one unsure, one wrong
+            "green": ["lime"] * 10,
+            "blue": ["blue"] * 10,
+            "neither": ["black"] * 4 + ["white"],  # the white one goes to a person
+        },
+    )
+    (folder / "red" / "broken.png").write_bytes(b"")
+    code, out, _ = run("evaluate", folder, "--model", model, "--json", "-")
+    result = json.loads(out)
+    assert code == 0
+    assert (result["n"], result["foreign_n"]) == (30, 5)
+    assert result["accuracy"]["value"] == pytest.approx(29 / 30, abs=1e-6)
+    assert result["accuracy"]["n"] == 30
+    assert result["coverage"]["value"] == pytest.approx(29 / 30, abs=1e-6)
+    assert result["selective_risk"]["value"] == pytest.approx(1 / 29, abs=1e-6)
+    assert result["selective_risk"]["n"] == 29
+    assert result["foreign_accepted"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.434, abs=1e-3), "n": 5}
+    assert result["foreign_auroc"]["n"] == 35
+    assert result["foreign_auroc"]["value"] > 0.8
+    assert result["confusion"]["red"] == {"red": 9, "green": 1, "blue": 0}
+    assert result["routes"]["red"] == {"accept": 9, "review": 1, "reject": 1}
+    assert [Path(path).name for path in result["unreadable"]] == ["broken.png"]
+    for key in ("accuracy", "coverage", "selective_risk", "foreign_auroc", "ece", "brier", "nll"):
+        assert result[key]["low"] <= result[key]["value"] <= result[key]["high"]
+
+
+def test_evaluate_leaves_out_what_does_not_apply(model: Path, tmp_path: Path) -> None:
+    known = write_images(tmp_path / "known", {"red": ["red"]})
+    foreign = write_images(tmp_path / "foreign", {"neither": ["black"]})
+    without_foreign = json.loads(run("evaluate", known, "--model", model, "--json", "-")[1])
+    assert without_foreign["foreign_accepted"] is without_foreign["foreign_auroc"] is None
+    only_foreign = json.loads(run("evaluate", foreign, "--model", model, "--json", "-")[1])
+    assert only_foreign["accuracy"] is only_foreign["coverage"] is only_foreign["selective_risk"] is None
+    assert only_foreign["foreign_accepted"]["n"] == 1
+
+
+def test_evaluate_prints_tables_and_writes_json(model: Path, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "test", {"red": ["red"], "green": ["lime"]})
+    code, out, _ = run("evaluate", folder, "--model", model, "--json", tmp_path / "result.json")
+    assert code == 0
+    assert "accuracy of the label" in out
+    assert json.loads((tmp_path / "result.json").read_text())["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("colours", "message"),
+    [
+        ({"red": ["red"], "purple": ["purple"]}, "the model knows red, green, blue, neither, not purple"),
+        ({"red": []}, "no images"),
+        (None, "no such folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_evaluated_is_refused_by_name(
+    model: Path, tmp_path: Path, colours: dict[str, Sequence[str]] | None, message: str
+) -> None:
+    folder = tmp_path / "test"
+    if colours is not None:
+        write_images(folder, colours)
+    code, _, err = run("evaluate", folder, "--model", model)
+    assert code == 1
+    assert str(folder) in err
+    assert message in err
