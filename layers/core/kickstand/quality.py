@@ -1,0 +1,346 @@
+"""How good are the answers, how sure are we of that, and which threshold keeps a promise about them."""
+
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from statistics import NormalDist, fmean
+from typing import NamedTuple
+
+
+class Interval(NamedTuple):
+    """An estimate with a confidence interval, from n observations."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+def wilson_interval(successes: int, n: int, confidence_level: float = 0.95) -> Interval:
+    """A share with its score interval: Wilson, JASA 22 (1927), 209–212.
+
+    >>> share = wilson_interval(946, 1000)
+    >>> f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]"
+    '0.946 [0.930, 0.958]'
+    >>> wilson_interval(0, 0)
+    Interval(value=0.0, low=0.0, high=1.0, n=0)
+    """
+    if not n:
+        return Interval(0.0, 0.0, 1.0, 0)
+    z = NormalDist().inv_cdf((1 + confidence_level) / 2)
+    share, spread = successes / n, z * z / n
+    centre = (share + spread / 2) / (1 + spread)
+    half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == n else min(1.0, centre + half)
+    return Interval(share, low, high, n)
+
+
+def binomial_cdf(k: int, n: int, p: float) -> float:
+    """Probability of at most k successes in n trials of probability p.
+
+    >>> round(binomial_cdf(1, 3, 0.5), 6)
+    0.5
+    """
+    if k < 0:
+        return 0.0
+    if k >= n or p <= 0.0:
+        return 1.0
+    if p >= 1.0:
+        return 0.0
+    odds, log_term = math.log(p) - math.log1p(-p), n * math.log1p(-p)
+    logs = [log_term]
+    for i in range(1, k + 1):
+        log_term += math.log(n - i + 1) - math.log(i) + odds
+        logs.append(log_term)
+    largest = max(logs)
+    return min(1.0, math.exp(largest) * math.fsum(math.exp(log - largest) for log in logs))
+
+
+def _solve(rises: Callable[[float], bool]) -> float:
+    """The probability in [0, 1] at which a condition that turns true once does so."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rises(middle) else (middle, high)
+    return (low + high) / 2
+
+
+def upper_bound(errors: int, n: int, confidence_level: float = 0.95) -> float:
+    """Largest error rate that this many errors in n do not rule out, one-sided and exact (Clopper–Pearson).
+
+    >>> round(upper_bound(0, 149), 4)
+    0.0199
+    """
+    return 1.0 if errors >= n else _solve(lambda p: binomial_cdf(errors, n, p) <= 1 - confidence_level)
+
+
+def clopper_pearson(successes: int, n: int, confidence_level: float = 0.95) -> Interval:
+    """A share with its exact two-sided interval: Clopper and Pearson, Biometrika 26 (1934), 404–413.
+
+    >>> share = clopper_pearson(5, 10)
+    >>> f"{share.low:.3f} {share.high:.3f}"
+    '0.187 0.813'
+    """
+    if not n:
+        return Interval(0.0, 0.0, 1.0, 0)
+    one_sided = (1 + confidence_level) / 2
+    low = 1 - upper_bound(n - successes, n, one_sided)
+    return Interval(successes / n, low, upper_bound(successes, n, one_sided), n)
+
+
+def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 15) -> float:
+    """Mean distance between confidence and accuracy over bins of equal size: Naeini et al., AAAI 2015; equal mass as
+    in Nguyen and O'Connor, EMNLP 2015, because most confidences crowd into the last bin of equal width.
+
+    >>> expected_calibration_error([0.75, 0.75, 0.75, 0.75], [True, True, True, False], bins=1)
+    0.0
+    """
+    ranked = sorted(zip(confidences, correct, strict=True), key=lambda pair: pair[0])
+    n, error = len(ranked), 0.0
+    for index in range(bins):
+        part = ranked[index * n // bins : (index + 1) * n // bins]
+        if part:
+            error += abs(fmean(c for c, _ in part) - fmean(ok for _, ok in part)) * len(part) / n
+    return error
+
+
+def brier_score(probabilities: Sequence[Sequence[float]], classes: Sequence[int]) -> float:
+    """Mean squared distance between the probabilities and the truth, in [0, 2]: Brier, Mon. Weather Rev. 78 (1950).
+
+    >>> round(brier_score([[0.8, 0.2]], [0]), 6)
+    0.08
+    """
+    return fmean(
+        math.fsum((p - (index == truth)) ** 2 for index, p in enumerate(row))
+        for row, truth in zip(probabilities, classes, strict=True)
+    )
+
+
+def negative_log_likelihood(probabilities: Sequence[Sequence[float]], classes: Sequence[int]) -> float:
+    """Mean of -ln p(truth), nats; a probability of 0 counts as 1e-12.
+
+    >>> negative_log_likelihood([[1.0, 0.0]], [0])
+    0.0
+    """
+    return fmean(-math.log(max(row[truth], 1e-12)) + 0.0 for row, truth in zip(probabilities, classes, strict=True))
+
+
+def auroc(scores: Sequence[float], positives: Sequence[bool]) -> float:
+    """Probability that a positive scores above a negative, ties counting half; 0.5 when either kind is missing.
+
+    Hanley and McNeil, Radiology 143 (1982), 29–36.
+
+    >>> auroc([0.9, 0.8, 0.8, 0.1], [True, True, False, False])
+    0.875
+    """
+    negatives = sorted(score for score, positive in zip(scores, positives, strict=True) if not positive)
+    ranked = sorted(score for score, positive in zip(scores, positives, strict=True) if positive)
+    if not negatives or not ranked:
+        return 0.5
+    below = equal_or_below = 0
+    wins = 0.0
+    for score in ranked:
+        below = bisect_left(negatives, score, lo=below)
+        equal_or_below = max(equal_or_below, below)
+        while equal_or_below < len(negatives) and negatives[equal_or_below] <= score:
+            equal_or_below += 1
+        wins += (below + equal_or_below) / 2
+    return wins / (len(negatives) * len(ranked))
+
+
+class RiskCoverage(NamedTuple):
+    """What a threshold would do: it accepts a share (coverage), of which a share is wrong (selective risk)."""
+
+    accept_at: float
+    accepted: int
+    errors: int
+    coverage: float
+    selective_risk: float
+
+
+def risk_coverage(confidences: Sequence[float], correct: Sequence[bool]) -> list[RiskCoverage]:
+    """The curve over all distinct thresholds, strictest first: El-Yaniv and Wiener, JMLR 11 (2010), 1605–1641.
+
+    >>> [(point.accept_at, point.errors) for point in risk_coverage([0.9, 0.6, 0.6], [True, False, True])]
+    [(0.9, 0), (0.6, 1)]
+    """
+    ranked = sorted(zip(confidences, correct, strict=True), key=lambda pair: -pair[0])
+    curve: list[RiskCoverage] = []
+    errors = 0
+    for accepted, (confidence, ok) in enumerate(ranked, start=1):
+        errors += not ok
+        if accepted == len(ranked) or ranked[accepted][0] != confidence:
+            curve.append(RiskCoverage(confidence, accepted, errors, accepted / len(ranked), errors / accepted))
+    return curve
+
+
+def area_under_risk_coverage(confidences: Sequence[float], correct: Sequence[bool]) -> float:
+    """Selective risk, averaged over all coverages; smaller is better: Geifman et al., ICLR 2019.
+
+    >>> area_under_risk_coverage([0.9, 0.6], [True, False])
+    0.25
+    """
+    previous, area = 0, 0.0
+    for point in risk_coverage(confidences, correct):
+        area += point.selective_risk * (point.accepted - previous)
+        previous = point.accepted
+    return area / previous if previous else 0.0
+
+
+def bootstrap_interval(
+    statistic: Callable[[Sequence[int]], float],
+    n: int,
+    seed: int = 0,
+    resamples: int = 1000,
+    confidence_level: float = 0.95,
+) -> Interval:
+    """A statistic with its percentile interval: Efron, Annals of Statistics 7 (1979), 1–26.
+
+    statistic: takes the indices of a resample, drawn with replacement from range(n).
+
+    >>> bootstrap_interval(lambda rows: fmean(rows), 1).n
+    1
+    """
+    draw = random.Random(seed)  # noqa: S311 - a resample is no secret
+    values = sorted(statistic([draw.randrange(n) for _ in range(n)]) for _ in range(resamples))
+    tail = (1 - confidence_level) / 2
+    low, high = math.floor(tail * (resamples - 1)), math.ceil((1 - tail) * (resamples - 1))
+    return Interval(statistic(range(n)), values[low], values[high], n)
+
+
+class Promise(NamedTuple):
+    """A threshold under which, with this confidence level, at most max_risk of the accepted answers are wrong.
+
+    upper_bound: of the error rate among accepted answers, one-sided, at the confidence level.
+    labels: images that the promise rests on.
+    """
+
+    accept_at: float
+    max_risk: float
+    confidence_level: float
+    labels: int
+    accepted: int
+    errors: int
+    upper_bound: float
+
+    @property
+    def coverage(self) -> Interval:
+        return wilson_interval(self.accepted, self.labels)
+
+
+class PromiseRefusedError(ValueError):
+    """The labels cannot support the promise.
+
+    labels_missing: about how many more would, if the model goes on as well as now; None where no number helps.
+    """
+
+    def __init__(self, message: str, labels_missing: int | None) -> None:
+        super().__init__(message)
+        self.labels_missing = labels_missing
+
+
+def accepted_needed(error_rate: float, max_risk: float, confidence_level: float) -> int:
+    """Accepted answers that show max_risk when this share of them is wrong; error_rate < max_risk.
+
+    >>> accepted_needed(0.0, 0.02, 0.95)
+    149
+    """
+
+    def shows(n: int) -> bool:
+        return binomial_cdf(math.floor(error_rate * n), n, max_risk) <= 1 - confidence_level
+
+    high = 1
+    while not shows(high):
+        high *= 2
+    low = high // 2
+    # Rounding down the errors makes `shows` waver by a few answers; the first one found is near enough.
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if shows(middle) else (middle, high)
+    return high
+
+
+def learn_then_test(
+    confidences: Sequence[float],
+    correct: Sequence[bool],
+    max_risk: float,
+    confidence_level: float = 0.95,
+    steps: int = 100,
+) -> Promise:
+    """The lowest threshold that keeps the promise: Angelopoulos et al., "Learn then Test", 2021 (arXiv:2110.01052).
+
+    confidences, correct: of labelled images that the model has not learnt from; an image that another gate
+        refuses has confidence 0.0 and is never accepted.
+    steps: thresholds are tested at every 1/steps of coverage.
+
+    Tests run from strict to lax and stop at the first that fails, so the confidence level holds for the threshold
+    chosen (fixed sequence testing). The first one is where a model half as risky as promised would pass, at most at
+    half of the images: a single wrong label among the surest answers must not end the sequence before it starts.
+
+    Raises PromiseRefusedError, saying how many more labels are needed.
+
+    >>> learn_then_test([0.9] * 200 + [0.6] * 100, [True] * 200 + [False] * 100, max_risk=0.02).accept_at
+    0.9
+    """
+    if not 0.0 < max_risk < 1.0 or not 0.0 < confidence_level < 1.0:
+        raise ValueError(f"max_risk {max_risk} and confidence_level {confidence_level} must lie between 0 and 1")
+    n, least = len(confidences), accepted_needed(0.0, max_risk, confidence_level)
+    start = max(least, min(accepted_needed(max_risk / 2, max_risk, confidence_level), n // 2))
+    curve = [point for point in risk_coverage(confidences, correct) if point.accept_at > 0.0]
+    chosen, tested = None, start
+    for point in curve:
+        if point.accepted < tested:
+            continue
+        if binomial_cdf(point.errors, point.accepted, max_risk) > 1 - confidence_level:
+            break
+        chosen, tested = point, point.accepted + max(1, n // steps)
+    if chosen is None:
+        raise _refuse(curve, n, least, max_risk, confidence_level)
+    bound = upper_bound(chosen.errors, chosen.accepted, confidence_level)
+    return Promise(chosen.accept_at, max_risk, confidence_level, n, chosen.accepted, chosen.errors, bound)
+
+
+def _refuse(
+    curve: Sequence[RiskCoverage], n: int, least: int, max_risk: float, confidence_level: float
+) -> PromiseRefusedError:
+    wish = f"at most {max_risk:.3g} of accepted answers wrong, with confidence {confidence_level:.3g}"
+    needed: int | None = None
+    if not curve:
+        needed = least
+    for point in curve:
+        # A handful of answers without an error says little about the error rate: look at whole tenths.
+        if point.coverage >= 0.1 and point.selective_risk < 0.9 * max_risk:
+            accepted = accepted_needed(point.selective_risk, max_risk, confidence_level)
+            total = math.ceil(accepted / point.coverage)
+            needed = total if needed is None else min(needed, total)
+    if needed is None:
+        return PromiseRefusedError(
+            f"{wish}: refused, even the surest answers of these {n} labelled images are wrong more often; "
+            "more labels would not help, a better model would",
+            None,
+        )
+    missing = max(needed - n, least - n, 1)
+    return PromiseRefusedError(
+        f"{wish}: refused, {n} labelled images cannot show it; about {missing} more labels are needed", missing
+    )
+
+
+def cheapest_threshold(
+    confidences: Sequence[float], correct: Sequence[bool], review_cost: float, error_cost: float
+) -> tuple[float, float]:
+    """(threshold, mean cost per image) with the least cost when a review and an accepted error have these prices.
+
+    A threshold above 1 sends everything to review.
+
+    >>> cheapest_threshold([0.9, 0.8, 0.6], [True, True, False], review_cost=1, error_cost=10)
+    (0.8, 0.3333333333333333)
+    """
+    n = len(confidences)
+    best = (1.1, review_cost)
+    for point in risk_coverage(confidences, correct):
+        cost = (point.errors * error_cost + (n - point.accepted) * review_cost) / n
+        if point.accept_at > 0.0 and cost < best[1]:
+            best = (point.accept_at, cost)
+    return best
