@@ -26,9 +26,11 @@ from kickstand_cli.datasets.folder import (
 )
 
 if TYPE_CHECKING:
+    from kickstand_cli.datasets.doctor import Findings
     from kickstand_cli.datasets.upload import Destination, Upload
 
 app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
+LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
 notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
 
@@ -80,6 +82,77 @@ def fetch(
             typer.echo(json.dumps(_summarise(out, manifest, uploaded, already_there=already_there)))
         else:
             _print_summary(out, manifest, uploaded, already_there=already_there)
+
+
+@app.command()
+def check(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DATASET", help="Folder of classes, or of train/ and test/ with classes.")
+    ],
+    near: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="Pixel correlation from which two images are near duplicates.")
+    ] = 0.90,
+    out_of_fold: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Out-of-fold predictions; with them, labels in doubt are looked for."),
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write DIR/index.html, with the pictures.")
+    ] = None,
+    allow_leakage: Annotated[
+        bool, typer.Option("--allow-leakage", help="Exit 0 even if an image is in more than one split.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")] = False,
+) -> None:
+    """Look for duplicates, leaks between the splits, labels in doubt, imbalance and unreadable files.
+
+    Exits with 1 if an image of one split is, exactly or nearly, in another.
+    """
+    from kickstand_cli.datasets.doctor import examine_dataset, read_out_of_fold
+    from kickstand_cli.datasets.doctor_report import write_report
+
+    with _exit_on_error():
+        predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
+        with _show_progress("examine") as on_progress:
+            findings = examine_dataset(folder, near=near, out_of_fold=predictions, on_progress=on_progress)
+        page = write_report(folder, findings, report) if report else None
+        if as_json:
+            typer.echo(findings.model_dump_json())
+        else:
+            _print_findings(findings, page)
+        if findings.leaks and not allow_leakage:
+            raise DatasetError(
+                f"{folder}: leakage, {findings.pair_counts.leaks} of its pairs lie across splits; "
+                "--allow-leakage accepts that"
+            )
+
+
+def _print_findings(findings: "Findings", page: Path | None) -> None:
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    table = Table("class", *findings.counts, title=findings.folder)
+    for label in next(iter(findings.counts.values())):
+        table.add_row(label, *(str(numbers[label]) for numbers in findings.counts.values()))
+    ratios = ("-" if ratio is None else f"{ratio:g}" for ratio in findings.imbalance.values())
+    table.add_row("largest/smallest", *ratios)
+    console.print(table)
+    pairs = findings.pair_counts
+    console.print(f"exact duplicates   {pairs.exact} pairs")
+    console.print(f"near duplicates    {pairs.near} pairs at correlation {findings.near:g} or more, mirrored too")
+    console.print(f"across splits      {pairs.leaks} pairs")
+    console.print(f"different labels   {pairs.conflicts} pairs")
+    doubtful = findings.doubtful_labels
+    console.print(f"doubtful labels    {'not examined, see --out-of-fold' if doubtful is None else len(doubtful)}")
+    console.print(f"unreadable files   {len(findings.unreadable)}")
+    console.print(f"sizes              {', '.join(f'{size}: {n}' for size, n in findings.sizes.items())}")
+    for pair in findings.pairs[:LISTED_IN_SUMMARY]:
+        marks = [pair.kind, *(name for name in ("mirrored", "leaks", "conflicts") if getattr(pair, name))]
+        console.print(f"  {pair.correlation:.3f} {', '.join(marks)}: {pair.first} = {pair.second}")
+    for doubt in (doubtful or ())[:LISTED_IN_SUMMARY]:
+        console.print(f"  {doubt.path}: rather {doubt.suggested} ({doubt.probability_of_suggested:.3f})?")
+    for file in findings.unreadable[:LISTED_IN_SUMMARY]:
+        console.print(f"  {file.path}: {file.reason}")
+    if page:
+        console.print(f"report: {page}")
 
 
 def _split_names(classes: Sequence[str]) -> tuple[str, ...]:

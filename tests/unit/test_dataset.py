@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
 from kickstand_cli import dataset as commands
 from kickstand_cli.datasets import DatasetError, folder
 from kickstand_cli.datasets.archive import FOLDER, MAX_MEMBER_BYTES, read_archive
 from kickstand_cli.datasets.folder import encode_png, hash_images, open_dataset, write_dataset
-from PIL import Image
-from typer.testing import CliRunner
 
 CLASSES = ["apple", "bicycle", "motorcycle", "worm", "empty_class"]
 PER_CLASS = {"train": 5, "test": 2}

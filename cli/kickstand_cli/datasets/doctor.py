@@ -1,0 +1,373 @@
+"""Examine a folder of labelled images: duplicates, leaks between its parts, labels in doubt, files that do not open."""
+
+import base64
+import hashlib
+import io
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from kickstand.errors import InvalidImage
+from kickstand.images import prepare
+from kickstand_cli.datasets.download import Progress, ignore_progress
+from kickstand_cli.datasets.errors import DatasetError
+
+SPLITS = ("train", "validation", "val", "test")
+NEAR = 0.90  # by eye, each pair that this finds among CIFAR-100's bicycles and motorcycles for training is one photo
+LISTED = 200  # pairs that are listed one by one; all are counted
+SIDE = 32  # pixels; images are compared at this size
+BLOCK = 1024  # images; a block of correlations then takes 4 MB
+
+
+class Finding(BaseModel):
+    """What every finding is: fixed once found."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Unreadable(Finding):
+    """A file in a class folder that is no image we can read, and why."""
+
+    path: str
+    reason: str
+
+
+class Pair(Finding):
+    """Two images that show the same.
+
+    kind: exact when every pixel is the same.
+    correlation: of the pixels at 32×32, from the near-duplicate threshold to 1.
+    mirrored: whether it is the mirror image that correlates.
+    leaks: whether they lie in different splits, so that the test part is not unseen.
+    conflicts: whether their labels differ.
+    """
+
+    first: str
+    second: str
+    kind: Literal["exact", "near"]
+    correlation: float
+    mirrored: bool
+    leaks: bool
+    conflicts: bool
+
+
+class DoubtfulLabel(Finding):
+    """An image whose out-of-fold prediction is sure of another class than its label."""
+
+    path: str
+    label: str
+    suggested: str
+    probability_of_label: float
+    probability_of_suggested: float
+
+
+class PairCounts(Finding):
+    """How many pairs there are, also those that are not listed."""
+
+    exact: int
+    near: int
+    leaks: int
+    conflicts: int
+
+
+class Findings(Finding):
+    """All that was found in one folder.
+
+    counts: readable images by split and class; a folder without splits has the one split `all`.
+    imbalance: by split, images of the largest class per image of the smallest; None where a class has none.
+    sizes: images by `width×height`.
+    pairs: leaks first, then the most alike; at most 200 of them.
+    doubtful_labels: the most doubtful first; None where no out-of-fold predictions were given.
+    """
+
+    folder: str
+    near: float
+    counts: dict[str, dict[str, int]]
+    imbalance: dict[str, float | None]
+    sizes: dict[str, int]
+    unreadable: tuple[Unreadable, ...]
+    pair_counts: PairCounts
+    pairs: tuple[Pair, ...]
+    doubtful_labels: tuple[DoubtfulLabel, ...] | None
+
+    @property
+    def leaks(self) -> bool:
+        """Whether an image of one split is, exactly or nearly, in another."""
+        return self.pair_counts.leaks > 0
+
+
+class OutOfFold(BaseModel):
+    """Predictions for images by models that were not trained on them.
+
+    labels: the classes, in the order of the probabilities.
+    probabilities: for each image, by its path relative to the folder or by the SHA-256 of its RGB pixels.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    labels: tuple[str, ...] = Field(min_length=2)
+    probabilities: dict[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One readable image.
+
+    size: width and height as the file has them, upright.
+    sha256: of the RGB pixels row by row, hexadecimal.
+    pixels: uint8, shape (32, 32, 3), as the model would see it.
+    """
+
+    path: str
+    split: str
+    label: str
+    size: tuple[int, int]
+    sha256: str
+    pixels: NDArray[np.uint8]
+
+
+def examine_dataset(
+    folder: Path,
+    *,
+    near: float = NEAR,
+    out_of_fold: OutOfFold | None = None,
+    on_progress: Progress = ignore_progress,
+) -> Findings:
+    """Examine `<folder>/<class>/*` or `<folder>/{train,validation,val,test}/<class>/*`, any number of classes.
+
+    near: pixel correlation, in (0, 1], from which two images count as near duplicates.
+    Raises DatasetError where there are no class folders, or the predictions do not fit them.
+    """
+    files = list(list_images(folder))
+    if not files:
+        raise DatasetError(f"{folder}: no images; expected {folder}/<class>/… or {folder}/train/<class>/…")
+    photos: list[Photo] = []
+    unreadable: list[Unreadable] = []
+    for done, (split, label, path) in enumerate(files, start=1):
+        name = path.relative_to(folder).as_posix()
+        try:
+            photos.append(_read_photo(path, name, split, label))
+        except (InvalidImage, OSError) as error:
+            unreadable.append(Unreadable(path=name, reason=str(error).removeprefix(f"{name}: ")))
+        on_progress(done, len(files))
+    counts = _count(photos, files)
+    pair_counts, pairs = _pair(photos, near)
+    return Findings(
+        folder=folder.resolve().name,
+        near=near,
+        counts=counts,
+        imbalance={split: _measure_imbalance(numbers) for split, numbers in counts.items()},
+        sizes={f"{w}×{h}": number for (w, h), number in Counter(photo.size for photo in photos).most_common()},
+        unreadable=tuple(unreadable),
+        pair_counts=pair_counts,
+        pairs=pairs,
+        doubtful_labels=None if out_of_fold is None else _doubt_labels(photos, out_of_fold),
+    )
+
+
+def read_out_of_fold(path: Path) -> OutOfFold:
+    """Read predictions from JSON: `{"labels": [...], "probabilities": {"train/cat/1.png": [...], ...}}`."""
+    try:
+        predictions = OutOfFold.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise DatasetError(f"{path}: no out-of-fold predictions ({error.errors()[0]['msg']})") from error
+    for image, probabilities in predictions.probabilities.items():
+        if len(probabilities) != len(predictions.labels):
+            raise DatasetError(f"{path}: {image} has {len(probabilities)} probabilities, not {len(predictions.labels)}")
+        if not all(0 <= probability <= 1 for probability in probabilities):
+            raise DatasetError(f"{path}: {image} has a probability outside 0 to 1")
+    return predictions
+
+
+def list_images(folder: Path) -> Iterator[tuple[str, str, Path]]:
+    """Split, label and path of every file in a class folder, sorted; hidden files are not ours to judge."""
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder")
+    splits = [folder / split for split in SPLITS if (folder / split).is_dir()]
+    for home in splits or [folder]:
+        for class_folder in _list_visible(home):
+            if class_folder.is_dir():
+                for path in _list_visible(class_folder):
+                    yield home.name if splits else "all", class_folder.name, path
+
+
+def _list_visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _read_photo(path: Path, name: str, split: str, label: str) -> Photo:
+    if path.is_dir():
+        raise InvalidImage(f"{name}: a folder inside a class, which nobody reads")
+    content = path.read_bytes()
+    prepared = prepare(content, name, (SIDE, SIDE, 3))
+    with Image.open(io.BytesIO(base64.b64decode(prepared.png))) as small:
+        pixels = np.asarray(small)
+    return Photo(path=name, split=split, label=label, sha256=_hash_pixels(content), pixels=pixels,
+                 size=(prepared.width, prepared.height))  # fmt: skip
+
+
+def _hash_pixels(content: bytes) -> str:
+    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as photo:
+        upright = ImageOps.exif_transpose(photo)
+        if not upright.mode.startswith("I;16"):  # made RGB, nearly every 16-bit image is white: Pillow clips at 255
+            upright = upright.convert("RGB")
+        return hashlib.sha256(upright.tobytes()).hexdigest()
+
+
+def _count(photos: Sequence[Photo], files: Sequence[tuple[str, str, Path]]) -> dict[str, dict[str, int]]:
+    """Readable images by split and class; every class is named in every split, so that a missing one shows."""
+    found = Counter((photo.split, photo.label) for photo in photos)
+    labels = sorted({label for _, label, _ in files})
+    splits = dict.fromkeys(split for split, _, _ in files)
+    return {split: {label: found[split, label] for label in labels} for split in splits}
+
+
+def _measure_imbalance(numbers: Mapping[str, int]) -> float | None:
+    smallest = min(numbers.values())
+    return round(max(numbers.values()) / smallest, 3) if smallest else None
+
+
+def _pair(photos: Sequence[Photo], near: float) -> tuple[PairCounts, tuple[Pair, ...]]:
+    """Count all pairs, list those that matter most."""
+    exact = _pair_exact(photos)
+    alike = pair_near([photo.pixels for photo in photos], near)
+    content = np.array([f"{photo.size} {photo.sha256}" for photo in photos])
+    alike = alike.only(content[alike.first] != content[alike.second])
+    split, label = (np.array([getattr(photo, name) for photo in photos]) for name in ("split", "label"))
+    leaks = split[alike.first] != split[alike.second]
+    conflicts = label[alike.first] != label[alike.second]
+    foremost = np.lexsort((-alike.correlation, ~conflicts, ~leaks))[:LISTED]
+    listed = exact + [
+        Pair(
+            first=photos[alike.first[row]].path,
+            second=photos[alike.second[row]].path,
+            kind="near",
+            correlation=round(min(float(alike.correlation[row]), 1.0), 4),
+            mirrored=bool(alike.mirrored[row]),
+            leaks=bool(leaks[row]),
+            conflicts=bool(conflicts[row]),
+        )
+        for row in foremost
+    ]
+    listed.sort(key=lambda pair: (not pair.leaks, not pair.conflicts, -pair.correlation))
+    counts = PairCounts(
+        exact=len(exact),
+        near=len(alike.first),
+        leaks=sum(pair.leaks for pair in exact) + int(leaks.sum()),
+        conflicts=sum(pair.conflicts for pair in exact) + int(conflicts.sum()),
+    )
+    return counts, tuple(listed[:LISTED])
+
+
+def _pair_exact(photos: Sequence[Photo]) -> list[Pair]:
+    """Each further copy with the first one: a group over two splits, or of two labels, so has a pair that says it."""
+    groups: dict[tuple[tuple[int, int], str], list[Photo]] = defaultdict(list)
+    for photo in photos:
+        groups[photo.size, photo.sha256].append(photo)
+    return [
+        Pair(
+            first=group[0].path,
+            second=copy.path,
+            kind="exact",
+            correlation=1.0,
+            mirrored=False,
+            leaks=group[0].split != copy.split,
+            conflicts=group[0].label != copy.label,
+        )
+        for group in groups.values()
+        for copy in group[1:]
+    ]
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Pairs of images as columns, one row a pair: there may be millions of them.
+
+    first, second: indices, first < second.
+    correlation: of the pixels, the larger of the plain and the mirrored one.
+    mirrored: whether that was the mirrored one.
+    """
+
+    first: NDArray[np.intp]
+    second: NDArray[np.intp]
+    correlation: NDArray[np.float32]
+    mirrored: NDArray[np.bool_]
+
+    def only(self, rows: NDArray[np.bool_]) -> "Alike":
+        """Some of the rows."""
+        return Alike(self.first[rows], self.second[rows], self.correlation[rows], self.mirrored[rows])
+
+
+def pair_near(images: Sequence[NDArray[np.uint8]], near: float) -> Alike:
+    """All pairs whose pixels, or those of one and the other's mirror image, correlate at least so much.
+
+    images: of one shape, (height, width, 3). A picture of one flat colour correlates with nothing.
+    """
+    rows = np.array(images or np.zeros((0, 1, 1, 3)), dtype=np.float32)
+    rows -= rows.mean(axis=(1, 2, 3), keepdims=True)
+    norm = np.sqrt((rows**2).sum(axis=(1, 2, 3), keepdims=True))
+    rows /= np.where(norm > 0, norm, 1)
+    starts = range(0, len(rows), BLOCK)
+    blocks = [_pair_blocks(rows, a, b, near) for a in starts for b in starts if b >= a]
+    return Alike(
+        np.concatenate([np.zeros(0, np.intp), *(block.first for block in blocks)]),
+        np.concatenate([np.zeros(0, np.intp), *(block.second for block in blocks)]),
+        np.concatenate([np.zeros(0, np.float32), *(block.correlation for block in blocks)]),
+        np.concatenate([np.zeros(0, np.bool_), *(block.mirrored for block in blocks)]),
+    )
+
+
+def _pair_blocks(rows: NDArray[np.float32], a: int, b: int, near: float) -> Alike:
+    left, right = rows[a : a + BLOCK], rows[b : b + BLOCK]
+    flat = left.reshape(len(left), -1)
+    plain = flat @ right.reshape(len(right), -1).T
+    mirror = flat @ right[:, :, ::-1].reshape(len(right), -1).T
+    best = np.maximum(plain, mirror)
+    i, j = np.nonzero(best >= near)
+    upper = i + a < j + b
+    i, j = i[upper], j[upper]
+    return Alike(i + a, j + b, best[i, j], mirror[i, j] > plain[i, j])
+
+
+def _doubt_labels(photos: Sequence[Photo], out_of_fold: OutOfFold) -> tuple[DoubtfulLabel, ...]:
+    """Doubt a label where another class is as sure as it usually is of its own images.
+
+    That is the rule of confident learning: Northcutt, Jiang, Chuang, 2021, https://arxiv.org/abs/1911.00068
+    """
+    known = out_of_fold.probabilities
+    scored = [(photo, known.get(photo.path, known.get(photo.sha256))) for photo in photos]
+    predicted = [(photo, np.array(p)) for photo, p in scored if p is not None]
+    if not predicted:
+        raise DatasetError("out-of-fold predictions: none is of an image in this folder; wrong file or folder?")
+    labels = out_of_fold.labels
+    if unknown := sorted({photo.label for photo, _ in predicted} - set(labels)):
+        raise DatasetError(f"out-of-fold predictions: none of {', '.join(unknown)}, only of {', '.join(labels)}")
+    usual = np.full(len(labels), 0.5)  # for a class that no image is labelled with
+    for index, label in enumerate(labels):
+        own = [p[index] for photo, p in predicted if photo.label == label]
+        usual[index] = np.mean(own) if own else usual[index]
+    doubtful = []
+    for photo, p in predicted:
+        given = labels.index(photo.label)
+        suggested = int(np.argmax(np.where(p >= usual, p, -1)))
+        if p[suggested] >= usual[suggested] and p[suggested] > p[given]:
+            doubtful.append(
+                DoubtfulLabel(
+                    path=photo.path,
+                    label=photo.label,
+                    suggested=labels[suggested],
+                    probability_of_label=round(float(p[given]), 4),
+                    probability_of_suggested=round(float(p[suggested]), 4),
+                )
+            )
+    return tuple(sorted(doubtful, key=lambda doubt: doubt.probability_of_label - doubt.probability_of_suggested))

@@ -1,0 +1,84 @@
+"""Show what the examination found as one HTML page, with the pictures inside it."""
+
+import base64
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from kickstand.errors import InvalidImage
+from kickstand.images import prepare
+from kickstand_cli.datasets.doctor import Findings, list_images
+from kickstand_cli.datasets.errors import DatasetError
+
+PAGE = "index.html"
+TILE = 96  # pixels; a picture is squeezed into a square, as the model sees it
+ON_SHEET = 48  # pictures of each class and split, spread over all of them
+COLUMNS = 12
+
+
+def write_report(folder: Path, findings: Findings, report: Path) -> Path:
+    """Write `report/index.html`, which needs no other file; return its path.
+
+    Raises DatasetError where it cannot be written.
+    """
+    environment = Environment(
+        loader=PackageLoader("kickstand_cli.datasets", "."), autoescape=True, undefined=StrictUndefined
+    )
+    page = environment.get_template("doctor_report.html.j2").render(
+        findings=findings,
+        show=lambda path: _encode(_draw(folder / path)),
+        sheets=_draw_sheets(folder),
+        tile=TILE,
+    )
+    try:
+        report.mkdir(parents=True, exist_ok=True)
+        (report / PAGE).write_text(page, "utf-8")
+    except OSError as error:
+        raise DatasetError(f"{report}: cannot be written ({error.strerror})") from error
+    return report / PAGE
+
+
+def _draw_sheets(folder: Path) -> dict[tuple[str, str], str]:
+    """A contact sheet of each split and class."""
+    homes: dict[tuple[str, str], list[Path]] = defaultdict(list)
+    for split, label, path in list_images(folder):
+        homes[split, label].append(path)
+    return {home: _encode(_draw_sheet(_spread(paths, ON_SHEET))) for home, paths in homes.items()}
+
+
+def _spread(paths: Sequence[Path], number: int) -> list[Path]:
+    """At most so many, taken at even distances.
+
+    >>> [str(path) for path in _spread([Path(c) for c in "abcdef"], 3)]
+    ['a', 'c', 'e']
+    """
+    number = min(number, len(paths))
+    return [paths[i * len(paths) // number] for i in range(number)]
+
+
+def _draw_sheet(paths: Sequence[Path]) -> Image.Image:
+    columns = min(COLUMNS, len(paths))
+    sheet = Image.new("RGBA", (columns * TILE, -(-len(paths) // columns) * TILE))
+    for position, path in enumerate(paths):
+        sheet.paste(_draw(path), (position % columns * TILE, position // columns * TILE))
+    return sheet
+
+
+def _draw(path: Path) -> Image.Image:
+    """The picture as a tile; a grey one where it cannot be read."""
+    try:
+        prepared = prepare(path.read_bytes(), path.name, (TILE, TILE, 3))
+    except (InvalidImage, OSError):
+        return Image.new("RGB", (TILE, TILE), "grey")
+    return Image.open(io.BytesIO(base64.b64decode(prepared.png)))
+
+
+def _encode(image: Image.Image) -> str:
+    """The picture as the address of itself."""
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode('ascii')}"
