@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.audit import sample
 from kickstand.records import compose_record
 from kickstand.store import announce, put_record
 
@@ -18,6 +19,7 @@ tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 events = boto3.client("events")
 RECORDS_TABLE = os.environ["RECORDS_TABLE"]
+AUDIT_RATE, AUDIT_KEY = float(os.environ["AUDIT_RATE"]), os.environ["AUDIT_KEY"].encode()
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -25,7 +27,8 @@ RECORDS_TABLE = os.environ["RECORDS_TABLE"]
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """event: `state`, all that the execution holds; `execution`, its ARN."""
-    record = compose_record(event["state"], event["execution"], datetime.now(UTC))
+    composed = compose_record(event["state"], event["execution"], datetime.now(UTC))
+    record = sample(composed, AUDIT_RATE, AUDIT_KEY)
     stored = put_record(dynamodb, RECORDS_TABLE, record)
     # Repeated for a duplicate too: whoever wrote the record may have died before announcing it.
     announce(events, stored)

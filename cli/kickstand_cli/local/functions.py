@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import os
-import sys
 import threading
 import time
 import traceback
@@ -66,7 +65,8 @@ class Function:
         """Import app.py with this function's environment, as a cold start does."""
         if self.handler is None:
             spec = importlib.util.spec_from_file_location(f"{self.name}.app", self.folder / "app.py")
-            assert spec and spec.loader, self.folder  # noqa: S101
+            if spec is None or spec.loader is None:
+                raise FileNotFoundError(self.folder / "app.py")
             module = importlib.util.module_from_spec(spec)
             with _environment(self.environment):
                 spec.loader.exec_module(module)
@@ -93,7 +93,7 @@ class LambdaService:
 
     def __init__(self, faults: Callable[[str], None] | None = None) -> None:
         self.functions: dict[str, Function] = {}
-        self.faults = faults or (lambda name: None)
+        self.faults = faults or (lambda _name: None)
         # Powertools keeps state per process, as in a real sandbox, which runs one invocation at a time.
         self._sandbox = threading.Lock()
         service = self

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -13,13 +14,17 @@ import boto3
 import yaml
 from moto import mock_aws
 
+from kickstand.events import ReviewStatus
 from kickstand.records import Record
+from kickstand.review_store import list_reviews
+from kickstand.reviews import Review
 from kickstand.store import from_item
 from kickstand_cli.local.functions import Function, LambdaService, function_arn
 from kickstand_cli.local.template import Template, TemplateError
 
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
+    "AWS::CloudWatch::Dashboard",
     "AWS::Logs::LogGroup",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
@@ -71,9 +76,14 @@ class Stack:
         return self.s3.put_object(Bucket=self.outputs["ImageBucketName"], Key=key, Body=data)["VersionId"]
 
     def settle(self, progress: Callable[[], None] = lambda: None) -> None:
-        """Carry events and wait until none is on its way and no execution runs."""
-        while self.deliver() or self.executions(RUNNING):
+        """Carry events and wait until none is on its way and no execution runs but those that wait for a person."""
+        while self.deliver() or self._busy():
             progress()
+            time.sleep(0.02)  # leaves the processor to those that are waited for
+
+    def reviews(self) -> list[Review]:
+        """What people are, or were, asked."""
+        return list(list_reviews(self.dynamodb, self.outputs["ReviewsTableName"]))
 
     def records(self) -> list[Record]:
         """All records of the table."""
@@ -124,6 +134,12 @@ class Stack:
             self.sqs.send_message(
                 QueueUrl=self.sqs.get_queue_url(QueueName=queue)["QueueUrl"], MessageBody=json.dumps(event)
             )
+
+    def _busy(self) -> bool:
+        """Whether an execution runs that does not wait for a person."""
+        running = {execution["executionArn"] for execution in self.executions(RUNNING)}
+        asking = (ReviewStatus.WAITING, ReviewStatus.ESCALATED)
+        return bool(running - {review.execution for review in self.reviews() if review.status in asking})
 
     # ---- what CloudFormation does in AWS
 
@@ -197,7 +213,7 @@ class Stack:
         )
         return Physical(logical_id, {"Arn": function_arn(logical_id)})
 
-    def _layer(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+    def _layer(self, _logical_id: str, raw: dict[str, Any]) -> Physical:
         return Physical(str(self.template.folder / raw["ContentUri"]))
 
     def _from_layer(self, value: str) -> str:
@@ -272,7 +288,7 @@ def deploy(
             "POWERTOOLS_TRACE_DISABLED": "true",
         }
         stack.enter_context(_setting(settings))
-        stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))  # type: ignore[arg-type]
+        stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         yield Stack(template, parameters or {}, lambdas)
 
 

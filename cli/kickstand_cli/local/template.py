@@ -63,6 +63,7 @@ class Template:
             "AWS::Region": "us-east-1",
             "AWS::AccountId": "123456789012",
             "AWS::StackName": "kickstand-local",
+            "AWS::StackId": "arn:aws:cloudformation:us-east-1:123456789012:stack/kickstand-local/local",
             "AWS::NoValue": None,
         }
         declared = document.get("Parameters", {})

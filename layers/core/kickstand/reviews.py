@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Annotated
 
-from pydantic import ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, AliasPath, ConfigDict, Field, SecretStr
 
 from kickstand.errors import AlreadyAnswered, AlreadyAsked
 from kickstand.events import Answer, ImageRef, Payload, Probability, ReviewOutcome, ReviewStatus, Route, Shown
@@ -171,3 +172,34 @@ def give_up(review: Review) -> Review:
 def forget_token(review: Review) -> Review:
     """The execution has the answer: its token is of no more use."""
     return review.model_copy(update={"task_token": None}) if review.task_token else review
+
+
+def _as_name(text: str) -> str:
+    """One line of at most 80 characters."""
+    return " ".join(text.split())[:80]
+
+
+class Desk(Payload):
+    """What a reviewer sends: an event of CloudWatch's custom widgets, with what our buttons add to it.
+
+    reviewer: how they call themselves: typed into the page's form, else sent along by a button, else the widget's
+        parameter.
+    action: "show", "answer" (with image, version and label), "skip" (with image and version) or "leave".
+    format: "html" or "json".
+
+    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
+    """
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    action: str = "show"
+    reviewer: Annotated[str, AfterValidator(_as_name)] = Field(
+        "",
+        repr=False,
+        validation_alias=AliasChoices(AliasPath("widgetContext", "forms", "all", "reviewer"), AliasPath("reviewer")),
+    )
+    image: str = ""
+    version: str = ""
+    label: str = ""
+    format: str = "html"
+    theme: str = Field("light", validation_alias=AliasPath("widgetContext", "theme"))

@@ -1,0 +1,29 @@
+"""States "Record Review" and "Record Unanswered": the decision record tells what came of asking a person."""
+
+import os
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from kickstand.review_store import record_review
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+dynamodb = boto3.client("dynamodb")
+TABLES = os.environ["REVIEWS_TABLE"], os.environ["RECORDS_TABLE"]
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """event: `image` and `version`; `answered`, False when the last wait is over."""
+    review = record_review(dynamodb, *TABLES, event["image"], event["version"], event["answered"])
+    name = "ReviewsRecorded" if review.answer else "ReviewsUnanswered"
+    metrics.add_metric(name=name, unit=MetricUnit.Count, value=1)
+    logger.info("recorded", image=review.image, version=review.version, status=review.status)
+    return {"image": review.image, "version": review.version, "status": review.status}
