@@ -30,7 +30,9 @@ ROWS = {  # key in the JSON → what a person reads
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Images in DIR/<label>/, and foreign ones in DIR/neither/.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Images in DIR/<label>/, and foreign ones in DIR/neither/.")
+    ],
     artefact: ModelOption = MODEL,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")

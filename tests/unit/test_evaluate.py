@@ -38,7 +38,7 @@ def write_colour_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4])],
         [
             numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
-            numpy_helper.from_array(np.float32(255), "scale"),
+            numpy_helper.from_array(np.array(255, np.float32), "scale"),
             numpy_helper.from_array(weights, "weights"),
             numpy_helper.from_array(np.array([0, 0, 0, 10], np.float32), "bias"),
         ],
@@ -90,7 +90,12 @@ def test_classify_prints_one_line_of_json_for_each_file(model: Path, tmp_path: P
     code, out, _ = run("classify", *sorted(images.rglob("*.png")), text, "--model", model)
     red, black, between, unreadable = map(json.loads, out.splitlines())
     assert code == 0
-    assert (red["label"], red["route"], red["reason"], red["model_version"]) == ("red", "accept", "confident", "colours")
+    assert (red["label"], red["route"], red["reason"], red["model_version"]) == (
+        "red",
+        "accept",
+        "confident",
+        "colours",
+    )
     assert red["confidence"] == pytest.approx(np.exp(10) / (np.exp(10) + 2), abs=1e-6)
     assert sum(red["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
     assert red["latency_ms"] > 0

@@ -5,9 +5,7 @@ import pytest
 from kickstand.events import Prediction, Reason, Route
 from kickstand.policy import SelectivePolicy, decide
 
-POLICY = SelectivePolicy(
-    policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8
-)
+POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
 
 
 def predicted(confidence: float, neither: float = 0.0) -> Prediction:

@@ -11,7 +11,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Payload(BaseModel):
-    """Base of everything that travels: immutable; unknown fields are ignored, so that older code reads newer payloads."""
+    """Base of everything that travels: immutable; older code reads newer payloads by ignoring what it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 

@@ -21,28 +21,18 @@ class SelectivePolicy(Payload):
 
 def decide(prediction: Prediction, policy: SelectivePolicy) -> Decision:
     """Route one prediction. The boundaries themselves accept (confidence) and reject (neither)."""
-    neither, confidence, label = prediction.neither, prediction.confidence, prediction.label
+    neither, confidence = prediction.neither, prediction.confidence
+    foreign = f"probability {neither:.3f} of showing none of the labels"
+    answer = f"{prediction.label} with confidence {confidence:.3f}, accepted from {policy.accept_at:.3f}"
 
     def decision(route: Route, reason: Reason, explanation: str) -> Decision:
         return Decision(route=route, reason=reason, explanation=explanation, policy_version=policy.policy_version)
 
     if neither >= policy.neither_reject_at_least:
-        return decision(
-            Route.REJECT,
-            Reason.NEITHER,
-            f"probability {neither:.3f} of showing none of the labels, rejected from {policy.neither_reject_at_least:.3f}",
-        )
+        return decision(Route.REJECT, Reason.NEITHER, f"{foreign}, rejected from {policy.neither_reject_at_least:.3f}")
     if neither > policy.neither_accept_at_most:
-        return decision(
-            Route.REVIEW,
-            Reason.PERHAPS_NEITHER,
-            f"probability {neither:.3f} of showing none of the labels, "
-            f"accepted up to {policy.neither_accept_at_most:.3f}",
-        )
+        limit = f"accepted up to {policy.neither_accept_at_most:.3f}"
+        return decision(Route.REVIEW, Reason.PERHAPS_NEITHER, f"{foreign}, {limit}")
     if confidence < policy.accept_at:
-        return decision(
-            Route.REVIEW, Reason.UNSURE, f"{label} with confidence {confidence:.3f}, accepted from {policy.accept_at:.3f}"
-        )
-    return decision(
-        Route.ACCEPT, Reason.CONFIDENT, f"{label} with confidence {confidence:.3f}, accepted from {policy.accept_at:.3f}"
-    )
+        return decision(Route.REVIEW, Reason.UNSURE, answer)
+    return decision(Route.ACCEPT, Reason.CONFIDENT, answer)

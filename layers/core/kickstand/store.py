@@ -69,7 +69,7 @@ def put_record(dynamodb: "DynamoDBClient", table: str, record: Record) -> Record
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
-        return from_item(error.response["Item"])
+        return from_item(error.response["Item"])  # type: ignore[typeddict-item]
     return record
 
 
