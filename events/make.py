@@ -1,0 +1,97 @@
+"""Draws events/photo.png, and writes the sample events about it: `python events/make.py`."""
+
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, ImageDraw
+
+from kickstand.images import prepare
+
+EVENTS = Path(__file__).parent
+BUCKET, KEY = "kickstand-photos", "uploads/bicycle.png"
+EXECUTION = (
+    "arn:aws:states:us-east-1:123456789012:execution:ClassifyImageStateMachine:17793124-05d4-b198-2fde-7ededc63b103"
+)
+PREDICTION = {
+    "label": "bicycle",
+    "confidence": 0.987654,
+    "probabilities": {"bicycle": 0.987654, "motorcycle": 0.012346},
+    "neither": 0.004321,
+    "model_version": "sample",
+    "backend": "embedded",
+    "latency_ms": 1.234,
+}
+DECISION = {
+    "route": "accept",
+    "reason": "confident",
+    "explanation": "bicycle with confidence 0.988, accepted from 0.900",
+    "policy_version": "sample",
+}
+
+
+def draw() -> bytes:
+    """A bicycle, as far as lines and circles go, as PNG."""
+    image = Image.new("RGB", (128, 96), "#dfe8ee")
+    pen = ImageDraw.Draw(image)
+    pen.rectangle((0, 72, 128, 96), fill="#9aa58a")
+    for hub in (32, 96):
+        pen.ellipse((hub - 20, 44, hub + 20, 84), outline="#222222", width=3)
+    pedals, saddle, bars = (60, 64), (52, 36), (86, 34)
+    frame = [((32, 64), pedals), (pedals, bars), (bars, saddle), (saddle, pedals), (saddle, (32, 64)), (bars, (96, 64))]
+    for start, end in frame:
+        pen.line((start, end), fill="#b3261e", width=3)
+    pen.line(((46, 34), (58, 34)), fill="#222222", width=4)
+    pen.line(((80, 28), (92, 32)), fill="#222222", width=4)
+    out = io.BytesIO()
+    image.save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def compose(photo: bytes) -> dict[str, dict[str, Any]]:
+    """Every sample event, by file name: all speak of the upload of this photo."""
+    uploaded = object_created(photo, version_id="IYV3p45BT0ac8hjHg1houSdS1a.Mro8e")
+    prepared = prepare(photo, KEY, (32, 32, 3)).model_dump(mode="json")
+    state = {**uploaded, "prepared_image": prepared, "prediction": PREDICTION, "decision": DECISION}
+    return {
+        "s3_object_created": uploaded,
+        # Without a version, it is about whichever bucket holds just this photo, on AWS or on a laptop.
+        "prepare_image": object_created(photo),
+        "classify_image": prepared,
+        "decide": PREDICTION,
+        "record_result": {"state": state, "execution": EXECUTION},
+    }
+
+
+def object_created(photo: bytes, **version: str) -> dict[str, Any]:
+    """As EventBridge delivers it: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html."""
+    etag = hashlib.md5(photo, usedforsecurity=False).hexdigest()
+    uploaded = {"key": KEY, "size": len(photo), "etag": etag}
+    uploaded |= {name.replace("_", "-"): value for name, value in version.items()} | {"sequencer": "617F08299329D189"}
+    return {
+        "version": "0",
+        "id": "17793124-05d4-b198-2fde-7ededc63b103",
+        "detail-type": "Object Created",
+        "source": "aws.s3",
+        "account": "123456789012",
+        "time": "2026-05-04T09:30:00Z",
+        "region": "us-east-1",
+        "resources": [f"arn:aws:s3:::{BUCKET}"],
+        "detail": {
+            "version": "0",
+            "bucket": {"name": BUCKET},
+            "object": uploaded,
+            "request-id": "N4N7GDK58NMKJ12R",
+            "requester": "123456789012",
+            "source-ip-address": "192.0.2.10",
+            "reason": "PutObject",
+        },
+    }
+
+
+if __name__ == "__main__":
+    (EVENTS / "photo.png").write_bytes(draw())
+    for name, event in compose(draw()).items():
+        (EVENTS / f"{name}.json").write_text(json.dumps(event, indent=2) + "\n", "utf-8")

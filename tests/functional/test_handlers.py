@@ -1,0 +1,471 @@
+"""Each handler, loaded as Lambda loads it, on its sample event in events/; AWS is moto, in this process."""
+
+import base64
+import copy
+import importlib.util
+import io
+import json
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
+from moto import mock_aws
+from PIL import Image
+from pydantic import ValidationError
+
+from kickstand.artefact import read_card
+from kickstand.errors import InvalidImage, ModelUnavailable, StoreUnavailable
+from kickstand.images import MAX_IMAGE_BYTES
+from kickstand.store import from_item
+from kickstand_cli.local.functions import Context
+from kickstand_cli.local.template import Template
+
+PROJECT = Path(__file__).parents[2]
+MODEL = PROJECT / "layers/model/model"
+BUCKET, KEY = "kickstand-photos", "uploads/bicycle.png"
+PHOTO = (PROJECT / "events/photo.png").read_bytes()
+
+
+def sample(event: str) -> dict[str, Any]:
+    """The event as `sam local invoke -e events/<event>.json` sends it."""
+    content: dict[str, Any] = json.loads((PROJECT / f"events/{event}.json").read_bytes())
+    return content
+
+
+def environment(name: str) -> dict[str, str]:
+    """The function's variables in the template; a resource is called by its logical ID."""
+    template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
+    functions = [
+        resource["Properties"]
+        for resource in template.resources.values()
+        if resource.get("Properties", {}).get("CodeUri") == f"functions/{name}"
+    ]
+    layers = [template.function_globals, *functions]
+    variables = {k: v for layer in layers for k, v in layer.get("Environment", {}).get("Variables", {}).items()}
+    return {variable: str(value) for variable, value in template.resolve(variables).items()}
+
+
+class Loaded:
+    """A function's app.py after a cold start in its environment; call it with an event."""
+
+    def __init__(self, name: str, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
+        local = {
+            "MODEL_DIR": str(MODEL),
+            "POWERTOOLS_SERVICE_NAME": uuid.uuid4().hex,  # loggers are cached by service, with the stdout of their time
+            "AUDIT_RATE": "0",  # nothing by lot
+        }
+        for variable, value in (environment(name) | local | changes).items():
+            monkeypatch.setenv(variable, value)
+        spec = importlib.util.spec_from_file_location(f"{name}.app", PROJECT / f"functions/{name}/app.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.module: Any = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.module)
+
+    def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
+        answer = self.module.handler(copy.deepcopy(event), Context("Function", 512, 10))
+        return dict(json.loads(json.dumps(answer)))  # Lambda sends it as JSON
+
+
+@pytest.fixture
+def aws() -> Iterator[None]:
+    with mock_aws():
+        yield
+
+
+# ---- Prepare Image
+
+
+@pytest.fixture
+def s3(aws: None) -> Any:
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=BUCKET)
+    return client
+
+
+@pytest.fixture
+def prepare_image(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    return Loaded("prepare_image", monkeypatch)
+
+
+def pixels(prepared: dict[str, Any]) -> bytes:
+    return Image.open(io.BytesIO(base64.b64decode(prepared["png"]))).tobytes()
+
+
+def test_the_upload_becomes_the_input_of_classify_image(prepare_image: Loaded, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=PHOTO)
+    prepared, expected = prepare_image(sample("prepare_image")), sample("classify_image")
+    assert pixels(prepared) == pixels(expected)  # the same pixels may be compressed differently elsewhere
+    assert {**prepared, "png": ""} == {**expected, "png": ""}
+
+
+def test_the_version_of_the_event_is_read_though_a_newer_one_lies_over_it(prepare_image: Loaded, s3: Any) -> None:
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    event = sample("s3_object_created")
+    event["detail"]["object"]["version-id"] = s3.put_object(Bucket=BUCKET, Key=KEY, Body=PHOTO)["VersionId"]
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"something else")
+    assert prepare_image(event)["sha256"] == sample("classify_image")["sha256"]
+
+
+def test_an_upload_that_is_gone_is_an_invalid_image(prepare_image: Loaded) -> None:
+    with pytest.raises(InvalidImage, match=rf"^s3://{BUCKET}/{KEY}: no longer there$"):
+        prepare_image(sample("prepare_image"))
+
+
+def test_a_version_that_is_gone_is_an_invalid_image(prepare_image: Loaded, s3: Any) -> None:
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    event = sample("s3_object_created")
+    version = s3.put_object(Bucket=BUCKET, Key=KEY, Body=PHOTO)["VersionId"]
+    s3.delete_object(Bucket=BUCKET, Key=KEY, VersionId=version)
+    event["detail"]["object"]["version-id"] = version
+    with pytest.raises(InvalidImage, match="no longer there"):
+        prepare_image(event)
+
+
+def test_an_upload_that_was_replaced_is_an_invalid_image(prepare_image: Loaded, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"something else")
+    with pytest.raises(InvalidImage, match="replaced before it was read"):
+        prepare_image(sample("prepare_image"))
+
+
+def test_a_file_that_is_too_large_is_refused(prepare_image: Loaded, s3: Any) -> None:
+    event = sample("prepare_image")
+    etag = s3.put_object(Bucket=BUCKET, Key=KEY, Body=bytes(MAX_IMAGE_BYTES + 1))["ETag"]
+    event["detail"]["object"]["etag"] = etag.strip('"')
+    with pytest.raises(InvalidImage, match="26,214,401 bytes, more than 26,214,400"):
+        prepare_image(event)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", PHOTO[:200], b"%PDF-1.7"])
+def test_what_is_no_photo_is_an_invalid_image_with_its_name(prepare_image: Loaded, s3: Any, content: bytes) -> None:
+    event = sample("prepare_image")
+    event["detail"]["object"]["etag"] = s3.put_object(Bucket=BUCKET, Key=KEY, Body=content)["ETag"].strip('"')
+    with pytest.raises(InvalidImage, match=KEY):
+        prepare_image(event)
+
+
+@pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("ThrottlingException", 400)])
+def test_trouble_in_s3_that_passes_is_worth_a_retry(prepare_image: Loaded, code: str, status: int) -> None:
+    with Stubber(prepare_image.module.s3) as stub:
+        stub.add_client_error("get_object", code, http_status_code=status)
+        with pytest.raises(StoreUnavailable, match=code):
+            prepare_image(sample("prepare_image"))
+
+
+def test_a_missing_permission_is_neither_the_photos_fault_nor_worth_a_retry(prepare_image: Loaded) -> None:
+    with Stubber(prepare_image.module.s3) as stub:
+        stub.add_client_error("get_object", "AccessDenied", http_status_code=403)
+        with pytest.raises(ClientError, match="AccessDenied"):
+            prepare_image(sample("prepare_image"))
+
+
+def test_no_pixel_is_logged(s3: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    s3.put_object(Bucket=BUCKET, Key=KEY, Body=PHOTO)
+    png = Loaded("prepare_image", monkeypatch)(sample("prepare_image"))["png"]
+    logged = capsys.readouterr().out
+    assert '"message":"prepared"' in logged
+    assert png[:100] not in logged
+
+
+# ---- Classify Image
+
+
+def assert_is_prediction(answer: dict[str, Any], backend: str) -> None:
+    assert tuple(answer["probabilities"]) == read_card(MODEL).labels
+    assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert answer["confidence"] == max(answer["probabilities"].values()) == answer["probabilities"][answer["label"]]
+    assert answer["backend"] == backend
+
+
+def test_the_embedded_model_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="embedded")(sample("classify_image"))
+    assert_is_prediction(answer, "embedded")
+    assert answer["model_version"] == read_card(MODEL).model_version
+
+
+def test_the_embedded_model_answers_the_same_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    classify_image = Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="embedded")
+    first, second = classify_image(sample("classify_image")), classify_image(sample("classify_image"))
+    assert {**first, "latency_ms": 0} == {**second, "latency_ms": 0}
+
+
+def test_an_unknown_backend_stops_the_function_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"INFERENCE_BACKEND is 'tea leaves', not 'embedded' or 'sagemaker'"):
+        Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="tea leaves")
+
+
+def test_a_damaged_model_stops_the_function_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(MODEL, tmp_path, dirs_exist_ok=True)
+    network = tmp_path / "model.onnx"
+    network.write_bytes(network.read_bytes()[:-1] + b"?")
+    with pytest.raises(ModelUnavailable, match=r"model\.onnx: SHA-256 .* its card says"):
+        Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="embedded", MODEL_DIR=str(tmp_path))
+
+
+def test_a_missing_model_stops_the_function_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match=re.escape(str(tmp_path))):
+        Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="embedded", MODEL_DIR=str(tmp_path))
+
+
+class Endpoint:
+    """Speaks InvokeEndpoint: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html.
+
+    answer: status, error type for other than 200, and body of what it says next.
+    requests: path, content type and body of what it was asked.
+    """
+
+    def __init__(self) -> None:
+        self.answer: tuple[int, str, bytes] = (200, "", b"")
+        self.requests: list[tuple[str, str | None, bytes]] = []
+        endpoint = self
+
+        class Api(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                endpoint.requests.append((self.path, self.headers["Content-Type"], body))
+                status, error, answer = endpoint.answer
+                self.send_response(status)
+                if error:
+                    self.send_header("x-amzn-ErrorType", error)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self.server = HTTPServer(("127.0.0.1", 0), Api)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    endpoint = Endpoint()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", endpoint.url)
+    serving = threading.Thread(target=endpoint.server.serve_forever, args=(0.05,))
+    serving.start()
+    yield endpoint
+    endpoint.server.shutdown()
+    serving.join()
+    endpoint.server.server_close()
+
+
+@pytest.fixture
+def classify_image(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    return Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="sagemaker", ENDPOINT_NAME="photos")
+
+
+def shares() -> list[float]:
+    """Probabilities for the model's labels, the first the largest."""
+    others = len(read_card(MODEL).labels) - 1
+    return [0.9, *[0.1 / others] * others]
+
+
+def test_the_endpoint_gets_the_prepared_image_and_its_answer_is_the_prediction(
+    classify_image: Loaded, endpoint: Endpoint
+) -> None:
+    labels = read_card(MODEL).labels
+    said = {"probabilities": dict(zip(labels, shares(), strict=True)), "neither": 0.02, "model_version": "7"}
+    endpoint.answer = (200, "", json.dumps(said).encode())
+    answer = classify_image(sample("classify_image"))
+    assert_is_prediction(answer, "sagemaker")
+    assert (answer["label"], answer["neither"], answer["model_version"]) == (labels[0], 0.02, "7")
+    png = base64.b64decode(sample("classify_image")["png"])
+    assert endpoint.requests == [("/endpoints/photos/invocations", "image/png", png)]
+
+
+def test_the_bare_list_of_the_built_in_algorithm_is_understood(classify_image: Loaded, endpoint: Endpoint) -> None:
+    endpoint.answer = (200, "", json.dumps(shares()).encode())
+    answer = classify_image(sample("classify_image"))
+    assert_is_prediction(answer, "sagemaker")
+    assert (answer["label"], answer["neither"]) == (read_card(MODEL).labels[0], 0.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(424, "ModelError"), (500, "InternalFailure"), (503, "ServiceUnavailable"), (400, "Throttling")],
+)
+def test_an_endpoint_that_fails_is_worth_a_retry_by_the_state_machine(
+    classify_image: Loaded, endpoint: Endpoint, status: int, error: str
+) -> None:
+    endpoint.answer = (status, error, b'{"Message": "out of order"}')
+    with pytest.raises(ModelUnavailable, match=r"^endpoint photos: .*out of order"):
+        classify_image(sample("classify_image"))
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"<html>", b"null", b"[]", b"{}"),
+        *(b"[0.5]", b"[0.2, 0.3, 0.5]", b'["a", "b"]', b"[NaN, NaN]", b"[7, -6]"),
+        b'{"probabilities": [1]}',
+        b'{"probabilities": {"cow": 1.0}, "neither": 0, "model_version": "1"}',
+    ],
+)
+def test_an_answer_that_is_none_names_the_endpoint(classify_image: Loaded, endpoint: Endpoint, body: bytes) -> None:
+    endpoint.answer = (200, "", body)
+    with pytest.raises(ModelUnavailable, match="endpoint photos: unreadable answer"):
+        classify_image(sample("classify_image"))
+
+
+def test_an_endpoint_that_is_not_there_is_worth_a_retry(
+    classify_image: Loaded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "http://127.0.0.1:9")
+    unreachable = Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="sagemaker", ENDPOINT_NAME="photos")
+    with pytest.raises(ModelUnavailable, match="endpoint photos: Could not connect"):
+        unreachable(sample("classify_image"))
+
+
+# ---- Decide
+
+
+def test_a_prediction_becomes_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = Loaded("decide", monkeypatch)({**sample("decide"), "confidence": 1.0, "neither": 0.0})
+    assert (answer["route"], answer["reason"]) == ("accept", "confident")
+    assert answer["policy_version"] == read_card(MODEL).policy.policy_version
+
+
+def test_a_prediction_that_is_none_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="confidence"):
+        Loaded("decide", monkeypatch)({**sample("decide"), "confidence": 1.5})
+
+
+# ---- Record Result
+
+
+@pytest.fixture
+def table(aws: None) -> Any:
+    return boto3.resource("dynamodb").create_table(
+        TableName="RecordsTable",
+        BillingMode="PAY_PER_REQUEST",
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("image", "version")],
+        KeySchema=[{"AttributeName": "image", "KeyType": "HASH"}, {"AttributeName": "version", "KeyType": "RANGE"}],
+    )
+
+
+@pytest.fixture
+def announced(aws: None) -> Any:
+    """Call it for the events that were published since the last call."""
+    sqs, events = boto3.client("sqs"), boto3.client("events")
+    url = sqs.create_queue(QueueName="announced")["QueueUrl"]
+    events.put_rule(Name="all", EventPattern='{"source": ["kickstand"]}')
+    events.put_targets(Rule="all", Targets=[{"Id": "queue", "Arn": "arn:aws:sqs:us-east-1:123456789012:announced"}])
+
+    def receive() -> list[dict[str, Any]]:
+        messages = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        return [json.loads(message["Body"]) for message in messages]
+
+    return receive
+
+
+@pytest.fixture
+def record_result(table: Any, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    return Loaded("record_result", monkeypatch)
+
+
+def stored() -> list[Any]:
+    return [from_item(item) for item in boto3.client("dynamodb").scan(TableName="RecordsTable")["Items"]]
+
+
+def test_the_decision_is_recorded_and_announced(record_result: Loaded, announced: Any) -> None:
+    event = sample("record_result")
+    version = event["state"]["detail"]["object"]["version-id"]
+    assert record_result(event) == {"image": f"s3://{BUCKET}/{KEY}", "version": version, "duplicate": False}
+    (record,) = stored()
+    assert record.prepared_image.sha256 == sample("classify_image")["sha256"]
+    assert record.prediction.model_dump(mode="json") == sample("decide")
+    assert record.execution == event["execution"]
+    (news,) = announced()
+    assert (news["source"], news["detail-type"]) == ("kickstand", "Image Classified")
+    assert (news["detail"]["image"], news["resources"]) == (record.image, [record.execution])
+
+
+def test_a_second_execution_for_the_same_upload_changes_nothing_and_announces_the_first(
+    record_result: Loaded, announced: Any
+) -> None:
+    first = sample("record_result")
+    record_result(first)
+    before = stored()
+    announced()
+    changed = {**first["state"], "decision": {"route": "reject", "reason": "neither"}}
+    second = {"execution": f"{first['execution']}-again", "state": changed}
+    assert record_result(second)["duplicate"] is True
+    assert stored() == before
+    assert [news["resources"] for news in announced()] == [[first["execution"]]]
+
+
+def test_a_retry_of_the_same_execution_is_no_duplicate(record_result: Loaded) -> None:
+    assert [record_result(sample("record_result"))["duplicate"] for _ in range(2)] == [False, False]
+    assert len(stored()) == 1
+
+
+def test_an_unsure_decision_asks_for_a_review(record_result: Loaded, announced: Any) -> None:
+    event = sample("record_result")
+    event["state"]["decision"] |= {"route": "review", "reason": "unsure"}
+    record_result(event)
+    assert {news["detail-type"] for news in announced()} == {"Image Classified", "Review Requested"}
+
+
+def test_an_unreadable_upload_is_recorded_with_what_was_wrong(record_result: Loaded) -> None:
+    whole = sample("record_result")["state"]
+    state = {name: value for name, value in whole.items() if name not in ("prepared_image", "prediction")}
+    state["decision"] = {"route": "reject", "reason": "unreadable"}
+    state["error"] = {"Error": "InvalidImage", "Cause": json.dumps({"errorMessage": "photo.png: 0 bytes"})}
+    record_result({"state": state, "execution": "arn:execution"})
+    (record,) = stored()
+    assert (record.decision.explanation, record.prediction) == ("photo.png: 0 bytes", None)
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [("ProvisionedThroughputExceededException", 400), ("InternalServerError", 500)]
+)
+def test_trouble_in_the_table_that_passes_is_worth_a_retry(record_result: Loaded, code: str, status: int) -> None:
+    with Stubber(record_result.module.dynamodb) as stub:
+        stub.add_client_error("put_item", code, http_status_code=status)
+        with pytest.raises(StoreUnavailable, match=code):
+            record_result(sample("record_result"))
+
+
+def test_an_event_that_the_bus_refuses_is_worth_a_retry(record_result: Loaded) -> None:
+    refusal = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "ThrottlingException", "ErrorMessage": "slowly"}]}
+    with Stubber(record_result.module.events) as stub:
+        stub.add_response("put_events", refusal)
+        with pytest.raises(StoreUnavailable, match="ThrottlingException: slowly"):
+            record_result(sample("record_result"))
+
+
+def test_a_missing_table_is_our_fault(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ClientError, match="ResourceNotFoundException"):
+        Loaded("record_result", monkeypatch)(sample("record_result"))
+
+
+# ---- the sample events themselves
+
+
+def test_the_sample_events_are_what_their_script_writes() -> None:
+    spec = importlib.util.spec_from_file_location("make_events", PROJECT / "events/make.py")
+    assert spec is not None
+    assert spec.loader is not None
+    make: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+
+    def without_compressed_pixels(event: Any) -> Any:
+        return json.loads(re.sub(r'"png": "[^"]*"', '"png": ""', json.dumps(event)))
+
+    for name, event in make.compose(PHOTO).items():
+        assert without_compressed_pixels(sample(name)) == without_compressed_pixels(event), name
+
+
+def test_every_function_has_a_sample_event() -> None:
+    functions = {path.parent.name for path in PROJECT.glob("functions/*/app.py")}
+    assert functions <= {path.stem for path in PROJECT.glob("events/*.json")}
