@@ -1,0 +1,239 @@
+"""`kickstand train`: from a folder of photos to a model artefact."""
+
+import json
+import platform
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from kickstand_cli.training.photos import Photos
+    from kickstand_cli.training.recipe import Material, Recipe
+
+notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
+
+
+def train(
+    dataset: Annotated[
+        Path, typer.Argument(help="What `kickstand dataset` writes: train/<class>/*.png; or a folder of class folders.")
+    ],
+    auxiliary: Annotated[
+        Path | None,
+        typer.Option(
+            help="Other images, to pretrain on and as examples of neither: an .npz with `image` uint8 (n, H, W, 3) "
+            "and `label`, or a folder of class folders."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for model.onnx and model.json.")] = Path("build/model"),
+    evidence: Annotated[
+        Path | None, typer.Option(help="File for the out-of-fold answers; default: beside the artefact's folder.")
+    ] = None,
+    checkpoints: Annotated[
+        Path, typer.Option(help="Where training is kept from epoch to epoch: the same command goes on from there.")
+    ] = Path("build/checkpoints"),
+    members: Annotated[int | None, typer.Option(min=1, help="Networks in the committee.")] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation.")] = 5,
+    pretrain_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs on the auxiliary images.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs on the dataset, per fold and for all of it.")
+    ] = None,
+    max_risk: Annotated[float, typer.Option(help="Promise: largest share of accepted answers that is wrong.")] = 0.02,
+    confidence: Annotated[float, typer.Option(help="With which confidence the promise holds.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal models on the same machine.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
+    exact: Annotated[bool, typer.Option("--exact", help="Keep 32-bit weights: larger and slower.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A few epochs only: tries the way out, no good model.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON instead of a table.")] = False,
+) -> None:
+    """Pretrain, cross-validate, tune on everything, calibrate, choose the policy, write the artefact."""
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+
+        from kickstand_cli.training import photos, recipe
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: training needs {error.name}: pip install 'kickstand[train]'", err=True)
+        raise typer.Exit(1) from error
+
+    if not 0.0 < max_risk < 1.0:
+        raise typer.BadParameter("must lie between 0 and 1", param_hint="--max-risk")
+    if not 0.0 < confidence < 1.0:
+        raise typer.BadParameter("must lie between 0 and 1", param_hint="--confidence")
+    plan = _plan(recipe.Recipe(folds=folds, seed=seed), members, pretrain_epochs, epochs, quick=quick)
+    try:
+        known, foreign = _read(dataset, auxiliary)
+        material = recipe.divide(known, foreign, plan)
+        home = recipe.open_checkpoints(checkpoints, material, plan)
+        _fit(material, plan, home, threads)
+        card = _write(material, plan, home, out, evidence, max_risk, confidence, exact=exact)
+    except photos.TrainingError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    if as_json:
+        typer.echo(json.dumps(card))
+    else:
+        _print_card(card, out)
+
+
+def _plan(
+    plan: "Recipe", members: int | None, pretrain_epochs: int | None, epochs: int | None, *, quick: bool
+) -> "Recipe":
+    if quick:
+        members, pretrain_epochs, epochs = members or 1, pretrain_epochs or 2, epochs or 3
+    plan = replace(plan, members=members or plan.members)
+    if pretrain_epochs:
+        plan = replace(plan, pretrain=replace(plan.pretrain, epochs=pretrain_epochs))
+    if epochs:
+        plan = replace(plan, tune=replace(plan.tune, epochs=epochs), scratch=replace(plan.scratch, epochs=epochs))
+    return plan
+
+
+def _read(dataset: Path, auxiliary: Path | None) -> "tuple[Photos, Photos | None]":
+    """The labelled images, and the foreign ones of --auxiliary and of the dataset's own `neither` folder."""
+    from kickstand_cli.training.photos import NEITHER, join, read_folder, read_foreign
+
+    everything = read_folder(dataset / "train" if (dataset / "train").is_dir() else dataset)
+    known = everything.only(set(everything.names) - {NEITHER})
+    foreign = [everything.only({NEITHER})] if NEITHER in everything.names else []
+    if auxiliary:
+        foreign.append(read_foreign(auxiliary))
+    return known, join(foreign) if foreign else None
+
+
+def _fit(material: "Material", plan: "Recipe", home: Path, threads: int) -> None:
+    from kickstand_cli.training.recipe import run_all, stages
+
+    jobs = [job for group in stages(material, plan) for job in group]
+    notices.print(
+        f"{len(material.known.pixels)} labelled images of {len(material.known.names)} classes, "
+        f"{0 if material.foreign is None else len(material.foreign.pixels)} foreign ones; "
+        f"{len(jobs)} networks to fit; checkpoints in {home}",
+        markup=False,
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, console=notices, disable=not notices.is_terminal) as progress:
+        bars: dict[str, Any] = {}
+        for name, done, total, loss in run_all(material, plan, home, threads):
+            if name not in bars:
+                bars[name] = progress.add_task(name, total=total, loss="")
+            progress.update(bars[name], completed=done, loss=f"loss {loss:.3f}")
+            if done == total and not notices.is_terminal:
+                notices.print(f"{name}: {total} epochs, loss {loss:.3f}", markup=False)
+
+
+def _write(
+    material: "Material",
+    plan: "Recipe",
+    home: Path,
+    out: Path,
+    evidence: Path | None,
+    max_risk: float,
+    confidence: float,
+    *,
+    exact: bool,
+) -> dict[str, Any]:
+    """Score out of fold, calibrate, export; the model card comes back."""
+    import numpy as np
+
+    from kickstand_cli.training import card as cards
+    from kickstand_cli.training.export import build_onnx, quantise, run_onnx, write_onnx
+    from kickstand_cli.training.recipe import finished_members, score_out_of_fold
+
+    started = time.perf_counter()
+    scores = score_out_of_fold(material, plan, home)
+    temperature = cards.find_temperature(scores.known, material.known.classes)
+    known, foreign, synthetic = (
+        cards.soften(logits, temperature) for logits in (scores.known, scores.foreign, scores.synthetic)
+    )
+    policy = cards.choose_policy(known, material.known.classes, foreign, max_risk, confidence)
+    metrics = cards.measure(known, material.known.classes, foreign, synthetic, policy)
+
+    height, width = material.known.pixels.shape[1:3]
+    network = build_onnx(finished_members(material, plan, home), material.n_labels, height, width)
+    seen = material.known.pixels
+    if material.foreign:
+        seen = np.concatenate([seen, material.foreign.pixels[~material.held]])
+    compared = run_onnx(network, seen)
+    if not exact:
+        sample = np.random.default_rng(plan.seed).permutation(len(seen))[:600]
+        network = quantise(network, seen[sample])
+    agreement = float((run_onnx(network, seen).argmax(axis=1) == compared.argmax(axis=1)).mean())
+    sha256 = write_onnx(network, out / "model.onnx")
+    evidence = evidence or out.parent / f"{out.name}-evidence" / "out_of_fold.json"
+    card = {
+        "model_version": sha256[:8],
+        "model_sha256": sha256,
+        "labels": list(material.known.names),
+        "input_shape": [height, width, 3],
+        "normalisation": "inside the graph: (pixel / 255 - 0.5) / 0.25; the input is uint8 RGB",
+        "weights": "float32" if exact else "int8, static, per channel",
+        "quantisation_agreement": round(agreement, 5),
+        "temperature": temperature,
+        "policy": policy,
+        "training": _describe(material, plan),
+        "metrics": metrics,
+        "out_of_fold_sha256": cards.write_json(
+            evidence, cards.list_evidence(material, scores, temperature), compact=True
+        ),
+    }
+    cards.write_json(out / "model.json", card)
+    notices.print(f"scored, exported and written in {time.perf_counter() - started:.0f} s", markup=False)
+    return card
+
+
+def _describe(material: "Material", plan: "Recipe") -> dict[str, Any]:
+    from dataclasses import asdict
+    from importlib.metadata import version
+
+    foreign = material.foreign
+    return {
+        "data_sha256": material.known.data_sha256,
+        "auxiliary_sha256": foreign.data_sha256 if foreign else None,
+        "n_images": material.known.counts(),
+        "n_foreign": {"seen": int((~material.held).sum()), "held_out": int(material.held.sum())},
+        "seed": plan.seed,
+        "recipe": asdict(plan),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")},
+        },
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _print_card(card: dict[str, Any], out: Path) -> None:
+    console = Console(soft_wrap=True, highlight=False)
+    table = Table("metric, out of fold", "value", "95 % interval", "n", title=f"model {card['model_version']} in {out}")
+    for name, told in card["metrics"].items():
+        table.add_row(
+            name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
+        )
+    console.print(table)
+    policy = card["policy"]
+    evidence = policy["evidence"]
+    if "refused" in evidence:
+        console.print(f"promise {evidence['refused']}", markup=False)
+        console.print("until then the policy sends every image to a person", markup=False)
+    else:
+        console.print(
+            f"accept from {policy['accept_at']:.4f}: {evidence['errors']} of {evidence['accepted']} wrong, at most "
+            f"{evidence['upper_bound']:.4f} with confidence {policy['confidence_level']:g}; "
+            f"promised {policy['max_risk']:g}",
+            markup=False,
+        )

@@ -1,0 +1,195 @@
+"""What the out-of-fold answers say of the model: temperature, policy, metrics; and the artefact's files."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kickstand import quality
+from kickstand.quality import Interval, Promise, PromiseRefusedError
+
+from .recipe import Logits, Material, OutOfFold
+
+Probabilities = NDArray[np.float64]
+
+GATES = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+"""Candidates for the largest probability of "neither" that may still be accepted."""
+
+PROCEDURE = (
+    "Out-of-fold confidences of the labelled images under the first gate, whose level was chosen on foreign images "
+    "alone; then Learn-then-Test: exact binomial tests in fixed sequence from strict to lax thresholds, one for each "
+    "percent of coverage. The committees of the folds learnt from fewer images than the deployed one: the promise "
+    "carries over as far as more images make a model no worse; see docs/model-lab.md for how far they agree."
+)
+
+
+def soften(logits: Logits, temperature: float) -> Probabilities:
+    """Calibrated softmax, shape (n, n_labels + 1)."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return scaled / scaled.sum(axis=1, keepdims=True)
+
+
+def find_temperature(logits: Logits, classes: NDArray[np.int64]) -> float:
+    """The temperature of least negative log-likelihood: Guo et al., ICML 2017; golden section, it has one minimum."""
+
+    def loss(log_temperature: float) -> float:
+        p = soften(logits, float(np.exp(log_temperature)))
+        return float(-np.log(np.maximum(p[np.arange(len(p)), classes], 1e-12)).mean())
+
+    low, high, ratio = np.log(0.1), np.log(10.0), (np.sqrt(5) - 1) / 2
+    for _ in range(50):
+        a, b = high - ratio * (high - low), low + ratio * (high - low)
+        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+    return round(float(np.exp((low + high) / 2)), 4)
+
+
+def renormalise(p: Probabilities) -> Probabilities:
+    """The labels' probabilities given that it is one of them, shape (n, n_labels)."""
+    return np.asarray(p[:, :-1] / np.maximum(p[:, :-1].sum(axis=1, keepdims=True), 1e-300))
+
+
+def gated(p: Probabilities, gate: float) -> Probabilities:
+    """Confidence of each image, 0 where the first gate refuses it, shape (n,)."""
+    return np.where(p[:, -1] <= gate, renormalise(p).max(axis=1), 0.0)
+
+
+def choose_gate(foreign: Probabilities, budget: float = 0.005) -> float:
+    """The most generous gate that lets no more than this share of foreign images through to the second one.
+
+    Without foreign images nothing tells: a fifth, as good as any.
+    """
+    if not len(foreign):
+        return 0.2
+    for gate in GATES:
+        if (foreign[:, -1] <= gate).mean() <= budget:
+            return gate
+    return GATES[-1]
+
+
+def choose_policy(
+    known: Probabilities,
+    classes: NDArray[np.int64],
+    foreign: Probabilities,
+    max_risk: float,
+    confidence_level: float,
+) -> dict[str, Any]:
+    """Both gates with their evidence. Where the labels cannot support the promise, everything goes to a person."""
+    gate = choose_gate(foreign)
+    right = renormalise(known).argmax(axis=1) == classes
+    confidences = gated(known, gate)
+    evidence: dict[str, Any] = {"procedure": PROCEDURE}
+    try:
+        promise: Promise | None = quality.learn_then_test(
+            confidences.tolist(), right.tolist(), max_risk, confidence_level
+        )
+    except PromiseRefusedError as refusal:
+        promise = None
+        evidence |= {"n": len(known), "refused": str(refusal), "labels_missing": refusal.labels_missing}
+    if promise:
+        evidence |= {
+            "n": promise.labels,
+            "accepted": promise.accepted,
+            "errors": promise.errors,
+            "upper_bound": round(promise.upper_bound, 5),
+            "coverage": _told(promise.coverage),
+        }
+    rejected = [
+        level for level in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) if (known[:, -1] >= level).mean() <= 0.01
+    ]
+    policy = {
+        # Rounded down, never up: rounding up would refuse the very image that the threshold was taken from.
+        "accept_at": int(promise.accept_at * 1e5) / 1e5 if promise else 1.0,
+        "neither_accept_at_most": gate if promise else 0.0,
+        "neither_reject_at_least": rejected[0] if rejected else 1.0,
+        "max_risk": max_risk,
+        "confidence_level": confidence_level,
+    }
+    version = hashlib.sha256(json.dumps(policy, sort_keys=True).encode()).hexdigest()[:8]
+    return {"policy_version": version, **policy, "evidence": evidence}
+
+
+def measure(
+    known: Probabilities, classes: NDArray[np.int64], foreign: Probabilities, synthetic: Probabilities, policy: Any
+) -> dict[str, Any]:
+    """Metrics, each with its interval (95 %) and the number of images behind it."""
+    p, truth = renormalise(known), classes.tolist()
+    confidence = p.max(axis=1)
+    right = p.argmax(axis=1) == classes
+    gate, accept_at = policy["neither_accept_at_most"], policy["accept_at"]
+    accepted = gated(known, gate) >= accept_at
+    rows, ok, sure = p.tolist(), right.tolist(), confidence.tolist()
+
+    def over(statistic: Any) -> dict[str, float]:
+        return _told(quality.bootstrap_interval(statistic, len(known), resamples=500))
+
+    def pick(values: Sequence[Any], chosen: Sequence[int]) -> list[Any]:
+        return [values[i] for i in chosen]
+
+    metrics = {
+        "accuracy": _share(right),
+        "ece": over(lambda i: quality.expected_calibration_error(pick(sure, i), pick(ok, i))),
+        "brier": over(lambda i: quality.brier_score(pick(rows, i), pick(truth, i))),
+        "nll": over(lambda i: quality.negative_log_likelihood(pick(rows, i), pick(truth, i))),
+        "auroc_of_correctness": over(lambda i: quality.auroc(pick(sure, i), pick(ok, i))),
+        "area_under_risk_coverage": over(lambda i: quality.area_under_risk_coverage(pick(sure, i), pick(ok, i))),
+        "coverage": _share(accepted),
+        "selective_risk": _share(~right[accepted]),
+        "called_neither": _share(known[:, -1] >= policy["neither_reject_at_least"]),
+    }
+    for name, strangers in (("foreign", foreign), ("synthetic", synthetic)):
+        if not len(strangers):
+            continue
+        scores = np.concatenate([known[:, -1], strangers[:, -1]])
+        is_foreign = np.arange(len(scores)) >= len(known)
+
+        def separation(i: Sequence[int], s: Any = scores, f: Any = is_foreign) -> float:
+            return quality.auroc(s[list(i)].tolist(), f[list(i)].tolist())
+
+        metrics[f"{name}_auroc"] = _told(quality.bootstrap_interval(separation, len(scores), resamples=500))
+        metrics[f"{name}_accepted"] = _share(gated(strangers, gate) >= accept_at)
+        metrics[f"{name}_rejected"] = _share(strangers[:, -1] >= policy["neither_reject_at_least"])
+    return metrics
+
+
+def _share(hits: NDArray[np.bool_]) -> dict[str, float]:
+    return _told(quality.wilson_interval(int(hits.sum()), len(hits)))
+
+
+def _told(interval: Interval) -> dict[str, float]:
+    return {key: round(value, 5) for key, value in interval._asdict().items()}
+
+
+def list_evidence(material: Material, scores: OutOfFold, temperature: float) -> dict[str, Any]:
+    """The out-of-fold rows, enough to derive another policy: probabilities of the labels, then of neither."""
+
+    def rows(logits: Logits) -> list[list[float]]:
+        return [[round(float(p), 5) for p in row] for row in soften(logits, temperature)]
+
+    foreign = material.foreign
+    return {
+        "labels": list(material.known.names),
+        "known": {
+            "label": material.known.classes.tolist(),
+            "fold": material.fold.tolist(),
+            "sha256": [sha[:16] for sha in material.known.sha256],
+            "probabilities": rows(scores.known),
+        },
+        "foreign": {
+            "class": [foreign.names[c] for c in foreign.classes[material.held]] if foreign else [],
+            "probabilities": rows(scores.foreign),
+        },
+        "synthetic": {"probabilities": rows(scores.synthetic)},
+    }
+
+
+def write_json(path: Path, content: dict[str, Any], *, compact: bool = False) -> str:
+    """Write it; the SHA-256 of the file comes back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(content, separators=(",", ":")) if compact else json.dumps(content, indent=1)
+    path.write_text(text + "\n", "utf-8")
+    return hashlib.sha256((text + "\n").encode()).hexdigest()

@@ -1,0 +1,276 @@
+"""The whole recipe: pretrain each member, tune it per fold and on everything, in as many processes as asked for."""
+
+import hashlib
+import json
+import multiprocessing
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .fit import Pool, Schedule, fit, predict
+from .network import Network, with_neither
+from .photos import Photos, TrainingError, hold_out, split_evenly
+from .synthetic import draw_synthetic
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every choice of the training; two equal recipes on equal data give the same weights on the same machine.
+
+    members: networks in the committee, pretrained apart from each other.
+    held_out: share of each foreign class that no network ever sees; it measures the gate.
+    foreign_per_epoch, synthetic_per_epoch: how many examples of "neither" go with the labelled images when tuning.
+    scratch: instead of `tune`, where there is nothing to pretrain on.
+    """
+
+    members: int = 2
+    folds: int = 5
+    seed: int = 0
+    width: int = 24
+    held_out: float = 0.12
+    foreign_per_epoch: int = 1000
+    synthetic: int = 3000
+    synthetic_per_epoch: int = 60
+    pretrain: Schedule = field(default_factory=lambda: Schedule(epochs=130, peak_rate=0.08, average=0.998))
+    tune: Schedule = field(default_factory=lambda: Schedule(epochs=40, peak_rate=0.03))
+    scratch: Schedule = field(default_factory=lambda: Schedule(epochs=150, peak_rate=0.08))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to learn from, and how it is divided.
+
+    fold: of each labelled image. held: foreign images kept apart from all training.
+    """
+
+    known: Photos
+    foreign: Photos | None
+    synthetic: NDArray[np.uint8]
+    fold: NDArray[np.int64]
+    held: NDArray[np.bool_]
+
+    @property
+    def n_labels(self) -> int:
+        return len(self.known.names)
+
+    @property
+    def n_classes(self) -> int:
+        """The labels, the foreign classes, and one for the synthetic images."""
+        return self.n_labels + (len(self.foreign.names) if self.foreign else 0) + 1
+
+    def known_pool(self, keep: NDArray[np.bool_]) -> Pool:
+        return _pool(self.known.pixels[keep], torch.from_numpy(self.known.classes[keep]))
+
+    def foreign_pools(self, foreign_per_epoch: int | None, synthetic_per_epoch: int) -> list[Pool]:
+        pools = []
+        if self.foreign:
+            seen = ~self.held
+            classes = torch.from_numpy(self.foreign.classes[seen] + self.n_labels)
+            pools.append(_pool(self.foreign.pixels[seen], classes, foreign_per_epoch))
+        classes = torch.full((len(self.synthetic),), self.n_classes - 1)
+        return [*pools, _pool(self.synthetic, classes, synthetic_per_epoch)]
+
+
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """(n, H, W, 3) → (n, 3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+
+
+def _pool(pixels: NDArray[np.uint8], classes: Tensor, per_epoch: int | None = None) -> Pool:
+    return Pool(to_tensor(pixels), classes, len(pixels) if per_epoch is None else min(per_epoch, len(pixels)))
+
+
+def divide(known: Photos, foreign: Photos | None, recipe: Recipe) -> Material:
+    """Assign folds and hold foreign images out. Raises TrainingError where there is too little to divide."""
+    if len(known.names) < 2:
+        raise TrainingError(f"only the class {known.names[0]!r}: a classifier needs two or more")
+    for name, count in known.counts().items():
+        if count < recipe.folds:
+            raise TrainingError(f"class {name!r} has {count} images, fewer than the {recipe.folds} folds")
+    if foreign:
+        # A label that also occurs among the foreign classes would be taught as its own opposite.
+        foreign = foreign.only(set(foreign.names) - set(known.names))
+        foreign = foreign if len(foreign.pixels) else None
+    if foreign and foreign.pixels.shape[1:] != known.pixels.shape[1:]:
+        raise TrainingError(
+            f"foreign images are {foreign.pixels.shape[1:]}, the labelled ones {known.pixels.shape[1:]}"
+        )
+    height, width = known.pixels.shape[1:3]
+    if min(height, width) < 16:
+        raise TrainingError(f"images of {width} × {height} pixels: the network needs at least 16 × 16")
+    return Material(
+        known,
+        foreign,
+        draw_synthetic(recipe.synthetic, height, width, recipe.seed + 1),
+        split_evenly(known.classes, recipe.folds, recipe.seed),
+        hold_out(foreign.classes, recipe.held_out, recipe.seed) if foreign else np.zeros(0, np.bool_),
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to fit: pretrained (`stage` "pretrained"), tuned without a fold ("fold-0" …) or on all ("final")."""
+
+    member: int
+    stage: str
+
+    @property
+    def name(self) -> str:
+        return f"member-{self.member}-{self.stage}"
+
+    def left_out(self, material: Material) -> NDArray[np.bool_]:
+        """Which labelled images it does not learn from."""
+        if self.stage.startswith("fold-"):
+            return material.fold == int(self.stage.removeprefix("fold-"))
+        return np.zeros(len(material.fold), dtype=np.bool_)
+
+
+def _start(job: Job, material: Material, recipe: Recipe, home: Path) -> Network:
+    """The network that a job starts from."""
+    torch.manual_seed(recipe.seed + job.member)
+    network = Network(material.n_classes, recipe.width)
+    if job.stage != "pretrained" and material.foreign:
+        state = torch.load(home / f"{Job(job.member, 'pretrained').name}.pt", weights_only=True, map_location="cpu")
+        network.load_state_dict(state["average"])
+        network.forget_labels(material.n_labels)
+    return network
+
+
+def run(
+    job: Job, material: Material, recipe: Recipe, home: Path, on_epoch: Callable[..., None] | None = None
+) -> Network:
+    """Fit one network, or go on from its last complete epoch, or only load it where it is complete."""
+    if job.stage == "pretrained":
+        pools, schedule = material.foreign_pools(None, 200), recipe.pretrain
+    else:
+        pools = [
+            material.known_pool(~job.left_out(material)),
+            *material.foreign_pools(recipe.foreign_per_epoch, recipe.synthetic_per_epoch),
+        ]
+        schedule = recipe.tune if material.foreign else recipe.scratch
+    offset = {"pretrained": 0, "final": 99}.get(job.stage)
+    seed = (recipe.seed + job.member) + 100 * (1 + int(job.stage.removeprefix("fold-")) if offset is None else offset)
+    network = _start(job, material, recipe, home)
+    n_labels = None if job.stage == "pretrained" else material.n_labels
+    return fit(network, pools, schedule, seed, home / f"{job.name}.pt", on_epoch, n_labels)
+
+
+def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
+    """Jobs in the order of their needs: those within one list may run side by side."""
+    members = range(1, recipe.members + 1)
+    tuned = [f"fold-{fold}" for fold in range(recipe.folds)] + ["final"]
+    first = [[Job(member, "pretrained") for member in members]] if material.foreign else []
+    return [*first, [Job(member, stage) for stage in tuned for member in members]]
+
+
+_queue: "multiprocessing.Queue[tuple[str, int, int, float]] | None" = None
+
+
+def _enter(queue: "multiprocessing.Queue[tuple[str, int, int, float]]", threads: int) -> None:
+    """Set a worker process up."""
+    global _queue
+    _queue = queue
+    torch.set_num_threads(threads)
+
+
+def _work(job: Job, material: Material, recipe: Recipe, home: Path) -> None:
+    report = _queue.put if _queue else print
+    run(job, material, recipe, home, lambda done, total, loss: report((job.name, done, total, loss)))
+
+
+def run_all(material: Material, recipe: Recipe, home: Path, threads: int) -> Iterator[tuple[str, int, int, float]]:
+    """Run every job; yields (job, epochs done, of, loss) as they come.
+
+    A process per core beats one process on all cores by a third: much of a small network's step is not parallel.
+    """
+    context = multiprocessing.get_context("spawn")
+    processes = 1 if torch.cuda.is_available() else threads
+    queue: multiprocessing.Queue[tuple[str, int, int, float]] = context.Queue()
+    for jobs in stages(material, recipe):
+        workers = min(processes, len(jobs))
+        with ProcessPoolExecutor(workers, context, _enter, (queue, max(1, threads // workers))) as pool:
+            futures = [pool.submit(_work, job, material, recipe, home) for job in jobs]
+            pending = set(futures)
+            try:
+                while pending:
+                    finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+                    for future in finished:
+                        future.result()
+                    yield from _drain(queue)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        yield from _drain(queue)
+
+
+def _drain(queue: "multiprocessing.Queue[tuple[str, int, int, float]]") -> Iterator[tuple[str, int, int, float]]:
+    while True:
+        try:
+            yield queue.get_nowait()
+        except Empty:
+            return
+
+
+def open_checkpoints(checkpoints: Path, material: Material, recipe: Recipe) -> Path:
+    """The folder for exactly this recipe and data; another recipe never resumes from it."""
+    told: dict[str, Any] = {
+        "recipe": asdict(recipe),
+        "known": material.known.data_sha256,
+        "foreign": material.foreign.data_sha256 if material.foreign else None,
+    }
+    text = json.dumps(told, sort_keys=True)
+    home = checkpoints / hashlib.sha256(text.encode()).hexdigest()[:12]
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "recipe.json").write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", "utf-8")
+    return home
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """Logits (·, n_labels + 1) by committees that never saw the image.
+
+    known: each labelled image by the committee of its own fold.
+    foreign, synthetic: held-out images, shared out among the folds' committees in turn.
+    """
+
+    known: Logits
+    foreign: Logits
+    synthetic: Logits
+
+
+def score_out_of_fold(material: Material, recipe: Recipe, home: Path) -> OutOfFold:
+    """All jobs must be complete."""
+    height, width = material.known.pixels.shape[1:3]
+    held = material.foreign.pixels[material.held] if material.foreign else material.synthetic[:0]
+    unseen = draw_synthetic(600, height, width, recipe.seed + 2)
+    known, foreign, synthetic = (
+        np.zeros((len(images), material.n_labels + 1), np.float32) for images in (material.known.pixels, held, unseen)
+    )
+    turn, turn_synthetic = (np.random.default_rng(0).permutation(n) % recipe.folds for n in (len(held), len(unseen)))
+    for fold in range(recipe.folds):
+        for member in range(1, recipe.members + 1):
+            network = run(Job(member, f"fold-{fold}"), material, recipe, home)
+            for into, images, mine in (
+                (known, material.known.pixels, material.fold == fold),
+                (foreign, held, turn == fold),
+                (synthetic, unseen, turn_synthetic == fold),
+            ):
+                if mine.any():
+                    logits = with_neither(predict(network, to_tensor(images[mine])), material.n_labels)
+                    into[mine] += logits.numpy() / recipe.members
+    return OutOfFold(known, foreign, synthetic)
+
+
+def finished_members(material: Material, recipe: Recipe, home: Path) -> list[Network]:
+    """The networks to deploy, tuned on every labelled image."""
+    return [run(Job(member, "final"), material, recipe, home) for member in range(1, recipe.members + 1)]
