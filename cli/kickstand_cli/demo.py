@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from kickstand_cli.report import Failure, Outcome, Picture, Run
 
 ARCHIVE_VARIABLE = "KICKSTAND_CIFAR100"
+AT_ONCE = 4  # executions: moto, which plays AWS here, gets no faster with more
 COLOURS = {"accept": "green", "review": "yellow", "reject": "red"}
 
 
@@ -184,12 +186,12 @@ def _run(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: 
         card = read_card(MODEL)
         with deploy(TEMPLATE, {"WorkflowType": workflow}) as stack:
             progress.remove_task(starting)
-            uploads = [
-                _upload(stack, source, card.input_shape)
-                for source in progress.track(sources, description="upload", total=len(sources))
-            ]
-            decided = progress.add_task("decide", total=len(uploads))
-            stack.settle(lambda: _wait(stack, lambda done: progress.update(decided, completed=done)))
+            uploads = []
+            for source in progress.track(sources, description="upload and decide"):
+                uploads.append(_upload(stack, source, card.input_shape))
+                stack.deliver()
+                _wait_for_a_gap(stack)
+            stack.settle(lambda: time.sleep(0.05))
             outcomes, failures = _gather(stack, uploads)
             drawing = _draw(stack)
     seconds = time.monotonic() - started
@@ -212,10 +214,18 @@ def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -
     return Upload(source.key, stack.upload(source.key, data), at, picture)
 
 
-def _wait(stack: "Stack", show: Callable[[int], object]) -> None:
-    """Show how many records there are, and leave the processor to those who write them."""
-    show(stack.dynamodb.describe_table(TableName=stack.outputs["RecordsTableName"])["Table"]["ItemCount"])
-    time.sleep(0.1)
+def _wait_for_a_gap(stack: "Stack") -> None:
+    """Until fewer executions run than are let to: a burst would make each picture wait for all those before it."""
+    while len(_list_executions(stack, statusFilter="RUNNING")) >= AT_ONCE:
+        time.sleep(0.02)
+
+
+def _list_executions(stack: "Stack", **only: Any) -> list[Any]:
+    """Executions of classify_image."""
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
+        stateMachineArn=stack.outputs["ClassifyImageStateMachineArn"], **only
+    )
+    return [execution for page in pages for execution in page["executions"]]
 
 
 def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], list[Failure]]":
@@ -261,7 +271,7 @@ def _draw(stack: "Stack") -> str:
 
     arn = stack.outputs["ClassifyImageStateMachineArn"]
     definition = json.loads(stack.stepfunctions.describe_state_machine(stateMachineArn=arn)["definition"])
-    executions = [execution for execution in stack.executions() if execution["stateMachineArn"] == arn]
+    executions = _list_executions(stack)
     histories = (
         stack.stepfunctions.get_execution_history(executionArn=execution["executionArn"])["events"]
         for execution in executions
@@ -351,7 +361,7 @@ def _write(run: "Run", folder: Path) -> None:
 
 
 def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
-    table = Table("image", "label", caption="ms: from the upload to the recorded decision, all uploads at once")
+    table = Table("image", "label", box=SIMPLE_HEAD, caption="ms: from the upload to the recorded decision, here")
     table.add_column("confidence", justify="right")
     table.add_column("route")
     table.add_column("reason")
@@ -372,7 +382,7 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
     counts = ", ".join(f"{run.count(route)} {words}" for route, words in _routes().items())
     uploads = len(run.outcomes) + len(run.failures)
     console.print(f"{uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
-    console.print(run.about[0])
+    console.print(run.about[0], soft_wrap=True)
     console.print(
         f"{escape(str(folder))}/ holds report.html, records.jsonl, state-machine.svg, functions.log", soft_wrap=True
     )

@@ -123,6 +123,7 @@ def render_report(run: Run) -> str:
     environment.filters["percent"] = _percent
     figures: dict[str, Any] = {
         "run": run,
+        "uploads": len(run.outcomes) + len(run.failures),
         "routes": ROUTES,
         "policy": run.card.policy,
         "state_machine": Markup(run.state_machine),  # noqa: S704 - drawn and escaped by us
