@@ -11,22 +11,10 @@ from rich.table import Table
 
 from kickstand.events import Route
 from kickstand_cli.classify import ModelOption, load_model, stderr
-from kickstand_cli.evaluation import NEITHER, EvaluationError, answer_all, find_images, summarise
+from kickstand_cli.evaluation import NEITHER, EvaluationError, answer_all, estimates, find_images, summarise
 from kickstand_cli.project import MODEL
 
 console = Console(highlight=False)
-
-ROWS = {  # key in the JSON → what a person reads
-    "accuracy": "accuracy of the label",
-    "coverage": "coverage (share accepted)",
-    "selective_risk": "selective risk (wrong among accepted)",
-    "foreign_accepted": "foreign images accepted",
-    "foreign_auroc": "AUROC of p(neither)",
-    "auroc_of_correctness": "AUROC of confidence, right against wrong",
-    "ece": "expected calibration error",
-    "brier": "Brier score",
-    "nll": "negative log-likelihood, nats",
-}
 
 
 def evaluate(
@@ -36,6 +24,10 @@ def evaluate(
     artefact: ModelOption = MODEL,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write evaluation.html with pictures, model-card.md and evaluation.json."),
     ] = None,
 ) -> None:
     """Evaluate the model and its policy on labelled images.
@@ -58,6 +50,12 @@ def evaluate(
             "policy_version": model.card.policy.policy_version,
             **summarise(examples, labels),
         }
+        if report:
+            from kickstand_cli import evaluation_report  # matplotlib takes a second, which only pictures are worth
+
+            progress.update(task, description="drawing")
+            raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
+            evaluation_report.write_report(report, result, examples, model.card, raw_card)
     text = json.dumps(result, indent=2)
     if json_file == Path("-"):
         print(text)  # noqa: T201
@@ -65,6 +63,8 @@ def evaluate(
     if json_file:
         json_file.write_text(text + "\n", "utf-8")
     show(result)
+    if report:
+        console.print(f"pictures in {report / 'evaluation.html'}", markup=False)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -72,10 +72,9 @@ def show(result: dict[str, Any]) -> None:
     numbers = Table(title=f"model {result['model_version']}, policy {result['policy_version']}", title_justify="left")
     for name, justify in (("", "left"), ("value", "right"), ("95 % interval", "right"), ("n", "right")):
         numbers.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for key, title in ROWS.items():
-        if estimate := result[key]:
-            interval = f"{estimate['low']:.4f} to {estimate['high']:.4f}"
-            numbers.add_row(title, f"{estimate['value']:.4f}", interval, f"{estimate['n']:,}")
+    for row in estimates(result):
+        interval = f"{row['low']:.4f} to {row['high']:.4f}"
+        numbers.add_row(row["title"], f"{row['value']:.4f}", interval, f"{row['n']:,}")
     console.print(numbers)
     routes = Table(title="images by truth, label and route", title_justify="left")
     routes.add_column("truth")

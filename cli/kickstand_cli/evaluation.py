@@ -22,6 +22,18 @@ from kickstand_cli.classify import Answer, answer
 NEITHER = "neither"
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 
+TITLES = {  # key in the JSON → what a person reads
+    "accuracy": "accuracy of the label",
+    "coverage": "coverage (share accepted)",
+    "selective_risk": "selective risk (wrong among accepted)",
+    "foreign_accepted": "foreign images accepted",
+    "foreign_auroc": "AUROC of p(neither)",
+    "auroc_of_correctness": "AUROC of confidence, right against wrong",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
+    "nll": "negative log-likelihood, nats",
+}
+
 
 class EvaluationError(Exception):
     """The folder cannot be evaluated; the message names what and why."""
@@ -150,6 +162,11 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
             for truth in labels
         },
     }
+
+
+def estimates(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The result's estimates that apply, with their titles, in the order of TITLES."""
+    return [{"title": title, **result[key]} for key, title in TITLES.items() if result[key]]
 
 
 def _share(successes: int, n: int) -> dict[str, Any] | None:

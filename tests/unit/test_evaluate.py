@@ -196,3 +196,23 @@ def test_a_folder_that_cannot_be_evaluated_is_refused_by_name(
     assert code == 1
     assert str(folder) in err
     assert message in err
+
+
+def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Path) -> None:
+    folder = write_images(
+        tmp_path / "test", {"red": ["red"] * 30 + ["lime"], "green": ["lime"] * 30, "neither": ["black", "red"]}
+    )
+    (folder / "red" / "30.png").rename(folder / "red" / "<script>.png")
+    code, out, _ = run("evaluate", folder, "--model", model, "--report", tmp_path / "report")
+    page = (tmp_path / "report" / "evaluation.html").read_text()
+    result = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+    assert code == 0
+    assert "evaluation.html" in out.replace("\n", "")
+    assert page.count("data:image/svg+xml;base64,") == 4
+    assert "red → green" in page
+    assert "&lt;script&gt;.png" in page
+    assert "<script" not in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert f"{result['accuracy']['value']:.4f}" in page
+    card = (tmp_path / "report" / "model-card.md").read_text()
+    assert f"| accuracy of the label | {result['accuracy']['value']:.4f} |" in card
