@@ -1,0 +1,212 @@
+"""What every state machine promises, read off its definition: no failure without a way on, no attempt too many."""
+
+import inspect
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kickstand import errors
+from kickstand_cli.local.template import load_yaml
+
+PROJECT = Path(__file__).parents[2]
+MACHINES: dict[str, dict[str, Any]] = {
+    Path(resource["Properties"]["DefinitionUri"]).name.split(".")[0]: resource["Properties"]
+    for resource in load_yaml(PROJECT / "template.yaml")["Resources"].values()
+    if resource["Type"] == "AWS::Serverless::StateMachine"
+}
+DEFINITIONS: dict[str, dict[str, Any]] = {
+    name: yaml.safe_load((PROJECT / machine["DefinitionUri"]).read_text("utf-8")) for name, machine in MACHINES.items()
+}
+TASKS = {
+    (machine, name): state
+    for machine, definition in DEFINITIONS.items()
+    for name, state in definition["States"].items()
+    if state["Type"] == "Task"
+}
+EXPRESS_LIMIT = 300  # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+# https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html, "Transient errors"
+TRANSIENT = {
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+}
+OUR_ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
+
+every_machine = pytest.mark.parametrize("machine", DEFINITIONS)
+every_task = pytest.mark.parametrize(("machine", "task"), TASKS)
+
+
+def exits(state: dict[str, Any]) -> Iterator[str]:
+    """The states that can come next."""
+    for rule in [state, *state.get("Choices", []), *state.get("Catch", [])]:
+        yield from (rule[word] for word in ("Next", "Default") if word in rule)
+
+
+def calls_lambda(state: dict[str, Any]) -> bool:
+    return "FunctionArn}" in json.dumps(state)
+
+
+def is_last_resort(machine: str, state: dict[str, Any]) -> bool:
+    """Whether the execution fails after this state anyway."""
+    return all(DEFINITIONS[machine]["States"][name]["Type"] == "Fail" for name in exits(state))
+
+
+def caught_or_retried(machine: str) -> set[str]:
+    return {
+        error
+        for (owner, _), state in TASKS.items()
+        if owner == machine
+        for rule in [*state.get("Retry", []), *state.get("Catch", [])]
+        for error in rule["ErrorEquals"]
+    }
+
+
+def longest(state: dict[str, Any]) -> float:
+    """Seconds that a state takes when every attempt runs into its timeout and every back-off is the longest."""
+    if state["Type"] != "Task":
+        return 0
+    retriers = state.get("Retry", [])
+    attempts = 1 + sum(retrier["MaxAttempts"] for retrier in retriers)
+    waits = [
+        retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt
+        for retrier in retriers
+        for attempt in range(retrier["MaxAttempts"])
+    ]
+    return float(attempts * state["TimeoutSeconds"] + sum(waits))
+
+
+def longest_path(definition: dict[str, Any], start: str, before: tuple[str, ...] = ()) -> float:
+    """Seconds from this state to the end, by the slowest way. Fails on a loop."""
+    assert start not in before, f"a loop: {' → '.join((*before, start))}"
+    state = definition["States"][start]
+    ways = [longest_path(definition, following, (*before, start)) for following in exits(state)]
+    return longest(state) + max(ways, default=0)
+
+
+def paths(part: Any) -> Iterator[str]:
+    """Every JSONPath in a definition."""
+    if isinstance(part, dict):
+        for value in part.values():
+            yield from paths(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from paths(value)
+    elif isinstance(part, str) and part.startswith("$"):
+        yield part
+
+
+@every_task
+def test_a_task_has_a_timeout(machine: str, task: str) -> None:
+    assert {"TimeoutSeconds", "TimeoutSecondsPath"} & TASKS[machine, task].keys()
+
+
+@every_task
+def test_a_task_retries_what_passes_by_itself_with_jitter(machine: str, task: str) -> None:
+    state = TASKS[machine, task]
+    retried = {error for retrier in state["Retry"] for error in retrier["ErrorEquals"]}
+    assert "States.ALL" in retried or (retried >= TRANSIENT and calls_lambda(state))
+    for retrier in state["Retry"]:
+        assert retrier["JitterStrategy"] == "FULL"
+        assert retrier["MaxAttempts"] >= 1
+        assert retrier["BackoffRate"] > 1
+
+
+@every_task
+def test_whatever_else_a_task_raises_is_caught_and_keeps_the_input(machine: str, task: str) -> None:
+    state = TASKS[machine, task]
+    if is_last_resort(machine, state):
+        return
+    assert state["Catch"][-1]["ErrorEquals"] == ["States.ALL"]
+    for catcher in state["Catch"]:
+        assert catcher["ResultPath"].startswith("$."), catcher
+        assert catcher["Next"] != task
+
+
+@every_task
+def test_states_all_stands_alone_and_last(machine: str, task: str) -> None:
+    for word in ("Retry", "Catch"):
+        rules = [rule["ErrorEquals"] for rule in TASKS[machine, task].get(word, [])]
+        assert all("States.ALL" not in rule for rule in rules[:-1])
+        assert all(rule == ["States.ALL"] for rule in rules if "States.ALL" in rule)
+
+
+@every_task
+def test_a_task_adds_one_noun_or_nothing(machine: str, task: str) -> None:
+    path = TASKS[machine, task].get("ResultPath", "$")
+    assert path is None or re.fullmatch(r"\$\.[a-z_]+", path)
+
+
+@every_machine
+def test_every_choice_has_a_default(machine: str) -> None:
+    for name, state in DEFINITIONS[machine]["States"].items():
+        assert state["Type"] != "Choice" or "Default" in state, name
+
+
+@every_machine
+def test_every_state_is_reached_and_every_way_leads_to_a_state(machine: str) -> None:
+    states = DEFINITIONS[machine]["States"]
+    reached, waiting = set[str](), [DEFINITIONS[machine]["StartAt"]]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += exits(states[name])
+    assert reached == states.keys()
+
+
+@every_machine
+def test_every_way_ends_in_an_outcome(machine: str) -> None:
+    for name, state in DEFINITIONS[machine]["States"].items():
+        assert state["Type"] in ("Succeed", "Fail") or list(exits(state)), name
+        assert "End" not in state, f"{name}: an outcome has a name"
+
+
+@every_machine
+def test_the_template_fills_in_just_the_names_that_the_definition_has(machine: str) -> None:
+    text = (PROJECT / MACHINES[machine]["DefinitionUri"]).read_text("utf-8")
+    assert set(re.findall(r"\$\{(\w+)\}", text)) == MACHINES[machine]["DefinitionSubstitutions"].keys()
+
+
+@every_machine
+def test_every_error_name_is_one_of_ours_or_of_aws(machine: str) -> None:
+    unknown = {name for name in caught_or_retried(machine) - OUR_ERRORS if not re.match(r"(Lambda|States)\.\w+$", name)}
+    assert not unknown
+
+
+def test_every_error_of_ours_makes_a_difference_to_a_state_machine() -> None:
+    assert {error for machine in MACHINES for error in caught_or_retried(machine)} >= OUR_ERRORS
+
+
+@every_machine
+def test_a_workflow_that_may_run_as_express_fits_into_its_limits(machine: str) -> None:
+    if MACHINES[machine].get("Type") == "STANDARD":
+        return
+    definition = DEFINITIONS[machine]
+    assert longest_path(definition, definition["StartAt"]) <= definition["TimeoutSeconds"] < EXPRESS_LIMIT
+    assert ".sync" not in json.dumps(definition)
+    assert ".waitForTaskToken" not in json.dumps(definition)
+
+
+@every_machine
+def test_a_definition_keeps_to_what_runs_locally_as_on_aws(machine: str) -> None:
+    definition = DEFINITIONS[machine]
+    assert definition.get("QueryLanguage", "JSONPath") == "JSONPath"
+    for name, state in definition["States"].items():
+        assert state["Type"] in {"Task", "Pass", "Choice", "Wait", "Map", "Parallel", "Succeed", "Fail"}, name
+        assert not {"Assign", "QueryLanguage", "Arguments", "Output"} & state.keys(), name
+    for path in paths(definition):
+        assert "[?" not in path, f"{path}: a filter that matches nothing fails in one engine and is null in another"
+        assert ".." not in path
+
+
+@every_task
+def test_a_task_calls_one_of_our_functions_or_an_integration_that_runs_locally(machine: str, task: str) -> None:
+    integrations = r"(lambda:invoke|sqs:sendMessage|sns:publish|events:putEvents|dynamodb:\w+)(\.waitForTaskToken)?"
+    resource = TASKS[machine, task]["Resource"]
+    assert re.fullmatch(rf"\${{\w+FunctionArn}}|arn:aws:states:::{integrations}", resource)

@@ -1,0 +1,321 @@
+"""What the template promises of every resource of a kind: safe by default, watched, and nothing left over."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kickstand_cli.local.template import load_yaml
+
+PROJECT = Path(__file__).parents[2]
+TEXT = (PROJECT / "template.yaml").read_text("utf-8")
+TEMPLATE: dict[str, Any] = load_yaml(PROJECT / "template.yaml")
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
+UNRESTRICTED = {  # actions that know no resource-level permissions, so that "*" is all one can say
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+}
+
+RAISES_TO_ANSWER = {"AskPersonFunction"}  # AlreadyAsked, for every duplicate: its execution fails where it matters
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    """Properties of all resources of this type, by logical ID."""
+    return {name: item.get("Properties", {}) for name, item in RESOURCES.items() if item["Type"] == f"AWS::{kind}"}
+
+
+FUNCTIONS = of_type("Serverless::Function")
+MACHINES = of_type("Serverless::StateMachine")
+BUCKETS, TABLES = of_type("S3::Bucket"), of_type("DynamoDB::Table")
+QUEUES, TOPICS = of_type("SQS::Queue"), of_type("SNS::Topic")
+ALARMS = of_type("CloudWatch::Alarm")
+
+
+def every(resources: dict[str, Any]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", resources)
+
+
+def setting(function: str, key: str) -> Any:
+    return FUNCTIONS[function].get(key, GLOBALS.get(key))
+
+
+def statements(part: Any) -> Iterator[dict[str, Any]]:
+    """Every policy statement in this part of the template."""
+    if isinstance(part, dict):
+        if "Effect" in part:
+            yield part
+        for value in part.values():
+            yield from statements(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from statements(value)
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def denies_plain_http(policy: dict[str, Any]) -> bool:
+    return any(
+        statement["Effect"] == "Deny"
+        and statement["Principal"] == "*"
+        and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        for statement in policy["PolicyDocument"]["Statement"]
+    )
+
+
+def definition(machine: str) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((PROJECT / MACHINES[machine]["DefinitionUri"]).read_text("utf-8"))
+    return content
+
+
+# ---- data: encrypted, private, kept
+
+
+@every(BUCKETS)
+def test_a_bucket_is_private_encrypted_versioned_and_kept(name: str) -> None:
+    bucket = BUCKETS[name]
+    assert bucket["PublicAccessBlockConfiguration"] == dict.fromkeys(
+        ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets"), True
+    )
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+
+
+@every(TABLES)
+def test_a_table_is_encrypted_can_be_restored_and_is_kept(name: str) -> None:
+    assert TABLES[name]["SSESpecification"] == {"SSEEnabled": True}
+    assert TABLES[name]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+
+
+@every(QUEUES)
+def test_a_queue_is_encrypted(name: str) -> None:
+    assert QUEUES[name]["SqsManagedSseEnabled"] is True
+
+
+@every(BUCKETS)
+def test_a_bucket_is_reached_by_tls_only(name: str) -> None:
+    policies = [policy for policy in of_type("S3::BucketPolicy").values() if policy["Bucket"] == {"Ref": name}]
+    assert any(map(denies_plain_http, policies))
+
+
+@every(QUEUES)
+def test_a_queue_is_reached_by_tls_only(name: str) -> None:
+    policies = [policy for policy in of_type("SQS::QueuePolicy").values() if {"Ref": name} in policy["Queues"]]
+    assert any(map(denies_plain_http, policies))
+
+
+@every(TOPICS)
+def test_a_topic_is_reached_by_tls_only(name: str) -> None:
+    policies = [policy for policy in of_type("SNS::TopicPolicy").values() if {"Ref": name} in policy["Topics"]]
+    assert any(map(denies_plain_http, policies))
+
+
+# ---- permissions: the least
+
+
+@every(FUNCTIONS | MACHINES)
+def test_nothing_is_allowed_every_action(name: str) -> None:
+    for statement in statements(RESOURCES[name]):
+        for action in listed(statement["Action"]):
+            assert "*" not in action, action
+
+
+@every(FUNCTIONS | MACHINES)
+def test_every_resource_is_allowed_only_where_none_can_be_named(name: str) -> None:
+    for statement in statements(RESOURCES[name]):
+        if "*" in listed(statement["Resource"]):
+            assert set(listed(statement["Action"])) <= UNRESTRICTED
+
+
+@every(FUNCTIONS)
+def test_a_function_has_a_role_of_its_own(name: str) -> None:
+    assert "Role" not in FUNCTIONS[name]
+    assert "Role" not in GLOBALS
+    assert "Policies" not in GLOBALS
+
+
+@every(MACHINES)
+def test_a_state_machine_may_invoke_just_the_functions_that_it_calls(name: str) -> None:
+    substitutions = MACHINES[name]["DefinitionSubstitutions"].values()
+    called = {
+        value["Fn::GetAtt"].split(".")[0] for value in substitutions if "Function" in str(value.get("Fn::GetAtt"))
+    }
+    invoked = {
+        policy["LambdaInvokePolicy"]["FunctionName"]["Ref"]
+        for policy in MACHINES[name]["Policies"]
+        if "LambdaInvokePolicy" in policy
+    }
+    assert invoked == called
+
+
+def test_whoever_may_send_to_a_queue_or_topic_comes_from_this_account() -> None:
+    for kind in ("SQS::QueuePolicy", "SNS::TopicPolicy"):
+        for policy in of_type(kind).values():
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if statement["Effect"] == "Allow":
+                    assert statement["Condition"]["StringEquals"]["aws:SourceAccount"] == {"Ref": "AWS::AccountId"}
+
+
+# ---- functions
+
+
+def test_every_folder_is_a_function_and_every_function_a_folder() -> None:
+    folders = {f"functions/{path.parent.name}" for path in PROJECT.glob("functions/*/app.py")}
+    assert folders == {function["CodeUri"] for function in FUNCTIONS.values()}
+
+
+@every(FUNCTIONS)
+def test_a_functions_folder_is_its_name(name: str) -> None:
+    folder = FUNCTIONS[name]["CodeUri"].split("/")[1]
+    assert f"{''.join(map(str.title, folder.split('_')))}Function" == name
+
+
+@every(FUNCTIONS)
+def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
+    assert 1 <= setting(name, "Timeout") <= 60
+    assert 128 <= setting(name, "MemorySize") <= 10_240
+    assert setting(name, "Tracing") == "Active"
+    group = setting(name, "LoggingConfig")["LogGroup"]["Ref"]
+    assert of_type("Logs::LogGroup")[group]["RetentionInDays"]
+
+
+@every(FUNCTIONS)
+def test_a_function_can_be_sent_to_a_local_aws(name: str) -> None:
+    assert GLOBALS["Environment"]["Variables"]["AWS_ENDPOINT_URL"] == ""
+    assert "AWS_ENDPOINT_URL" not in FUNCTIONS[name].get("Environment", {}).get("Variables", {})
+
+
+@every(FUNCTIONS)
+def test_a_function_runs_on_the_python_that_the_repository_names(name: str) -> None:
+    assert setting(name, "Runtime") == f"python{(PROJECT / '.python-version').read_text('utf-8').strip()}"
+    assert setting(name, "Handler") == "app.handler"
+
+
+@every(of_type("Logs::LogGroup"))
+def test_logs_expire(name: str) -> None:
+    assert of_type("Logs::LogGroup")[name]["RetentionInDays"]
+
+
+# ---- state machines
+
+
+@every(MACHINES)
+def test_a_state_waits_as_long_as_its_function_may_run(name: str) -> None:
+    substitutions = MACHINES[name]["DefinitionSubstitutions"]
+    for state in definition(name)["States"].values():
+        if called := re.fullmatch(r"\$\{(\w+FunctionArn)\}", state.get("Resource", "")):
+            function = substitutions[called[1]]["Fn::GetAtt"].split(".")[0]
+            assert setting(function, "Timeout") == state["TimeoutSeconds"]
+
+
+@every(MACHINES)
+def test_a_state_machine_is_traced_and_logs_no_photo(name: str) -> None:
+    assert MACHINES[name]["Tracing"] == {"Enabled": True}
+    assert MACHINES[name]["Logging"]["IncludeExecutionData"] is False
+    assert MACHINES[name]["Logging"]["Level"] in ("ERROR", "ALL")
+
+
+@every(MACHINES)
+def test_an_event_that_starts_nothing_is_retried_and_then_kept(name: str) -> None:
+    for event in MACHINES[name].get("Events", {}).values():
+        assert event["Properties"]["RetryPolicy"]["MaximumRetryAttempts"] > 0
+        queue = event["Properties"]["DeadLetterConfig"]["Arn"]["Fn::GetAtt"].split(".")[0]
+        assert queue in QUEUES
+
+
+def test_an_upload_starts_the_workflow() -> None:
+    (uploaded,) = MACHINES["ClassifyImageStateMachine"]["Events"].values()
+    assert uploaded["Type"] == "EventBridgeRule"
+    assert uploaded["Properties"]["Pattern"] == {
+        "source": ["aws.s3"],
+        "detail-type": ["Object Created"],
+        "detail": {"bucket": {"name": [{"Ref": "ImageBucket"}]}},
+    }
+    notifications = BUCKETS["ImageBucket"]["NotificationConfiguration"]
+    assert notifications == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+
+
+def test_classification_runs_as_express_or_as_standard() -> None:
+    assert MACHINES["ClassifyImageStateMachine"]["Type"] == {"Ref": "WorkflowType"}
+    assert TEMPLATE["Parameters"]["WorkflowType"]["AllowedValues"] == ["EXPRESS", "STANDARD"]
+
+
+# ---- alarms
+
+
+@every(ALARMS)
+def test_an_alarm_reaches_the_topic_and_says_what_is_wrong(name: str) -> None:
+    assert ALARMS[name]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+    assert len(ALARMS[name]["AlarmDescription"]) > 20
+    assert ALARMS[name]["TreatMissingData"] in ("notBreaching", "breaching")
+
+
+def watched(metric: str) -> set[str]:
+    """The resources whose metric of this name some alarm watches."""
+    found = set()
+    for alarm in ALARMS.values():
+        for source in [alarm, *(part.get("MetricStat", {}).get("Metric", {}) for part in alarm.get("Metrics", []))]:
+            if source.get("MetricName") == metric:
+                values = [dimension["Value"] for dimension in source["Dimensions"]]
+                found |= {value.get("Ref") or value["Fn::GetAtt"].split(".")[0] for value in values}
+    return found
+
+
+@every(MACHINES)
+@pytest.mark.parametrize("metric", ["ExecutionsFailed", "ExecutionsTimedOut", "ExecutionsAborted"])
+def test_an_execution_that_fails_raises_an_alarm(name: str, metric: str) -> None:
+    assert name in watched(metric)
+
+
+@every(QUEUES)
+def test_what_lies_in_a_dead_letter_queue_raises_an_alarm(name: str) -> None:
+    assert name in watched("ApproximateNumberOfMessagesVisible")
+
+
+@every(FUNCTIONS)
+def test_a_function_that_is_throttled_raises_an_alarm(name: str) -> None:
+    assert name in watched("Throttles")
+
+
+@every(FUNCTIONS.keys() - RAISES_TO_ANSWER)
+def test_a_function_that_fails_raises_an_alarm(name: str) -> None:
+    assert name in watched("Errors")
+
+
+@every(ALARMS)
+def test_an_alarm_on_several_metrics_counts_those_that_have_data(name: str) -> None:
+    """With `a + b` it hangs on CloudWatch's treatment of a missing b whether a is seen."""
+    metrics = ALARMS[name].get("Metrics", [])
+    assert [part["Expression"] for part in metrics if part["ReturnData"]] == ["SUM(METRICS())"] * bool(metrics)
+
+
+# ---- the whole
+
+
+def test_no_resource_has_a_physical_name() -> None:
+    kinds = ("Bucket", "Function", "Table", "Queue", "Topic", "Alarm", "LogGroup", "Role", "Layer", "StateMachine")
+    names = {"Name", "DashboardName", *(f"{kind}Name" for kind in kinds)}
+    for logical_id, resource in RESOURCES.items():
+        assert not names & resource.get("Properties", {}).keys(), logical_id
+
+
+def test_every_parameter_and_condition_is_used_and_explained() -> None:
+    for name, parameter in TEMPLATE["Parameters"].items():
+        assert re.search(rf"(!Ref |\$\{{){name}\b", TEXT), name
+        assert "Default" in parameter, f"{name}: sam deploy needs no answer"
+    for name in TEMPLATE["Conditions"]:
+        assert re.search(rf"(Condition: |!If\n *- |!If \[){name}\b", TEXT), name
