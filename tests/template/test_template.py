@@ -1,7 +1,7 @@
 """What the template promises of every resource of a kind: safe by default, watched, and nothing left over."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,8 @@ QUEUES, TOPICS = of_type("SQS::Queue"), of_type("SNS::Topic")
 ALARMS = of_type("CloudWatch::Alarm")
 
 
-def every(resources: dict[str, Any]) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("name", resources)
+def every(resources: Iterable[str]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("name", sorted(resources))
 
 
 def setting(function: str, key: str) -> Any:
