@@ -29,8 +29,8 @@ class ImageRef(Payload):
     bucket: str = Field(validation_alias=AliasPath("detail", "bucket", "name"), min_length=3)
     key: str = Field(validation_alias=AliasPath("detail", "object", "key"), min_length=1)
     etag: str = Field(validation_alias=AliasPath("detail", "object", "etag"), min_length=1)
-    version_id: str | None = Field(None, validation_alias=AliasPath("detail", "object", "version-id"))
-    size: int | None = Field(None, validation_alias=AliasPath("detail", "object", "size"), ge=0)
+    version_id: str | None = Field(default=None, validation_alias=AliasPath("detail", "object", "version-id"))
+    size: int | None = Field(default=None, validation_alias=AliasPath("detail", "object", "size"), ge=0)
     uploaded_at: datetime = Field(validation_alias=AliasPath("time"))
 
     @property

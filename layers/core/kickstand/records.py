@@ -13,7 +13,7 @@ class StateError(Payload):
     """What Step Functions' Catch leaves in the state. cause: for an error of a Lambda function, JSON."""
 
     error: str = Field(validation_alias="Error")
-    cause: str = Field("", validation_alias="Cause")
+    cause: str = Field(default="", validation_alias="Cause")
 
     @property
     def message(self) -> str:
