@@ -149,14 +149,12 @@ def _write(
     exact: bool,
 ) -> dict[str, Any]:
     """Score out of fold, calibrate, export; the model card comes back."""
-    import numpy as np
-
     from kickstand_cli.training import card as cards
-    from kickstand_cli.training.export import build_onnx, quantise, run_onnx, write_onnx
-    from kickstand_cli.training.recipe import finished_members, score_out_of_fold
+    from kickstand_cli.training.export import write_onnx
+    from kickstand_cli.training.recipe import deploy, score_out_of_fold
 
     started = time.perf_counter()
-    scores = score_out_of_fold(material, plan, home)
+    scores = score_out_of_fold(material, plan, home, exact=exact)
     temperature = cards.find_temperature(scores.known, material.known.classes)
     known, foreign, synthetic = (
         cards.soften(logits, temperature) for logits in (scores.known, scores.foreign, scores.synthetic)
@@ -164,26 +162,15 @@ def _write(
     policy = cards.choose_policy(known, material.known.classes, foreign, max_risk, confidence)
     metrics = cards.measure(known, material.known.classes, foreign, synthetic, policy)
 
-    height, width = material.known.pixels.shape[1:3]
-    network = build_onnx(finished_members(material, plan, home), material.n_labels, height, width)
-    seen = material.known.pixels
-    if material.foreign:
-        seen = np.concatenate([seen, material.foreign.pixels[~material.held]])
-    compared = run_onnx(network, seen)
-    if not exact:
-        sample = np.random.default_rng(plan.seed).permutation(len(seen))[:600]
-        network = quantise(network, seen[sample])
-    agreement = float((run_onnx(network, seen).argmax(axis=1) == compared.argmax(axis=1)).mean())
-    sha256 = write_onnx(network, out / "model.onnx")
+    sha256 = write_onnx(deploy("final", material, plan, home, exact=exact), out / "model.onnx")
     evidence = evidence or out.parent / f"{out.name}-evidence" / "out_of_fold.json"
     card = {
         "model_version": sha256[:8],
         "model_sha256": sha256,
         "labels": list(material.known.names),
-        "input_shape": [height, width, 3],
+        "input_shape": list(material.known.pixels.shape[1:]),
         "normalisation": "inside the graph: (pixel / 255 - 0.5) / 0.25; the input is uint8 RGB",
         "weights": "float32" if exact else "int8, static, per channel",
-        "quantisation_agreement": round(agreement, 5),
         "temperature": temperature,
         "policy": policy,
         "training": _describe(material, plan),

@@ -16,6 +16,7 @@ pytest.importorskip("onnx", reason="onnx is not installed: pip install 'kickstan
 
 import onnxruntime  # noqa: E402
 import typer  # noqa: E402
+
 from kickstand_cli.train import train  # noqa: E402
 from kickstand_cli.training import augment, export, fit, network, photos, recipe, synthetic  # noqa: E402
 
@@ -51,11 +52,8 @@ def auxiliary(tmp_path: Path) -> Path:
 
 def run_train(dataset: Path, *options: str) -> Result:
     root = dataset.parent
-    return CliRunner().invoke(
-        app,
-        [str(dataset), "--out", str(root / "out"), "--checkpoints", str(root / "checkpoints"), "--quick", "--folds=2"]
-        + ["--threads=1", "--json", *options],
-    )
+    places = ["--out", str(root / "out"), "--checkpoints", str(root / "checkpoints")]
+    return CliRunner().invoke(app, [str(dataset), *places, "--quick", "--folds=2", "--threads=1", "--json", *options])
 
 
 def read_card(dataset: Path) -> dict[str, object]:
@@ -97,21 +95,21 @@ def test_a_killed_training_goes_on_to_the_same_weights(dataset: Path, tmp_path: 
     plan = recipe.Recipe(members=1, folds=2, synthetic=12)
     material = recipe.divide(known, None, plan)
     pools = [material.known_pool(material.fold == 0), *material.foreign_pools(0, 12)]
-    schedule = recipe.Schedule(epochs=3, peak_rate=0.05, batch=8)
+    schedule = fit.Schedule(epochs=3, peak_rate=0.05, batch=8)
 
     def fresh() -> network.Network:
         torch.manual_seed(1)
         return network.Network(material.n_classes, width=4)
 
-    whole = recipe.fit(fresh(), pools, schedule, seed=1)
+    whole = fit.fit(fresh(), pools, schedule, seed=1)
 
     def kill(done: int, total: int, loss: float) -> None:
         if done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        recipe.fit(fresh(), pools, schedule, 1, tmp_path / "killed.pt", kill)
-    resumed = recipe.fit(fresh(), pools, schedule, 1, tmp_path / "killed.pt")
+        fit.fit(fresh(), pools, schedule, 1, tmp_path / "killed.pt", kill)
+    resumed = fit.fit(fresh(), pools, schedule, 1, tmp_path / "killed.pt")
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
@@ -129,7 +127,13 @@ def test_the_exported_graph_computes_what_the_networks_do() -> None:
     members = [network.Network(n_classes=7, width=4).eval() for _ in range(2)]
     images = synthetic.draw_synthetic(12, 16, 20, seed=0)
     exported = export.run_onnx(export.build_onnx(members, 3, 16, 20), images)
-    expected = sum(network.with_neither(fit.predict(member, recipe.to_tensor(images)), 3) for member in members) / 2
+    expected = (
+        sum(
+            network.with_neither(fit.predict(member, torch.from_numpy(images.transpose(0, 3, 1, 2).copy())), 3)
+            for member in members
+        )
+        / 2
+    )
     assert np.allclose(exported, expected, atol=1e-5)
 
 

@@ -4,6 +4,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -30,14 +31,14 @@ class _Graph:
         self.weights.append(numpy_helper.from_array(value, name))
         return name
 
-    def add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> str:
+    def add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
 
 def _convolution(graph: _Graph, block: nn.Module, x: str, name: str) -> str:
     """Convolution, BatchNorm and ReLU as one convolution and a ReLU."""
-    convolution, norm = block[0], block[1]  # type: ignore[index]
+    convolution, norm = block[0], block[1]
     scale = norm.weight / (norm.running_var + norm.eps).sqrt()
     weight = (convolution.weight * scale.reshape(-1, 1, 1, 1)).detach().numpy().astype(np.float32)
     bias = (norm.bias - norm.running_mean * scale).detach().numpy().astype(np.float32)
@@ -98,7 +99,7 @@ def build_onnx(members: list[Network], n_labels: int, height: int, width: int) -
     return model
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._batches: Iterator[NDArray[np.uint8]] = iter(np.array_split(images, max(1, len(images) // 50)))
 

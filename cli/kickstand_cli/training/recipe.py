@@ -11,12 +11,14 @@ from queue import Empty
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .fit import Pool, Schedule, fit, predict
-from .network import Network, with_neither
+from .export import build_onnx, quantise, run_onnx
+from .fit import Pool, Schedule, fit
+from .network import Network
 from .photos import Photos, TrainingError, hold_out, split_evenly
 from .synthetic import draw_synthetic
 
@@ -38,11 +40,11 @@ class Recipe:
     seed: int = 0
     width: int = 24
     held_out: float = 0.12
-    foreign_per_epoch: int = 1000
+    foreign_per_epoch: int = 800
     synthetic: int = 3000
     synthetic_per_epoch: int = 60
-    pretrain: Schedule = field(default_factory=lambda: Schedule(epochs=130, peak_rate=0.08, average=0.998))
-    tune: Schedule = field(default_factory=lambda: Schedule(epochs=40, peak_rate=0.03))
+    pretrain: Schedule = field(default_factory=lambda: Schedule(epochs=120, peak_rate=0.08, average=0.998))
+    tune: Schedule = field(default_factory=lambda: Schedule(epochs=45, peak_rate=0.03))
     scratch: Schedule = field(default_factory=lambda: Schedule(epochs=150, peak_rate=0.08))
 
 
@@ -81,13 +83,13 @@ class Material:
         return [*pools, _pool(self.synthetic, classes, synthetic_per_epoch)]
 
 
-def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """(n, H, W, 3) → (n, 3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
 
 
 def _pool(pixels: NDArray[np.uint8], classes: Tensor, per_epoch: int | None = None) -> Pool:
-    return Pool(to_tensor(pixels), classes, len(pixels) if per_epoch is None else min(per_epoch, len(pixels)))
+    return Pool(_to_tensor(pixels), classes, len(pixels) if per_epoch is None else min(per_epoch, len(pixels)))
 
 
 def divide(known: Photos, foreign: Photos | None, recipe: Recipe) -> Material:
@@ -194,23 +196,21 @@ def run_all(material: Material, recipe: Recipe, home: Path, threads: int) -> Ite
     A process per core beats one process on all cores by a third: much of a small network's step is not parallel.
     """
     context = multiprocessing.get_context("spawn")
-    processes = 1 if torch.cuda.is_available() else threads
+    workers = 1 if torch.cuda.is_available() else threads
     queue: multiprocessing.Queue[tuple[str, int, int, float]] = context.Queue()
-    for jobs in stages(material, recipe):
-        workers = min(processes, len(jobs))
-        with ProcessPoolExecutor(workers, context, _enter, (queue, max(1, threads // workers))) as pool:
-            futures = [pool.submit(_work, job, material, recipe, home) for job in jobs]
-            pending = set(futures)
-            try:
+    with ProcessPoolExecutor(workers, context, _enter, (queue, max(1, threads // workers))) as pool:
+        try:
+            for jobs in stages(material, recipe):
+                pending = {pool.submit(_work, job, material, recipe, home) for job in jobs}
                 while pending:
                     finished, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
                     for future in finished:
                         future.result()
                     yield from _drain(queue)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        yield from _drain(queue)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    yield from _drain(queue)
 
 
 def _drain(queue: "multiprocessing.Queue[tuple[str, int, int, float]]") -> Iterator[tuple[str, int, int, float]]:
@@ -248,8 +248,22 @@ class OutOfFold:
     synthetic: Logits
 
 
-def score_out_of_fold(material: Material, recipe: Recipe, home: Path) -> OutOfFold:
-    """All jobs must be complete."""
+def deploy(stage: str, material: Material, recipe: Recipe, home: Path, *, exact: bool) -> onnx.ModelProto:
+    """The committee of a stage ("fold-0" …, "final") as it is served; its jobs must be complete."""
+    jobs = [Job(member, stage) for member in range(1, recipe.members + 1)]
+    members = [run(job, material, recipe, home) for job in jobs]
+    height, width = material.known.pixels.shape[1:3]
+    network = build_onnx(members, material.n_labels, height, width)
+    if exact:
+        return network
+    seen = material.known.pixels[~jobs[0].left_out(material)]
+    if material.foreign:
+        seen = np.concatenate([seen, material.foreign.pixels[~material.held]])
+    return quantise(network, seen[np.random.default_rng(recipe.seed).permutation(len(seen))[:600]])
+
+
+def score_out_of_fold(material: Material, recipe: Recipe, home: Path, *, exact: bool) -> OutOfFold:
+    """By the committees as they would be served, 8-bit weights and all: what is calibrated is what answers."""
     height, width = material.known.pixels.shape[1:3]
     held = material.foreign.pixels[material.held] if material.foreign else material.synthetic[:0]
     unseen = draw_synthetic(600, height, width, recipe.seed + 2)
@@ -258,19 +272,12 @@ def score_out_of_fold(material: Material, recipe: Recipe, home: Path) -> OutOfFo
     )
     turn, turn_synthetic = (np.random.default_rng(0).permutation(n) % recipe.folds for n in (len(held), len(unseen)))
     for fold in range(recipe.folds):
-        for member in range(1, recipe.members + 1):
-            network = run(Job(member, f"fold-{fold}"), material, recipe, home)
-            for into, images, mine in (
-                (known, material.known.pixels, material.fold == fold),
-                (foreign, held, turn == fold),
-                (synthetic, unseen, turn_synthetic == fold),
-            ):
-                if mine.any():
-                    logits = with_neither(predict(network, to_tensor(images[mine])), material.n_labels)
-                    into[mine] += logits.numpy() / recipe.members
+        network = deploy(f"fold-{fold}", material, recipe, home, exact=exact)
+        for into, images, mine in (
+            (known, material.known.pixels, material.fold == fold),
+            (foreign, held, turn == fold),
+            (synthetic, unseen, turn_synthetic == fold),
+        ):
+            if mine.any():
+                into[mine] = run_onnx(network, images[mine])
     return OutOfFold(known, foreign, synthetic)
-
-
-def finished_members(material: Material, recipe: Recipe, home: Path) -> list[Network]:
-    """The networks to deploy, tuned on every labelled image."""
-    return [run(Job(member, "final"), material, recipe, home) for member in range(1, recipe.members + 1)]

@@ -30,12 +30,11 @@ def _gradient(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
 def _noise(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
     grain = int(rng.choice([1, 1, 2, 4, 8]))
     shape = (max(1, size[1] // grain), max(1, size[0] // grain), int(rng.choice([1, 3])))
-    pixels = (
-        rng.normal(rng.uniform(40, 215), rng.uniform(5, 90), shape)
-        if rng.random() < 0.5
-        else rng.integers(256, size=shape)
-    )
-    pixels = np.broadcast_to(np.clip(pixels, 0, 255), (*shape[:2], 3)).astype(np.uint8)
+    if rng.random() < 0.5:
+        grains = rng.normal(rng.uniform(40, 215), rng.uniform(5, 90), shape)
+    else:
+        grains = rng.integers(256, size=shape).astype(np.float64)
+    pixels = np.broadcast_to(np.clip(grains, 0, 255), (*shape[:2], 3)).astype(np.uint8)
     method = Image.Resampling.BILINEAR if rng.random() < 0.5 else Image.Resampling.NEAREST
     return Image.fromarray(pixels).resize(size, method)
 
@@ -98,7 +97,7 @@ def draw_synthetic(n: int, height: int, width: int, seed: int) -> Picture:
         picture = KINDS[i % len(KINDS)](rng, (width, height))
         if rng.random() < 0.3:
             picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 1.5))))
-        pixels = np.asarray(picture, dtype=np.float32)
+        pixels = np.asarray(picture, dtype=np.float64)
         if rng.random() < 0.4:
             pixels = pixels + rng.normal(0, rng.uniform(1, 15), pixels.shape)
         pictures.append(np.clip(pixels, 0, 255).astype(np.uint8))
