@@ -24,6 +24,7 @@ from rich.text import Text
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 
 if TYPE_CHECKING:
+    from kickstand.ledger import Ledger
     from kickstand_cli.local.stack import Stack
     from kickstand_cli.report import Failure, Outcome, Picture, Run
 
@@ -64,7 +65,7 @@ class Upload:
 def demo(
     paths: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[PATH]...", help="More for --images; or, after --cifar100, the archive."),
+        typer.Argument(metavar="PATH", help="More for --images; or, after --cifar100, the archive."),
     ] = None,
     images: Annotated[
         list[Path] | None, typer.Option(metavar="PATH", help="Your own files and folders instead of the samples.")
@@ -85,15 +86,18 @@ def demo(
 ) -> None:
     """Run the shipped template, state machine and functions on this machine, and watch photos being decided."""
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 120  # of a log file, where nobody wants names broken
     try:
         sources, about = _collect(paths or [], images or [], cifar100=cifar100)
         folder = _make_folder(out)
-        run, seconds = _run(sources[:limit], about, workflow, folder)
-        _write(run, folder)
+        run, seconds, ledger = _run(sources[:limit], about, workflow, folder)
+        _write(run, folder, ledger)
     except DemoError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
     _print(console, run, seconds, folder)
+    console.print(str(ledger), soft_wrap=True)
     if run.failures:
         raise typer.Exit(1)
 
@@ -173,8 +177,8 @@ def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
 # ---- the run
 
 
-def _run(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path) -> "tuple[Run, float]":
-    """Deploy, upload, wait, and gather what there is to show; and how long it took, seconds."""
+def _run(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path) -> "tuple[Run, float, Ledger]":
+    """Deploy, upload, wait, and gather what there is to show; how long it took, seconds; and where all has ended."""
     started = time.monotonic()
     with _show_progress() as progress, _divert_output(folder / "functions.log"):
         # Imported here: moto takes a second, which no other command should wait for.
@@ -194,12 +198,13 @@ def _run(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: 
             stack.settle(lambda: time.sleep(0.05))
             outcomes, failures = _gather(stack, uploads)
             drawing = _draw(stack)
+            ledger = stack.ledger()
     seconds = time.monotonic() - started
     summary = (
         f"{len(uploads)} uploads through the shipped template, state machine ({workflow}) and functions, "
         f"on this machine, in {seconds:.0f} s."
     )
-    return Run(outcomes, failures, [about, summary], card, drawing), seconds
+    return Run(len(uploads), outcomes, failures, [about, summary], card, drawing), seconds, ledger
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:
@@ -230,6 +235,7 @@ def _list_executions(stack: "Stack", **only: Any) -> list[Any]:
 
 def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], list[Failure]]":
     """What became of each upload, by key; and what failed, with its cause."""
+    from kickstand.records import StateError
     from kickstand_cli.local.stack import FAILED
     from kickstand_cli.report import Failure, Outcome
 
@@ -246,7 +252,8 @@ def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], 
     unplaced = []
     for execution in stack.executions(*FAILED):
         full = stack.stepfunctions.describe_execution(executionArn=execution["executionArn"])
-        cause = f"{full['status']}: {full.get('error', '')}: {full.get('cause', '')}"
+        error = StateError.model_validate({"Error": full.get("error", "unknown"), "Cause": full.get("cause", "")})
+        cause = f"{full['status']}: {error.error}: {error.message}"
         key, version = _name_upload(json.loads(full["input"]))
         if (key, version) in missing:
             missing[key, version] = cause
@@ -260,9 +267,10 @@ def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], 
 
 
 def _name_upload(event: dict[str, Any]) -> tuple[str, str]:
-    """Key and version of the upload that an S3 event tells of."""
-    uploaded = event.get("detail", {}).get("object", {})
-    return str(uploaded.get("key", "?")), str(uploaded.get("version-id", ""))
+    """Key and version of the upload that an event is about: S3's own event, or one of ours, which holds the record."""
+    detail = event.get("detail", {})
+    uploaded = detail.get("object") or detail.get("image_ref") or {}
+    return str(uploaded.get("key", "?")), str(uploaded.get("version-id") or uploaded.get("version_id", ""))
 
 
 def _draw(stack: "Stack") -> str:
@@ -341,7 +349,8 @@ def _make_folder(out: Path) -> Path:
     return out
 
 
-def _write(run: "Run", folder: Path) -> None:
+def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
+    from kickstand_cli.ledger import as_dict
     from kickstand_cli.report import render_report
 
     lines = [
@@ -350,6 +359,7 @@ def _write(run: "Run", folder: Path) -> None:
     ]
     files = {
         "records.jsonl": "".join(f"{line}\n" for line in lines),
+        "ledger.json": json.dumps(as_dict(ledger), indent=1) + "\n",
         "state-machine.svg": run.state_machine,
         "report.html": render_report(run),
     }
@@ -361,7 +371,14 @@ def _write(run: "Run", folder: Path) -> None:
 
 
 def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
-    table = Table("image", "label", box=SIMPLE_HEAD, caption="ms: from the upload to the recorded decision, here")
+    table = Table(
+        "image",
+        "label",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        caption="ms: from the upload to the recorded decision, here",
+    )
     table.add_column("confidence", justify="right")
     table.add_column("route")
     table.add_column("reason")
@@ -380,11 +397,11 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
     for failure in run.failures:
         console.print(f"[bold red]failed[/] {escape(failure.key)}: {escape(failure.cause)}", soft_wrap=True)
     counts = ", ".join(f"{run.count(route)} {words}" for route, words in _routes().items())
-    uploads = len(run.outcomes) + len(run.failures)
-    console.print(f"{uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
+    console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
     console.print(run.about[0], soft_wrap=True)
     console.print(
-        f"{escape(str(folder))}/ holds report.html, records.jsonl, state-machine.svg, functions.log", soft_wrap=True
+        f"{escape(str(folder))}/ holds report.html, records.jsonl, ledger.json, state-machine.svg, functions.log",
+        soft_wrap=True,
     )
 
 

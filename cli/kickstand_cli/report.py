@@ -2,8 +2,6 @@
 
 import base64
 import io
-import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -11,15 +9,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from PIL import Image, ImageOps
+from PIL import Image
 
 from kickstand.artefact import ModelCard
 from kickstand.errors import InvalidImage
 from kickstand.events import Route
-from kickstand.images import FORMATS, MAX_IMAGE_PIXELS, prepare
+from kickstand.images import prepare, thumbnail
 from kickstand.records import Record
 
-THUMBNAIL = 320  # pixels, the longer side: sharp on a phone, and 40 of them stay below a megabyte
+THUMBNAIL = 288  # pixels, the longer side: sharp on a phone, and 50 of them stay near a megabyte
 CRISP = 64  # pixels: pictures up to this size are shown pixel by pixel, not smoothed
 
 ROUTES = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "rejected"}
@@ -67,6 +65,7 @@ class Failure:
 class Run:
     """All that there is to show. about: what was run, sentence by sentence; state_machine: its SVG."""
 
+    uploads: int
     outcomes: Sequence[Outcome]
     failures: Sequence[Failure]
     about: Sequence[str]
@@ -82,33 +81,22 @@ class Run:
 
 
 def make_picture(data: bytes, input_shape: tuple[int, int, int]) -> Picture | None:
-    """A thumbnail of the uploaded bytes; None where they are no picture, or one too large to be opened."""
+    """A thumbnail of the uploaded bytes; None where they are not a picture that we read."""
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as photo:
-            if math.prod(photo.size) > MAX_IMAGE_PIXELS:
-                return None
-            size = photo.size
-            photo.draft(None, (THUMBNAIL, THUMBNAIL))
-            upright = ImageOps.exif_transpose(photo)
-            if upright.mode.startswith("I;16"):
-                upright = upright.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-            shown = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
-            shown.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS, reducing_gap=2.0)
-        crisp = max(size) <= CRISP
-        encoded = io.BytesIO()
-        if crisp or shown.mode == "RGBA":
-            shown.save(encoded, "PNG", optimize=True)
-        else:
-            shown.save(encoded, "WEBP", quality=82)
-        kind = "png" if crisp or shown.mode == "RGBA" else "webp"
-        same = size == (input_shape[1], input_shape[0]) and shown.mode == "RGB"
-        seen = None if same else f"data:image/png;base64,{prepare(data, '', input_shape).png}"
+        kind, encoded = thumbnail(data, "", THUMBNAIL)
+        prepared = prepare(data, "", input_shape)
     except InvalidImage:
         return None
-    except Exception:  # the bytes are hostile, and a decoder may fail in any way on them
-        return None
-    uri = f"data:image/{kind};base64,{base64.b64encode(encoded.getvalue()).decode('ascii')}"
-    return Picture(uri, *shown.size, crisp, seen)
+    with Image.open(io.BytesIO(encoded)) as shown:
+        width, height = shown.size
+    same = (prepared.height, prepared.width) == input_shape[:2]
+    return Picture(
+        uri=f"data:{kind};base64,{base64.b64encode(encoded).decode('ascii')}",
+        width=width,
+        height=height,
+        crisp=max(width, height) <= CRISP,
+        seen=None if same else f"data:image/png;base64,{prepared.png}",
+    )
 
 
 def render_report(run: Run) -> str:
@@ -123,7 +111,6 @@ def render_report(run: Run) -> str:
     environment.filters["percent"] = _percent
     figures: dict[str, Any] = {
         "run": run,
-        "uploads": len(run.outcomes) + len(run.failures),
         "routes": ROUTES,
         "policy": run.card.policy,
         "state_machine": Markup(run.state_machine),  # noqa: S704 - drawn and escaped by us

@@ -19,6 +19,7 @@ Step = str | tuple[str, bool, int]  # a state; or a bend: on the way to which st
 
 START = ""  # no state has this name
 GAP = 66  # between ranks, px: room for a curve and the number on it
+MORE_GAP = 20  # for every number there beyond the third
 SPACE = 34  # between neighbours of a rank, px
 MARGIN = 22
 LEGEND = 30
@@ -234,7 +235,7 @@ class Layout:
             return self._trace_back(way)[1]
         # Only the first stretch is this arrow's own: further on, others may have joined it.
         ends = self._ends(*self._chains[way][:2])
-        return [_along(ends, share) for share in (0.5, 0.38, 0.62, 0.28, 0.72)]
+        return [_along(ends, share) for share in (0.5, 0.4, 0.6, 0.3, 0.7, 0.2, 0.8, 0.14, 0.86)]
 
     def _ends(self, above: Step, below: Step) -> tuple[float, float, float, float]:
         """Where a stretch leaves the one and enters the other: x, y, x, y."""
@@ -304,10 +305,11 @@ class Layout:
         """Ranks below each other; within a rank, everything as near below its neighbours as the order allows."""
         self._depth = [max(self.boxes[step].height for step in steps) for steps in self._ranks]
         y = 0.0
-        for steps, depth in zip(self._ranks, self._depth, strict=True):
+        leaving = Counter(self.boxes[source].rank for source, _ in self._chains)
+        for rank, (steps, depth) in enumerate(zip(self._ranks, self._depth, strict=True)):
             for step in steps:
                 self.boxes[step].y = y + depth / 2
-            y += depth + GAP
+            y += depth + GAP + MORE_GAP * max(0, leaving[rank] - 3)
         neighbours: dict[Step, list[tuple[Step, float]]] = defaultdict(list)
         for (above, below), weight in self._links.items():
             neighbours[above].append((below, weight))
@@ -384,8 +386,8 @@ def _spread(wishes: Sequence[float], weights: Sequence[float], widths: Sequence[
 
     Isotonic regression by pooling adjacent violators, after taking off what the widths need.
 
-    >>> _spread([0, 0, 100], [1, 1, 1], [66, 66, 66])
-    [-50.0, 50.0, 150.0]
+    >>> _spread([0, 0, 300], [1, 1, 1], [66, 66, 66])
+    [-50.0, 50.0, 300.0]
     """
     needed = [0.0]
     for left, right in pairwise(widths):
@@ -506,11 +508,10 @@ def _caption(state: Mapping[str, Any]) -> str:
         return ""
     if state["Type"] != "Task":
         return str(state["Type"]).lower()
-    resource = str(state["Resource"])
-    if resource.endswith(":lambda:invoke"):
-        resource = str(state.get("Parameters", {}).get("FunctionName", resource))
-    name = re.sub(r"^\$\{(.*?)(Arn)?\}$|^arn:[^:]*:states:::|^arn:.*:function:", r"\1", resource)
-    name, _, how = name.partition(".")
+    resource, _, how = str(state["Resource"]).removeprefix("arn:aws:states:::").partition(".")
+    if resource == "lambda:invoke":
+        resource = str(state["Parameters"]["FunctionName"])
+    name = re.sub(r"^\$\{(.*?)(Arn)?\}$|^arn:.*:function:", r"\1", resource)
     return name + {"": "", "waitForTaskToken": ", waits"}.get(how, ", to its end")
 
 

@@ -1,0 +1,202 @@
+"""`kickstand demo`, the whole command, on a few images."""
+
+import json
+import pickle
+import xml.etree.ElementTree as ET
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from kickstand.artefact import read_card
+from kickstand.errors import InvalidImage
+from kickstand.events import Route
+from kickstand.images import prepare
+from kickstand.inference import EmbeddedModel
+from kickstand.policy import decide
+from kickstand.records import Record
+from kickstand_cli.local import stack as local_stack
+from kickstand_cli.main import app
+from kickstand_cli.project import MODEL, PROJECT
+
+SAMPLES = PROJECT / "samples" / "images"
+CARD = read_card(MODEL)
+
+
+def demo(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["demo", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def routes() -> dict[Path, Route]:
+    """What the core alone says of every sample."""
+    model = EmbeddedModel(MODEL)
+    found = {}
+    for path in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
+        try:
+            found[path] = decide(model.predict(prepare(path.read_bytes(), "", CARD.input_shape)), CARD.policy).route
+        except InvalidImage:
+            found[path] = Route.REJECT
+    return found
+
+
+@pytest.fixture(scope="module")
+def images(routes: dict[Path, Route], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sample of each route, a broken file, and keys that are hard to get right."""
+    folder = tmp_path_factory.mktemp("images")
+    (folder / "sub").mkdir()
+    for route in Route:
+        path = next(path for path, its in routes.items() if its is route and path.parent.name != "broken")
+        (folder / "sub" / f"{route} <b>+1 é.png").write_bytes(path.read_bytes())
+    (folder / "broken.jpg").write_bytes(b"not a photo")
+    (folder / ".hidden").write_bytes(b"not a photo either")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run") / "new" / "folder"
+
+
+@pytest.fixture(scope="module")
+def run(images: Path, out: Path) -> Result:
+    return demo("--images", images, "--out", out)
+
+
+@pytest.fixture
+def lines(run: Result, out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "records.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_the_shipped_samples_take_all_three_routes(routes: dict[Path, Route]) -> None:
+    assert set(routes.values()) == set(Route)
+
+
+def test_broken_samples_are_rejected(routes: dict[Path, Route]) -> None:
+    assert [path.name for path, route in routes.items() if path.parent.name == "broken" and route != Route.REJECT] == []
+
+
+def test_every_upload_ends_in_a_line_of_records_sorted_by_key(run: Result, lines: list[dict[str, Any]]) -> None:
+    assert run.exit_code == 0, run.output
+    keys = [line["key"] for line in lines]
+    assert keys == ["broken.jpg", *sorted(f"sub/{route} <b>+1 é.png" for route in Route)]
+
+
+def test_a_line_is_a_record(lines: list[dict[str, Any]]) -> None:
+    for line in lines:
+        record = Record.model_validate(line)
+        assert record.image_ref.key == line["key"]
+        assert line["ms"] > 0
+
+
+def test_every_image_goes_where_the_core_says(lines: list[dict[str, Any]]) -> None:
+    for line in lines[1:]:
+        assert line["key"].startswith(f"sub/{line['decision']['route']} ")
+
+
+def test_the_terminal_shows_the_table_and_nothing_that_the_functions_print(run: Result) -> None:
+    for words in ("broken.jpg", "unreadable", *Route, "4 uploads, 4 decisions", "Your own images."):
+        assert words in run.stdout
+    assert "{" not in run.stdout
+    assert run.stderr == ""
+
+
+def test_the_functions_output_is_kept(run: Result, out: Path) -> None:
+    assert '"ImagesReceived":[1.0]' in (out / "functions.log").read_text("utf-8")
+
+
+def test_the_drawing_counts_the_executions(run: Result, out: Path) -> None:
+    drawing = ET.parse(out / "state-machine.svg").getroot()
+    hints = ["".join(group.itertext()) for group in drawing.iter("{http://www.w3.org/2000/svg}g")]
+    assert "start → Prepare Image4" in hints
+    assert "Prepare Image → Reject Unreadable: InvalidImageInvalidImage 1" in hints
+
+
+def test_the_page_shows_every_upload(run: Result, out: Path) -> None:
+    page = (out / "report.html").read_text("utf-8")
+    assert page.count('<li class="card ') == 4
+    assert "<b>+1" not in page
+
+
+def test_a_second_run_in_the_same_process_replaces_the_first(images: Path, out: Path, run: Result) -> None:
+    again = demo("--out", out, "--limit", "1", images / "broken.jpg")
+    assert again.exit_code == 0, again.output
+    assert again.stderr == ""
+    assert "{" not in again.stdout
+    assert (out / "records.jsonl").read_text("utf-8").count("\n") == 1
+
+
+def test_a_failed_execution_is_named_with_its_cause(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(function: str) -> None:
+        if function == "DecideFunction":
+            raise RuntimeError("the policy is on fire")
+
+    monkeypatch.setattr(local_stack, "deploy", partial(local_stack.deploy, faults=fail))
+    result = demo("--images", images, "--out", tmp_path, "--workflow", "standard")
+    assert result.exit_code == 1
+    assert "4 uploads, 1 decisions" in result.stdout
+    assert result.stdout.count("the policy is on fire") == 3
+    assert "failed sub/accept <b>+1 é.png: FAILED: RuntimeError" in result.stdout
+    assert "the policy is on fire" in (tmp_path / "report.html").read_text("utf-8")
+    assert (tmp_path / "records.jsonl").read_text("utf-8").count("\n") == 1
+
+
+def test_cifar100_uploads_the_test_images_of_the_models_classes(tmp_path: Path) -> None:
+    result = demo("--cifar100", write_archive(tmp_path, ["apple", *CARD.labels]), "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    keys = [json.loads(line)["key"] for line in (tmp_path / "out/records.jsonl").read_text().splitlines()]
+    assert keys == sorted(f"{label}/{label}.png" for label in CARD.labels)
+    assert "drawings" not in result.stdout
+
+
+def test_cifar100_may_be_named_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KICKSTAND_CIFAR100", str(write_archive(tmp_path, ["apple", "bear"])))
+    assert "no test images of" in demo("--cifar100", "--out", tmp_path / "out").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--images", "{tmp}/nowhere"], "nowhere: no such file or folder"),
+        (["--images", "{tmp}/empty"], "empty: no files in this folder"),
+        (["--cifar100", "{tmp}/nowhere"], "nowhere: no such archive or folder"),
+        (["--cifar100"], "no such archive; name one after --cifar100"),
+        (["--cifar100", "{tmp}/a", "{tmp}/b"], "takes one archive, not 2"),
+        (["--cifar100", "--images", "{tmp}/a"], "exclude each other"),
+        (["--out", "{tmp}/file"], "file: cannot be made a folder"),
+        (["--out", "{tmp}/taken"], "functions.log: cannot be written"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KICKSTAND_CIFAR100", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "taken" / "functions.log").mkdir(parents=True)
+    result = demo("--out", tmp_path / "out", *(argument.format(tmp=tmp_path) for argument in arguments))
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def write_archive(folder: Path, class_names: list[str]) -> Path:
+    """An unpacked CIFAR-100 archive with one image of every class in each part."""
+    archive = folder / "cifar-100-python"
+    archive.mkdir()
+    pixels = np.random.default_rng(1).integers(0, 256, (len(class_names), 3 * 32 * 32), dtype=np.uint8)
+    part = {
+        "data": pixels,
+        "fine_labels": list(range(len(class_names))),
+        "filenames": [f"{name}.png" for name in class_names],
+    }
+    for name, content in (("meta", {"fine_label_names": class_names}), ("train", part), ("test", part)):
+        (archive / name).write_bytes(pickle.dumps(content, protocol=2))
+    return archive
