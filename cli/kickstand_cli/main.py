@@ -6,6 +6,7 @@ from kickstand_cli import dataset
 from kickstand_cli.classify import classify
 from kickstand_cli.demo import demo
 from kickstand_cli.evaluate import evaluate
+from kickstand_cli.ledger import ledger
 from kickstand_cli.policy import policy
 
 app = typer.Typer(
@@ -18,4 +19,5 @@ app.command()(demo)
 app.command()(classify)
 app.command()(evaluate)
 app.command()(policy)
+app.command()(ledger)
 app.add_typer(dataset.app, name="dataset")

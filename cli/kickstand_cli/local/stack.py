@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import yaml
 from moto import mock_aws
 
 from kickstand.events import ReviewStatus
+from kickstand.ledger import Ledger
+from kickstand.ledger_store import Books, draw_up
 from kickstand.records import Record
 from kickstand.review_store import list_reviews
 from kickstand.reviews import Review
 from kickstand.store import from_item
+from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, function_arn
 from kickstand_cli.local.template import Template, TemplateError
 
@@ -100,13 +104,25 @@ class Stack:
             found += [execution for page in pages for execution in page["executions"]]
         return [execution for execution in found if not statuses or execution["status"] in statuses]
 
+    def books(self) -> Books:
+        """What the ledger is drawn up from."""
+        return open_books(self.outputs, poll_seconds=0)
+
+    def ledger(self) -> Ledger:
+        """Where every upload has ended, once all has settled."""
+        return draw_up(self.books(), datetime.now(UTC))
+
     def dead_letters(self) -> list[dict[str, Any]]:
         """The messages in the dead-letter queue, which stay there."""
         url = self.outputs["DeadLetterQueueUrl"]
-        found: list[dict[str, Any]] = []
+        found: list[Any] = []
         while batch := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
-            found += [json.loads(message["Body"]) for message in batch]
-        return found
+            found += batch
+        for message in found:
+            self.sqs.change_message_visibility(
+                QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
+            )
+        return [json.loads(message["Body"]) for message in found]
 
     # ---- what EventBridge does in AWS; moto leaves events for state machines undelivered
 

@@ -1,0 +1,95 @@
+"""Finds a deployed stack: by its name in CloudFormation, or by a file with its outputs."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from botocore.exceptions import BotoCoreError, ClientError
+from rich.console import Console
+
+from kickstand.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from kickstand.ledger_store import Books
+
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+StackName = Annotated[
+    str, typer.Option("--stack-name", envvar="KICKSTAND_STACK", metavar="NAME", help="The deployed stack.")
+]
+OutputsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--outputs",
+        metavar="FILE",
+        help="The stack's outputs as JSON (`sam list stack-outputs --output json`), instead of asking CloudFormation.",
+    ),
+]
+DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
+
+
+class DeploymentError(Exception):
+    """The stack cannot be found; the message says what to do."""
+
+
+@contextmanager
+def reporting() -> Iterator[None]:
+    """What goes wrong in AWS or on the way there ends in one line on stderr and exit code 1."""
+    try:
+        yield
+    except (DeploymentError, StoreUnavailable, BotoCoreError, ClientError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+
+
+def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
+    """The stack's outputs by name. Raises DeploymentError where there is no such stack or file."""
+    if file is None:
+        return _ask_cloudformation(stack_name)
+    try:
+        content = json.loads(file.read_bytes())
+        if isinstance(content, list):
+            content = {output["OutputKey"]: output["OutputValue"] for output in content}
+        return {str(name): str(value) for name, value in content.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DeploymentError(f"{file}: not the outputs of a stack ({error})") from error
+
+
+def _ask_cloudformation(stack_name: str) -> dict[str, str]:
+    import boto3  # it takes half a second, which `kickstand --help` should not wait for
+
+    cloudformation: Any = boto3.client("cloudformation")
+    try:
+        (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
+    except cloudformation.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "ValidationError":
+            raise
+        raise DeploymentError(f"there is no stack {stack_name} here; name it with --stack-name") from error
+    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+
+
+def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> "Books":
+    """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
+    import boto3
+
+    from kickstand.ledger_store import Books
+
+    try:
+        return Books(
+            s3=boto3.client("s3"),
+            dynamodb=boto3.client("dynamodb"),
+            sqs=boto3.client("sqs"),
+            stepfunctions=boto3.client("stepfunctions"),
+            bucket=outputs["ImageBucketName"],
+            records_table=outputs["RecordsTableName"],
+            reviews_table=outputs["ReviewsTableName"],
+            dead_letter_queue=outputs["DeadLetterQueueUrl"],
+            classify_image=outputs["ClassifyImageStateMachineArn"],
+            review_image=outputs["ReviewImageStateMachineArn"],
+            poll_seconds=poll_seconds,
+        )
+    except KeyError as error:
+        raise DeploymentError(f"the stack has no output {error}: is it one of Kickstand's?") from error
