@@ -101,7 +101,7 @@ def _read(dataset: Path, auxiliary: Path | None) -> "tuple[Photos, Photos | None
     """The labelled images, and the foreign ones of --auxiliary and of the dataset's own `neither` folder."""
     from kickstand_cli.training.photos import NEITHER, join, read_folder, read_foreign
 
-    everything = read_folder(dataset / "train" if (dataset / "train").is_dir() else dataset)
+    everything = read_folder(dataset / "train" if (dataset / "train").is_dir() else dataset, dataset)
     known = everything.only(set(everything.names) - {NEITHER})
     foreign = [everything.only({NEITHER})] if NEITHER in everything.names else []
     if auxiliary:

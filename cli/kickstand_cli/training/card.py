@@ -165,25 +165,30 @@ def _told(interval: Interval) -> dict[str, float]:
 
 
 def list_evidence(material: Material, scores: OutOfFold, temperature: float) -> dict[str, Any]:
-    """The out-of-fold rows, enough to derive another policy: probabilities of the labels, then of neither."""
+    """The out-of-fold rows, enough to derive another policy and to find wrong labels.
 
-    def rows(logits: Logits) -> list[list[float]]:
-        return [[round(float(p), 5) for p in row] for row in soften(logits, temperature)]
+    Rows of known, foreign and synthetic: probabilities of the labels, then of neither. `probabilities`: those of the
+    labels alone, renormalised, by the image's path.
+    """
+
+    def rows(p: Probabilities) -> list[list[float]]:
+        return [[round(float(value), 5) for value in row] for row in p]
 
     foreign = material.foreign
+    known = soften(scores.known, temperature)
     return {
         "labels": list(material.known.names),
+        "probabilities": dict(zip(material.known.paths, rows(renormalise(known)), strict=True)),
         "known": {
             "label": material.known.classes.tolist(),
             "fold": material.fold.tolist(),
-            "sha256": [sha[:16] for sha in material.known.sha256],
-            "probabilities": rows(scores.known),
+            "probabilities": rows(known),
         },
         "foreign": {
             "class": [foreign.names[c] for c in foreign.classes[material.held]] if foreign else [],
-            "probabilities": rows(scores.foreign),
+            "probabilities": rows(soften(scores.foreign, temperature)),
         },
-        "synthetic": {"probabilities": rows(scores.synthetic)},
+        "synthetic": {"probabilities": rows(soften(scores.synthetic, temperature))},
     }
 
 

@@ -26,12 +26,14 @@ class Photos:
     classes: index into `names`, shape (n,).
     names: the classes, sorted.
     sha256: of each image's pixels, so that a re-encoded file counts as the same image.
+    paths: of each image, relative to the dataset; empty where it is no file.
     """
 
     pixels: NDArray[np.uint8]
     classes: NDArray[np.int64]
     names: tuple[str, ...]
     sha256: tuple[str, ...]
+    paths: tuple[str, ...]
 
     @property
     def data_sha256(self) -> str:
@@ -52,11 +54,12 @@ class Photos:
             renumber[self.classes[keep]],
             tuple(kept),
             tuple(sha for sha, here in zip(self.sha256, keep, strict=True) if here),
+            tuple(path for path, here in zip(self.paths, keep, strict=True) if here),
         )
 
 
-def of_arrays(pixels: NDArray[np.uint8], names: list[str]) -> Photos:
-    """Photos from pixels (n, height, width, 3) and each one's class."""
+def of_arrays(pixels: NDArray[np.uint8], names: list[str], paths: Sequence[str] | None = None) -> Photos:
+    """Photos from pixels (n, height, width, 3), each one's class, and its path if it has one."""
     kinds = sorted(set(names))
     index = {name: i for i, name in enumerate(kinds)}
     return Photos(
@@ -64,6 +67,7 @@ def of_arrays(pixels: NDArray[np.uint8], names: list[str]) -> Photos:
         np.array([index[name] for name in names], dtype=np.int64),
         tuple(kinds),
         tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in np.ascontiguousarray(pixels)),
+        tuple(paths or [""] * len(names)),
     )
 
 
@@ -76,11 +80,14 @@ def join(parts: Sequence[Photos]) -> Photos:
     return of_arrays(np.concatenate([part.pixels for part in parts]), names)
 
 
-def read_folder(folder: Path) -> Photos:
-    """Every image of `<folder>/<class>/`, in the order of their paths. Raises TrainingError naming what is wrong."""
+def read_folder(folder: Path, dataset: Path | None = None) -> Photos:
+    """Every image of `<folder>/<class>/`, in the order of their paths, which are told relative to the dataset.
+
+    Raises TrainingError naming what is wrong.
+    """
     if not folder.is_dir():
         raise TrainingError(f"{folder}: no such folder; expected {folder}/<class>/<image>.png")
-    pixels, names, shape = [], [], None
+    pixels, names, paths, shape = [], [], [], None
     for home in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         files = sorted(path for path in home.iterdir() if path.suffix.lower() in SUFFIXES)
         if not files:
@@ -99,9 +106,10 @@ def read_folder(folder: Path) -> Photos:
                 )
             pixels.append(one)
             names.append(home.name)
+            paths.append(file.relative_to(dataset or folder).as_posix())
     if not pixels:
         raise TrainingError(f"{folder}: no class folders in it; expected {folder}/<class>/<image>.png")
-    return of_arrays(np.stack(pixels), names)
+    return of_arrays(np.stack(pixels), names, paths)
 
 
 def read_foreign(path: Path) -> Photos:

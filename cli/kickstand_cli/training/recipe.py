@@ -44,7 +44,7 @@ class Recipe:
     synthetic: int = 3000
     synthetic_per_epoch: int = 60
     pretrain: Schedule = field(default_factory=lambda: Schedule(epochs=120, peak_rate=0.08, average=0.998))
-    tune: Schedule = field(default_factory=lambda: Schedule(epochs=45, peak_rate=0.03))
+    tune: Schedule = field(default_factory=lambda: Schedule(epochs=36, peak_rate=0.03))
     scratch: Schedule = field(default_factory=lambda: Schedule(epochs=150, peak_rate=0.08))
 
 
