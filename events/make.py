@@ -3,12 +3,14 @@
 import hashlib
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw
 
 from kickstand.images import prepare
+from kickstand.records import compose_record
 
 EVENTS = Path(__file__).parent
 BUCKET, KEY = "kickstand-photos", "uploads/bicycle.png"
@@ -29,6 +31,28 @@ DECISION = {
     "reason": "confident",
     "explanation": "bicycle with confidence 0.988, accepted from 0.900",
     "policy_version": "sample",
+}
+# As CloudWatch sends it, once the form has been filled in:
+# https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
+WIDGET = {
+    "action": "show",
+    "widgetContext": {
+        "dashboardName": "Kickstand",
+        "widgetId": "widget-1",
+        "accountId": "123456789012",
+        "locale": "en",
+        "timezone": {"label": "UTC", "offsetISO": "+00:00", "offsetInMinutes": 0},
+        "period": 300,
+        "isAutoPeriod": True,
+        "timeRange": {"mode": "relative", "start": 1777884600000, "end": 1777888200000, "relativeStart": 3600000},
+        "theme": "light",
+        "linkCharts": True,
+        "title": "Photos that wait for a person",
+        "forms": {"all": {"reviewer": "Ada"}},
+        "params": {},
+        "width": 588,
+        "height": 900,
+    },
 }
 
 
@@ -54,7 +78,10 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
     """Every sample event, by file name: all speak of the upload of this photo."""
     uploaded = object_created(photo, version_id="IYV3p45BT0ac8hjHg1houSdS1a.Mro8e")
     prepared = prepare(photo, KEY, (32, 32, 3)).model_dump(mode="json")
-    state = {**uploaded, "prepared_image": prepared, "prediction": PREDICTION, "decision": DECISION}
+    state: dict[str, Any] = {**uploaded, "prepared_image": prepared, "prediction": PREDICTION, "decision": DECISION}
+    record = compose_record(state, EXECUTION, datetime(2026, 5, 4, 9, 30, 1, tzinfo=UTC))
+    audited = record.model_copy(update={"audit_probability": 0.02, "audited": True})
+    asking = EXECUTION.replace("ClassifyImage", "ReviewImage")
     return {
         "s3_object_created": uploaded,
         # Without a version, it is about whichever bucket holds just this photo, on AWS or on a laptop.
@@ -62,6 +89,14 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "classify_image": prepared,
         "decide": PREDICTION,
         "record_result": {"state": state, "execution": EXECUTION},
+        "ask_person": {
+            "record": audited.model_dump(mode="json", exclude_none=True),
+            "execution": asking,
+            "task_token": "a token of Step Functions",
+            "again": False,
+        },
+        "record_review": {"image": record.image, "version": record.version, "answered": False},
+        "review": WIDGET,
     }
 
 

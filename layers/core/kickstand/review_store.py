@@ -31,10 +31,10 @@ def ask_person(
 
     Raises AlreadyAsked, AlreadyAnswered (see `reviews.ask`), StoreUnavailable.
     """
-    opened = reviews.open_review(record, execution, token, now)
-    if not again and _write(dynamodb, table, opened, standing=None):
-        return opened
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
+    opened = reviews.open_review(record, execution, token, now).model_copy(update={"status": status})
+    if _write(dynamodb, table, opened, standing=None):
+        return opened
     return change_review(
         dynamodb, table, record.image, record.version, lambda review: reviews.ask(review, execution, token, status)
     )

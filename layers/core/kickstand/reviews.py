@@ -15,7 +15,7 @@ NEITHER, CANNOT_TELL = "neither", "cannot_tell"
 AUDIT = "audit"
 
 
-class Refused(Exception):
+class Refused(Exception):  # noqa: N818 - as the reviewer reads it
     """What a reviewer asked for is not possible; the message is for them."""
 
 

@@ -1,0 +1,150 @@
+"""The reviewers' handlers on their sample events, which all speak of one photo that was chosen for an audit."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from kickstand.events import ReviewStatus
+from kickstand.records import Record
+from kickstand.store import put_record
+from kickstand_cli.local.stack import Stack, deploy
+
+PROJECT = Path(__file__).parents[2]
+Invoke = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def deployed() -> Iterator[Stack]:
+    with deploy(PROJECT / "template.yaml") as stack:
+        stack.s3.create_bucket(Bucket="kickstand-photos")  # of the sample's photo, which is not in it any more
+        yield stack
+
+
+@pytest.fixture
+def stack(deployed: Stack) -> Stack:
+    """The deployment with the sample's record, and nobody asked about it yet."""
+    record = Record.model_validate(sample("ask_person")["record"])
+    for table in ("RecordsTable", "ReviewsTable"):
+        key = {"image": {"S": record.image}, "version": {"S": record.version}}
+        deployed.dynamodb.delete_item(TableName=table, Key=key)
+    put_record(deployed.dynamodb, "RecordsTable", record)
+    return deployed
+
+
+@pytest.fixture
+def invoke(stack: Stack) -> Invoke:
+    """Calls a function on its sample event, with changes; returns what it returns, or its error."""
+
+    def call(name: str, **changes: Any) -> Any:
+        function = "".join(word.title() for word in name.split("_")) + "Function"
+        event = json.dumps({**sample(name), **changes})
+        return json.loads(boto3.client("lambda").invoke(FunctionName=function, Payload=event)["Payload"].read())
+
+    return call
+
+
+def sample(event: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((PROJECT / f"events/{event}.json").read_bytes())
+    return content
+
+
+def answer(label: str = "motorcycle") -> dict[str, str]:
+    """What the button for this label sends, for the sample's photo."""
+    record = sample("ask_person")["record"]
+    return {"action": "answer", "image": record["image"], "version": record["version"], "label": label}
+
+
+def test_asking_opens_a_review_and_returns_no_token(stack: Stack, invoke: Invoke) -> None:
+    returned = invoke("ask_person")
+    (review,) = stack.reviews()
+    assert returned == {"image": review.image, "version": review.version, "status": "waiting"}
+    assert (review.why, review.audit_probability) == ("audit", 0.02)
+    assert review.task_token
+    assert review.task_token.get_secret_value() == sample("ask_person")["task_token"]
+
+
+def test_asking_again_escalates_with_the_new_token(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")
+    assert invoke("ask_person", again=True, task_token="another")["status"] == "escalated"
+    (review,) = stack.reviews()
+    assert review.task_token
+    assert review.task_token.get_secret_value() == "another"
+
+
+def test_asking_for_another_execution_raises_what_the_state_machine_catches(invoke: Invoke) -> None:
+    invoke("ask_person")
+    assert invoke("ask_person", execution="another")["errorType"] == "AlreadyAsked"
+
+
+def test_recording_an_unanswered_review_marks_review_and_record(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")
+    assert invoke("record_review")["status"] == "unanswered"
+    (record,) = stack.records()
+    assert record.review
+    assert record.review.status is ReviewStatus.UNANSWERED
+    assert invoke("record_review")["status"] == "unanswered"  # once more changes nothing
+    assert stack.records() == [record]
+
+
+def test_recording_an_answer_that_nobody_wrote_is_an_error(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")
+    assert invoke("record_review", answered=True)["errorType"] == "LookupError"
+    assert stack.records()[0].review is None
+
+
+def test_the_widget_describes_itself(invoke: Invoke) -> None:
+    assert "markdown" in invoke("review", describe=True)
+
+
+def test_the_widget_asks_who_reviews_before_it_shows_a_picture(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")
+    page = invoke("review", widgetContext={"forms": {"all": {}}})
+    assert "Who reviews?" in page
+    assert "bicycle.png" not in page
+    assert stack.reviews()[0].claim is None
+
+
+def test_the_widget_is_html_without_scripts_that_calls_this_function(invoke: Invoke) -> None:
+    invoke("ask_person")
+    page = invoke("review")
+    assert 'endpoint="arn:aws:lambda:us-east-1:123456789012:function:ReviewFunction"' in page
+    assert "A random check" in page
+    for forbidden in ("<script", "onclick", "<iframe", "<use", "javascript:"):
+        assert forbidden not in page.lower()
+
+
+def test_the_widget_never_shows_a_token(invoke: Invoke) -> None:
+    invoke("ask_person")
+    token = sample("ask_person")["task_token"]
+    for event in ({}, {"format": "json"}, answer(), answer("cow")):
+        assert token not in json.dumps(invoke("review", **event))
+
+
+def test_a_photo_that_is_gone_can_still_be_answered(invoke: Invoke) -> None:
+    invoke("ask_person")
+    assert "no longer there" in invoke("review")
+    assert invoke("review", format="json", **answer("cannot_tell"))["notice"] == ""
+
+
+def test_an_answer_that_no_execution_waits_for_is_recorded_by_the_page(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")  # outside of any execution: nobody knows the sample's token
+    invoke("review")
+    invoke("review", **answer())
+    (record,) = stack.records()
+    assert record.review
+    assert record.review.answer
+    assert (record.review.answer.label, record.review.answer.reviewer) == ("motorcycle", "Ada")
+
+
+def test_the_first_answer_on_record_is_never_replaced(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")
+    invoke("review")
+    invoke("review", **answer())
+    (before,) = stack.records()
+    assert "that answer stands" in invoke("review", format="json", **answer("bicycle"))["notice"]
+    assert invoke("record_review", answered=False)["status"] == "answered"
+    assert stack.records() == [before]
