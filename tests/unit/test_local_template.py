@@ -45,7 +45,7 @@ def read(tmp_path: Path, parameters: Mapping[str, str] | None = None, text: str 
         ({"Fn::GetAtt": ["Queue", "Arn"]}, "Queue/Arn"),
         ({"Fn::Sub": "${Queue.Arn}/${Kind}/${AWS::Partition}"}, "Queue/Arn/small/aws"),
         ({"Fn::Sub": ["${Own}-${Kind}", {"Own": {"Ref": "Queue"}}]}, "ref-of-Queue-small"),
-        ({"Fn::Sub": "${!Literal}"}, "${!Literal}"),
+        ({"Fn::Sub": "${!Literal}"}, "${Literal}"),
         ({"Fn::If": ["IsLarge", 1, 2]}, 2),
         ({"Fn::If": ["IsSmallAndNeeded", 1, 2]}, 1),
         ({"Fn::Join": ["-", ["a", {"Ref": "Kind"}]]}, "a-small"),

@@ -106,7 +106,8 @@ class Template:
                 return self._attribute(resource, attribute)
             case "Fn::Sub":
                 text, extra = (argument, {}) if isinstance(argument, str) else argument
-                return re.sub(r"\$\{([^!}][^}]*)\}", lambda match: str(self._substitute(match[1], extra)), text)
+                filled = re.sub(r"\$\{([^!}][^}]*)\}", lambda match: str(self._substitute(match[1], extra)), text)
+                return filled.replace("${!", "${")
             case "Fn::If":
                 return self.resolve(argument[1] if self._holds(argument[0]) else argument[2])
             case "Fn::Equals":
