@@ -98,7 +98,14 @@ def test_every_image_goes_where_the_core_says(lines: list[dict[str, Any]]) -> No
 
 
 def test_the_terminal_shows_the_table_and_nothing_that_the_functions_print(run: Result) -> None:
-    for words in ("broken.jpg", "unreadable", *Route, "4 uploads, 4 decisions", "Your own images."):
+    for words in (
+        "broken.jpg",
+        "unreadable",
+        *Route,
+        "4 uploads, 4 decisions",
+        "Your own images.",
+        "ledger: 4 uploads =",
+    ):
         assert words in run.stdout
     assert "{" not in run.stdout
     assert run.stderr == ""
@@ -142,6 +149,7 @@ def test_a_failed_execution_is_named_with_its_cause(
     assert "4 uploads, 1 decisions" in result.stdout
     assert result.stdout.count("the policy is on fire") == 3
     assert "failed sub/accept <b>+1 é.png: FAILED: RuntimeError" in result.stdout
+    assert "ledger: 4 uploads = 0 accepted + 1 rejected + 0 waiting + 0 reviewed + 3 dead-letter" in result.stdout
     assert "the policy is on fire" in (tmp_path / "report.html").read_text("utf-8")
     assert (tmp_path / "records.jsonl").read_text("utf-8").count("\n") == 1
 
