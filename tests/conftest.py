@@ -1,9 +1,24 @@
 """No test reaches AWS: there are no credentials, and the network ends at 127.0.0.1 (see pyproject.toml)."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def absent() -> Callable[[str, str], None]:
+    """Call it with what this machine lacks, and why: the test is skipped, or fails where KICKSTAND_REQUIRE names it.
+
+    KICKSTAND_REQUIRE: comma-separated, such as "container,cifar100"; for CI, which must not pass by skipping.
+    """
+
+    def skip_or_fail(what: str, reason: str) -> None:
+        if what in os.environ.get("KICKSTAND_REQUIRE", "").split(","):
+            pytest.fail(f"{what} is required here: {reason}")
+        pytest.skip(reason)
+
+    return skip_or_fail
 
 
 @pytest.fixture(scope="session", autouse=True)

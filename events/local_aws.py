@@ -1,0 +1,72 @@
+"""An AWS for `sam local invoke`: a bucket with events/photo.png and the template's tables, on moto, until interrupted.
+
+python events/local_aws.py
+"""
+
+import argparse
+import json
+import socket
+import subprocess
+import sys
+import threading
+from ipaddress import ip_network
+from pathlib import Path
+
+import boto3
+from moto.server import ThreadedMotoServer
+
+from kickstand_cli.local.template import Template
+
+PROJECT = Path(__file__).parents[1]
+TAKEN = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
+
+
+def address() -> str:
+    """Where containers reach this machine: Docker's bridge on Linux; Docker Desktop forwards to 127.0.0.1."""
+    command = ["docker", "network", "inspect", "bridge", "--format", "{{json (index .IPAM.Config 0)}}"]
+    try:
+        bridge = json.loads(subprocess.run(command, capture_output=True, check=True).stdout)  # noqa: S603
+        gateway = str(bridge.get("Gateway") or ip_network(bridge["Subnet"])[1])  # older engines leave the first out
+        socket.create_server((gateway, 0)).close()
+    except (OSError, subprocess.CalledProcessError):
+        return "127.0.0.1"
+    return gateway
+
+
+def furnish(endpoint: str) -> None:
+    """Make what the functions read and write; a resource is called by its logical ID, as `sam local invoke` does."""
+    session = boto3.Session("local", "local", region_name="us-east-1")
+    upload = json.loads((PROJECT / "events/prepare_image.json").read_bytes())["detail"]
+    s3 = session.client("s3", endpoint_url=endpoint)
+    s3.create_bucket(Bucket=upload["bucket"]["name"])
+    photo = (PROJECT / "events/photo.png").read_bytes()
+    s3.put_object(Bucket=upload["bucket"]["name"], Key=upload["object"]["key"], Body=photo)
+    dynamodb = session.client("dynamodb", endpoint_url=endpoint)
+    template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
+    for name, resource in template.resources.items():
+        if resource["Type"] == "AWS::DynamoDB::Table":
+            properties = template.resolve(resource["Properties"])
+            dynamodb.create_table(TableName=name, **{key: properties[key] for key in TAKEN if key in properties})
+
+
+def main() -> None:
+    """Serve."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--port", type=int, default=5055, help="the port in events/env.json")
+    host, port = address(), parser.parse_args().port
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        sys.exit(f"error: {host}:{port}: {error.strerror}")
+    server = ThreadedMotoServer(host, port, verbose=False)
+    server.start()
+    furnish(f"http://{host}:{port}")
+    print(f"A local AWS answers on http://{host}:{port}, until Ctrl-C.", flush=True)  # noqa: T201
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
