@@ -511,8 +511,12 @@ def hard_ones() -> dict[str, Image.Image]:
     motorcycle(half, "#a32020", style="road")
     close = Scene(wall(42))
     bicycle(close, "#3c4f8a", tyre=0.03, wheel=0.21)
+    near = vehicle(bicycle, meadow(45), "#c8281e", tyre=0.024)
+        vehicle(bicycle, meadow(46), "#2b2d33", tyre=0.03).resize((130, 130)).crop((0, 25, 130, 118)), (120, 205)
+    )
     return {
-        "bicycle-before-motorcycle": half.finish(),
+        "motorcycle-before-bicycle": half.finish(),
+        "double-exposure": Image.blend(near, vehicle(motorcycle, garage(), "#1f5fb0", style="sport", flip=True), 0.5),
         "bicycle-blurred": vehicle(bicycle, street(43), "#6d4a8a", blur=7),
         "motorcycle-at-night": vehicle(motorcycle, dusk(), "#2a2430", style="cruiser", light=0.45, grain=14),
         "wheel-close-up": close.finish().crop((170, 130, 350, 310)).resize((SIZE, SIZE), Image.Resampling.BICUBIC),
