@@ -1,0 +1,504 @@
+"""Has the stream of images moved away from the baseline? Sequential tests with a stated number of false alarms."""
+
+import hashlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydantic import Field
+
+from kickstand.events import Decision, ImageStatistics, Payload, Prediction, Reason, Route
+from kickstand.quality import upper_bound
+from kickstand.records import Record
+
+TAILS = (0.01, 0.05, 0.25)
+"""How far out the events "unusually low" and "unusually high" begin: shares of the baseline."""
+ODDS = (2.0, 5.0, 20.0)
+"""The bets: an event's odds have become so many times what the baseline allows."""
+UNLUCKY_BASELINE = 0.01
+"""Chance that the finite baseline misstates any event's rate by more than is allowed for."""
+RELEASE = 100.0
+"""An alarm ends when its evidence has fallen to this part of what raised it."""
+EXAMPLES = 8
+"""Images kept for each event, to show what moved it."""
+
+
+class Severity(StrEnum):
+    """Whether the input has changed, which may be harmless (a notice), or the model is harmed (a page)."""
+
+    NOTICE = "notice"
+    PAGE = "page"
+
+
+class Side(StrEnum):
+    """Where a feature is unusual. Confidence may rise and p(neither) fall as they like: that harms nobody."""
+
+    BELOW = "below"
+    ABOVE = "above"
+
+
+FEATURES: Mapping[str, tuple[Severity, tuple[Side, ...]]] = {
+    "brightness": (Severity.NOTICE, (Side.BELOW, Side.ABOVE)),
+    "contrast": (Severity.NOTICE, (Side.BELOW, Side.ABOVE)),
+    "sharpness": (Severity.NOTICE, (Side.BELOW, Side.ABOVE)),
+    "saturation": (Severity.NOTICE, (Side.BELOW, Side.ABOVE)),
+    "confidence": (Severity.PAGE, (Side.BELOW,)),
+    "neither": (Severity.PAGE, (Side.ABOVE,)),
+}
+RATES = ("flagged", "reviewed", "rejected")
+"""Shares that page when they rise: p(neither) over the gate, shown to a person, rejected (unreadable ones too)."""
+CLASS_MIX = "class_mix"
+
+
+class Observation(NamedTuple):
+    """What drift looks at in one image.
+
+    at: when it was recorded. features: by the names of FEATURES, as far as there are any. rates: yes or no, by the
+    names of RATES, and the label under CLASS_MIX's name and a colon.
+    """
+
+    image: str
+    version: str
+    at: datetime
+    features: Mapping[str, float]
+    rates: Mapping[str, bool]
+
+
+def measure(
+    statistics: ImageStatistics | None, prediction: Prediction | None, decision: Decision | None
+) -> tuple[dict[str, float], dict[str, bool]]:
+    """Features and rates of one image; None stands for what is missing or of another model or policy."""
+    features: dict[str, float] = {}
+    rates: dict[str, bool] = {}
+    if statistics:
+        features |= {name: getattr(statistics, name) for name in ImageStatistics.model_fields}
+    if prediction:
+        features |= {"confidence": prediction.confidence, "neither": prediction.neither}
+        rates |= {f"{CLASS_MIX}:{label}": label == prediction.label for label in prediction.probabilities}
+    if decision:
+        rates |= {
+            "flagged": decision.reason in (Reason.NEITHER, Reason.PERHAPS_NEITHER),
+            "reviewed": decision.route is Route.REVIEW,
+            "rejected": decision.route is Route.REJECT,
+        }
+    return features, rates
+
+
+def observe(record: Record, model_version: str, policy_version: str) -> Observation:
+    """The record as far as it can be compared: scores of another model and routes of another policy cannot."""
+    image, prediction, decision = record.prepared_image, record.prediction, record.decision
+    same_model = prediction is not None and prediction.model_version == model_version
+    # An unreadable image was decided without asking model or policy.
+    same_policy = decision.policy_version == policy_version and same_model if prediction else not image
+    return Observation(
+        record.image,
+        record.version,
+        record.recorded_at,
+        *measure(
+            image.statistics if image else None,
+            prediction if same_model else None,
+            decision if same_policy else None,
+        ),
+    )
+
+
+class Rate(Payload):
+    """How often something happened in the baseline."""
+
+    hits: int = Field(ge=0)
+    n: int = Field(gt=0)
+
+
+class Quantiles(Payload):
+    """A feature's baseline: the order statistics of rank max(1, ⌊level · n⌋) for the levels 1 % to 50 %, counted from
+    below and from above; both begin with the most extreme.
+    """
+
+    n: int = Field(gt=0)
+    low: tuple[float, ...] = Field(min_length=50, max_length=50)
+    high: tuple[float, ...] = Field(min_length=50, max_length=50)
+
+
+class Baseline(Payload):
+    """How images and answers look when all is well.
+
+    source: where it comes from, in words.
+    """
+
+    source: str
+    model_version: str
+    policy_version: str
+    features: dict[str, Quantiles]
+    rates: dict[str, Rate]
+
+    @property
+    def version(self) -> str:
+        """Names its content: a checkpoint belongs to one baseline."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+
+
+def rank(level: float, n: int) -> int:
+    """Which order statistic of n stands for this level, counted from 1."""
+    return max(1, math.floor(level * n + 1e-9))
+
+
+def make_baseline(
+    images: Iterable[tuple[Mapping[str, float], Mapping[str, bool]]],
+    source: str,
+    model_version: str,
+    policy_version: str,
+) -> Baseline:
+    """The baseline that these images make; of each its features and rates, as `measure` and `observe` give them."""
+    features: dict[str, list[float]] = {}
+    hits: dict[str, list[bool]] = {}
+    for values, events in images:
+        for name, value in values.items():
+            features.setdefault(name, []).append(value)
+        for name, event in events.items():
+            hits.setdefault(name, []).append(event)
+    quantiles = {}
+    for name, values_of in features.items():
+        ranked, n = sorted(values_of), len(values_of)
+        ranks = [rank(percent / 100, n) for percent in range(1, 51)]
+        quantiles[name] = Quantiles(
+            n=n,
+            low=tuple(round(ranked[k - 1], 5) for k in ranks),
+            high=tuple(round(ranked[n - k], 5) for k in ranks),
+        )
+    return Baseline(
+        source=source,
+        model_version=model_version,
+        policy_version=policy_version,
+        features=quantiles,
+        rates={name: Rate(hits=sum(events), n=len(events)) for name, events in hits.items()},
+    )
+
+
+class Budget(Payload):
+    """How often the monitor may cry wolf: on average at most `false_alarms` in `days`, at so many images a day.
+
+    Why that holds. For an event of probability at most p, and any q > p, the likelihood ratio of q against p has mean
+    at most 1. R ← (R + 1) · ratio (Shiryaev–Roberts) therefore grows by at most 1 an image in the mean, and so does
+    any weighted mean of such R, however dependent they are. When it reaches a threshold A an alarm is raised and it
+    starts again from 0: it has lost A, so that after N images A · (mean number of alarms) ≤ N. With S statistics,
+    A = S · N / false_alarms. Such R are e-detectors: Shin, Ramdas and Rinaldo, New England J. Stat. Data Sci. 2 (2024),
+    229–260 (arXiv:2203.03532).
+    """
+
+    images_per_day: float = Field(default=1000.0, gt=0)
+    days: float = Field(default=90.0, gt=0)
+    false_alarms: float = Field(default=1.0, gt=0)
+
+    def threshold(self, statistics: int) -> float:
+        """The evidence at which one of so many statistics raises an alarm.
+
+        >>> Budget(images_per_day=100).threshold(10)
+        90000.0
+        """
+        return statistics * self.images_per_day * self.days / self.false_alarms
+
+
+class Event(NamedTuple):
+    """Something that each image does or does not, and that must not become more frequent.
+
+    statistic: what it belongs to. source: the feature or rate it reads. side, cut: None for a rate.
+    usual: its share of the baseline. limit: the largest probability that the finite baseline allows it.
+    """
+
+    statistic: str
+    severity: Severity
+    source: str
+    side: Side | None
+    cut: float
+    usual: float
+    limit: float
+
+    def happens(self, observation: Observation) -> bool | None:
+        """None where the image does not tell."""
+        if self.side is None:
+            return observation.rates.get(self.source)
+        value = observation.features.get(self.source)
+        if value is None:
+            return None
+        return value < self.cut if self.side is Side.BELOW else value > self.cut
+
+    def __str__(self) -> str:
+        if self.side is None:
+            return self.source.removeprefix(f"{CLASS_MIX}:")
+        return f"{self.source} {self.side} {self.cut:g}"
+
+
+@lru_cache(maxsize=4096)
+def _limit(hits: int, n: int, chance: float) -> float:
+    return upper_bound(hits, n, 1 - chance)
+
+
+def list_events(baseline: Baseline) -> list[Event]:
+    """All events that the baseline lets us watch.
+
+    The true probability of falling below the k-th smallest of n baseline values is at most Beta(k, n + 1 - k), ties or
+    not; its upper quantile, which is Clopper and Pearson's bound for k - 1 of n, is the event's limit. So neither an
+    endless stream nor small n turns the baseline's own sampling error into drift.
+    """
+    plan: list[tuple[str, Severity, str, Side | None, float, int, int]] = []
+    for name, (severity, sides) in FEATURES.items():
+        if quantiles := baseline.features.get(name):
+            for tail in TAILS:
+                k, index = rank(tail, quantiles.n), round(tail * 100) - 1
+                for side in sides:
+                    cut = (quantiles.low if side is Side.BELOW else quantiles.high)[index]
+                    plan.append((name, severity, name, side, cut, k - 1, quantiles.n))
+    for name, rate in baseline.rates.items():
+        statistic = name.partition(":")[0]
+        if statistic in (*RATES, CLASS_MIX):
+            plan.append((statistic, Severity.PAGE, name, None, 0.0, rate.hits, rate.n))
+    chance = UNLUCKY_BASELINE / max(1, len(plan))
+    return [
+        Event(statistic, severity, source, side, cut, (hits + (side is not None)) / n, _limit(hits, n, chance))
+        for statistic, severity, source, side, cut, hits, n in plan
+    ]
+
+
+def ratios(limit: float) -> list[tuple[float, float]]:
+    """For each of ODDS the likelihood ratio (where the event happens, where it does not) against this limit.
+
+    >>> [(round(up, 3), round(down, 3)) for up, down in ratios(0.5)]
+    [(1.333, 0.667), (1.667, 0.333), (1.905, 0.095)]
+    """
+    return [(odds / (1 + limit * (odds - 1)), 1 / (1 + limit * (odds - 1))) for odds in ODDS]
+
+
+class Example(Payload):
+    """An image on which the event happened. value: of the feature; 1 for a rate."""
+
+    image: str
+    version: str
+    value: float
+
+
+class EventState(Payload):
+    """What is known of one event.
+
+    evidence: one R for each of ODDS.
+    climb: log-likelihood ratio of the middle odds since the change that is likeliest so far (Page's CUSUM); 0 when
+        nothing speaks for a change. since, n, hits, examples: of the images since then.
+    """
+
+    evidence: tuple[float, ...] = (0.0,) * len(ODDS)
+    climb: float = 0.0
+    since: datetime | None = None
+    n: int = 0
+    hits: int = 0
+    examples: tuple[Example, ...] = ()
+
+
+class Checkpoint(Payload):
+    """Where the monitor stands between two looks at the stream; a few kilobytes, whatever it has seen.
+
+    last: (recorded_at, image, version) of the last record read: reading it again changes nothing.
+    raised: when the alarms began that still hold, by statistic, with the number of the event that led.
+    alarms: how many each statistic has ever raised.
+    """
+
+    baseline_version: str
+    last: tuple[datetime, str, str] | None = None
+    n: int = 0
+    events: tuple[EventState, ...] = ()
+    raised: dict[str, tuple[datetime, int]] = Field(default_factory=dict)
+    alarms: dict[str, int] = Field(default_factory=dict)
+
+
+class Finding(Payload):
+    """What one statistic says.
+
+    alarm: whether it has moved. strength: log evidence as a share of what raises an alarm; at most 1 is reported.
+    since: the likeliest moment of the change. raised_at: when there was evidence enough.
+    event: what became more frequent; observed: its share since then, of n images; usual: its share of the baseline.
+    examples: the images that moved it most.
+    """
+
+    statistic: str
+    severity: Severity
+    alarm: bool
+    strength: float
+    raised_at: datetime | None
+    since: datetime | None
+    event: str
+    observed: float | None
+    n: int
+    usual: float
+    examples: tuple[Example, ...]
+
+
+class _Track:
+    """The running evidence on one event."""
+
+    __slots__ = ("climb", "event", "evidence", "examples", "factors", "hits", "n", "since", "steps")
+
+    def __init__(self, event: Event, state: EventState) -> None:
+        self.event = event
+        up, down = zip(*ratios(event.limit), strict=True)
+        self.factors = {True: up, False: down}
+        self.steps = {happened: math.log(factors[len(ODDS) // 2]) for happened, factors in self.factors.items()}
+        self.load(state)
+
+    def load(self, state: EventState) -> None:
+        self.evidence = list(state.evidence)
+        self.climb, self.since, self.n, self.hits = state.climb, state.since, state.n, state.hits
+        self.examples = list(state.examples)
+
+    def state(self) -> EventState:
+        return EventState(
+            evidence=tuple(self.evidence),
+            climb=self.climb,
+            since=self.since,
+            n=self.n,
+            hits=self.hits,
+            examples=tuple(self.examples),
+        )
+
+    def see(self, observation: Observation) -> None:
+        happened = self.event.happens(observation)
+        if happened is None:
+            return
+        self.evidence = [(r + 1.0) * f for r, f in zip(self.evidence, self.factors[happened], strict=False)]
+        self.climb += self.steps[happened]
+        if self.climb > 0.0:
+            self.since = self.since or observation.at
+            self.n += 1
+            if happened:
+                self.hits += 1
+                self._keep(observation)
+        else:
+            self.climb = 0.0
+            if self.n:
+                self.since, self.n, self.hits, self.examples = None, 0, 0, []
+
+    def _keep(self, observation: Observation) -> None:
+        """The most extreme images; of a rate, the latest."""
+        source, side = self.event.source, self.event.side
+        value = 1.0 if side is None else observation.features[source]
+        self.examples.append(Example(image=observation.image, version=observation.version, value=value))
+        if len(self.examples) > EXAMPLES:
+            values = [example.value for example in self.examples]
+            self.examples.pop(0 if side is None else values.index(max(values) if side is Side.BELOW else min(values)))
+
+
+class Drift:
+    """The sequential tests of one stream against one baseline.
+
+    Reading the records in one go or in parts, with a checkpoint between them, comes to the same.
+    """
+
+    def __init__(self, baseline: Baseline, budget: Budget, checkpoint: Checkpoint | None = None) -> None:
+        """A checkpoint of another baseline counts for nothing: the tests begin anew."""
+        self._baseline = baseline
+        events = list_events(baseline)
+        self._statistics = list(dict.fromkeys(event.statistic for event in events))
+        self.threshold = budget.threshold(max(1, len(self._statistics)))
+        if checkpoint is None or checkpoint.baseline_version != baseline.version:
+            checkpoint = Checkpoint(baseline_version=baseline.version)
+        states: Sequence[EventState] = checkpoint.events or [EventState()] * len(events)
+        self._tracks = [_Track(event, state) for event, state in zip(events, states, strict=True)]
+        self._groups = {
+            name: [i for i, event in enumerate(events) if event.statistic == name] for name in self._statistics
+        }
+        self._last, self.n = checkpoint.last, checkpoint.n
+        self._raised, self._alarms = dict(checkpoint.raised), dict(checkpoint.alarms)
+
+    def read(self, records: Iterable[Record]) -> None:
+        """Take in the records that come after the last one read, oldest first."""
+        model, policy = self._baseline.model_version, self._baseline.policy_version
+        for record in sorted(records, key=_place):
+            if self._last is None or _place(record) > self._last:
+                self.see(observe(record, model, policy))
+
+    def see(self, observation: Observation) -> None:
+        """Take in one image."""
+        self._last, self.n = (observation.at, observation.image, observation.version), self.n + 1
+        for track in self._tracks:
+            track.see(observation)
+        for name, group in self._groups.items():
+            self._judge(name, group, observation.at)
+
+    def _judge(self, name: str, group: list[int], at: datetime) -> None:
+        evidence = self._evidence(group)
+        if evidence >= self.threshold:
+            if name not in self._raised:
+                self._raised[name] = (at, self._leader(group))
+                self._alarms[name] = self._alarms.get(name, 0) + 1
+            # The cap loses nothing that counts, and lets an alarm end soon after what caused it.
+            cap = self.threshold * len(group) * len(ODDS)
+            for i in group:
+                self._tracks[i].evidence = [min(cap, r) for r in self._tracks[i].evidence]
+        elif name in self._raised and evidence < self.threshold / RELEASE:
+            del self._raised[name]
+            for i in group:
+                self._tracks[i].load(EventState())
+
+    def _evidence(self, group: list[int]) -> float:
+        return sum([sum(self._tracks[i].evidence) for i in group]) / (len(group) * len(ODDS))
+
+    def _leader(self, group: list[int]) -> int:
+        return max(group, key=lambda i: sum(self._tracks[i].evidence))
+
+    def findings(self) -> list[Finding]:
+        """What each statistic says now: alarms first, pages before notices, the strongest evidence first."""
+        found = []
+        for name, group in self._groups.items():
+            raised_at, leader = self._raised.get(name, (None, self._leader(group)))
+            track = self._tracks[leader]
+            strength = math.log(max(1.0, self._evidence(group))) / math.log(self.threshold)
+            found.append(
+                Finding(
+                    statistic=name,
+                    severity=track.event.severity,
+                    alarm=raised_at is not None,
+                    strength=round(min(1.0, strength), 4),
+                    raised_at=raised_at,
+                    since=track.since,
+                    event=str(track.event),
+                    observed=round(track.hits / track.n, 4) if track.n else None,
+                    n=track.n,
+                    usual=round(track.event.usual, 4),
+                    examples=tuple(track.examples),
+                )
+            )
+        return sorted(found, key=lambda f: (not f.alarm, f.severity is not Severity.PAGE, -f.strength))
+
+    def checkpoint(self) -> Checkpoint:
+        """All that has to be kept until the next look."""
+        return Checkpoint(
+            baseline_version=self._baseline.version,
+            last=self._last,
+            n=self.n,
+            events=tuple(track.state() for track in self._tracks),
+            raised=self._raised,
+            alarms=self._alarms,
+        )
+
+    @property
+    def alarms(self) -> dict[str, int]:
+        """How many alarms each statistic has raised, ended ones too."""
+        return dict(self._alarms)
+
+
+def _place(record: Record) -> tuple[datetime, str, str]:
+    return record.recorded_at, record.image, record.version
+
+
+def describe(finding: Finding) -> str:
+    """The finding in words, without its pictures.
+
+    >>> describe(Finding(statistic="sharpness", severity=Severity.NOTICE, alarm=True, strength=1.0, raised_at=None,
+    ...     since=None, event="sharpness below 0.06", observed=0.8, n=25, usual=0.05, examples=()))
+    'sharpness below 0.06: 80 % of 25 images, usually 5 %'
+    """
+    if finding.observed is None:
+        return "as usual"
+    return f"{finding.event}: {finding.observed:.0%} of {finding.n:,} images, usually {finding.usual:.0%}".replace(
+        "%", " %"
+    )
