@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,8 +73,12 @@ def describe(missing: "Missing") -> str:
     return f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}"
 
 
-def send_again(books: "Books", ledger: "Ledger", wait_seconds: float) -> str:
+def send_again(
+    books: "Books", ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
+) -> str:
     """Replay what is missing and redrive the dead letters; returns what came of it, in words.
+
+    pause: between two looks at what has come of it.
 
     A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
     """
@@ -95,7 +100,7 @@ def send_again(books: "Books", ledger: "Ledger", wait_seconds: float) -> str:
         open_keys = {key for key in open_keys if not is_settled(books, key)}
         if not open_keys or time.monotonic() > deadline:
             break
-        time.sleep(1)
+        pause()
     newer = read_letters(books)
     release(books, newer)
     failed_again = {letter.key for letter in newer}

@@ -1,0 +1,136 @@
+"""The ledger: where uploads end, and what is named as missing."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kickstand.events import ImageRef, ReviewStatus, Route
+from kickstand.ledger import Entry, Key, Lack, Ledger, Question, balance
+
+CLOSES = datetime(2026, 5, 4, 12, tzinfo=UTC)
+BEFORE, AFTER = CLOSES - timedelta(hours=1), CLOSES + timedelta(seconds=1)
+
+
+def uploaded(name: str = "a", version: str = "1", at: datetime = BEFORE) -> ImageRef:
+    return ImageRef(bucket="photos", key=name, etag="e", version_id=version, uploaded_at=at)
+
+
+def recorded(name: str = "a", version: str = "1", route: str = "accept", **rest: object) -> Entry:
+    fields = {"image": f"s3://photos/{name}", "version": version, "route": route, "recorded_at": BEFORE}
+    return Entry.model_validate(fields | rest)
+
+
+def asked(name: str = "a", answered_at: datetime | None = None) -> Question:
+    return Question(image=f"s3://photos/{name}", version="1", answered_at=answered_at)
+
+
+def drawn_up(
+    uploads: list[ImageRef],
+    entries: list[Entry],
+    questions: tuple[Question, ...] = (),
+    letters: tuple[Key, ...] = (),
+    name_at_most: int | None = None,
+) -> Ledger:
+    return balance(uploads, lambda: entries, questions, letters, CLOSES, name_at_most)
+
+
+def place_of(
+    entries: list[Entry], questions: tuple[Question, ...] = (), letters: tuple[Key, ...] = (), at: datetime = BEFORE
+) -> str:
+    """Where the ledger puts the only upload; of a missing one also what is missing."""
+    ledger = drawn_up([uploaded(at=at)], entries, questions, letters)
+    ends = {place: number for place, number in ledger.counts.items() if number}
+    assert ledger.uploads + ledger.under_way == 1
+    (place,) = ends or ["under way"]
+    return f"missing: {ledger.lacks[0].lack}" if ledger.missing else place
+
+
+@pytest.mark.parametrize(
+    ("entry", "questions", "place"),
+    [
+        (recorded(), (), "accepted"),
+        (recorded(route="reject"), (), "rejected"),
+        (recorded(route="review"), (asked(),), "waiting"),
+        (recorded(route="review", review=ReviewStatus.UNANSWERED), (asked(),), "waiting"),
+        (recorded(route="review", review=ReviewStatus.ANSWERED), (asked(answered_at=BEFORE),), "reviewed"),
+        (recorded(audited=True), (asked(),), "accepted"),
+        (recorded(audited=True, review=ReviewStatus.ANSWERED), (asked(answered_at=BEFORE),), "reviewed"),
+        (recorded(route="reject", audited=True), (asked(),), "rejected"),
+        (recorded(route="review"), (), "missing: question"),
+        (recorded(audited=True), (), "missing: question"),
+        (recorded(route="review", recorded_at=AFTER), (), "waiting"),
+        (recorded(route="review"), (asked(answered_at=BEFORE),), "missing: answer"),
+        (recorded(route="review"), (asked(answered_at=AFTER),), "reviewed"),
+    ],
+)
+def test_a_recorded_upload_is_where_its_record_and_its_review_say(
+    entry: Entry, questions: tuple[Question, ...], place: str
+) -> None:
+    assert place_of([entry], questions) == place
+
+
+@pytest.mark.parametrize("entries", [[], [recorded()], [recorded(route="review")]])
+def test_whatever_else_is_known_a_dead_letter_counts_first(entries: list[Entry]) -> None:
+    assert place_of(entries, letters=(("s3://photos/a", "1"),)) == "dead_letter"
+
+
+def test_an_upload_of_which_nothing_is_known_is_missing() -> None:
+    assert place_of([]) == "missing: decision"
+
+
+def test_a_young_upload_is_under_way_and_not_yet_counted() -> None:
+    ledger = drawn_up([uploaded(at=AFTER), uploaded("b")], [recorded("b")])
+    assert (ledger.uploads, ledger.under_way, ledger.missing) == (1, 1, 0)
+    assert str(ledger).endswith("+ 0 dead-letter, 1 under way")
+
+
+def test_a_young_upload_that_is_decided_counts() -> None:
+    assert place_of([recorded(recorded_at=AFTER)], at=AFTER) == "accepted"
+
+
+def test_exactly_the_image_that_was_removed_is_named() -> None:
+    names = [f"{number}.png" for number in range(100)]
+    kept = [uploaded(name) for name in names if name != "41.png"]
+    ledger = drawn_up(kept, [recorded(name) for name in names])
+    assert (ledger.uploads, ledger.accepted, ledger.missing) == (100, 99, 1)
+    assert [(missing.image, missing.lack) for missing in ledger.lacks] == [("s3://photos/41.png", Lack.IMAGE)]
+
+
+def test_of_an_image_with_two_versions_the_removed_one_is_named() -> None:
+    ledger = drawn_up([uploaded(version="2")], [recorded(version="1"), recorded(version="2")])
+    assert [missing.version for missing in ledger.lacks] == ["1"]
+
+
+def test_a_dead_letter_about_a_removed_image_names_it_once() -> None:
+    key = ("s3://photos/a", "1")
+    for entries in ([], [recorded()]):
+        ledger = drawn_up([], entries, letters=(key,))
+        assert [(missing.image, missing.version) for missing in ledger.lacks] == [key]
+        assert ledger.uploads == ledger.missing == 1
+
+
+def test_what_is_missing_can_be_sent_again_unless_the_image_is_gone() -> None:
+    ledger = drawn_up([uploaded("a"), uploaded("b")], [recorded("b", route="review"), recorded("c")])
+    assert {missing.lack: missing.image_ref is not None for missing in ledger.lacks} == {
+        Lack.DECISION: True,
+        Lack.QUESTION: True,
+        Lack.IMAGE: False,
+    }
+
+
+def test_all_that_is_missing_is_counted_though_only_some_are_named() -> None:
+    ledger = drawn_up([uploaded(str(number)) for number in range(50)], [], name_at_most=3)
+    assert (ledger.missing, len(ledger.lacks)) == (50, 3)
+
+
+def test_the_records_are_read_twice_only_if_an_image_is_gone() -> None:
+    reads = []
+
+    def entries() -> list[Entry]:
+        reads.append("once")
+        return [recorded()]
+
+    balance([uploaded()], entries, (), (), CLOSES)
+    assert len(reads) == 1
+    balance([], entries, (), (), CLOSES)
+    assert len(reads) == 3
