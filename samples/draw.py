@@ -512,8 +512,6 @@ def hard_ones() -> dict[str, Image.Image]:
     close = Scene(wall(42))
     bicycle(close, "#3c4f8a", tyre=0.03, wheel=0.21)
     near = vehicle(bicycle, meadow(45), "#c8281e", tyre=0.024)
-        vehicle(bicycle, meadow(46), "#2b2d33", tyre=0.03).resize((130, 130)).crop((0, 25, 130, 118)), (120, 205)
-    )
     return {
         "motorcycle-before-bicycle": half.finish(),
         "double-exposure": Image.blend(near, vehicle(motorcycle, garage(), "#1f5fb0", style="sport", flip=True), 0.5),
