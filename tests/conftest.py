@@ -2,18 +2,19 @@
 
 import os
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def absent() -> Callable[[str, str], None]:
+def absent() -> Callable[[str, str], NoReturn]:
     """Call it with what this machine lacks, and why: the test is skipped, or fails where KICKSTAND_REQUIRE names it.
 
-    KICKSTAND_REQUIRE: comma-separated, such as "container,cifar100"; for CI, which must not pass by skipping.
+    KICKSTAND_REQUIRE: comma-separated, such as "container,chromium"; for CI, which must not pass by skipping.
     """
 
-    def skip_or_fail(what: str, reason: str) -> None:
+    def skip_or_fail(what: str, reason: str) -> NoReturn:
         if what in os.environ.get("KICKSTAND_REQUIRE", "").split(","):
             pytest.fail(f"{what} is required here: {reason}")
         pytest.skip(reason)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import boto3
 import pytest
@@ -36,7 +36,7 @@ def succeeds(*command: str, seconds: float = 20) -> bool:
 
 
 @pytest.fixture(scope="module")
-def engine(absent: Callable[[str, str], None]) -> None:
+def engine(absent: Callable[[str, str], NoReturn]) -> None:
     """A container engine that answers, Lambda's base image, and SAM CLI."""
     if not succeeds("docker", "info"):
         absent("container", "no container engine answers (docker info)")
