@@ -1,0 +1,255 @@
+"""How often are the answers right, now? From reviews and random audits, weighted, and from calibrated confidences."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from kickstand.drift import Budget, ratios
+from kickstand.events import Payload, Route
+from kickstand.quality import Interval, accepted_needed, binomial_cdf, upper_bound
+from kickstand.records import Record
+from kickstand.reviews import CANNOT_TELL, NEITHER
+
+UP, DOWN = (0.9, 0.3, 0.1, 0.03, 0.01, 0.003), (0.99, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
+"""Stakes on a higher and on a lower error rate, as shares of the largest that cannot be lost in full, bold to cautious;
+the mean of what they win counts. An error is rare, so the best stake on more of them is small, on fewer large."""
+DOUBTFUL = 20.0
+"""Evidence that a kept promise gives with a chance of at most 1 in 20, at any one look."""
+
+
+class Outcome(NamedTuple):
+    """One image whose answer is right or wrong.
+
+    expected: calibrated probability that the answer is wrong.
+    wrong: what a person found; None where nobody has said.
+    probability: how probable it was that a person tells; 0 where nobody was to be asked.
+    """
+
+    expected: float
+    wrong: bool | None
+    probability: float
+
+
+class LiveAccuracy(Payload):
+    """Share of right answers in [0, 1] among `images`.
+
+    accuracy, low, high: the estimate with its interval. Where no person has looked it rests on confidences alone, and
+        the interval says so: [0, 1].
+    predicted: what the calibrated confidences alone say.
+    answers: images about which a person has said what they show.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    predicted: float
+    images: int
+    answers: int
+
+
+class PromiseStatus(StrEnum):
+    """What live labels say of the promise, from good to bad."""
+
+    KEPT = "kept"
+    OPEN = "open"
+    DOUBTFUL = "doubtful"
+    BROKEN = "broken"
+
+
+class PromiseCheck(Payload):
+    """Whether at most max_risk of the accepted answers are wrong, by random audits.
+
+    status: kept: the audits alone show it. open: too few audits to tell. doubtful: the evidence no longer supports it;
+        such evidence arises with a chance of at most 1 in 20 at one look. broken: an alarm, within the budget for
+        false ones.
+    evidence: against the promise; 1 is none, 20 is doubtful.
+    audits, errors: of accepted images. audits_missing: about how many more would show the promise, if none were wrong.
+    """
+
+    status: PromiseStatus
+    max_risk: float
+    evidence: float
+    audits: int
+    errors: int
+    audits_missing: int
+
+    @property
+    def supported(self) -> bool:
+        """Whether the evidence still supports the promise."""
+        return self.status in (PromiseStatus.KEPT, PromiseStatus.OPEN)
+
+
+def judge(record: Record) -> bool | None:
+    """Whether the model's answer was wrong; None where no person could tell.
+
+    The answer is "neither" where the image was rejected, else the label.
+    """
+    given = record.review.answer if record.review else None
+    if given is None or given.label == CANNOT_TELL or record.prediction is None:
+        return None
+    claimed = NEITHER if record.decision.route is Route.REJECT else record.prediction.label
+    return given.label != claimed
+
+
+def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outcome]:
+    """What is known of each answer; images that could not be read have none.
+
+    route: only those that went there.
+
+    Not everyone who is asked answers. Within one route we take it that who does not answer would not have answered
+    differently, and put the share that has into the probability.
+    """
+    chosen = [r for r in records if r.prediction and route in (None, r.decision.route)]
+    asked, answered = Counter[Route](), Counter[Route]()
+    wrongs = [judge(record) if record.asks_a_person else None for record in chosen]
+    for record, wrong in zip(chosen, wrongs, strict=True):
+        asked[record.decision.route] += record.asks_a_person
+        answered[record.decision.route] += wrong is not None
+    found = []
+    for record, wrong in zip(chosen, wrongs, strict=True):
+        prediction, kind = record.prediction, record.decision.route
+        if prediction is None:
+            continue
+        right = prediction.neither if kind is Route.REJECT else prediction.confidence * (1 - prediction.neither)
+        share = answered[kind] / asked[kind] if asked[kind] else 0.0
+        found.append(Outcome(1 - right, wrong, _chance(record) * share))
+    return found
+
+
+def _chance(record: Record) -> float:
+    """How probable it was that a person is asked."""
+    if record.audit_probability is None:
+        return 1.0 if record.decision.route is Route.REVIEW else 0.0
+    return record.audit_probability
+
+
+def estimate(seen: Sequence[Outcome], confidence_level: float = 0.95) -> LiveAccuracy:
+    """The share of right answers, with an interval that needs no assumption about the images.
+
+    The estimate is the difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
+    chapter 6): what the confidences expect of all images, plus the mean of (found - expected) where a person has
+    looked, weighted by 1 / probability. It corrects confidences that are worth nothing, and varies the less the more
+    they are worth. Images that nobody was to be asked about may be all right or all wrong: the interval says so.
+    """
+    n = len(seen)
+    if not n:
+        return LiveAccuracy(accuracy=0.0, low=0.0, high=1.0, predicted=0.0, images=0, answers=0)
+    expected = math.fsum(one.expected for one in seen) / n
+    lots = [one for one in seen if one.probability > 0.0]
+    error = _error_rate(lots, 1 - confidence_level)
+    drawn, blind = len(lots) / n, 1 - len(lots) / n
+    value = error.value * drawn + math.fsum(one.expected for one in seen if one.probability <= 0.0) / n
+    return LiveAccuracy(
+        accuracy=round(1 - value, 6),
+        low=round(max(0.0, 1 - error.high * drawn - blind), 6),
+        high=round(min(1.0, 1 - error.low * drawn), 6),
+        predicted=round(1 - expected, 6),
+        images=n,
+        answers=error.n,
+    )
+
+
+def _error_rate(lots: Sequence[Outcome], alpha: float) -> Interval:
+    """The error rate of images that could all have been drawn; n counts those that were.
+
+    The interval holds the rates θ against which no gambler has grown rich (2 / alpha at each end) who stakes λ on
+    the images drawn: wealth Π (1 + λ w (found - expected + mean expected - θ)), w the smallest probability over the
+    image's own. Chance lies in the draw alone: whatever the images are, at their true rate the wealth's mean is
+    Π (1 + λ' (e - expected + mean expected - θ)) ≤ exp(λ' Σ (e - θ)) = 1. Few answers make the interval wide, not
+    wrong. Betting on means: Waudby-Smith and Ramdas, JRSS B 86 (2024), 1–27.
+    """
+    drawn = [(one.wrong, one.expected, one.probability) for one in lots if one.wrong is not None]
+    mean = math.fsum(one.expected for one in lots) / len(lots) if lots else 0.0
+    if not drawn:
+        return Interval(mean, 0.0, 1.0, 0)
+    least = min(one.probability for one in lots)
+    terms = Counter((least / p, round(wrong - expected + mean, 4)) for wrong, expected, p in drawn)
+    weights = math.fsum(1 / p for _, _, p in drawn)
+    value = mean + math.fsum((wrong - expected) / p for wrong, expected, p in drawn) / weights
+    value = min(1.0, max(0.0, value))
+    # What a term can be at worst, known before the draw; 1e-4 for rounding.
+    lowest = mean - max(one.expected for one in lots) - 1e-4
+    highest = 1 + mean - min(one.expected for one in lots) + 1e-4
+
+    def rich(theta: float, sign: float) -> bool:
+        """Whether betting on a rate above theta (sign 1) or below it (-1) has paid."""
+        bets = UP if sign > 0 else DOWN
+        largest = 1 / (theta - lowest if sign > 0 else highest - theta)
+        logs = [
+            math.fsum(n * math.log1p(bet * largest * w * sign * (term - theta)) for (w, term), n in terms.items())
+            for bet in bets
+        ]
+        top = max(logs)
+        wealth = top + math.log(math.fsum(math.exp(log - top) for log in logs) / len(bets))
+        return wealth >= math.log(2 / alpha)
+
+    low = _edge(lambda theta: rich(theta, 1.0), 0.0, value)
+    high = _edge(lambda theta: rich(theta, -1.0), 1.0, value)
+    return Interval(value, low, high, len(drawn))
+
+
+def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> float:
+    """Where exclusion ends between a point outside, if it is excluded at all, and one inside."""
+    if not excluded(outside):
+        return outside
+    for _ in range(30):
+        middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if excluded(middle) else (outside, middle)
+    return outside
+
+
+def check_promise(
+    records: Iterable[Record], max_risk: float, budget: Budget, confidence_level: float = 0.95
+) -> PromiseCheck:
+    """Are at most max_risk of the accepted answers wrong? By the audits, in the order in which they were answered.
+
+    budget: for false alarms of this test alone; audits are as frequent as among these records.
+    """
+    everything = list(records)
+    accepted = outcomes(everything, Route.ACCEPT)
+    audits = sorted(
+        (answer.answered_at, wrong, _chance(record))
+        for record in everything
+        if record.decision.route is Route.ACCEPT and record.audited
+        if (wrong := judge(record)) is not None and record.review and (answer := record.review.answer)
+    )
+    chances = [chance for _, _, chance in audits]
+    n, errors = len(audits), sum(wrong for _, wrong, _ in audits)
+    limit = budget.threshold(1) * n / max(1, len(everything))
+    pairs = ratios(max_risk)
+    wealth, restarted, alarm = [1.0] * len(pairs), [0.0] * len(pairs), False
+    for _, wrong, chance in audits:
+        # An image that was likelier to be audited than others counts for less.
+        factors = [1 + min(chances) / chance * (pair[0 if wrong else 1] - 1) for pair in pairs]
+        wealth = [w * factor for w, factor in zip(wealth, factors, strict=True)]
+        restarted = [(r + 1) * factor for r, factor in zip(restarted, factors, strict=True)]
+        alarm = alarm or sum(restarted) / len(pairs) >= max(DOUBTFUL, limit)
+    evidence = sum(wealth) / len(pairs)
+    if len(set(chances)) <= 1:
+        bound = upper_bound(errors, n, confidence_level) if n else 1.0
+    else:
+        bound = 1 - estimate(accepted, confidence_level).low
+    if alarm:
+        status = PromiseStatus.BROKEN
+    elif evidence >= DOUBTFUL:
+        status = PromiseStatus.DOUBTFUL
+    else:
+        status = PromiseStatus.KEPT if bound <= max_risk else PromiseStatus.OPEN
+    return PromiseCheck(
+        status=status,
+        max_risk=max_risk,
+        evidence=round(max(1.0, evidence), 3),
+        audits=n,
+        errors=errors,
+        audits_missing=_missing(n, errors, max_risk, confidence_level) if bound > max_risk else 0,
+    )
+
+
+def _missing(n: int, errors: int, max_risk: float, confidence_level: float) -> int:
+    """Further audits, none of them wrong, that would show the promise."""
+    more = max(0, accepted_needed(0.0, max_risk, confidence_level) - n)
+    while binomial_cdf(errors, n + more, max_risk) > 1 - confidence_level:
+        more += max(1, (n + more) // 50)
+    return more

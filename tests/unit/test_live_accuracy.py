@@ -1,0 +1,195 @@
+"""Live accuracy: the interval covers, whoever was asked; and a broken promise is noticed, a kept one left alone."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from kickstand.drift import Budget
+from kickstand.events import (
+    Answer,
+    Decision,
+    ImageRef,
+    Prediction,
+    Reason,
+    ReviewOutcome,
+    ReviewStatus,
+    Route,
+    Shown,
+)
+from kickstand.live_accuracy import Outcome, PromiseStatus, check_promise, estimate, judge, outcomes
+from kickstand.quality import clopper_pearson
+from kickstand.records import Record
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+BUDGET = Budget(images_per_day=1000)
+REASONS = {Route.ACCEPT: Reason.CONFIDENT, Route.REVIEW: Reason.UNSURE, Route.REJECT: Reason.NEITHER}
+
+
+def recorded(
+    i: int,
+    route: Route = Route.ACCEPT,
+    said: str | None = None,
+    audited: bool = False,
+    audit_probability: float | None = 0.1,
+    confidence: float = 0.98,
+    neither: float = 0.0,
+) -> Record:
+    """The i-th image, predicted to be a bicycle. said: the reviewer's answer."""
+    ref = ImageRef(bucket="photos", key=f"{i}.jpg", etag="e", version_id="v", uploaded_at=NOON)
+    at = NOON + timedelta(minutes=i)
+    answer = said and Answer(
+        label=said, reviewer="r", answered_at=at, seconds_taken=1, shown=Shown(explanation="", choices=())
+    )
+    return Record(
+        image=ref.uri,
+        version="v",
+        image_ref=ref,
+        prediction=Prediction.of(
+            {"bicycle": confidence, "motorcycle": 1 - confidence},
+            neither=neither,
+            model_version="m",
+            backend="embedded",
+            latency_ms=1,
+        ),
+        decision=Decision(route=route, reason=REASONS[route]),
+        execution="arn",
+        recorded_at=at,
+        audit_probability=1.0 if route is Route.REVIEW else audit_probability,
+        audited=audited,
+        review=ReviewOutcome(status=ReviewStatus.ANSWERED, why="audit", requested_at=at, answer=answer)
+        if answer
+        else None,
+    )
+
+
+def world(draw: random.Random, n: int, audit: float, boast: float = 0.0) -> tuple[list[Outcome], float]:
+    """Images, hard and easy. All hard ones go to a person, of the easy ones a random few. And the true error rate.
+
+    boast: how much smaller the errors expected are than the true ones.
+    """
+    seen, errors = [], 0
+    for _ in range(n):
+        hard = draw.random() < 0.25
+        risk = draw.uniform(0.1, 0.5) if hard else draw.uniform(0.0, 0.04)
+        wrong = draw.random() < risk
+        errors += wrong
+        chance = 1.0 if hard else audit
+        seen.append(Outcome(risk * (1 - boast), wrong if draw.random() < chance else None, chance))
+    return seen, errors / n
+
+
+@pytest.mark.parametrize(("n", "audit", "boast"), [(300, 0.05, 0.0), (300, 0.05, 0.9), (900, 0.02, 0.5)])
+def test_the_interval_covers_although_reviews_are_biased_towards_hard_images(
+    n: int, audit: float, boast: float
+) -> None:
+    draw, rounds, hits, naive, total = random.Random(1), 120, 0, 0.0, 0.0
+    for _ in range(rounds):
+        seen, error_rate = world(draw, n, audit, boast)
+        live = estimate(seen)
+        hits += live.low <= 1 - error_rate <= live.high
+        answered = [one.wrong for one in seen if one.wrong is not None]
+        naive += (1 - sum(answered) / len(answered)) - (1 - error_rate)
+        total += live.accuracy - (1 - error_rate)
+    assert hits / rounds >= 0.95
+    assert abs(total / rounds) < 0.01
+    assert naive / rounds < -0.1  # what one would get by taking the reviewed images for all
+
+
+@pytest.mark.parametrize("errors", [0, 1, 3])
+def test_the_interval_of_few_audits_is_little_wider_than_the_exact_binomial_one(errors: int) -> None:
+    seen = [Outcome(0.01, i < errors, 0.1) for i in range(60)] + [Outcome(0.01, None, 0.1)] * 540
+    live, exact = estimate(seen), clopper_pearson(60 - errors, 60)
+    assert live.low <= exact.low + 0.01
+    assert live.high - live.low < 1.8 * (exact.high - exact.low)
+
+
+def test_good_confidences_narrow_the_estimate_down() -> None:
+    draw, with_confidence, without = random.Random(4), [], []
+    for _ in range(100):
+        seen, error_rate = world(draw, 400, 0.1)
+        blunt = [one._replace(expected=0.5) for one in seen]
+        with_confidence.append((1 - estimate(seen).accuracy - error_rate) ** 2)
+        without.append((1 - estimate(blunt).accuracy - error_rate) ** 2)
+    assert sum(with_confidence) < sum(without)
+
+
+def test_without_a_single_answer_anything_is_possible() -> None:
+    live = estimate([Outcome(0.1, None, 0.0)] * 50)
+    assert (live.accuracy, live.low, live.high, live.answers) == (0.9, 0.0, 1.0, 0)
+
+
+def test_an_empty_window_is_fine() -> None:
+    live = estimate([])
+    assert (live.images, live.low, live.high) == (0, 0.0, 1.0)
+    assert check_promise([], 0.02, BUDGET).status is PromiseStatus.OPEN
+
+
+def test_images_that_nobody_was_to_be_asked_about_widen_the_interval_by_their_share() -> None:
+    live = estimate([Outcome(0.0, False, 1.0)] * 300 + [Outcome(0.0, None, 0.0)] * 100)
+    assert live.low < 0.75
+    assert live.high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("route", "said", "wrong"),
+    [
+        (Route.ACCEPT, "bicycle", False),
+        (Route.ACCEPT, "motorcycle", True),
+        (Route.ACCEPT, "neither", True),
+        (Route.REVIEW, "bicycle", False),
+        (Route.REJECT, "neither", False),
+        (Route.REJECT, "bicycle", True),
+        (Route.ACCEPT, "cannot_tell", None),
+        (Route.ACCEPT, None, None),
+    ],
+)
+def test_a_persons_answer_judges_the_models(route: Route, said: str | None, wrong: bool | None) -> None:
+    assert judge(recorded(0, route, said)) is wrong
+
+
+def test_reviews_that_wait_lower_the_probability_of_knowing() -> None:
+    records = [recorded(i, Route.REVIEW, "bicycle" if i < 5 else None) for i in range(20)]
+    assert {one.probability for one in outcomes(records)} == {0.25}
+
+
+def test_an_answer_nobody_drew_a_lot_for_does_not_count() -> None:
+    (seen,) = outcomes([recorded(0, Route.ACCEPT, "motorcycle", audited=False)])
+    assert seen.wrong is None
+
+
+def audited(n: int, error_rate: float, seed: int) -> list[Record]:
+    draw = random.Random(seed)
+    return [recorded(i, said="motorcycle" if draw.random() < error_rate else "bicycle", audited=True) for i in range(n)]
+
+
+def test_few_audits_leave_the_promise_open_and_say_how_many_are_missing() -> None:
+    check = check_promise(audited(20, 0.0, 1), 0.02, BUDGET)
+    assert (check.status, check.audits_missing) == (PromiseStatus.OPEN, 129)
+    assert check.supported
+
+
+def test_enough_audits_without_an_error_show_the_promise() -> None:
+    assert check_promise(audited(149, 0.0, 1), 0.02, BUDGET).status is PromiseStatus.KEPT
+
+
+def test_a_broken_promise_is_noticed() -> None:
+    assert check_promise(audited(150, 0.10, 2), 0.02, BUDGET).status is PromiseStatus.BROKEN
+
+
+def test_before_the_alarm_the_promise_is_no_longer_supported() -> None:
+    seen = [check_promise(audited(150, 0.10, 2)[:n], 0.02, BUDGET).status for n in range(0, 150, 5)]
+    assert seen.index(PromiseStatus.DOUBTFUL) < seen.index(PromiseStatus.BROKEN)
+
+
+def test_a_promise_that_is_just_kept_is_hardly_ever_doubted() -> None:
+    records = {seed: audited(300, 0.02, seed) for seed in range(60)}
+    statuses = [check_promise(some, 0.02, BUDGET).status for some in records.values()]
+    assert statuses.count(PromiseStatus.BROKEN) == 0
+    assert statuses.count(PromiseStatus.DOUBTFUL) <= 60 * 0.05
+
+
+def test_a_change_for_the_worse_after_a_long_good_time_is_noticed() -> None:
+    late = [record.model_copy(update={"audit_probability": 0.1}) for record in audited(400, 0.0, 3)]
+    bad = [recorded(400 + i, said="motorcycle" if i % 5 == 0 else "bicycle", audited=True) for i in range(100)]
+    assert check_promise(late + bad, 0.02, BUDGET).status is PromiseStatus.BROKEN
