@@ -5,6 +5,7 @@ import platform
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,15 @@ from rich.table import Table
 if TYPE_CHECKING:
     from kickstand_cli.training.photos import Photos
     from kickstand_cli.training.recipe import Material, Recipe
+
+
+class Leakage(StrEnum):
+    """What to do about training images that are also, exactly or nearly, test images."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
+    ALLOW = "allow"
+
 
 notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
@@ -44,6 +54,13 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(min=1, help="Epochs on the dataset, per fold and for all of it.")
     ] = None,
+    leakage: Annotated[
+        Leakage,
+        typer.Option(
+            help="Training images that are also test images, exactly or nearly: refuse to train, "
+            "drop them from training, or allow them."
+        ),
+    ] = Leakage.REFUSE,
     max_risk: Annotated[float, typer.Option(help="Promise: largest share of accepted answers that is wrong.")] = 0.02,
     confidence: Annotated[float, typer.Option(help="With which confidence the promise holds.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal models on the same machine.")] = 0,
@@ -70,7 +87,7 @@ def train(
         raise typer.BadParameter("must lie between 0 and 1", param_hint="--confidence")
     plan = _plan(recipe.Recipe(folds=folds, seed=seed), members, pretrain_epochs, epochs, quick=quick)
     try:
-        known, foreign = _read(dataset, auxiliary)
+        known, foreign = _read(dataset, auxiliary, leakage)
         material = recipe.divide(known, foreign, plan)
         home = recipe.open_checkpoints(checkpoints, material, plan)
         _fit(material, plan, home, threads)
@@ -97,16 +114,41 @@ def _plan(
     return plan
 
 
-def _read(dataset: Path, auxiliary: Path | None) -> "tuple[Photos, Photos | None]":
-    """The labelled images, and the foreign ones of --auxiliary and of the dataset's own `neither` folder."""
+def _read(dataset: Path, auxiliary: Path | None, leakage: Leakage) -> "tuple[Photos, Photos | None]":
+    """The labelled images, and the foreign ones of --auxiliary and of the dataset's own `neither` folder.
+
+    Raises TrainingError where the images cannot be read, or leak and may not.
+    """
     from kickstand_cli.training.photos import NEITHER, join, read_folder, read_foreign
 
     everything = read_folder(dataset / "train" if (dataset / "train").is_dir() else dataset, dataset)
+    if leakage is not Leakage.ALLOW and (dataset / "test").is_dir():
+        everything = everything.without(_find_leaks(dataset, drop=leakage is Leakage.DROP))
     known = everything.only(set(everything.names) - {NEITHER})
     foreign = [everything.only({NEITHER})] if NEITHER in everything.names else []
     if auxiliary:
         foreign.append(read_foreign(auxiliary))
     return known, join(foreign) if foreign else None
+
+
+def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
+    """Paths of the training images to drop. Raises TrainingError naming the pairs, unless they are to be dropped."""
+    from kickstand_cli.datasets.doctor import examine_dataset
+    from kickstand_cli.training.photos import TrainingError
+
+    findings = examine_dataset(dataset)
+    pairs = [(pair.first, pair.second) for pair in findings.pairs if pair.leaks]
+    if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
+        named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
+        raise TrainingError(
+            f"{dataset}: {findings.pair_counts.leaks} pairs of images lie in different splits ({named} …). "
+            "`kickstand dataset check --report` shows them; --leakage=drop leaves up to 200 out of training, "
+            "--leakage=allow trains on them"
+        )
+    leaked = {path for pair in pairs for path in pair if path.startswith("train/")}
+    for path in sorted(leaked):
+        notices.print(f"left out, it is among the test images: {path}", markup=False)
+    return leaked
 
 
 def _fit(material: "Material", plan: "Recipe", home: Path, threads: int) -> None:

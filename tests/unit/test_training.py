@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -122,11 +123,12 @@ def test_another_recipe_never_resumes_from_these_checkpoints(dataset: Path, tmp_
     assert len(homes) == 2
 
 
-def test_the_exported_graph_computes_what_the_networks_do() -> None:
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_exported_graph_computes_what_the_networks_do(mirror: bool) -> None:
     torch.manual_seed(0)
     members = [network.Network(n_classes=7, width=4).eval() for _ in range(2)]
     images = synthetic.draw_synthetic(12, 16, 20, seed=0)
-    exported = export.run_onnx(export.build_onnx(members, 3, 16, 20), images)
+    exported = export.run_onnx(export.build_onnx(members, 3, 16, 20, mirror=mirror), images)
     expected = (
         sum(
             network.with_neither(fit.predict(member, torch.from_numpy(images.transpose(0, 3, 1, 2).copy())), 3)
@@ -191,3 +193,29 @@ def test_without_pytorch_the_error_says_what_to_install(dataset: Path, monkeypat
     result = run_train(dataset)
     assert result.exit_code == 1
     assert "pip install 'kickstand[train]'" in result.output
+
+
+@pytest.fixture
+def leaky(dataset: Path) -> Path:
+    """The dataset, with one training image, unlike all others, among its test images."""
+    (dataset / "test" / "red").mkdir(parents=True)
+    noise = Image.fromarray(np.random.default_rng(5).integers(0, 256, (16, 16, 3), np.uint8))
+    noise.save(dataset / "train" / "red" / "leaked.png")
+    noise.save(dataset / "test" / "red" / "seen.png")
+    return dataset
+
+
+def test_leakage_stops_training_and_names_the_images(leaky: Path) -> None:
+    result = run_train(leaky)
+    assert result.exit_code == 1
+    assert "train/red/leaked.png" in result.stderr
+    assert "test/red/seen.png" in result.stderr
+    assert not (leaky.parent / "out").exists()
+
+
+@pytest.mark.parametrize(("leakage", "images"), [("drop", 8), ("allow", 9)])
+def test_leaking_images_are_dropped_or_allowed_on_request(leaky: Path, leakage: str, images: int) -> None:
+    result = run_train(leaky, f"--leakage={leakage}")
+    assert result.exit_code == 0, result.output
+    training: Any = read_card(leaky)["training"]
+    assert training["n_images"]["red"] == images

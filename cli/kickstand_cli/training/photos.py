@@ -49,10 +49,17 @@ class Photos:
         kept = [name for name in self.names if name in names]
         keep = np.isin(self.classes, [self.names.index(name) for name in kept])
         renumber = np.array([kept.index(name) if name in kept else -1 for name in self.names], dtype=np.int64)
+        return self._keep(keep, renumber, tuple(kept))
+
+    def without(self, paths: Collection[str]) -> "Photos":
+        """Those of other paths; the classes stay as they are."""
+        return self._keep(np.array([path not in paths for path in self.paths]), np.arange(len(self.names)), self.names)
+
+    def _keep(self, keep: NDArray[np.bool_], renumber: NDArray[np.int64], names: tuple[str, ...]) -> "Photos":
         return Photos(
             self.pixels[keep],
             renumber[self.classes[keep]],
-            tuple(kept),
+            names,
             tuple(sha for sha, here in zip(self.sha256, keep, strict=True) if here),
             tuple(path for path, here in zip(self.paths, keep, strict=True) if here),
         )
