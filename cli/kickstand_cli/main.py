@@ -8,6 +8,7 @@ from kickstand_cli.demo import demo
 from kickstand_cli.evaluate import evaluate
 from kickstand_cli.ledger import ledger
 from kickstand_cli.policy import policy
+from kickstand_cli.review import review
 
 app = typer.Typer(
     name="kickstand",
@@ -19,5 +20,6 @@ app.command()(demo)
 app.command()(classify)
 app.command()(evaluate)
 app.command()(policy)
+app.command()(review)
 app.command()(ledger)
 app.add_typer(dataset.app, name="dataset")

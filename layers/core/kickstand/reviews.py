@@ -94,7 +94,7 @@ def open_review(record: Record, execution: str, task_token: SecretStr, now: date
         why=AUDIT if audited else record.decision.reason,
         route=record.decision.route,
         # Who audits must not know what the model said, or the estimate of its accuracy would be flattered.
-        explanation="A random check: what do you see?" if audited else record.decision.explanation,
+        explanation="A random check, whatever the model said." if audited else record.decision.explanation,
         audit_probability=1.0 if record.audit_probability is None else record.audit_probability,
         requested_at=now,
         execution=execution,

@@ -1,0 +1,354 @@
+"""The reviewers' page in a real browser, in front of the real function: by mouse, by keys, and with bad luck."""
+
+import io
+import itertools
+import json
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from kickstand import review_store, reviews
+from kickstand.events import ReviewStatus
+from kickstand.records import Record
+from kickstand.reviews import CLAIM, Review
+from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.review import find_function, serving
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page
+
+PROJECT = Path(__file__).parents[2]
+UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
+FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(absent: Callable[[str, str], None]) -> Iterator["Browser"]:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        absent("chromium", "no Chromium on PATH")
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        absent("chromium", "Playwright is not installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def deployed(browser: "Browser") -> Iterator[Stack]:
+    with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
+        stack._lambdas.functions["DecideFunction"].handler = lambda event, context: UNSURE
+        yield stack
+
+
+@pytest.fixture
+def stack(deployed: Stack) -> Iterator[Stack]:
+    """The deployment; what still waits after the test is answered, so that the next one starts with nothing."""
+    yield deployed
+    for review in deployed.reviews():
+        if review.status is not ReviewStatus.ANSWERED:
+            give(deployed, review, "nobody")
+    deployed.settle()
+
+
+@pytest.fixture(scope="module")
+def url(deployed: Stack) -> Iterator[str]:
+    with serving(find_function(deployed.outputs), 0, "Ada") as url:
+        yield url
+
+
+@pytest.fixture
+def context(browser: "Browser") -> Iterator["BrowserContext"]:
+    context = browser.new_context(viewport={"width": 1280, "height": 860})
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: "BrowserContext") -> Iterator["Page"]:
+    """A page on which nothing may go wrong unseen."""
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    trouble: list[str] = []
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
+    page.on("dialog", lambda dialog: trouble.append(dialog.message))
+    yield page
+    assert trouble == []
+
+
+COLOURS = itertools.cycle(["red", "green", "blue", "orange"])
+
+
+def upload(stack: Stack, *names: str, size: tuple[int, int] = (640, 480)) -> list[str]:
+    """Photos that nobody is sure about, asked about one after the other; their URIs."""
+    for name in names:
+        file = io.BytesIO()
+        Image.new("RGB", size, next(COLOURS)).save(file, "PNG")
+        stack.upload(name, file.getvalue())
+        stack.settle()
+    return [f"s3://{stack.outputs['ImageBucketName']}/{name}" for name in names]
+
+
+def review_of(stack: Stack, image: str) -> Review:
+    (review,) = (review for review in stack.reviews() if review.image == image)
+    return review
+
+
+def record_of(stack: Stack, image: str) -> Record:
+    return [record for record in stack.records() if record.image == image][-1]
+
+
+def shows(page: "Page", words: str | re.Pattern[str]) -> None:
+    """Waits until the page shows these words."""
+    page.locator("main:not([aria-busy])", has_text=words).wait_for()
+
+
+def press(page: "Page", key: str) -> None:
+    page.locator("main:not([aria-busy])").wait_for()
+    page.keyboard.press(key)
+
+
+def give(stack: Stack, review: Review, reviewer: str) -> None:
+    """Has somebody else answer, whoever looks at the picture now."""
+    later, tables = datetime.now(UTC) + 3 * CLAIM, ("ReviewsTable", "RecordsTable")
+    key = review.image, review.version
+    change(stack, review.image, lambda review: reviews.claim(review, reviewer, later))
+    review_store.answer_review(stack.dynamodb, stack.stepfunctions, tables, key, "neither", reviewer, [], later)
+
+
+def change(stack: Stack, image: str, rule: Callable[[Review], Review]) -> None:
+    version = review_of(stack, image).version
+    review_store.change_review(stack.dynamodb, "ReviewsTable", image, version, rule)
+
+
+def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_at_once(
+    stack: Stack, url: str, page: "Page"
+) -> None:
+    first, _ = upload(stack, "by mouse/1.png", "by mouse/2.png")
+    page.goto(url)
+    shows(page, "2 photos wait")
+    shows(page, "1.png")
+    shows(page, "The model is unsure: bicycle with confidence 0.612")
+    page.get_by_role("button", name="motorcycle").click()
+    shows(page, "1 photo waits")
+    shows(page, "2.png")
+    stack.settle()
+    outcome = record_of(stack, first).review
+    assert outcome
+    assert outcome.answer
+    assert (outcome.status, outcome.answer.label, outcome.answer.reviewer) == ("answered", "motorcycle", "Ada")
+    running = {execution["executionArn"] for execution in stack.executions("RUNNING")}
+    assert review_of(stack, first).execution not in running
+
+
+def test_every_answer_has_its_key(stack: Stack, url: str, page: "Page") -> None:
+    answers = {"1": "bicycle", "2": "motorcycle", "n": "neither", "?": "cannot_tell"}
+    images = upload(stack, *(f"by keys/{label}.png" for label in answers.values()))
+    page.goto(url)
+    for key, label in answers.items():
+        shows(page, f"{label}.png")
+        press(page, key)
+    shows(page, "Nothing to do")
+    stack.settle()
+    outcomes = [record_of(stack, image).review for image in images]
+    assert [outcome and outcome.answer and outcome.answer.label for outcome in outcomes] == list(answers.values())
+
+
+def test_a_button_reached_by_tab_is_pressed_by_enter(stack: Stack, url: str, page: "Page") -> None:
+    (image,) = upload(stack, "by tab.png")
+    page.goto(url)
+    shows(page, "by tab.png")
+    page.get_by_role("button", name="neither").focus()
+    press(page, "Enter")
+    shows(page, "Nothing to do")
+    answer = review_of(stack, image).answer
+    assert answer
+    assert answer.label == "neither"
+
+
+def test_skipping_shows_the_others_first(stack: Stack, url: str, page: "Page") -> None:
+    images = upload(stack, "skip 1.png", "skip 2.png")
+    page.goto(url)
+    for name in ("skip 1.png", "skip 2.png"):
+        shows(page, name)
+        press(page, "s")
+    shows(page, "skip 1.png")
+    assert {review_of(stack, image).status for image in images} == {ReviewStatus.WAITING}
+
+
+def test_a_key_held_down_or_pressed_twice_answers_one_picture(stack: Stack, url: str, page: "Page") -> None:
+    images = upload(stack, "held 1.png", "held 2.png", "held 3.png")
+    page.goto(url)
+    shows(page, "held 1.png")
+    for _ in range(3):  # no key up between: the browser repeats it
+        page.keyboard.down("1")
+    page.keyboard.up("1")
+    shows(page, "held 2.png")
+    assert [review_of(stack, image).status for image in images] == ["answered", "waiting", "waiting"]
+
+
+def test_two_reviewers_get_different_pictures(stack: Stack, url: str, context: "BrowserContext", page: "Page") -> None:
+    upload(stack, "two 1.png", "two 2.png")
+    page.goto(url)
+    shows(page, "two 1.png")
+    grace = context.browser.new_context().new_page()  # type: ignore[union-attr]
+    grace.goto(url)
+    shows(grace, "two 1.png")  # still Ada, to the page
+    grace.get_by_text("not you?").click()
+    grace.get_by_label("Your name").fill("Grace <b>Hopper</b>")
+    grace.keyboard.press("Enter")
+    shows(grace, "two 2.png")
+    shows(grace, "Grace <b>Hopper</b>")
+    grace.reload()
+    shows(grace, "Grace <b>Hopper</b>")  # remembered
+    press(grace, "1")
+    shows(grace, "Every photo that waits is in front of somebody else")
+    grace.context.close()
+
+
+def test_an_answer_to_a_picture_that_went_to_somebody_else_is_refused(stack: Stack, url: str, page: "Page") -> None:
+    image, _ = upload(stack, "conflict 1.png", "conflict 2.png")
+    page.goto(url)
+    shows(page, "conflict 1.png")
+    change(stack, image, lambda review: reviews.claim(review, "Grace", datetime.now(UTC) + CLAIM))
+    press(page, "1")
+    shows(page, "went to somebody else")
+    shows(page, "conflict 2.png")
+    assert review_of(stack, image).status is ReviewStatus.WAITING
+
+
+def test_an_answer_to_a_picture_that_somebody_has_answered_is_refused(stack: Stack, url: str, page: "Page") -> None:
+    image, _ = upload(stack, "raced 1.png", "raced 2.png")
+    page.goto(url)
+    shows(page, "raced 1.png")
+    give(stack, review_of(stack, image), "Grace")
+    press(page, "2")
+    shows(page, "that answer stands")
+    shows(page, "raced 2.png")
+
+
+@pytest.fixture
+def short_waits(deployed: Stack) -> Iterator[None]:
+    """Executions started now wait two seconds, and one more after the escalation."""
+    machine = deployed.outputs["ReviewImageStateMachineArn"]
+    shipped = deployed.stepfunctions.describe_state_machine(stateMachineArn=machine)["definition"]
+    definition = json.loads(shipped)
+    definition["States"]["Set Timeouts"]["Parameters"] = {"first": 2, "second": 1}
+    deployed.stepfunctions.update_state_machine(stateMachineArn=machine, definition=json.dumps(definition))
+    yield
+    deployed.stepfunctions.update_state_machine(stateMachineArn=machine, definition=shipped)
+
+
+@pytest.mark.usefixtures("short_waits")
+def test_a_review_that_expired_while_its_picture_was_shown_takes_the_late_answer(
+    stack: Stack, url: str, page: "Page"
+) -> None:
+    (image,) = upload(stack, "expired.png")
+    page.goto(url)
+    shows(page, "expired.png")
+    while review_of(stack, image).status is not ReviewStatus.UNANSWERED:
+        time.sleep(0.1)
+    stack.settle()
+    press(page, "2")
+    shows(page, "Nothing to do")
+    outcome = record_of(stack, image).review
+    assert outcome
+    assert outcome.answer
+    assert (outcome.answer.label, outcome.answer.late) == ("motorcycle", True)
+
+
+RENAME = "document.title='owned'"
+NASTY = f'<img src=x onerror="{RENAME}"> \'"></cwdb-action><script>{RENAME}</script> &lt;b.png'
+
+
+def test_html_in_a_file_name_is_shown_and_not_run(stack: Stack, url: str, page: "Page") -> None:
+    (image,) = upload(stack, NASTY)
+    page.goto(url)
+    caption = page.locator("figcaption span").first
+    caption.wait_for()
+    assert caption.text_content() == NASTY.rpartition("/")[2]
+    assert page.locator("main script, main img:not([alt='The photo in question'])").count() == 0
+    press(page, "1")
+    shows(page, "Nothing to do")
+    assert page.title() == "Kickstand · review"
+    assert review_of(stack, image).status is ReviewStatus.ANSWERED
+
+
+def test_a_tiny_picture_is_shown_big_and_its_pixels_sharp(stack: Stack, url: str, page: "Page") -> None:
+    upload(stack, "tiny.png", size=(32, 32))
+    page.goto(url)
+    shows(page, "tiny.png")
+    picture = page.get_by_alt_text("The photo in question")
+    size = picture.bounding_box()
+    assert size
+    assert size["height"] >= 400
+    # The page forbids evaluating text, so a handle is asked instead.
+    assert picture.evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+
+
+@pytest.mark.parametrize("width", [320, 375, 768])
+def test_on_a_phone_nothing_sticks_out_and_every_button_is_big_enough(
+    stack: Stack, url: str, browser: "Browser", width: int
+) -> None:
+    upload(stack, "a_rather_long_file_name_of_a_photo_that_a_phone_has_made_up_all_by_itself.png")
+    context = browser.new_context(viewport={"width": width, "height": 640}, is_mobile=True, has_touch=True)
+    page = context.new_page()
+    page.goto(url)
+    shows(page, "a_rather_long")
+    buttons = page.locator("[role=button][data-key]").all()
+    boxes = [box for box in (button.bounding_box() for button in buttons) if box]
+    assert len(boxes) == 5
+    assert all(box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+    assert page.locator("kbd").first.is_hidden()
+    page.get_by_role("button", name="bicycle").tap()
+    shows(page, "Nothing to do")
+    context.close()
+
+
+def test_when_the_function_fails_the_reviewer_is_told(stack: Stack, url: str, context: "BrowserContext") -> None:
+    (image,) = upload(stack, "outage.png")
+    page = context.new_page()
+    page.goto(url)
+    shows(page, "outage.png")
+    function = stack._lambdas.functions["ReviewFunction"]
+    handler = function.handler
+    function.handler = lambda event, context: 1 / 0
+    press(page, "1")
+    page.get_by_role("alert").filter(has_text="give it again").wait_for()
+    function.handler = handler
+    press(page, "1")
+    shows(page, "Nothing to do")
+    assert page.get_by_role("alert").filter(has_text="give it again").count() == 0
+    assert review_of(stack, image).status is ReviewStatus.ANSWERED
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "photos.example"},
+        {"Origin": "http://photos.example"},
+        {"Content-Type": "text/plain"},
+    ],
+)
+def test_another_site_cannot_answer_through_the_reviewers_browser(url: str, headers: dict[str, str]) -> None:
+    headers = {"Content-Type": "application/json", **headers}
+    asked = urllib.request.Request(f"{url}call", data=b'{"reviewer": "Ada"}', headers=headers)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(asked)
