@@ -46,6 +46,11 @@ build: .venv-sam/.installed  ## sam build: all functions and layers into .aws-sa
 	elif docker info >/dev/null 2>&1; then sam build --use-container $(SAM_BUILD); \
 	else echo "error: sam build needs Python 3.13, which the functions run on, on PATH; or Docker" >&2; exit 1; fi
 
+.PHONY: bench
+bench: .venv/.installed build  ## speed, against anchors measured in the same run
+	$(BIN)/python bench/inference.py
+	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" $(BIN)/python bench/cold_start.py
+
 .PHONY: deploy
 deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
 	$(SAM) deploy --config-env $(or $(CONFIG_ENV),default)
