@@ -212,7 +212,7 @@ def time_cold(commands: dict[str, list[str]]) -> dict[str, list[float]]:
     for number in range(ROUNDS + 1):
         for name, command in commands.items():
             started = time.perf_counter()
-            subprocess.run([sys.executable, "-I", "-c", *command], check=True, env=environment)  # noqa: S603
+            subprocess.run([sys.executable, "-I", "-c", *command], check=True, env=environment)
             if number:  # the first one fills the cache
                 rounds[name].append((time.perf_counter() - started) * 1000)
     return rounds

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kickstand.events import ImageRef, ReviewStatus, Route
+from kickstand.events import ImageRef, ReviewStatus
 from kickstand.ledger import Entry, Key, Lack, Ledger, Question, balance
 
 CLOSES = datetime(2026, 5, 4, 12, tzinfo=UTC)
