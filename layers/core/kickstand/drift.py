@@ -227,7 +227,8 @@ class Event(NamedTuple):
 
     def __str__(self) -> str:
         if self.side is None:
-            return self.source.removeprefix(f"{CLASS_MIX}:")
+            kind, _, label = self.source.partition(":")
+            return f"share labelled {label}" if kind == CLASS_MIX else f"share {kind}"
         return f"{self.source} {self.side} {self.cut:g}"
 
 

@@ -1,0 +1,65 @@
+"""Reads decision records: from a file, one JSON object a line, or from a deployed stack's table."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kickstand.records import Record
+
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+class RecordsError(Exception):
+    """The records cannot be read; the message says which and why."""
+
+
+def read_records(file: Path) -> "Iterator[Record]":
+    """The records of a JSON Lines file, such as the demo's `records.jsonl`; blank lines are none.
+
+    Raises RecordsError naming the line.
+    """
+    from kickstand.records import Record
+
+    try:
+        with file.open("rb") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    try:
+                        yield Record.model_validate_json(line)
+                    except ValueError as error:
+                        raise RecordsError(f"{file}, line {number}: no decision record ({_first(error)})") from error
+    except OSError as error:
+        raise RecordsError(f"{file}: {error.strerror}") from error
+
+
+def scan_records(table: str) -> "Iterator[Record]":
+    """Every record of the table, a page at a time."""
+    import boto3
+
+    from kickstand.store import from_item, transient
+
+    dynamodb = boto3.client("dynamodb")
+    with transient("DynamoDB"):
+        for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+            yield from map(from_item, page["Items"])
+
+
+def parse_since(text: str, now: datetime) -> datetime:
+    """A moment: "7d", "24h", "30m", "2w" before now, or ISO 8601; UTC where it does not say.
+
+    Raises ValueError for anything else.
+
+    >>> parse_since("2h", datetime(2026, 5, 4, 12, tzinfo=UTC)).hour
+    10
+    """
+    if text[-1:] in UNITS and text[:-1].replace(".", "", 1).isdigit():
+        return now - float(text[:-1]) * UNITS[text[-1]]
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _first(error: ValueError) -> str:
+    """pydantic's report in one line."""
+    return str(error).replace("\n", " ")[:200]

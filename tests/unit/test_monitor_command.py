@@ -1,0 +1,256 @@
+"""`kickstand baseline` and `kickstand monitor`: from labelled images to a comparison with any records."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from kickstand.artefact import read_card
+from kickstand.drift import Budget
+from kickstand.events import ImageRef, ImageStatistics, ImageSummary, Prediction
+from kickstand.monitor import Watch, look, read_watch
+from kickstand.policy import decide
+from kickstand.records import Record
+from kickstand_cli.baseline import baseline
+from kickstand_cli.monitor import monitor
+from kickstand_cli.records import parse_since
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+app = typer.Typer()
+app.command()(baseline)
+app.command()(monitor)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def write_artefact(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    card = {
+        "model_version": "m1",
+        "model_sha256": "0" * 64,
+        "labels": ["bicycle", "motorcycle"],
+        "input_shape": [16, 16, 3],
+        "temperature": 1.0,
+        "metrics": {"kept": True},
+        "policy": {
+            "policy_version": "p1",
+            "accept_at": 0.8,
+            "neither_accept_at_most": 0.2,
+            "neither_reject_at_least": 0.8,
+            "max_risk": 0.02,
+            "confidence_level": 0.95,
+        },
+    }
+    (folder / "model.json").write_text(json.dumps(card))
+    return folder
+
+
+def write_dataset(folder: Path, n: int = 200) -> tuple[Path, Path]:
+    """A folder of noisy pictures, and out-of-fold answers to them."""
+    draw, paths, rows = random.Random(1), {}, []
+    for i in range(n):
+        path = f"train/{'bicycle' if i % 2 else 'motorcycle'}/{i}.png"
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        level = draw.randrange(60, 180)
+        pixels = bytes(max(0, min(255, level + draw.randrange(-40, 40))) for _ in range(16 * 16 * 3))
+        Image.frombytes("RGB", (16, 16), pixels).save(folder / path)
+        neither, confidence = draw.betavariate(1, 40), 0.6 + 0.4 * draw.betavariate(5, 1)
+        known = [confidence, 1 - confidence] if i % 2 else [1 - confidence, confidence]
+        paths[path] = known
+        rows.append([(1 - neither) * p for p in known] + [neither])
+    answers = {
+        "labels": ["bicycle", "motorcycle"],
+        "probabilities": paths,
+        "known": {"label": [1 - i % 2 for i in range(n)], "probabilities": rows},
+    }
+    (folder / "out_of_fold.json").write_text(json.dumps(answers))
+    return folder, folder / "out_of_fold.json"
+
+
+def recorded(i: int, draw: random.Random, artefact: Path, foreign: bool = False) -> Record:
+    confidence = 0.6 + 0.4 * draw.betavariate(5, 1)
+    labels = ("bicycle", "motorcycle") if draw.random() < 0.5 else ("motorcycle", "bicycle")
+    prediction = Prediction.of(
+        dict(zip(labels, (confidence, 1 - confidence), strict=True)),
+        neither=0.95 if foreign else draw.betavariate(1, 40),
+        model_version="m1",
+        backend="embedded",
+        latency_ms=1,
+    )
+    ref = ImageRef(bucket="photos", key=f"{i}.jpg", etag="e", version_id="v", uploaded_at=NOON)
+    brightness = (60 + 120 * draw.random()) / 255
+    statistics = ImageStatistics(brightness=brightness, contrast=0.09, sharpness=0.1, saturation=0.3)
+    return Record(
+        image=ref.uri,
+        version="v",
+        image_ref=ref,
+        prepared_image=ImageSummary(
+            sha256=hashlib.sha256(bytes(i)).hexdigest(), format="PNG", width=16, height=16, statistics=statistics
+        ),
+        prediction=prediction,
+        decision=decide(prediction, read_card(artefact).policy),
+        execution="arn",
+        recorded_at=NOON + timedelta(minutes=i),
+    )
+
+
+def write_records(file: Path, records: Iterable[Record]) -> Path:
+    file.write_text("".join(record.model_dump_json() + "\n" for record in records))
+    return file
+
+
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a baseline made of a dataset."""
+    home = tmp_path_factory.mktemp("monitor")
+    dataset, answers = write_dataset(home / "dataset")
+    folder = write_artefact(home / "model")
+    code, out, err = run("baseline", dataset, "--out-of-fold", answers, "--model", folder)
+    assert code == 0, err
+    assert "200 images" in out
+    return folder
+
+
+def test_the_baseline_joins_model_json_and_leaves_the_rest_as_it_was(artefact: Path) -> None:
+    card = json.loads((artefact / "model.json").read_text())
+    assert card["metrics"] == {"kept": True}
+    assert card["baseline"]["rates"]["class_mix:bicycle"] == {"hits": 100, "n": 200}
+    assert len(json.dumps(card["baseline"])) < 8_000
+    assert read_watch(artefact).max_risk == 0.02
+
+
+def test_making_the_baseline_again_changes_nothing(artefact: Path, tmp_path: Path) -> None:
+    before = (artefact / "model.json").read_text()
+    dataset, answers = write_dataset(tmp_path)
+    assert run("baseline", dataset, "--out-of-fold", answers, "--model", artefact)[0] == 0
+    assert (artefact / "model.json").read_text() == before
+
+
+def test_a_baseline_can_be_made_of_records(tmp_path: Path) -> None:
+    folder = write_artefact(tmp_path / "model")
+    draw = random.Random(1)
+    records = write_records(tmp_path / "r.jsonl", (recorded(i, draw, folder) for i in range(150)))
+    code, out, err = run("baseline", "--records", records, "--model", folder, "--json")
+    assert code == 0, err
+    assert json.loads(out)["features"]["brightness"]["n"] == 150
+
+
+@pytest.mark.parametrize("arguments", [[], ["data", "--records", "r.jsonl"]])
+def test_a_baseline_has_exactly_one_source(arguments: list[str]) -> None:
+    assert run("baseline", *arguments)[0] == 2
+
+
+def test_too_few_images_make_no_baseline(tmp_path: Path) -> None:
+    folder = write_artefact(tmp_path / "model")
+    dataset, answers = write_dataset(tmp_path / "data", n=20)
+    code, _, err = run("baseline", dataset, "--out-of-fold", answers, "--model", folder)
+    assert code == 1
+    assert "at least 100" in err
+
+
+def test_another_dataset_than_the_trained_one_is_told(tmp_path: Path) -> None:
+    folder = write_artefact(tmp_path / "model")
+    dataset, answers = write_dataset(tmp_path / "data", n=20)
+    next(dataset.rglob("*.png")).unlink()
+    code, _, err = run("baseline", dataset, "--out-of-fold", answers, "--model", folder)
+    assert code == 1
+    assert "is this the dataset that was trained on?" in err
+
+
+def report_on(records: Iterable[Record], artefact: Path, tmp_path: Path, *options: object) -> tuple[int, Any]:
+    file = write_records(tmp_path / "records.jsonl", records)
+    code, out, err = run("monitor", "--records", file, "--model", artefact, "--json", *options)
+    assert code in (0, 4), err
+    return code, json.loads(out)
+
+
+def test_foreign_images_page_and_the_images_are_named(artefact: Path, tmp_path: Path) -> None:
+    draw = random.Random(2)
+    code, report = report_on((recorded(i, draw, artefact, foreign=i % 2 == 0) for i in range(100)), artefact, tmp_path)
+    moved = {finding["statistic"]: finding for finding in report["drift"] if finding["alarm"]}
+    assert code == 4
+    assert report["harmed"]
+    assert moved["flagged"]["severity"] == "page"
+    assert moved["flagged"]["examples"][0]["image"].startswith("s3://photos/")
+    assert report["routes"]["reject"] == 50
+
+
+def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
+    draw = random.Random(2)
+    file = write_records(tmp_path / "r.jsonl", (recorded(i, draw, artefact, foreign=i % 2 == 0) for i in range(100)))
+    code, out, _ = run("monitor", "--records", file, "--model", artefact)
+    assert code == 4
+    assert "page    share flagged:" in out
+    assert "accuracy  accepted:" in out
+    assert "promise   at most 2.0% of accepted answers wrong: open" in out
+
+
+def test_an_empty_window_is_fine(artefact: Path, tmp_path: Path) -> None:
+    code, report = report_on([], artefact, tmp_path)
+    assert code == 0
+    assert report["images"] == 0
+
+
+def test_since_leaves_older_records_out(artefact: Path, tmp_path: Path) -> None:
+    draw = random.Random(3)
+    since = (NOON + timedelta(minutes=70)).isoformat()
+    _, report = report_on((recorded(i, draw, artefact) for i in range(100)), artefact, tmp_path, "--since", since)
+    assert report["images"] == 30
+
+
+def test_without_a_baseline_accuracy_is_told_and_drift_is_not(tmp_path: Path) -> None:
+    folder = write_artefact(tmp_path / "model")
+    draw = random.Random(4)
+    code, report = report_on((recorded(i, draw, folder) for i in range(20)), folder, tmp_path)
+    assert code == 0
+    assert report["drift"] is None
+    assert report["overall"]["images"] == 20
+
+
+def test_a_line_that_is_no_record_is_named(artefact: Path, tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    file.write_text(recorded(0, random.Random(1), artefact).model_dump_json() + '\n{"image": 1}\n')
+    code, _, err = run("monitor", "--records", file, "--model", artefact)
+    assert code == 1
+    assert "line 2" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("24h", NOON - timedelta(days=1)),
+        ("1.5d", NOON - timedelta(hours=36)),
+        ("2026-05-01", NOON.replace(day=1, hour=0)),
+        ("2026-05-01T10:00:00+02:00", NOON.replace(day=1, hour=8)),
+    ],
+)
+def test_since_is_a_time_span_or_a_moment(text: str, moment: datetime) -> None:
+    assert parse_since(text, NOON) == moment
+
+
+def test_looking_twice_with_a_checkpoint_finds_what_one_look_finds(artefact: Path) -> None:
+    draw = random.Random(5)
+    records = [recorded(i, draw, artefact, foreign=i > 60 and i % 3 == 0) for i in range(150)]
+    watch, budget = read_watch(artefact), Budget()
+    whole, _ = look(records, watch, budget)
+    _, checkpoint = look(records[:80], watch, budget)
+    parts, _ = look(records[80:], watch, budget, checkpoint)
+    assert parts.drift == whole.drift
+    assert parts.compared == whole.compared == 150
+
+
+def test_a_card_without_promise_and_baseline_can_be_watched() -> None:
+    report, checkpoint = look([], Watch(), Budget())
+    assert (report.drift, report.promise, checkpoint) == (None, None, None)
