@@ -32,6 +32,18 @@ DECISION = {
     "explanation": "bicycle with confidence 0.988, accepted from 0.900",
     "policy_version": "sample",
 }
+# https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-rule-schedule.html
+SCHEDULED = {
+    "version": "0",
+    "id": "53dc4d37-cffa-4f76-80c9-8b7d4a4d2eaa",
+    "detail-type": "Scheduled Event",
+    "source": "aws.events",
+    "account": "123456789012",
+    "time": "2026-05-04T10:00:00Z",
+    "region": "us-east-1",
+    "resources": ["arn:aws:events:us-east-1:123456789012:rule/KeepLedgerFunctionLook"],
+    "detail": {},
+}
 # As CloudWatch sends it, once the form has been filled in:
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
 WIDGET = {
@@ -97,6 +109,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         },
         "record_review": {"image": record.image, "version": record.version, "answered": False},
         "review": WIDGET,
+        "keep_ledger": SCHEDULED,
     }
 
 

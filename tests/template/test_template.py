@@ -186,7 +186,7 @@ def test_a_functions_folder_is_its_name(name: str) -> None:
 
 @every(FUNCTIONS)
 def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
-    assert 1 <= setting(name, "Timeout") <= 60
+    assert 1 <= setting(name, "Timeout") <= (900 if "Schedule" in str(FUNCTIONS[name].get("Events")) else 60)
     assert 128 <= setting(name, "MemorySize") <= 10_240
     assert setting(name, "Tracing") == "Active"
     group = setting(name, "LoggingConfig")["LogGroup"]["Ref"]

@@ -1,0 +1,186 @@
+"""`kickstand ledger` and the function that keeps the ledger, on the shipped stack."""
+
+import inspect
+import io
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.main import app
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
+        yield stack
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
+
+
+def png() -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48), "grey").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def upload(stack: Stack, number: int = 1) -> list[tuple[str, str]]:
+    """Uploads photos and waits; returns their keys and versions."""
+    uploads = [(name, stack.upload(name, png())) for name in (f"{uuid.uuid4()} é.png" for _ in range(number))]
+    stack.settle()
+    return uploads
+
+
+def lose(stack: Stack, number: int = 1) -> str:
+    """Uploads photos whose events get lost; returns the last one's key."""
+    for _ in range(number):
+        key = f"{uuid.uuid4()} +é.png"
+        stack.upload(key, png())
+    stack.sqs.purge_queue(QueueUrl=stack._targets[0].queue_url)
+    return key
+
+
+def kickstand_ledger(stack: Stack, tmp_path: Path, *options: str) -> Result:
+    outputs = tmp_path / "outputs.json"
+    outputs.write_text(json.dumps(stack.outputs))
+    return CliRunner().invoke(app, ["ledger", "--outputs", str(outputs), "--grace", "0", *options])
+
+
+def test_all_is_well_where_every_upload_has_ended(stack: Stack, tmp_path: Path) -> None:
+    upload(stack, 3)
+    result = kickstand_ledger(stack, tmp_path)
+    assert result.exit_code == 0
+    assert result.output.startswith("ledger: 3 uploads = ")
+    assert "missing" not in result.output
+
+
+def test_a_lost_upload_is_named_and_an_exit_code_of_its_own_tells(stack: Stack, tmp_path: Path) -> None:
+    upload(stack)
+    key = lose(stack)
+    result = kickstand_ledger(stack, tmp_path)
+    assert result.exit_code == 4
+    assert ", 1 missing\n" in result.output
+    assert f"/{key} (version " in result.output
+    assert "nothing was decided about it" in result.output
+    told = json.loads(kickstand_ledger(stack, tmp_path, "--json").output)
+    assert (told["uploads"], told["missing"]) == (2, 1)
+    assert [(lack["image"].rsplit("/", 1)[1], lack["lack"]) for lack in told["lacks"]] == [(key, "decision")]
+
+
+def test_a_lost_upload_is_sent_again(stack: Stack, tmp_path: Path) -> None:
+    lose(stack)
+    result = kickstand_ledger(stack, tmp_path, "--replay", "--wait", "20")
+    assert "replayed: 1 sent again" in result.output
+    stack.settle()
+    assert kickstand_ledger(stack, tmp_path).exit_code == 0
+    assert len(stack.records()) == 1
+
+
+def test_a_dead_letter_is_done_again_and_thrown_away_once_its_record_exists(stack: Stack, tmp_path: Path) -> None:
+    function = stack._lambdas.functions["RecordResultFunction"]
+    handler, function.handler = function.load(), lambda event, context: 1 / 0
+    upload(stack)
+    assert json.loads(kickstand_ledger(stack, tmp_path, "--json").output)["dead_letter"] == 1
+
+    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "2")
+    stack.settle()
+    assert {letter["error"]["Error"] for letter in stack.dead_letters()} == {"ZeroDivisionError"}  # still at fault
+
+    function.handler = handler
+    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "20")
+    stack.settle()
+    assert stack.dead_letters() == []
+    assert len(stack.records()) == 1
+
+
+def test_exactly_the_removed_image_is_named_and_stays_named(stack: Stack, tmp_path: Path) -> None:
+    uploads = upload(stack, 3)
+    key, version = uploads[1]
+    stack.s3.delete_object(Bucket=stack.outputs["ImageBucketName"], Key=key, VersionId=version)
+    for options in ([], ["--replay"]):
+        result = kickstand_ledger(stack, tmp_path, *options)
+        assert result.exit_code == 4
+        assert "ledger: 3 uploads" in result.output
+        assert f"/{key} (version {version}) is gone" in result.output
+        assert result.output.count("is gone") == result.output.count("ledger:")
+
+
+def test_what_is_no_stack_is_a_one_line_error(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "no.json").write_text('{"Other": "stack"}')
+    for options in (["--stack-name", "no-such-stack"], ["--outputs", str(tmp_path / "no.json")]):
+        result = CliRunner().invoke(app, ["ledger", *options])
+        assert result.exit_code == 1
+        assert result.output.startswith("error: ")
+        assert result.output.count("\n") == 1
+
+
+# ---- the function
+
+
+def keep_ledger(stack: Stack) -> dict[str, Any]:
+    event = (PROJECT / "events/keep_ledger.json").read_bytes()
+    answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["KeepLedgerFunctionName"], Payload=event)
+    told: dict[str, Any] = json.loads(answer["Payload"].read())
+    assert "errorType" not in told, told
+    return told
+
+
+def metrics_in(output: str) -> dict[str, float]:
+    """The values of the last metrics blob that was printed."""
+    blobs = [json.loads(line) for line in output.splitlines() if line.startswith('{"_aws"')]
+    return {name: value[0] for name, value in blobs[-1].items() if name.startswith("Ledger")}
+
+
+def test_the_function_says_where_every_upload_is(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    upload(stack, 2)
+    told = keep_ledger(stack)
+    assert (told["uploads"], told["missing"], told["replayed"]) == (2, 0, 0)
+    metrics = metrics_in(capsys.readouterr().out)
+    assert metrics.keys() == {
+        *("LedgerAccepted", "LedgerRejected", "LedgerWaiting", "LedgerReviewed", "LedgerDeadLetter", "LedgerMissing")
+    }
+    assert (sum(metrics.values()), metrics["LedgerMissing"]) == (2, 0)
+
+
+def test_the_function_leaves_young_uploads_alone(stack: Stack) -> None:
+    lose(stack)
+    told = keep_ledger(stack)
+    assert (told["uploads"], told["missing"], told["replayed"]) == (0, 0, 0)
+
+
+def test_the_function_sends_lost_uploads_again_and_tells_their_number(stack: Stack) -> None:
+    scope = inspect.unwrap(stack._lambdas.functions["KeepLedgerFunction"].load()).__globals__
+    scope["GRACE"], scope["REPLAY_AT_MOST"] = timedelta(0), 2
+    lose(stack, 3)
+    told = keep_ledger(stack)
+    assert (told["missing"], told["replayed"]) == (3, 2)
+    stack.settle()
+    assert (keep_ledger(stack)["missing"], len(stack.records())) == (1, 2)
+
+
+def test_the_function_leaves_dead_letters_to_a_person(stack: Stack) -> None:
+    stack._lambdas.functions["DecideFunction"].handler = lambda event, context: 1 / 0
+    upload(stack)
+    told = keep_ledger(stack)
+    assert (told["dead_letter"], told["replayed"]) == (1, 0)
+    assert len(stack.dead_letters()) == 1
+
+
+def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:
+    upload(stack)
+    assert stack._lambdas.functions["KeepLedgerFunction"].handler is None
