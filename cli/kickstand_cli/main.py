@@ -11,6 +11,7 @@ from kickstand_cli.ledger import ledger
 from kickstand_cli.monitor import monitor
 from kickstand_cli.policy import policy
 from kickstand_cli.review import review
+from kickstand_cli.train import train
 
 app = typer.Typer(
     name="kickstand",
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(classify)
+app.command()(train)
 app.command()(evaluate)
 app.command()(policy)
 app.command()(review)
