@@ -1,12 +1,13 @@
 """`kickstand demo`: the shipped template on this machine, with photos, from upload to recorded decision."""
 
+import getpass
 import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -21,9 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from kickstand_cli.deployment import DeploymentError
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
+from kickstand_cli.review import DEFAULT_PORT, find_function, serve
 
 if TYPE_CHECKING:
+    from kickstand.artefact import ModelCard
     from kickstand.ledger import Ledger
     from kickstand_cli.local.stack import Stack
     from kickstand_cli.report import Failure, Outcome, Picture, Run
@@ -83,20 +87,28 @@ def demo(
         WorkflowType, typer.Option(case_sensitive=False, help="The template's WorkflowType.")
     ] = WorkflowType.EXPRESS,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Upload only the first N.")] = None,
+    review: Annotated[
+        bool, typer.Option("--review", help="Then decide yourself about what waits for a person, in your browser.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page for --review; 0 for any.")] = DEFAULT_PORT,
 ) -> None:
     """Run the shipped template, state machine and functions on this machine, and watch photos being decided."""
-    console = Console(highlight=False)
+    console = Console(file=sys.stdout, highlight=False)  # even while the functions' output is diverted
     if not console.is_terminal:
         console.width = 120  # of a log file, where nobody wants names broken
     try:
         sources, about = _collect(paths or [], images or [], cifar100=cifar100)
         folder = _make_folder(out)
-        run, seconds, ledger = _run(sources[:limit], about, workflow, folder)
-        _write(run, folder, ledger)
-    except DemoError as error:
+        with _running(sources[:limit], about, workflow, folder) as demonstration:
+            run, ledger = demonstration.results()
+            _write(run, folder, ledger)
+            _print(console, run, demonstration.seconds, folder)
+            if review:
+                console.print(str(ledger), soft_wrap=True)
+                run, ledger = _review(demonstration, console, port, folder)
+    except (DemoError, DeploymentError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
-    _print(console, run, seconds, folder)
     console.print(str(ledger), soft_wrap=True)
     if run.failures:
         raise typer.Exit(1)
@@ -177,18 +189,44 @@ def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
 # ---- the run
 
 
-def _run(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path) -> "tuple[Run, float, Ledger]":
-    """Deploy, upload, wait, and gather what there is to show; how long it took, seconds; and where all has ended."""
-    started = time.monotonic()
-    with _show_progress() as progress, _divert_output(folder / "functions.log"):
-        # Imported here: moto takes a second, which no other command should wait for.
-        from kickstand.artefact import read_card
-        from kickstand_cli.local.stack import deploy
+@dataclass
+class Demonstration:
+    """All that was uploaded is decided, and the stack is still up."""
+
+    stack: "Stack"
+    uploads: list[Upload]
+    about: str
+    workflow: WorkflowType
+    card: "ModelCard"
+    seconds: float
+
+    def results(self) -> "tuple[Run, Ledger]":
+        """What there is to show by now, and where all has ended."""
         from kickstand_cli.report import Run
 
-        starting = progress.add_task("deploy", total=None)
-        card = read_card(MODEL)
-        with deploy(TEMPLATE, {"WorkflowType": workflow}) as stack:
+        outcomes, failures = _gather(self.stack, self.uploads)
+        summary = (
+            f"{len(self.uploads)} uploads through the shipped template, state machine ({self.workflow}) and functions, "
+            f"on this machine, in {self.seconds:.0f} s."
+        )
+        drawing = _draw(self.stack)
+        run = Run(len(self.uploads), outcomes, failures, [self.about, summary], self.card, drawing)
+        return run, self.stack.ledger()
+
+
+@contextmanager
+def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path) -> Iterator[Demonstration]:
+    """Deploy, upload, wait; then the stack stays up for as long as the context lasts."""
+    started = time.monotonic()
+    with ExitStack() as open_, _divert_output(folder / "functions.log"):
+        with _show_progress() as progress:
+            # Imported here: moto takes a second, which no other command should wait for.
+            from kickstand.artefact import read_card
+            from kickstand_cli.local.stack import deploy
+
+            starting = progress.add_task("deploy", total=None)
+            card = read_card(MODEL)
+            stack = open_.enter_context(deploy(TEMPLATE, {"WorkflowType": workflow}))
             progress.remove_task(starting)
             uploads = []
             for source in progress.track(sources, description="upload and decide"):
@@ -196,15 +234,29 @@ def _run(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: 
                 stack.deliver()
                 _wait_for_a_gap(stack)
             stack.settle(lambda: time.sleep(0.05))
-            outcomes, failures = _gather(stack, uploads)
-            drawing = _draw(stack)
-            ledger = stack.ledger()
-    seconds = time.monotonic() - started
-    summary = (
-        f"{len(uploads)} uploads through the shipped template, state machine ({workflow}) and functions, "
-        f"on this machine, in {seconds:.0f} s."
-    )
-    return Run(len(uploads), outcomes, failures, [about, summary], card, drawing), seconds, ledger
+        yield Demonstration(stack, uploads, about, workflow, card, time.monotonic() - started)
+
+
+def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> "tuple[Run, Ledger]":
+    """Serve the reviewers' page until Ctrl-C; the files follow every answer. Returns the last results."""
+    from kickstand.events import ReviewStatus
+
+    stack, answered = demonstration.stack, 0
+
+    def follow() -> None:
+        nonlocal answered
+        now = sum(review.status is ReviewStatus.ANSWERED for review in stack.reviews())
+        if now > answered:
+            stack.settle()
+            run, ledger = demonstration.results()
+            _write(run, folder, ledger)
+            answered = now
+
+    serve(find_function(stack.outputs), port, getpass.getuser(), console, follow)
+    stack.settle()
+    run, ledger = demonstration.results()
+    _write(run, folder, ledger)
+    return run, ledger
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:

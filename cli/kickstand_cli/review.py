@@ -7,6 +7,7 @@ import json
 import secrets
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,8 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from jinja2 import Environment, FileSystemLoader
-from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
@@ -25,7 +24,7 @@ Invoke = Callable[[dict[str, Any]], Any]
 DEFAULT_PORT = 8765
 MAX_EVENT_BYTES = 100_000
 KEYS = {"neither": "n", "cannot_tell": "?"}
-TEMPLATES = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent / "templates"))
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 class FunctionError(DeploymentError):
@@ -70,12 +69,16 @@ def find_function(outputs: dict[str, str]) -> Invoke:
 # ---- in a browser
 
 
-def serve(invoke: Invoke, port: int, reviewer: str, console: Console) -> None:
-    """Serve the page until Ctrl-C."""
+def serve(
+    invoke: Invoke, port: int, reviewer: str, console: Console, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Serve the page until Ctrl-C. meanwhile: called twice a second."""
     with serving(invoke, port, reviewer) as url:
         console.print(f"Review the photos that wait: [link={url}]{url}[/link] (Ctrl-C ends it)", soft_wrap=True)
         try:
-            threading.Event().wait()
+            while True:
+                meanwhile()
+                time.sleep(0.5)
         except KeyboardInterrupt:
             console.print()
 
@@ -105,6 +108,10 @@ class _Server(ThreadingHTTPServer):
 
 
 def _handler(invoke: Invoke, reviewer: str) -> type[BaseHTTPRequestHandler]:
+    from jinja2 import Environment, FileSystemLoader
+
+    frame = Environment(autoescape=True, loader=FileSystemLoader(TEMPLATES)).get_template("review.html")
+
     class Page(BaseHTTPRequestHandler):
         """GET / is the frame around the widget, POST /call what CloudWatch does when a button is pressed."""
 
@@ -118,7 +125,7 @@ def _handler(invoke: Invoke, reviewer: str) -> type[BaseHTTPRequestHandler]:
                 f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data:; "
                 "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
-            page = TEMPLATES.get_template("review.html").render(nonce=nonce, reviewer=reviewer)
+            page = frame.render(nonce=nonce, reviewer=reviewer)
             return self._send(200, "text/html", page, **{"Content-Security-Policy": policy})
 
         def do_POST(self) -> None:
@@ -197,6 +204,8 @@ def _show(shown: dict[str, Any], waiting: int, console: Console) -> None:
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
     """The picture in half blocks: a character is two pixels, one above the other."""
+    from PIL import Image
+
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     rows = max(1, round(columns * image.height / image.width / 2))
     image = image.resize((columns, 2 * rows), Image.Resampling.NEAREST if image.width <= columns else None)
@@ -218,6 +227,8 @@ def _ask(keys: dict[str, str], console: Console) -> str:
         try:
             key = typer.getchar().lower()
         except (EOFError, KeyboardInterrupt):
+            key = ""
+        if not key:
             return "quit"
         if key in keys:
             console.print(f"→ {keys[key].replace('_', ' ')}")

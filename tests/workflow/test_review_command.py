@@ -1,0 +1,121 @@
+"""`kickstand review` and `kickstand demo --review`, the whole commands."""
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from kickstand.artefact import read_card
+from kickstand.events import ReviewStatus, Route
+from kickstand.images import prepare
+from kickstand.inference import EmbeddedModel
+from kickstand.policy import decide
+from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.main import app
+from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
+
+UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
+
+
+@pytest.fixture
+def stack() -> Iterator[Stack]:
+    """Three photos wait for a person."""
+    with deploy(TEMPLATE, {"AuditRate": "0"}) as stack:
+        stack._lambdas.functions["DecideFunction"].handler = lambda event, context: UNSURE
+        for number in (1, 2, 3):
+            file = io.BytesIO()
+            Image.new("RGB", (80, 60), "grey").save(file, "PNG")
+            stack.upload(f"[bold]{number}.png", file.getvalue())
+            stack.settle()
+        yield stack
+
+
+def review(stack: Stack, tmp_path: Path, keys: str) -> Result:
+    """The command at a terminal where these keys are pressed."""
+    outputs = tmp_path / "outputs.json"
+    outputs.write_text(json.dumps(stack.outputs))
+    arguments = ["review", "--outputs", str(outputs), "--reviewer", "Ada"]
+    return CliRunner().invoke(app, arguments, input=keys)
+
+
+def test_the_terminal_shows_one_photo_after_the_other_and_takes_an_answer_by_key(stack: Stack, tmp_path: Path) -> None:
+    result = review(stack, tmp_path, "2xs1?")
+    assert result.exit_code == 0, result.output
+    stack.settle()
+    answers = [review.answer and review.answer.label for review in stack.reviews()]
+    assert sorted(str(answer) for answer in answers) == ["bicycle", "cannot_tell", "motorcycle"]
+    for words in ("[bold]1.png (3 waiting)", "bicycle with confidence 0.612", "1 bicycle  2 motorcycle", "3 answered"):
+        assert words in result.output
+    assert "Nothing waits" in result.output
+
+
+def test_the_terminal_can_be_left_at_any_time(stack: Stack, tmp_path: Path) -> None:
+    assert "0 answered" in review(stack, tmp_path, "q").output
+    assert "1 answered" in review(stack, tmp_path, "n").output  # the input ends
+    assert {review.status for review in stack.reviews()} == {ReviewStatus.ANSWERED, ReviewStatus.WAITING}
+
+
+def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path) -> None:
+    outputs = tmp_path / "outputs.json"
+    outputs.write_text("{}")
+    result = CliRunner().invoke(app, ["review", "--outputs", str(outputs)])
+    assert result.exit_code == 1
+    assert "is it one of Kickstand's?" in result.stderr
+
+
+def unsure_sample() -> Path:
+    """A shipped sample that goes to a person."""
+    card, model = read_card(MODEL), EmbeddedModel(MODEL)
+    for path in sorted((PROJECT / "samples/images").rglob("*.jpg")):
+        if path.parent.name != "broken":
+            prediction = model.predict(prepare(path.read_bytes(), path.name, card.input_shape))
+            if decide(prediction, card.policy).route is Route.REVIEW:
+                return path
+    raise AssertionError("no sample goes to a person")
+
+
+def call(url: str, **event: Any) -> str:
+    """What a button of the page does."""
+    request = urllib.request.Request(f"{url}call", json.dumps(event).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        html: str = json.load(answer)["html"]
+    return html
+
+
+def test_an_answer_during_the_demo_shows_in_its_records_and_its_ledger(tmp_path: Path) -> None:
+    command = [*("demo", "--review", "--port", "0", "--out", str(tmp_path)), "--images", str(unsure_sample())]
+    demo = subprocess.Popen(
+        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command], stdout=subprocess.PIPE, text=True
+    )
+    assert demo.stdout
+    try:
+        said: list[str] = []
+        while "http://" not in (said[-1:] or [""])[0]:
+            said.append(demo.stdout.readline())
+            assert said[-1], "".join(said)
+        url = next(word for word in said[-1].split() if word.startswith("http://"))
+        assert "1 waiting + 0 reviewed" in "".join(said)
+        with urllib.request.urlopen(url) as answer:
+            assert "Kickstand · review" in answer.read().decode()
+        assert "1</b> photo waits" in call(url, reviewer="Ada")
+        (waiting,) = map(json.loads, (tmp_path / "records.jsonl").read_text("utf-8").splitlines())
+        assert waiting["review"] is None
+        key = {"image": waiting["image"], "version": waiting["version"]}
+        assert "Nothing to do" in call(url, reviewer="Ada", action="answer", label="motorcycle", **key)
+    finally:
+        demo.send_signal(signal.SIGINT)
+        said.append(demo.communicate(timeout=60)[0])
+    assert demo.returncode == 0
+    assert "0 waiting + 1 reviewed" in said[-1]
+    (answered,) = map(json.loads, (tmp_path / "records.jsonl").read_text("utf-8").splitlines())
+    assert answered["review"]["answer"]["label"] == "motorcycle"
+    assert json.loads((tmp_path / "ledger.json").read_text())["reviewed"] == 1
