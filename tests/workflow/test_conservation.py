@@ -310,12 +310,13 @@ def answer(stack: Stack, planned: list[Photo], keys: dict[str, Key], trouble: Tr
             pass  # nobody was asked about it; or the outage
         finally:
             trouble._current.outage = ""
-    abort(stack, [review for review in stack.reviews() if review.answer])  # else they wait for a day
+    unheard = {keys[photo.key][0] for photo in planned if photo.answer == "unheard"}
+    abort(stack, [review for review in stack.reviews() if review.answer and review.image in unheard])
     stack.settle()
 
 
 def abort(stack: Stack, reviews: list[Review]) -> None:
-    """An operator stops the executions that wait for these reviews' answers."""
+    """An operator stops the executions that wait for these reviews' answers, which would take them a day."""
     for review in reviews:
         if review.task_token:
             stack.stepfunctions.stop_execution(executionArn=review.execution)
