@@ -110,7 +110,12 @@ def _plan(
     if pretrain_epochs:
         plan = replace(plan, pretrain=replace(plan.pretrain, epochs=pretrain_epochs))
     if epochs:
-        plan = replace(plan, tune=replace(plan.tune, epochs=epochs), scratch=replace(plan.scratch, epochs=epochs))
+        plan = replace(
+            plan,
+            tune=replace(plan.tune, epochs=epochs),
+            again=replace(plan.again, epochs=epochs // 2),
+            scratch=replace(plan.scratch, epochs=epochs),
+        )
     return plan
 
 

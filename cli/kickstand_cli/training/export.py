@@ -74,15 +74,29 @@ def _member(graph: _Graph, network: Network, n_labels: int, x: str, name: str) -
     return graph.add("Concat", [f"{name}.labels", neither], f"{name}.logits", axis=1)
 
 
-def build_onnx(members: list[Network], n_labels: int, height: int, width: int) -> onnx.ModelProto:
-    """`image` uint8 (n, height, width, 3) RGB → `logits` float32 (n, n_labels + 1), the mean of the members'."""
+def build_onnx(
+    members: list[Network], n_labels: int, height: int, width: int, *, mirror: bool = False
+) -> onnx.ModelProto:
+    """`image` uint8 (n, height, width, 3) RGB → `logits` float32 (n, n_labels + 1), the mean of the members'.
+
+    mirror: every member sees the image and its mirror image, as one batch of 2n, and the mean is over both.
+    """
     graph = _Graph()
     x = graph.add("Cast", ["image"], "pixels", to=TensorProto.FLOAT)
     x = graph.add("Sub", [x, graph.weight("mean", MEAN.numpy() * np.float32(255))], "centred")
     x = graph.add("Mul", [x, graph.weight("scale", 1 / (STD.numpy() * np.float32(255)))], "normalised")
     x = graph.add("Transpose", [x], "planes", perm=[0, 3, 1, 2])
+    if mirror:
+        edges = {"start": -1, "end": -width - 1, "axis": 3, "step": -1}
+        backwards = [graph.weight(f"mirror.{name}", np.array([value])) for name, value in edges.items()]
+        x = graph.add("Concat", [x, graph.add("Slice", [x, *backwards], "mirrored")], "views", axis=0)
     names = [_member(graph, network.eval(), n_labels, x, f"member{i + 1}") for i, network in enumerate(members)]
-    graph.add("Mean", names, "logits")
+    if mirror:
+        pairs = graph.weight("views.shape", np.array([2, -1, n_labels + 1]))
+        views = graph.add("Reshape", [graph.add("Mean", names, "views.logits"), pairs], "views.pairs")
+        graph.add("ReduceMean", [views], "logits", axes=[0], keepdims=0)
+    else:
+        graph.add("Mean", names, "logits")
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,

@@ -32,6 +32,8 @@ class Recipe:
     members: networks in the committee, pretrained apart from each other.
     held_out: share of each foreign class that no network ever sees; it measures the gate.
     foreign_per_epoch, synthetic_per_epoch: how many examples of "neither" go with the labelled images when tuning.
+    again: a second, shorter tuning from where the first one ended, with a rate that climbs again.
+    mirror: answer for the image and its mirror image, and average.
     scratch: instead of `tune`, where there is nothing to pretrain on.
     """
 
@@ -44,7 +46,9 @@ class Recipe:
     synthetic: int = 3000
     synthetic_per_epoch: int = 60
     pretrain: Schedule = field(default_factory=lambda: Schedule(epochs=120, peak_rate=0.08, average=0.998))
-    tune: Schedule = field(default_factory=lambda: Schedule(epochs=36, peak_rate=0.03))
+    tune: Schedule = field(default_factory=lambda: Schedule(epochs=28, peak_rate=0.03))
+    again: Schedule = field(default_factory=lambda: Schedule(epochs=16, peak_rate=0.02))
+    mirror: bool = True
     scratch: Schedule = field(default_factory=lambda: Schedule(epochs=150, peak_rate=0.08))
 
 
@@ -125,10 +129,18 @@ class Job:
 
     member: int
     stage: str
+    cycle: int = 1
 
     @property
     def name(self) -> str:
-        return f"member-{self.member}-{self.stage}"
+        return f"member-{self.member}-{self.stage}" + (f"-cycle-{self.cycle}" if self.cycle > 1 else "")
+
+    @property
+    def before(self) -> "Job | None":
+        """The job whose weights this one starts from."""
+        if self.stage == "pretrained":
+            return None
+        return Job(self.member, self.stage, self.cycle - 1) if self.cycle > 1 else Job(self.member, "pretrained")
 
     def left_out(self, material: Material) -> NDArray[np.bool_]:
         """Which labelled images it does not learn from."""
@@ -141,10 +153,11 @@ def _start(job: Job, material: Material, recipe: Recipe, home: Path) -> Network:
     """The network that a job starts from."""
     torch.manual_seed(recipe.seed + job.member)
     network = Network(material.n_classes, recipe.width)
-    if job.stage != "pretrained" and material.foreign:
-        state = torch.load(home / f"{Job(job.member, 'pretrained').name}.pt", weights_only=True, map_location="cpu")
+    if job.before and (job.cycle > 1 or material.foreign):
+        state = torch.load(home / f"{job.before.name}.pt", weights_only=True, map_location="cpu")
         network.load_state_dict(state["average"])
-        network.forget_labels(material.n_labels)
+        if job.cycle == 1:
+            network.forget_labels(material.n_labels)
     return network
 
 
@@ -159,12 +172,18 @@ def run(
             material.known_pool(~job.left_out(material)),
             *material.foreign_pools(recipe.foreign_per_epoch, recipe.synthetic_per_epoch),
         ]
-        schedule = recipe.tune if material.foreign else recipe.scratch
+        tuning = recipe.again if job.cycle > 1 else recipe.tune
+        schedule = tuning if material.foreign else recipe.scratch
     offset = {"pretrained": 0, "final": 99}.get(job.stage)
     seed = (recipe.seed + job.member) + 100 * (1 + int(job.stage.removeprefix("fold-")) if offset is None else offset)
+    seed += 10_000 * (job.cycle - 1)
     network = _start(job, material, recipe, home)
     n_labels = None if job.stage == "pretrained" else material.n_labels
     return fit(network, pools, schedule, seed, home / f"{job.name}.pt", on_epoch, n_labels)
+
+
+def _last_cycle(material: Material, recipe: Recipe) -> int:
+    return 2 if material.foreign and recipe.again.epochs else 1
 
 
 def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
@@ -172,7 +191,11 @@ def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
     members = range(1, recipe.members + 1)
     tuned = [f"fold-{fold}" for fold in range(recipe.folds)] + ["final"]
     first = [[Job(member, "pretrained") for member in members]] if material.foreign else []
-    return [*first, [Job(member, stage) for stage in tuned for member in members]]
+    cycles = [
+        [Job(member, stage, cycle) for stage in tuned for member in members]
+        for cycle in range(1, _last_cycle(material, recipe) + 1)
+    ]
+    return [*first, *cycles]
 
 
 _queue: "multiprocessing.Queue[tuple[str, int, int, float]] | None" = None
@@ -250,10 +273,10 @@ class OutOfFold:
 
 def deploy(stage: str, material: Material, recipe: Recipe, home: Path, *, exact: bool) -> onnx.ModelProto:
     """The committee of a stage ("fold-0" …, "final") as it is served; its jobs must be complete."""
-    jobs = [Job(member, stage) for member in range(1, recipe.members + 1)]
+    jobs = [Job(member, stage, _last_cycle(material, recipe)) for member in range(1, recipe.members + 1)]
     members = [run(job, material, recipe, home) for job in jobs]
     height, width = material.known.pixels.shape[1:3]
-    network = build_onnx(members, material.n_labels, height, width)
+    network = build_onnx(members, material.n_labels, height, width, mirror=recipe.mirror)
     if exact:
         return network
     seen = material.known.pixels[~jobs[0].left_out(material)]
