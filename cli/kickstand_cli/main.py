@@ -2,11 +2,12 @@
 
 import typer
 
-from kickstand_cli import dataset
+from kickstand_cli import dataset, labels
 from kickstand_cli.baseline import baseline
 from kickstand_cli.classify import classify
 from kickstand_cli.demo import demo
 from kickstand_cli.evaluate import evaluate
+from kickstand_cli.explain import explain
 from kickstand_cli.ledger import ledger
 from kickstand_cli.monitor import monitor
 from kickstand_cli.policy import policy
@@ -26,6 +27,8 @@ app.command()(evaluate)
 app.command()(policy)
 app.command()(review)
 app.command()(ledger)
+app.command()(explain)
 app.command()(baseline)
 app.command()(monitor)
 app.add_typer(dataset.app, name="dataset")
+app.add_typer(labels.app, name="labels")
