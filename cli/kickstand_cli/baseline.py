@@ -1,7 +1,8 @@
 """`kickstand baseline`: how images and answers look when all is well, for the monitor to compare with."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 from rich.console import Console
 
 from kickstand.artefact import ModelCard, read_card
-from kickstand.drift import Baseline, list_events, make_baseline, measure, observe
+from kickstand.drift import Baseline, make_baseline, measure, observe
 from kickstand.errors import InvalidImage
 from kickstand.events import Prediction
 from kickstand.images import prepare
@@ -90,10 +91,20 @@ def measure_unseen(folder: Path, artefact: Path) -> list[Measured]:
     return measured
 
 
-def measure_records(records: Iterable[Record], card: ModelCard) -> list[Measured]:
-    """Records of a time when all was well, as far as this model and policy decided them."""
-    seen = [observe(record, card.model_version, card.policy.policy_version) for record in records]
-    return [(one.features, one.rates) for one in seen]
+def baseline_of_records(records: Iterable[Record]) -> Baseline:
+    """Of a time when all was well, as far as the model and policy that decided most of them did.
+
+    Raises BaselineError where there is too little to compare with.
+    """
+    seen = list(records)
+    deciders = Counter(
+        (record.prediction.model_version, record.decision.policy_version or "") for record in seen if record.prediction
+    )
+    if not deciders:
+        raise BaselineError("no record has a prediction")
+    (model, policy), _ = deciders.most_common(1)[0]
+    observed = [observe(record, model, policy) for record in seen]
+    return make([(one.features, one.rates) for one in observed], "records", model, policy)
 
 
 def baseline(
@@ -125,13 +136,15 @@ def baseline(
         raise typer.BadParameter("say one of DATASET, --unseen and --records")
     try:
         card = read_card(artefact)
-        if dataset:
-            measured, source = measure_dataset(dataset, out_of_fold, card), "training images, out-of-fold answers"
-        elif unseen:
-            measured, source = measure_unseen(unseen, artefact), f"the model's answers to {unseen.name}/"
+        if records:
+            made = baseline_of_records(read_records(records))
         else:
-            measured, source = measure_records(read_records(records or Path()), card), "records"
-        made = make(measured, source, card)
+            if dataset:
+                measured, source = measure_dataset(dataset, out_of_fold, card), "training images, out-of-fold answers"
+            else:
+                measured = measure_unseen(unseen or Path(), artefact)
+                source = f"the model's answers to {(unseen or Path()).name}/"
+            made = make(measured, source, card.model_version, card.policy.policy_version)
     except (BaselineError, EvaluationError, RecordsError, OSError, ValueError) as error:
         stderr.print(f"error: {error}", markup=False)
         raise typer.Exit(1) from error
@@ -139,7 +152,8 @@ def baseline(
     if as_json:
         print(made.model_dump_json())  # noqa: T201
         return
-    console.print(f"baseline {made.version}: {len(measured):,} images ({made.source}); written to model.json")
+    largest = max(quantiles.n for quantiles in made.features.values())
+    console.print(f"baseline {made.version}: {largest:,} images ({made.source}); written to model.json", markup=False)
     for name, quantiles in made.features.items():
         low, middle, high = quantiles.low[4], quantiles.low[49], quantiles.high[4]
         console.print(f"  {name:<12} 5 % below {low:g}, half below {middle:g}, 5 % above {high:g}")
@@ -147,11 +161,13 @@ def baseline(
         console.print(f"  {name:<24} {rate.hits:,} of {rate.n:,}", markup=False)
 
 
-def make(measured: list[Measured], source: str, card: ModelCard) -> Baseline:
+def make(measured: Sequence[Measured], source: str, model_version: str, policy_version: str) -> Baseline:
     """Raises BaselineError where there is too little to compare with."""
-    made = make_baseline(measured, source, card.model_version, card.policy.policy_version)
-    if len(measured) < 100 or not list_events(made):
+    if len(measured) < 100:
         raise BaselineError(f"{len(measured)} images make no baseline: it takes at least 100, better 1,000")
+    made = make_baseline(measured, source, model_version, policy_version)
+    if not made.features:
+        raise BaselineError("none of the records has image statistics")
     return made
 
 

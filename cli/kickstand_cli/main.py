@@ -8,9 +8,11 @@ from kickstand_cli.classify import classify
 from kickstand_cli.demo import demo
 from kickstand_cli.evaluate import evaluate
 from kickstand_cli.explain import explain
+from kickstand_cli.import_capture import import_capture
 from kickstand_cli.ledger import ledger
 from kickstand_cli.monitor import monitor
 from kickstand_cli.policy import policy
+from kickstand_cli.replay import replay
 from kickstand_cli.review import review
 from kickstand_cli.train import train
 
@@ -30,5 +32,7 @@ app.command()(ledger)
 app.command()(explain)
 app.command()(baseline)
 app.command()(monitor)
+app.command()(import_capture)
+app.command()(replay)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(labels.app, name="labels")

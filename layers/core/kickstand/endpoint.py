@@ -44,18 +44,22 @@ class EndpointModel:
             raise ModelUnavailable(f"endpoint {self._name}: {error}") from error
         elapsed = (time.perf_counter() - started) * 1000
         try:
-            return self._read(json.loads(body), elapsed)
+            return read_answer(json.loads(body), self._card, self._name, elapsed)
         except (ValueError, KeyError, TypeError) as error:
             raise ModelUnavailable(f"endpoint {self._name}: unreadable answer {body[:200]!r}: {error}") from error
 
-    def _read(self, answer: Any, latency_ms: float) -> Prediction:
-        labels = self._card.labels
-        if isinstance(answer, list):
-            probabilities = dict(zip(labels, answer, strict=True))
-            neither, version = 0.0, f"endpoint:{self._name}"
-        else:
-            probabilities = {label: answer["probabilities"][label] for label in labels}
-            neither, version = answer["neither"], answer["model_version"]
-        return Prediction.of(
-            probabilities, neither=neither, model_version=version, backend="sagemaker", latency_ms=latency_ms
-        )
+
+def read_answer(answer: Any, card: ModelCard, endpoint: str, latency_ms: float) -> Prediction:
+    """The prediction in an endpoint's answer.
+
+    Raises ValueError, KeyError or TypeError where it is neither of the two that `EndpointModel` knows.
+    """
+    if isinstance(answer, list):
+        probabilities = dict(zip(card.labels, answer, strict=True))
+        neither, version = 0.0, f"endpoint:{endpoint}"
+    else:
+        probabilities = {label: answer["probabilities"][label] for label in card.labels}
+        neither, version = answer["neither"], answer["model_version"]
+    return Prediction.of(
+        probabilities, neither=neither, model_version=version, backend="sagemaker", latency_ms=latency_ms
+    )

@@ -1,0 +1,149 @@
+"""`kickstand import-capture`: every line of every captured file becomes a record."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from kickstand.events import Reason, Route
+from kickstand.records import Record
+from kickstand_cli.import_capture import import_capture
+from kickstand_cli.records import read_records
+
+REAL = Path(os.environ.get("KICKSTAND_CAPTURED", Path(__file__).parents[3] / "shared" / "data" / "captured"))
+
+app = typer.Typer()
+app.command()(import_capture)
+app.command("other")(lambda: None)
+
+
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["import-capture", *map(str, arguments)])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def artefact(tmp_path: Path) -> Path:
+    card = {
+        "model_version": "m1",
+        "model_sha256": "0" * 64,
+        "labels": ["bicycle", "motorcycle"],
+        "input_shape": [32, 32, 3],
+        "temperature": 1.0,
+        "policy": {
+            "policy_version": "p1",
+            "accept_at": 0.93,
+            "neither_accept_at_most": 0.2,
+            "neither_reject_at_least": 0.8,
+        },
+    }
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    return tmp_path
+
+
+def photo() -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 32), (10, 120, 90)).save(file, "PNG")
+    return file.getvalue()
+
+
+def captured(event_id: str, answer: str = "[0.95, 0.05]", image: bytes | None = None, **output: Any) -> str:
+    """One line as data capture writes it."""
+    data = {
+        "endpointInput": {
+            "observedContentType": "image/png",
+            "mode": "INPUT",
+            "data": base64.b64encode(photo() if image is None else image).decode(),
+            "encoding": "BASE64",
+        },
+        "endpointOutput": {
+            "observedContentType": "application/json",
+            "mode": "OUTPUT",
+            "data": answer,
+            "encoding": "JSON",
+            **output,
+        },
+    }
+    metadata = {"eventId": event_id, "inferenceTime": "2024-10-15T14:05:12Z"}
+    return json.dumps({"captureData": data, "eventMetadata": metadata, "eventVersion": "0"})
+
+
+def imported(artefact: Path, *files: Path) -> list[Record]:
+    out = artefact / "records.jsonl"
+    code, _, err = run(*files, "--out", out, "--model", artefact)
+    assert code == 0, err
+    return list(read_records(out))
+
+
+def test_every_line_of_every_file_becomes_a_record(artefact: Path) -> None:
+    (artefact / "a.jsonl").write_text(captured("1") + "\n" + captured("2", "[0.2, 0.8]") + "\n")
+    (artefact / "b.jsonl").write_text(captured("3"))
+    records = imported(artefact, artefact / "a.jsonl", artefact / "b.jsonl")
+    assert [record.version for record in records] == ["1", "2", "3"]
+    assert [record.decision.route for record in records] == [Route.ACCEPT, Route.REVIEW, Route.ACCEPT]
+    assert records[0].prepared_image is not None
+    assert records[0].prepared_image.statistics.saturation > 0.9
+
+
+def test_a_folder_means_all_files_in_it(artefact: Path) -> None:
+    for day in ("14", "15"):
+        (artefact / "capture" / day).mkdir(parents=True)
+        (artefact / "capture" / day / "x.jsonl").write_text(captured(day))
+    assert len(imported(artefact, artefact / "capture")) == 2
+
+
+def test_an_answer_in_base64_is_read_too(artefact: Path) -> None:
+    (artefact / "a.jsonl").write_text(captured("1", base64.b64encode(b"[0.3, 0.7]").decode(), encoding="BASE64"))
+    (record,) = imported(artefact, artefact / "a.jsonl")
+    assert record.prediction is not None
+    assert (record.prediction.label, record.prediction.confidence) == ("motorcycle", 0.7)
+
+
+def test_an_image_that_cannot_be_read_is_a_rejected_record(artefact: Path) -> None:
+    (artefact / "a.jsonl").write_text(captured("1", image=b"no image"))
+    (record,) = imported(artefact, artefact / "a.jsonl")
+    assert record.decision.reason is Reason.UNREADABLE
+    assert record.prepared_image is None
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{", "Expecting property name"),
+        ('{"captureData": {}}', "'eventMetadata' is missing"),
+        (captured("1", "[0.5, 0.3, 0.2]"), "zip()"),
+    ],
+)
+def test_a_line_that_cannot_be_used_is_named_and_the_others_are_written(artefact: Path, line: str, said: str) -> None:
+    (artefact / "a.jsonl").write_text(f"{captured('1')}\n{line}\n{captured('3')}\n")
+    out = artefact / "records.jsonl"
+    code, _, err = run(artefact / "a.jsonl", "--out", out, "--model", artefact)
+    assert code == 1
+    assert "line 2" in err
+    assert said in err
+    assert len(list(read_records(out))) == 2
+
+
+def test_a_file_that_is_not_there_is_an_error(artefact: Path) -> None:
+    code, _, err = run(artefact / "none.jsonl", "--model", artefact, "--out", artefact / "out.jsonl")
+    assert code == 1
+    assert "none.jsonl" in err
+
+
+def test_really_captured_inferences_are_imported(artefact: Path, absent: Callable[[str, str], None]) -> None:
+    files = sorted(REAL.glob("*.jsonl"))
+    if not files:
+        absent("captured", f"no captured inferences in {REAL.name}/; KICKSTAND_CAPTURED names the folder")
+    lines = sum(bool(line.strip()) for file in files for line in file.read_text().splitlines())
+    records = imported(artefact, *files)
+    assert len(records) == lines
+    assert len({record.version for record in records}) == lines
+    assert all(record.prepared_image and record.prepared_image.width == 32 for record in records)
