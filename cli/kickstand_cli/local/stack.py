@@ -81,7 +81,10 @@ class Stack:
 
     def settle(self, progress: Callable[[], None] = lambda: None) -> None:
         """Carry events and wait until none is on its way and no execution runs but those that wait for a person."""
-        while self.deliver() or self._busy():
+        while True:
+            busy = self._busy()
+            if not self.deliver() and not busy:  # in this order: whoever ended before has published before
+                return
             progress()
             time.sleep(0.02)  # leaves the processor to those that are waited for
 
@@ -155,7 +158,13 @@ class Stack:
         """Whether an execution runs that does not wait for a person."""
         running = {execution["executionArn"] for execution in self.executions(RUNNING)}
         asking = (ReviewStatus.WAITING, ReviewStatus.ESCALATED)
-        return bool(running - {review.execution for review in self.reviews() if review.status in asking})
+        asked = {review.execution for review in self.reviews() if review.status in asking}
+        return any(execution not in asked or not self._waits(execution) for execution in running)
+
+    def _waits(self, execution: str) -> bool:
+        """Whether a task has been handed over, and its token is waited for."""
+        history = self.stepfunctions.get_execution_history(executionArn=execution)["events"]
+        return history[-1]["type"] == "TaskSubmitted"
 
     # ---- what CloudFormation does in AWS
 
