@@ -140,6 +140,27 @@ def test_the_alarm_says_since_when_and_shows_the_images() -> None:
     assert "brightness below" in describe(finding)
 
 
+@pytest.mark.parametrize(
+    ("shift", "moved"),
+    [({"dark": 0.4}, "brightness"), ({"dark": 0.75}, "brightness"), ({"foreign": 0.1}, "flagged")],
+)
+def test_the_change_is_dated_within_a_few_dozen_images(shift: dict[str, float], moved: str) -> None:
+    for seed in range(3):
+        finding = after(stream(300, seed=100 + seed) + stream(300, seed=200 + seed, first=300, **shift))[moved]
+        assert finding.since is not None
+        assert abs(finding.since - (NOON + timedelta(minutes=300))) < timedelta(minutes=50)
+
+
+def test_an_alarm_knows_its_beginning_even_when_the_stream_has_calmed_down() -> None:
+    drift = Drift(BASELINE, BUDGET)
+    drift.read(stream(100, seed=16) + stream(40, seed=17, first=100, dark=0.3))
+    for i in range(140, 200):
+        drift.read(stream(1, seed=i, first=i))
+        for finding in drift.findings():
+            assert not finding.alarm or finding.since is not None
+            assert describe(finding)
+
+
 def test_reading_in_parts_with_checkpoints_comes_to_the_same_as_reading_at_once() -> None:
     records = stream(150, seed=8) + stream(100, seed=9, first=150, dark=0.5, foreign=0.3)
     whole = Drift(BASELINE, BUDGET)

@@ -18,6 +18,9 @@ TAILS = (0.01, 0.05, 0.25)
 """How far out the events "unusually low" and "unusually high" begin: shares of the baseline."""
 ODDS = (2.0, 5.0, 20.0)
 """The bets: an event's odds have become so many times what the baseline allows."""
+CHANGE_ODDS = 3.0
+"""The bet by which the moment of a change is estimated: between bold, which is late for a small change, and cautious,
+which is early for a large one."""
 UNLUCKY_BASELINE = 0.01
 """Chance that the finite baseline misstates any event's rate by more than is allowed for."""
 RELEASE = 100.0
@@ -263,13 +266,13 @@ def list_events(baseline: Baseline) -> list[Event]:
     ]
 
 
-def ratios(limit: float) -> list[tuple[float, float]]:
-    """For each of ODDS the likelihood ratio (where the event happens, where it does not) against this limit.
+def ratios(limit: float, bets: Sequence[float] = ODDS) -> list[tuple[float, float]]:
+    """For each bet the likelihood ratio (where the event happens, where it does not) against this limit.
 
     >>> [(round(up, 3), round(down, 3)) for up, down in ratios(0.5)]
     [(1.333, 0.667), (1.667, 0.333), (1.905, 0.095)]
     """
-    return [(odds / (1 + limit * (odds - 1)), 1 / (1 + limit * (odds - 1))) for odds in ODDS]
+    return [(odds / (1 + limit * (odds - 1)), 1 / (1 + limit * (odds - 1))) for odds in bets]
 
 
 class Example(Payload):
@@ -284,8 +287,8 @@ class EventState(Payload):
     """What is known of one event.
 
     evidence: one R for each of ODDS.
-    climb: log-likelihood ratio of the middle odds since the change that is likeliest so far (Page's CUSUM); 0 when
-        nothing speaks for a change. since, n, hits, examples: of the images since then.
+    climb: log-likelihood ratio at CHANGE_ODDS since the change that is likeliest so far (Page's CUSUM); 0 when nothing
+        speaks for a change. since, n, hits, examples: of the images since then.
     """
 
     evidence: tuple[float, ...] = (0.0,) * len(ODDS)
@@ -300,7 +303,8 @@ class Checkpoint(Payload):
     """Where the monitor stands between two looks at the stream; a few kilobytes, whatever it has seen.
 
     last: (recorded_at, image, version) of the last record read: reading it again changes nothing.
-    raised: when the alarms began that still hold, by statistic, with the number of the event that led.
+    raised: the alarms that still hold, by statistic: when there was evidence enough, since when it had changed, and the
+        number of the event that led.
     alarms: how many each statistic has ever raised.
     """
 
@@ -308,7 +312,7 @@ class Checkpoint(Payload):
     last: tuple[datetime, str, str] | None = None
     n: int = 0
     events: tuple[EventState, ...] = ()
-    raised: dict[str, tuple[datetime, int]] = Field(default_factory=dict)
+    raised: dict[str, tuple[datetime, datetime, int]] = Field(default_factory=dict)
     alarms: dict[str, int] = Field(default_factory=dict)
 
 
@@ -343,7 +347,8 @@ class _Track:
         self.event = event
         up, down = zip(*ratios(event.limit), strict=True)
         self.factors = {True: up, False: down}
-        self.steps = {happened: math.log(factors[len(ODDS) // 2]) for happened, factors in self.factors.items()}
+        (rise, fall), *_ = ratios(event.limit, (CHANGE_ODDS,))
+        self.steps = {True: math.log(rise), False: math.log(fall)}
         self.load(state)
 
     def load(self, state: EventState) -> None:
@@ -429,7 +434,8 @@ class Drift:
         evidence = self._evidence(group)
         if evidence >= self.threshold:
             if name not in self._raised:
-                self._raised[name] = (at, self._leader(group))
+                leader = self._leader(group)
+                self._raised[name] = (at, self._tracks[leader].since or at, leader)
                 self._alarms[name] = self._alarms.get(name, 0) + 1
             # The cap loses nothing that counts, and lets an alarm end soon after what caused it.
             cap = self.threshold * len(group) * len(ODDS)
@@ -450,7 +456,7 @@ class Drift:
         """What each statistic says now: alarms first, pages before notices, the strongest evidence first."""
         found = []
         for name, group in self._groups.items():
-            raised_at, leader = self._raised.get(name, (None, self._leader(group)))
+            raised_at, since, leader = self._raised.get(name, (None, None, self._leader(group)))
             track = self._tracks[leader]
             strength = math.log(max(1.0, self._evidence(group))) / math.log(self.threshold)
             found.append(
@@ -460,7 +466,7 @@ class Drift:
                     alarm=raised_at is not None,
                     strength=round(min(1.0, strength), 4),
                     raised_at=raised_at,
-                    since=track.since,
+                    since=since or track.since,
                     event=str(track.event),
                     observed=round(track.hits / track.n, 4) if track.n else None,
                     n=track.n,
@@ -499,7 +505,7 @@ def describe(finding: Finding) -> str:
     'sharpness below 0.06: 80 % of 25 images, usually 5 %'
     """
     if finding.observed is None:
-        return "as usual"
+        return f"{finding.event}: as usual"
     return f"{finding.event}: {finding.observed:.0%} of {finding.n:,} images, usually {finding.usual:.0%}".replace(
         "%", " %"
     )
