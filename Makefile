@@ -48,8 +48,15 @@ build: .venv-sam/.installed  ## sam build: all functions and layers into .aws-sa
 
 .PHONY: bench
 bench: .venv/.installed build  ## speed, against anchors measured in the same run
-	$(BIN)/python bench/inference.py
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/inference.py
 	PATH="$(CURDIR)/.venv-sam/bin:$$PATH" $(BIN)/python bench/cold_start.py
+
+# The images of DATASET/train, and of AUXILIARY as examples of neither; on two cores it takes hours, and goes on where it was.
+DATASET ?= dataset
+.PHONY: train
+train: .venv-train/.installed  ## train the model anew from DATASET (dataset/) and AUXILIARY (images of other things)
+	.venv-train/bin/kickstand train $(DATASET) $(if $(AUXILIARY),--auxiliary $(AUXILIARY)) --leakage drop \
+		--out layers/model/model --evidence model-evidence/out_of_fold.json
 
 .PHONY: deploy
 deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
@@ -60,6 +67,8 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 requirements/uv.in,requirements/uv.txt)
 	$(call compile,--universal --python-version 3.11 requirements/sam.in,requirements/sam.txt)
 	$(call compile,--universal --python-version 3.11 --extra dev pyproject.toml,requirements/dev.txt)
+	$(call compile,--universal --python-version 3.11 --extra dev --extra train pyproject.toml,requirements/train.txt)
+	$(call compile,--universal --python-version 3.11 requirements/bench.in,requirements/bench.txt)
 	for folder in functions/*; do \
 		$(call compile,$(on_lambda) $$folder/requirements.in,$$folder/requirements.txt) || exit; done
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
@@ -71,7 +80,7 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam node_modules .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-bench .venv-train node_modules .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
 
@@ -87,6 +96,11 @@ clean:  ## remove what was built and installed here; never touches AWS
 	$(call environment,.venv-sam,requirements/sam.txt)
 	@touch $@
 
+.venv-train/.installed: requirements/train.txt requirements/uv.txt pyproject.toml
+	$(call environment,.venv-train,requirements/train.txt)
+	.venv-train/bin/uv pip install --quiet --python .venv-train --no-deps --no-build-isolation --offline --editable .
+	@touch $@
+
 node_modules/.installed: package-lock.json
 	npm ci --no-audit --no-fund
 	@touch $@
@@ -99,3 +113,18 @@ define environment
 	$(1)/bin/uv pip install --quiet --python $(1) --require-hashes --requirement $(2) \
 		|| $(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
+
+# ---- drift, beside Evidently, which has an environment of its own
+
+# Images of no label that the model has not learnt from, as an .npz; and the archive, which is downloaded if not here.
+FOREIGN ?= $(wildcard ../shared/data/auxiliary.npz)
+ARCHIVE ?= $(or $(KICKSTAND_CIFAR100),$(wildcard ../shared/data/cifar-100-python.tar.gz))
+
+.PHONY: bench-drift
+bench-drift: .venv/.installed .venv-bench/.installed  ## how soon drift is found, and how often for nothing; FOREIGN=images.npz
+	$(BIN)/kickstand dataset --out build/cifar100 $(if $(ARCHIVE),--archive $(ARCHIVE))
+	PYTHONPATH=layers/core:cli .venv-bench/bin/python bench/drift.py build/cifar100 $(if $(FOREIGN),--foreign $(FOREIGN))
+
+.venv-bench/.installed: requirements/bench.txt requirements/uv.txt
+	$(call environment,.venv-bench,requirements/bench.txt)
+	@touch $@
