@@ -43,5 +43,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     lost = [missing for missing in ledger.lacks if missing.lack is not Lack.IMAGE]
     for missing in lost:
         replay(BOOKS, missing)
-    logger.info("drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=len(lost), counts=ledger.counts)
+    logger.info(
+        "drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=len(lost), counts=ledger.counts
+    )
     return {"uploads": ledger.uploads, **ledger.counts, "replayed": len(lost)}
