@@ -108,7 +108,7 @@ def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
     if report.drift is None:
         console.print("drift     no baseline in model.json: make one with `kickstand baseline`", markup=False)
     else:
-        console.print(f"drift     at most {false_alarms:g} false alarms in 90 days of {pace:,.0f} images a day")
+        console.print(f"drift     false alarms: at most {false_alarms:g} in 90 days of {pace:,.0f} images, on average")
         for finding in report.drift:
             _print_finding(finding)
     _print_accuracy("accepted", report.accepted)
@@ -126,6 +126,9 @@ def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
 def _print_finding(finding: "Finding") -> None:
     from kickstand.drift import describe
 
+    if not finding.seen:
+        console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)", markup=False)
+        return
     if not finding.alarm:
         console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)", markup=False)
         return

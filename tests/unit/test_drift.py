@@ -208,6 +208,16 @@ def test_routes_of_another_policy_are_not_compared() -> None:
     assert not {"flagged", "reviewed", "rejected"} & set(seen.rates)
 
 
+def test_a_statistic_that_nothing_could_be_compared_in_says_so() -> None:
+    records = [recorded(i, random.Random(i), model="m2") for i in range(20)]
+    assert {name for name, finding in after(records).items() if finding.seen} == {
+        "brightness",
+        "contrast",
+        "sharpness",
+        "saturation",
+    }
+
+
 def test_an_event_at_its_limit_is_a_fair_bet_and_below_it_a_bad_one() -> None:
     for limit in (0.01, 0.3, 0.9):
         for up, down in ratios(limit):

@@ -286,11 +286,12 @@ class Example(Payload):
 class EventState(Payload):
     """What is known of one event.
 
-    evidence: one R for each of ODDS.
+    seen: images that told whether it happened. evidence: one R for each of ODDS.
     climb: log-likelihood ratio at CHANGE_ODDS since the change that is likeliest so far (Page's CUSUM); 0 when nothing
         speaks for a change. since, n, hits, examples: of the images since then.
     """
 
+    seen: int = 0
     evidence: tuple[float, ...] = (0.0,) * len(ODDS)
     climb: float = 0.0
     since: datetime | None = None
@@ -319,6 +320,7 @@ class Checkpoint(Payload):
 class Finding(Payload):
     """What one statistic says.
 
+    seen: images that it could be compared in; 0 where all were decided by another model or policy.
     alarm: whether it has moved. strength: log evidence as a share of what raises an alarm; at most 1 is reported.
     since: the likeliest moment of the change. raised_at: when there was evidence enough.
     event: what became more frequent; observed: its share since then, of n images; usual: its share of the baseline.
@@ -327,6 +329,7 @@ class Finding(Payload):
 
     statistic: str
     severity: Severity
+    seen: int = 0
     alarm: bool
     strength: float
     raised_at: datetime | None
@@ -341,7 +344,7 @@ class Finding(Payload):
 class _Track:
     """The running evidence on one event."""
 
-    __slots__ = ("climb", "event", "evidence", "examples", "factors", "hits", "n", "since", "steps")
+    __slots__ = ("climb", "event", "evidence", "examples", "factors", "hits", "n", "seen", "since", "steps")
 
     def __init__(self, event: Event, state: EventState) -> None:
         self.event = event
@@ -352,12 +355,13 @@ class _Track:
         self.load(state)
 
     def load(self, state: EventState) -> None:
-        self.evidence = list(state.evidence)
+        self.seen, self.evidence = state.seen, list(state.evidence)
         self.climb, self.since, self.n, self.hits = state.climb, state.since, state.n, state.hits
         self.examples = list(state.examples)
 
     def state(self) -> EventState:
         return EventState(
+            seen=self.seen,
             evidence=tuple(self.evidence),
             climb=self.climb,
             since=self.since,
@@ -371,6 +375,7 @@ class _Track:
         if happened is None:
             return
         self.evidence = [(r + 1.0) * f for r, f in zip(self.evidence, self.factors[happened], strict=False)]
+        self.seen += 1
         self.climb += self.steps[happened]
         if self.climb > 0.0:
             self.since = self.since or observation.at
@@ -444,7 +449,7 @@ class Drift:
         elif name in self._raised and evidence < self.threshold / RELEASE:
             del self._raised[name]
             for i in group:
-                self._tracks[i].load(EventState())
+                self._tracks[i].load(EventState(seen=self._tracks[i].seen))
 
     def _evidence(self, group: list[int]) -> float:
         return sum([sum(self._tracks[i].evidence) for i in group]) / (len(group) * len(ODDS))
@@ -463,6 +468,7 @@ class Drift:
                 Finding(
                     statistic=name,
                     severity=track.event.severity,
+                    seen=max(self._tracks[i].seen for i in group),
                     alarm=raised_at is not None,
                     strength=round(min(1.0, strength), 4),
                     raised_at=raised_at,
