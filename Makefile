@@ -53,10 +53,11 @@ bench: .venv/.installed build  ## speed, against anchors measured in the same ru
 
 # The images of DATASET/train, and of AUXILIARY as examples of neither; on two cores it takes hours, and goes on where it was.
 DATASET ?= dataset
+MODEL ?= layers/model/model
 .PHONY: train
 train: .venv-train/.installed  ## train the model anew from DATASET (dataset/) and AUXILIARY (images of other things)
 	.venv-train/bin/kickstand train $(DATASET) $(if $(AUXILIARY),--auxiliary $(AUXILIARY)) --leakage drop \
-		--out layers/model/model --evidence model-evidence/out_of_fold.json
+		--out $(MODEL) $(if $(filter layers/%,$(MODEL)),--evidence model-evidence/out_of_fold.json)
 
 .PHONY: deploy
 deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
