@@ -108,7 +108,9 @@ def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
     if report.drift is None:
         console.print("drift     no baseline in model.json: make one with `kickstand baseline`", markup=False)
     else:
-        console.print(f"drift     false alarms: at most {false_alarms:g} in 90 days of {pace:,.0f} images, on average")
+        console.print(
+            f"drift     false alarms: at most {false_alarms:g} in 90 days on average, at {pace:,.0f} images a day"
+        )
         for finding in report.drift:
             _print_finding(finding)
     _print_accuracy("accepted", report.accepted)
