@@ -1,4 +1,6 @@
-"""An AWS for `sam local invoke`: a bucket with events/photo.png and the template's tables, on moto, until interrupted.
+"""An AWS for `sam local invoke`, on moto: a bucket with events/photo.png, the tables and queues of the template.
+
+It serves until interrupted.
 
 python events/local_aws.py
 """
@@ -41,12 +43,14 @@ def furnish(endpoint: str) -> None:
     s3.create_bucket(Bucket=upload["bucket"]["name"])
     photo = (PROJECT / "events/photo.png").read_bytes()
     s3.put_object(Bucket=upload["bucket"]["name"], Key=upload["object"]["key"], Body=photo)
-    dynamodb = session.client("dynamodb", endpoint_url=endpoint)
+    dynamodb, sqs = (session.client(service, endpoint_url=endpoint) for service in ("dynamodb", "sqs"))
     template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
     for name, resource in template.resources.items():
         if resource["Type"] == "AWS::DynamoDB::Table":
             properties = template.resolve(resource["Properties"])
             dynamodb.create_table(TableName=name, **{key: properties[key] for key in TAKEN if key in properties})
+        elif resource["Type"] == "AWS::SQS::Queue":
+            sqs.create_queue(QueueName=name)
 
 
 def main() -> None:

@@ -321,7 +321,7 @@ def _refuse(
             "more labels would not help, a better model would",
             None,
         )
-    # Where some threshold would pass by itself, an unlucky error above it ended the sequence: a tenth more evens it out.
+    # Where some threshold would pass by itself, an unlucky error above it ended the sequence: ask for a tenth more.
     missing = max(needed - n, least - n, math.ceil(n / 10))
     return PromiseRefusedError(
         f"{wish}: refused, {n} labelled images cannot show it; about {missing} more labels are needed", missing
