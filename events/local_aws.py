@@ -43,7 +43,8 @@ def furnish(endpoint: str) -> None:
     s3.create_bucket(Bucket=upload["bucket"]["name"])
     photo = (PROJECT / "events/photo.png").read_bytes()
     s3.put_object(Bucket=upload["bucket"]["name"], Key=upload["object"]["key"], Body=photo)
-    dynamodb, sqs = (session.client(service, endpoint_url=endpoint) for service in ("dynamodb", "sqs"))
+    dynamodb = session.client("dynamodb", endpoint_url=endpoint)
+    sqs = session.client("sqs", endpoint_url=endpoint)
     template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
     for name, resource in template.resources.items():
         if resource["Type"] == "AWS::DynamoDB::Table":
