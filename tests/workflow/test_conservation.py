@@ -31,7 +31,6 @@ from PIL import Image
 
 from kickstand.errors import StoreUnavailable
 from kickstand.ledger import Key, Lack, Ledger
-from kickstand.ledger_store import read_letters, throw_away
 from kickstand.review_store import answer_review, change_review
 from kickstand.reviews import Refused, Review, claim
 from kickstand_cli.ledger import send_again
@@ -328,14 +327,14 @@ def abort(stack: Stack, reviews: list[Review]) -> None:
 def clear(stack: Stack) -> None:
     """An empty stack, where nobody waits."""
     abort(stack, stack.reviews())
+    stack.settle()
     bucket = stack.outputs["ImageBucketName"]
     for found in stack.s3.list_object_versions(Bucket=bucket).get("Versions", []):
         stack.s3.delete_object(Bucket=bucket, Key=found["Key"], VersionId=found["VersionId"])
     for table in (stack.outputs["RecordsTableName"], stack.outputs["ReviewsTableName"]):
         for item in stack.dynamodb.scan(TableName=table)["Items"]:
             stack.dynamodb.delete_item(TableName=table, Key={name: item[name] for name in ("image", "version")})
-    for letter in read_letters(stack.books()):
-        throw_away(stack.books(), letter)
+    stack.sqs.purge_queue(QueueUrl=stack.outputs["DeadLetterQueueUrl"])  # those too that somebody holds
 
 
 # ---- what must hold

@@ -94,7 +94,10 @@ def call(url: str, **event: Any) -> str:
 def test_an_answer_during_the_demo_shows_in_its_records_and_its_ledger(tmp_path: Path) -> None:
     command = [*("demo", "--review", "--port", "0", "--out", str(tmp_path)), "--images", str(unsure_sample())]
     demo = subprocess.Popen(
-        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
     )
     assert demo.stdout
     try:

@@ -314,7 +314,9 @@ def deploy(
         }
         stack.enter_context(_setting(settings))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
-        yield Stack(template, parameters or {}, lambdas)
+        deployed = Stack(template, parameters or {}, lambdas)
+        yield deployed
+        deployed.settle()  # what still ran would run on into whatever is deployed next in this process
 
 
 @contextmanager
