@@ -249,6 +249,7 @@ def trouble(request: pytest.FixtureRequest) -> Iterator[Trouble]:
 def stack(trouble: Trouble) -> Iterator[Stack]:
     sleep = time.sleep
     with pytest.MonkeyPatch.context() as patch, deploy(PROJECT / "template.yaml") as stack:
+        patch.setenv("MOTO_SQS_ENFORCE_STRICT_QUEUE_PURGE_BEHAVIOUR", "false")  # else once a minute
         patch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.005)))
         patch.setattr(BaseClient, "_make_api_call", trouble.call(BaseClient._make_api_call))  # type: ignore[attr-defined]
         for name in FUNCTIONS:
