@@ -73,7 +73,9 @@ def explain(
         if not found:
             which = f"{image} (version {version})" if version else image
             raise DeploymentError(f"{which}: there is no record of it")
-        record = max(found, key=lambda record: record.image_ref.uploaded_at)
+        record = max(
+            found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at)
+        )  # S3 tells whole seconds
         console.print(describe(record), markup=False)
         if len(found) > 1:
             console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
