@@ -180,3 +180,33 @@ class ReviewOutcome(Payload):
     why: str
     requested_at: datetime
     answer: Answer | None = None
+
+
+class Symptom(Payload):
+    """One way in which the model is degraded.
+
+    statistic: of drift (see `drift.FEATURES` and `drift.RATES`), or "promise".
+    description: in words, with the numbers.
+    since: the likeliest moment at which it began, as far as it can be told.
+    """
+
+    statistic: str
+    description: str
+    since: datetime | None = None
+
+
+class ModelDegraded(Payload):
+    """Detail of the event "Model Degraded": published when harm is found, once, and not again while it lasts.
+
+    bucket: whose images; another stack's are none of ours.
+    reason: one sentence for people.
+    findings: what amounts to harm; never empty.
+    degraded_at: when the monitor found it.
+    """
+
+    bucket: str
+    reason: str
+    findings: tuple[Symptom, ...] = Field(min_length=1)
+    model_version: str
+    policy_version: str
+    degraded_at: datetime
