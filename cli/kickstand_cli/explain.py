@@ -1,7 +1,7 @@
 """`kickstand explain`: why an image went where it went, in one paragraph; and whether that can be computed again."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +21,7 @@ from kickstand_cli.deployment import (
 )
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, read_records
+from kickstand_cli.uploads import read_from_bucket, read_from_folder
 
 if TYPE_CHECKING:
     from kickstand.events import ReviewOutcome
@@ -61,13 +62,16 @@ def explain(
 
     Exit codes: 0 explained, and with --verify: it matches; 1 an error; 4 with --verify: it does not match.
     """
+    from kickstand.errors import InvalidImage
+
     with reporting():
         try:
             if records:
-                found, read = _from_file(records, image, version), _read_from(images)
+                found = _from_file(records, image, version)
+                read = read_from_folder(images) if images else None
             else:
                 books = open_books(read_outputs(stack_name, outputs))
-                found, read = _from_stack(books, image, version), _download(books)
+                found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
         except RecordsError as error:
             raise DeploymentError(str(error)) from error
         if not found:
@@ -80,7 +84,13 @@ def explain(
         if len(found) > 1:
             console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
         if verify:
-            differences = compare(record, read(record), load_model(artefact))
+            if read is None:
+                raise DeploymentError("--verify with --records needs --images, the folder that was uploaded")
+            try:
+                data = read(record)
+            except InvalidImage as error:
+                raise DeploymentError(f"cannot be verified: {error}") from error
+            differences = compare(record, data, load_model(artefact))
             for difference in differences:
                 console.print(f"differs: {difference}", markup=False)
             if differences:
@@ -236,29 +246,3 @@ def _from_stack(books: "Books", image: str, version: str | None) -> "list[Record
     )
     found = [from_item(item) for page in pages for item in page["Items"]]
     return [record for record in found if version in (None, record.version)]
-
-
-def _read_from(images: Path | None) -> "Callable[[Record], bytes]":
-    def read(record: "Record") -> bytes:
-        if images is None:
-            raise DeploymentError("--verify with --records needs --images, the folder that was uploaded")
-        try:
-            return (images / record.image_ref.key).read_bytes()
-        except OSError as error:
-            raise DeploymentError(f"{images / record.image_ref.key}: {error.strerror}") from error
-
-    return read
-
-
-def _download(books: "Books") -> "Callable[[Record], bytes]":
-    def read(record: "Record") -> bytes:
-        from kickstand.errors import InvalidImage
-        from kickstand.images import MAX_IMAGE_BYTES
-        from kickstand.store import read_image
-
-        try:
-            return read_image(books.s3, record.image_ref, MAX_IMAGE_BYTES)
-        except InvalidImage as error:
-            raise DeploymentError(f"cannot be verified: {error}") from error
-
-    return read

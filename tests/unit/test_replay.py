@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from kickstand.errors import InvalidImage
 from kickstand.events import (
     Answer,
     Decision,
@@ -20,9 +21,13 @@ from kickstand.events import (
     Route,
     Shown,
 )
+from kickstand.images import prepare
 from kickstand.policy import SelectivePolicy, decide
 from kickstand.records import Record
+from kickstand_cli.classify import load_model
+from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.replay import replay
+from kickstand_cli.uploads import read_from_folder
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = SelectivePolicy(policy_version="p1", accept_at=0.8, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
@@ -147,3 +152,104 @@ def test_a_file_that_is_no_policy_is_an_error(stored: Path, text: str) -> None:
     code, _, err = run(stored)
     assert code == 1
     assert err.startswith("error:")
+
+
+# ---- another model
+
+
+@pytest.fixture
+def looked_at(tmp_path: Path) -> Path:
+    """Three drawn samples, their records as the shipped model decided them, and answers by people to two of them."""
+    model = load_model(MODEL)
+    samples = PROJECT / "samples" / "images"
+    lines = []
+    for key, said in (
+        ("bicycle/red-road-bike.jpg", "bicycle"),
+        ("motorcycle/scooter.jpg", "bicycle"),
+        ("neither/cat.jpg", None),
+    ):
+        data = (samples / key).read_bytes()
+        (tmp_path / key).parent.mkdir()
+        (tmp_path / key).write_bytes(data)
+        prepared = prepare(data, key, model.card.input_shape)
+        prediction = model.predict(prepared)
+        one = recorded(key, 0.99, said=said)
+        lines.append(
+            one.model_copy(
+                update={
+                    "prepared_image": prepared,
+                    "prediction": prediction,
+                    "decision": decide(prediction, model.card.policy),
+                }
+            ).model_dump_json(exclude={"prepared_image": {"png"}})
+        )
+    (tmp_path / "records.jsonl").write_text("\n".join(lines))
+    return tmp_path
+
+
+def look_again(looked_at: Path, model: Path, *arguments: object) -> tuple[int, str, str]:
+    command = ["replay", "--records", looked_at / "records.jsonl", "--model", model, "--images", looked_at, *arguments]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def swapped(tmp_path: Path) -> Path:
+    """The shipped network under a card that calls each label by the other's name."""
+    folder = tmp_path / "swapped"
+    folder.mkdir()
+    card = json.loads((MODEL / "model.json").read_text())
+    card |= {"labels": card["labels"][::-1], "model_version": "swapped"}
+    (folder / "model.json").write_text(json.dumps(card))
+    (folder / "model.onnx").symlink_to(MODEL / "model.onnx")
+    return folder
+
+
+def test_the_same_model_on_the_same_images_changes_nothing(looked_at: Path) -> None:
+    code, out, err = look_again(looked_at, MODEL, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["images"], result["changed"], result["left_out"]) == (3, 0, [])
+    assert result["judged"]["wrong_before"] == result["judged"]["wrong_after"]
+
+
+def test_another_model_looks_at_the_images_and_its_errors_are_counted_by_what_people_said(
+    looked_at: Path, swapped: Path
+) -> None:
+    code, out, err = look_again(looked_at, swapped, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["model"] == "swapped"
+    assert result["changed"] == 3
+    assert result["changes"][0]["label_before"] != result["changes"][0]["label"]
+    judged = result["judged"]
+    assert judged["n"] == 2
+    assert judged["wrong_before"] + judged["wrong_after"] == 2  # where one is wrong, the other is right
+
+
+def test_an_image_that_is_gone_is_named_and_left_out(looked_at: Path) -> None:
+    (looked_at / "neither/cat.jpg").unlink()
+    (looked_at / "motorcycle/scooter.jpg").write_bytes((looked_at / "bicycle/red-road-bike.jpg").read_bytes())
+    code, out, err = look_again(looked_at, MODEL, "--json")
+    assert code == 1
+    assert json.loads(out)["images"] == 1
+    assert "cat.jpg: No such file or directory" in err
+    assert "scooter.jpg: SHA-256" in err
+
+
+def test_a_key_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "secret.png").write_bytes(b"secret")
+    with pytest.raises(InvalidImage, match="outside"):
+        read_from_folder(tmp_path / "images")(recorded("../secret.png", 0.9))
+
+
+def test_without_any_image_there_is_no_comparison(looked_at: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, out, err = look_again(looked_at, MODEL, "--images", tmp_path / "empty")
+    assert (code, out) == (1, "")
+    assert "no image could be looked at again" in err
+
+
+def test_another_model_needs_to_know_where_the_images_are(stored: Path) -> None:
+    assert run(stored, "--model", MODEL)[0] == 2

@@ -118,6 +118,15 @@ def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outc
     return found
 
 
+def as_label(record: Record, seen: Outcome) -> Outcome:
+    """What is known, as `seen`, of the label as the answer, though the image may have been rejected."""
+    prediction, given = record.prediction, record.review.answer if record.review else None
+    if prediction is None:
+        return seen
+    wrong = None if seen.wrong is None or given is None else given.label != prediction.label
+    return seen._replace(expected=1 - prediction.confidence * (1 - prediction.neither), wrong=wrong)
+
+
 def _chance(record: Record) -> float:
     """How probable it was that a person is asked."""
     if record.audit_probability is None:
