@@ -1,9 +1,13 @@
 """No test reaches AWS: there are no credentials, and the network ends at 127.0.0.1 (see pyproject.toml)."""
 
+import hashlib
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
+import numpy as np
 import pytest
 
 
@@ -34,3 +38,54 @@ def _no_aws_account() -> Iterator[None]:
         patch.setenv("AWS_CONFIG_FILE", os.devnull)
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", os.devnull)
         yield
+
+
+@pytest.fixture(scope="session")
+def colour_model() -> Callable[[Path, Sequence[str]], Path]:
+    """Writes an artefact of three labels for images of 8×8: the logits are ten times the mean of each colour channel,
+    and "neither" is sure of dark images."""
+    import onnx  # it takes a second, which few tests need
+    from onnx import TensorProto, helper, numpy_helper
+
+    def write(folder: Path, labels: Sequence[str]) -> Path:
+        weights = np.array([[10, 0, 0, -20], [0, 10, 0, -20], [0, 0, 10, -20]], np.float32)
+        graph = helper.make_graph(
+            [
+                helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
+                helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
+                helper.make_node("Div", ["mean", "scale"], ["colour"]),
+                helper.make_node("MatMul", ["colour", "weights"], ["product"]),
+                helper.make_node("Add", ["product", "bias"], ["logits"]),
+            ],
+            "colours",
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4])],
+            [
+                numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
+                numpy_helper.from_array(np.array(255, np.float32), "scale"),
+                numpy_helper.from_array(weights, "weights"),
+                numpy_helper.from_array(np.array([0, 0, 0, 10], np.float32), "bias"),
+            ],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+        onnx.checker.check_model(model)
+        network = model.SerializeToString()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "model.onnx").write_bytes(network)
+        card = {
+            "model_version": "colours",
+            "model_sha256": hashlib.sha256(network).hexdigest(),
+            "labels": labels,
+            "input_shape": [8, 8, 3],
+            "temperature": 1.0,
+            "policy": {
+                "policy_version": "p1",
+                "accept_at": 0.9,
+                "neither_accept_at_most": 0.2,
+                "neither_reject_at_least": 0.8,
+            },
+        }
+        (folder / "model.json").write_text(json.dumps(card))
+        return folder
+
+    return write

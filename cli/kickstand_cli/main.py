@@ -8,6 +8,7 @@ from kickstand_cli.classify import classify
 from kickstand_cli.demo import demo
 from kickstand_cli.evaluate import evaluate
 from kickstand_cli.explain import explain
+from kickstand_cli.gate import gate
 from kickstand_cli.import_capture import import_capture
 from kickstand_cli.ledger import ledger
 from kickstand_cli.monitor import monitor
@@ -27,6 +28,7 @@ app.command()(classify)
 app.command()(train)
 app.command()(evaluate)
 app.command()(policy)
+app.command()(gate)
 app.command()(review)
 app.command()(ledger)
 app.command()(explain)

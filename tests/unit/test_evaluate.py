@@ -1,68 +1,23 @@
 """`kickstand classify` and `kickstand evaluate`, on a model of three classes that goes by colour."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import typer
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
 from kickstand_cli.classify import classify
 from kickstand_cli.evaluate import evaluate
 
+ColourModel = Callable[[Path, Sequence[str]], Path]
 LABELS = ("red", "green", "blue")
 app = typer.Typer()
 app.command()(classify)
 app.command()(evaluate)
-
-
-def write_colour_model(folder: Path, labels: Sequence[str] = LABELS) -> Path:
-    """An artefact whose logits are ten times the mean of each colour channel; "neither" is sure of dark images."""
-    weights = np.array([[10, 0, 0, -20], [0, 10, 0, -20], [0, 0, 10, -20]], np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
-            helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=0),
-            helper.make_node("Div", ["mean", "scale"], ["colour"]),
-            helper.make_node("MatMul", ["colour", "weights"], ["product"]),
-            helper.make_node("Add", ["product", "bias"], ["logits"]),
-        ],
-        "colours",
-        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4])],
-        [
-            numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
-            numpy_helper.from_array(np.array(255, np.float32), "scale"),
-            numpy_helper.from_array(weights, "weights"),
-            numpy_helper.from_array(np.array([0, 0, 0, 10], np.float32), "bias"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    network = model.SerializeToString()
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(network)
-    card = {
-        "model_version": "colours",
-        "model_sha256": hashlib.sha256(network).hexdigest(),
-        "labels": labels,
-        "input_shape": [8, 8, 3],
-        "temperature": 1.0,
-        "policy": {
-            "policy_version": "p1",
-            "accept_at": 0.9,
-            "neither_accept_at_most": 0.2,
-            "neither_reject_at_least": 0.8,
-        },
-    }
-    (folder / "model.json").write_text(json.dumps(card))
-    return folder
 
 
 def write_images(folder: Path, colours: dict[str, Sequence[str]]) -> Path:
@@ -79,8 +34,8 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return write_colour_model(tmp_path / "model")
+def model(tmp_path: Path, colour_model: ColourModel) -> Path:
+    return colour_model(tmp_path / "model", LABELS)
 
 
 def test_classify_prints_one_line_of_json_for_each_file(model: Path, tmp_path: Path) -> None:
@@ -114,14 +69,16 @@ def test_classify_goes_on_after_a_file_that_is_not_there_and_says_so(model: Path
 
 
 @pytest.mark.parametrize("damage", ["missing", "changed", "labels"])
-def test_a_damaged_artefact_is_refused_by_name(model: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_artefact_is_refused_by_name(
+    model: Path, colour_model: ColourModel, tmp_path: Path, damage: str
+) -> None:
     match damage:
         case "missing":
             (model / "model.onnx").unlink()
         case "changed":
             (model / "model.onnx").write_bytes(b"something else")
         case "labels":
-            write_colour_model(model, ("red", "green"))
+            colour_model(model, ("red", "green"))
     images = write_images(tmp_path / "images", {"red": ["red"]})
     code, _, err = run("classify", images / "red/0.png", "--model", model)
     assert code == 1

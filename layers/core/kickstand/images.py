@@ -45,6 +45,12 @@ def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> Prepar
     )
 
 
+def hash_pixels(image: PreparedImage) -> str:
+    """SHA-256 of the RGB pixels that the model sees: equal for one photo in two files, or in two formats."""
+    with Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",)) as photo:
+        return hashlib.sha256(photo.tobytes()).hexdigest()
+
+
 def thumbnail(data: bytes, name: str, longest: int) -> tuple[str, bytes]:
     """The upload as a person is shown it: upright, whole, nothing but pixels. Media type and bytes.
 
