@@ -99,7 +99,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         # Without a version, it is about whichever bucket holds just this photo, on AWS or on a laptop.
         "prepare_image": object_created(photo),
         "classify_image": prepared,
-        "decide": PREDICTION,
+        "decide": {"prediction": PREDICTION, "switch": {}},
         "record_result": {"state": state, "execution": EXECUTION},
         "ask_person": {
             "record": audited.model_dump(mode="json", exclude_none=True),

@@ -148,8 +148,7 @@ def _review(record: "Record") -> list[str]:
     outcome = record.review
     if outcome is None:
         return ["A person is to be asked, and has not answered yet."] if record.asks_a_person else []
-    why = "for the audit" if outcome.why == "audit" else f"because the model's answer was {_words(outcome)}"
-    asked = f"A person was asked at {_at(outcome.requested_at)}, {why}."
+    asked = f"A person was asked at {_at(outcome.requested_at)}, {_why(outcome)}."
     answer = outcome.answer
     if answer is None:
         return [asked, "Nobody has answered in time; the question stays open."]
@@ -161,8 +160,12 @@ def _review(record: "Record") -> list[str]:
     ]
 
 
-def _words(outcome: "ReviewOutcome") -> str:
-    return outcome.why.replace("_", " ")
+def _why(outcome: "ReviewOutcome") -> str:
+    if outcome.why == "audit":
+        return "for the audit"
+    if outcome.why == "review_everything":
+        return "as about every answer then"
+    return f"because the model's answer was {outcome.why.replace('_', ' ')}"
 
 
 def _at(moment: datetime) -> str:
@@ -178,6 +181,7 @@ def compare(record: "Record", data: bytes, model: "EmbeddedModel") -> list[str]:
     Raises DeploymentError when another model than this one decided.
     """
     from kickstand.errors import InvalidImage
+    from kickstand.events import Reason
     from kickstand.images import prepare
     from kickstand.policy import decide
 
@@ -196,7 +200,8 @@ def compare(record: "Record", data: bytes, model: "EmbeddedModel") -> list[str]:
     if record.prepared_image is None or was is None:
         return [f"decision.reason was {record.decision.reason}, and now the image can be read"]
     prediction = model.predict(prepared)
-    decision = decide(prediction, model.card.policy)
+    switched_on = record.decision.explanation if record.decision.reason is Reason.REVIEW_EVERYTHING else None
+    decision = decide(prediction, model.card.policy, switched_on)
     statistics = record.prepared_image.statistics.model_dump()
     labels = sorted(was.probabilities.keys() | prediction.probabilities.keys())
     return _differences(

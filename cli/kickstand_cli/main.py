@@ -2,7 +2,7 @@
 
 import typer
 
-from kickstand_cli import dataset, labels
+from kickstand_cli import dataset, labels, switch
 from kickstand_cli.baseline import baseline
 from kickstand_cli.classify import classify
 from kickstand_cli.demo import demo
@@ -38,3 +38,4 @@ app.command()(import_capture)
 app.command()(replay)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(labels.app, name="labels")
+app.add_typer(switch.app, name="switch")

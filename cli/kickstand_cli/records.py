@@ -54,10 +54,21 @@ def parse_since(text: str, now: datetime) -> datetime:
     >>> parse_since("2h", datetime(2026, 5, 4, 12, tzinfo=UTC)).hour
     10
     """
-    if text[-1:] in UNITS and text[:-1].replace(".", "", 1).isdigit():
-        return now - float(text[:-1]) * UNITS[text[-1]]
+    if text[-1:] in UNITS:
+        return now - parse_duration(text)
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_duration(text: str) -> timedelta:
+    """ "30m", "4h", "7d" or "2w". Raises ValueError for anything else.
+
+    >>> parse_duration("1.5h")
+    datetime.timedelta(seconds=5400)
+    """
+    if text[-1:] not in UNITS or not text[:-1].replace(".", "", 1).isdigit():
+        raise ValueError(f"{text}: not a length of time")
+    return float(text[:-1]) * UNITS[text[-1]]
 
 
 def _first(error: ValueError) -> str:

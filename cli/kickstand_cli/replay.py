@@ -165,7 +165,8 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
     """Before and after, JSON-ready. Unreadable images have no scores: they stay as they were decided.
 
     model: whose predictions are decided on; None where there is none, or more than one.
-    routes: how many went, and would go, where. accepted: live accuracy of the accepted answers.
+    routes: how many the policies send where, whatever the switch "review everything" made of it.
+    accepted: live accuracy of the accepted answers.
     judged: answers that a person has checked, and how many of those were, and would be, wrong.
     changes: every image with another route, or another label.
     """
@@ -175,8 +176,10 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
 
     stored = list(pairs)
     scored = [(record, record.prediction, now) for record, now in stored if record.prediction and now]
-    before: Counter[str] = Counter(record.decision.route for record, _ in stored)
-    after: Counter[str] = Counter(record.decision.route for record, now in stored if not (record.prediction and now))
+    before: Counter[str] = Counter(record.decision.by_policy for record, _ in stored)
+    after: Counter[str] = Counter(
+        record.decision.by_policy for record, now in stored if not (record.prediction and now)
+    )
     moves: Counter[str] = Counter()
     judged: Counter[str] = Counter()
     changed: list[dict[str, Any]] = []
@@ -190,13 +193,13 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
             judged.update(n=1, wrong_before=seen.wrong, wrong_after=bool(judge(then)))
         if decision.route is Route.ACCEPT:
             accepted.append(as_label(then, seen))
-        if (decision.route, prediction.label) != (record.decision.route, was.label):
-            moves[f"{record.decision.route} → {decision.route}"] += 1
+        if (decision.route, prediction.label) != (record.decision.by_policy, was.label):
+            moves[f"{record.decision.by_policy} → {decision.route}"] += 1
             changed.append(
                 {
                     "image": record.image,
                     "version": record.version,
-                    "from": record.decision.route,
+                    "from": record.decision.by_policy,
                     "to": decision.route,
                     "label_before": was.label,
                     "label": prediction.label,

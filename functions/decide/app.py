@@ -1,6 +1,7 @@
 """State "Decide": accept the prediction, ask a person, or reject the image."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.artefact import read_card
 from kickstand.events import Prediction
-from kickstand.policy import decide
+from kickstand.policy import decide, read_switch
 
 logger = Logger()
 metrics = Metrics()
@@ -22,7 +23,9 @@ POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    decision = decide(Prediction.model_validate(event), POLICY)
+    """event: `prediction`; `switch`, what the state before has read."""
+    review_everything = read_switch(event["switch"], datetime.now(UTC))
+    decision = decide(Prediction.model_validate(event["prediction"]), POLICY, review_everything)
     metrics.add_metric(name=f"Decided{decision.route.title()}", unit=MetricUnit.Count, value=1)
     logger.info("decided", route=decision.route, reason=decision.reason)
     return decision.model_dump(mode="json")

@@ -329,15 +329,26 @@ def test_an_endpoint_that_is_not_there_is_worth_a_retry(
 # ---- Decide
 
 
+def to_decide(**changes: Any) -> dict[str, Any]:
+    """The sample event, with another prediction."""
+    event = sample("decide")
+    return {**event, "prediction": event["prediction"] | changes}
+
+
 def test_a_prediction_becomes_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = Loaded("decide", monkeypatch)({**sample("decide"), "confidence": 1.0, "neither": 0.0})
+    answer = Loaded("decide", monkeypatch)(to_decide(confidence=1.0, neither=0.0))
     assert (answer["route"], answer["reason"]) == ("accept", "confident")
     assert answer["policy_version"] == read_card(MODEL).policy.policy_version
 
 
 def test_a_prediction_that_is_none_is_our_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValidationError, match="confidence"):
-        Loaded("decide", monkeypatch)({**sample("decide"), "confidence": 1.5})
+        Loaded("decide", monkeypatch)(to_decide(confidence=1.5))
+
+
+def test_a_switch_that_is_none_accepts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValidationError, match="until"):
+        Loaded("decide", monkeypatch)({**to_decide(confidence=1.0), "switch": {"Item": {"reason": {"S": "night"}}}})
 
 
 # ---- Record Result
@@ -383,7 +394,7 @@ def test_the_decision_is_recorded_and_announced(record_result: Loaded, announced
     assert record_result(event) == {"image": f"s3://{BUCKET}/{KEY}", "version": version, "duplicate": False}
     (record,) = stored()
     assert record.prepared_image.sha256 == sample("classify_image")["sha256"]
-    assert record.prediction.model_dump(mode="json") == sample("decide")
+    assert record.prediction.model_dump(mode="json") == sample("decide")["prediction"]
     assert record.execution == event["execution"]
     (news,) = announced()
     assert (news["source"], news["detail-type"]) == ("kickstand", "Image Classified")

@@ -256,3 +256,16 @@ def test_false_alarms_stay_within_the_budget_though_the_baseline_is_small() -> N
             drift.see(observation)
         count += sum(drift.alarms.values())
     assert count <= runs * 0.1  # in fact far fewer: no event is as frequent as its limit allows
+
+
+def test_the_switch_does_not_keep_up_the_alarm_that_it_answers() -> None:
+    made = [recorded(i, random.Random(i)) for i in range(200)]
+    kept = [
+        record.model_copy(
+            update={"decision": Decision(route=Route.REVIEW, reason=Reason.REVIEW_EVERYTHING, policy_version="p1")}
+        )
+        if record.decision.route is Route.ACCEPT
+        else record
+        for record in made
+    ]
+    assert [observe(record, "m1", "p1") for record in kept] == [observe(record, "m1", "p1") for record in made]

@@ -34,6 +34,7 @@ def recorded(
     audit_probability: float | None = 0.1,
     confidence: float = 0.98,
     neither: float = 0.0,
+    reason: Reason | None = None,
 ) -> Record:
     """The i-th image, predicted to be a bicycle. said: the reviewer's answer."""
     ref = ImageRef(bucket="photos", key=f"{i}.jpg", etag="e", version_id="v", uploaded_at=NOON)
@@ -52,7 +53,7 @@ def recorded(
             backend="embedded",
             latency_ms=1,
         ),
-        decision=Decision(route=route, reason=REASONS[route]),
+        decision=Decision(route=route, reason=reason or REASONS[route]),
         execution="arn",
         recorded_at=at,
         audit_probability=1.0 if route is Route.REVIEW else audit_probability,
@@ -193,3 +194,15 @@ def test_a_change_for_the_worse_after_a_long_good_time_is_noticed() -> None:
     late = [record.model_copy(update={"audit_probability": 0.1}) for record in audited(400, 0.0, 3)]
     bad = [recorded(400 + i, said="motorcycle" if i % 5 == 0 else "bicycle", audited=True) for i in range(100)]
     assert check_promise(late + bad, 0.02, BUDGET).status is PromiseStatus.BROKEN
+
+
+def test_answers_that_the_switch_kept_from_being_accepted_count_as_accepted_ones_all_checked() -> None:
+    kept = [
+        recorded(i, Route.REVIEW, "bicycle" if i % 10 else "motorcycle", reason=Reason.REVIEW_EVERYTHING)
+        for i in range(400)
+    ]
+    accepted = estimate(outcomes(kept, Route.ACCEPT))
+    assert (accepted.images, accepted.answers, accepted.accuracy) == (400, 400, 0.9)
+    assert outcomes(kept, Route.REVIEW) == []
+    promise = check_promise(kept, 0.02, BUDGET)
+    assert (promise.audits, promise.errors, promise.supported) == (400, 40, False)

@@ -1,9 +1,11 @@
 """decide() routes at the policy's boundaries."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from kickstand.events import Prediction, Reason, Route
-from kickstand.policy import SelectivePolicy, decide
+from kickstand.policy import SelectivePolicy, decide, read_switch
 
 POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
 
@@ -42,6 +44,45 @@ def test_neither_and_confidence_choose_the_route(
 def test_the_explanation_names_the_numbers_that_decided() -> None:
     assert decide(predicted(0.75), POLICY).explanation == "bicycle with confidence 0.750, accepted from 0.900"
     assert "0.850 of showing none of the labels" in decide(predicted(0.9, 0.85), POLICY).explanation
+
+
+@pytest.mark.parametrize(
+    ("confidence", "neither", "route", "reason"),
+    [
+        (1.00, 0.0, Route.REVIEW, Reason.REVIEW_EVERYTHING),
+        (0.89, 0.0, Route.REVIEW, Reason.UNSURE),
+        (0.99, 0.79, Route.REVIEW, Reason.PERHAPS_NEITHER),
+        (0.99, 0.80, Route.REJECT, Reason.NEITHER),
+    ],
+)
+def test_the_switch_takes_what_would_be_accepted_and_nothing_else(
+    confidence: float, neither: float, route: Route, reason: Reason
+) -> None:
+    decision = decide(predicted(confidence, neither), POLICY, "it is night")
+    assert (decision.route, decision.reason) == (route, reason)
+    assert decision.by_policy is decide(predicted(confidence, neither), POLICY).route
+
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+ITEM = {
+    "id": {"S": "review_everything"},
+    "reason": {"S": "night"},
+    "by": {"S": "Ada"},
+    "since": {"S": "2026-05-04T08:00:00Z"},
+    "until": {"S": "2026-05-04T12:00:00Z"},
+    "expires_at": {"N": "1777896001"},
+}
+
+
+def test_the_switch_holds_until_its_end_whether_or_not_the_item_is_still_there() -> None:
+    said = "until 2026-05-04 12:00 UTC a person decides about everything: night"
+    assert read_switch({"Item": ITEM}, NOON - timedelta(microseconds=1)) == said
+    assert read_switch({"Item": ITEM}, NOON) is None
+    assert read_switch({"SdkHttpMetadata": {"HttpStatusCode": 200}}, NOON) is None
+
+
+def test_a_switch_that_cannot_be_read_is_taken_to_be_on() -> None:
+    assert "States.Timeout" in (read_switch({"Error": "States.Timeout", "Cause": ""}, NOON) or "")
 
 
 def test_a_tie_goes_to_the_first_label() -> None:

@@ -84,8 +84,9 @@ def measure(
     if decision:
         rates |= {
             "flagged": decision.reason in (Reason.NEITHER, Reason.PERHAPS_NEITHER),
-            "reviewed": decision.route is Route.REVIEW,
-            "rejected": decision.route is Route.REJECT,
+            # Without the switch "review everything", or it would keep up the alarm that it answers.
+            "reviewed": decision.by_policy is Route.REVIEW,
+            "rejected": decision.by_policy is Route.REJECT,
         }
     return features, rates
 

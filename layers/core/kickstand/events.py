@@ -125,6 +125,7 @@ class Reason(StrEnum):
     PERHAPS_NEITHER = "perhaps_neither"
     NEITHER = "neither"
     UNREADABLE = "unreadable"
+    REVIEW_EVERYTHING = "review_everything"
 
 
 class Decision(Payload):
@@ -138,6 +139,11 @@ class Decision(Payload):
     reason: Reason
     explanation: str = ""
     policy_version: str | None = None
+
+    @property
+    def by_policy(self) -> Route:
+        """Where the policy alone sends the image: the switch "review everything" only ever takes accepted ones."""
+        return Route.ACCEPT if self.reason is Reason.REVIEW_EVERYTHING else self.route
 
 
 class ReviewStatus(StrEnum):

@@ -89,27 +89,28 @@ def judge(record: Record) -> bool | None:
     given = record.review.answer if record.review else None
     if given is None or given.label == CANNOT_TELL or record.prediction is None:
         return None
-    claimed = NEITHER if record.decision.route is Route.REJECT else record.prediction.label
+    claimed = NEITHER if record.decision.by_policy is Route.REJECT else record.prediction.label
     return given.label != claimed
 
 
 def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outcome]:
     """What is known of each answer; images that could not be read have none.
 
-    route: only those that went there.
+    route: only those that the policy sends there; the answers that the switch "review everything" has kept from being
+        accepted count as accepted ones that were all checked.
 
     Not everyone who is asked answers. Within one route we take it that who does not answer would not have answered
     differently, and put the share that has into the probability.
     """
-    chosen = [r for r in records if r.prediction and route in (None, r.decision.route)]
+    chosen = [r for r in records if r.prediction and route in (None, r.decision.by_policy)]
     asked, answered = Counter[Route](), Counter[Route]()
     wrongs = [judge(record) if record.asks_a_person else None for record in chosen]
     for record, wrong in zip(chosen, wrongs, strict=True):
-        asked[record.decision.route] += record.asks_a_person
-        answered[record.decision.route] += wrong is not None
+        asked[record.decision.by_policy] += record.asks_a_person
+        answered[record.decision.by_policy] += wrong is not None
     found = []
     for record, wrong in zip(chosen, wrongs, strict=True):
-        prediction, kind = record.prediction, record.decision.route
+        prediction, kind = record.prediction, record.decision.by_policy
         if prediction is None:
             continue
         right = prediction.neither if kind is Route.REJECT else prediction.confidence * (1 - prediction.neither)
@@ -214,6 +215,8 @@ def check_promise(
 ) -> PromiseCheck:
     """Are at most max_risk of the accepted answers wrong? By the audits, in the order in which they were answered.
 
+    While the switch "review everything" is on, every answer that the policy would accept is audited.
+
     budget: for false alarms of this test alone; audits are as frequent as among these records.
     """
     everything = list(records)
@@ -221,7 +224,7 @@ def check_promise(
     audits = sorted(
         (answer.answered_at, wrong, _chance(record))
         for record in everything
-        if record.decision.route is Route.ACCEPT and record.audited
+        if record.decision.by_policy is Route.ACCEPT and record.asks_a_person
         if (wrong := judge(record)) is not None and record.review and (answer := record.review.answer)
     )
     chances = [chance for _, _, chance in audits]

@@ -1,5 +1,11 @@
 """Selective classification: accept the model's answer, ask a person, or reject the image."""
 
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from pydantic import Field
+
 from kickstand.events import Decision, Payload, Prediction, Probability, Reason, Route
 
 
@@ -19,8 +25,47 @@ class SelectivePolicy(Payload):
     neither_reject_at_least: Probability
 
 
-def decide(prediction: Prediction, policy: SelectivePolicy) -> Decision:
-    """Route one prediction. The boundaries themselves accept (confidence) and reject (neither)."""
+class Switch(Payload):
+    """While it is on, no answer is accepted: a person decides, whatever the confidence.
+
+    by: who switched it on; personal, so no decision names them. until: off by itself from then on.
+    """
+
+    reason: str = Field(min_length=1)
+    by: str = Field(repr=False)
+    since: datetime
+    until: datetime
+
+    def is_on(self, now: datetime) -> bool:
+        """Whether it holds; what has ended may still stand in the table for a while."""
+        return now < self.until
+
+    def __str__(self) -> str:
+        return f"until {self.until:%Y-%m-%d %H:%M %Z} a person decides about everything: {self.reason}"
+
+
+def read_switch(found: Mapping[str, Any], now: datetime) -> str | None:
+    """Why a person decides about everything now; None where the policy does.
+
+    found: what the workflow's state "Read Switch" left: DynamoDB's answer to GetItem, or Step Functions' error. Who
+        cannot know whether the switch is on takes it to be on.
+
+    Raises ValidationError for an item that is no switch.
+    """
+    if "Error" in found:
+        return f"whether a person decides about everything could not be read ({found['Error']})"
+    if "Item" not in found:
+        return None
+    switch = Switch.model_validate({name: next(iter(value.values())) for name, value in found["Item"].items()})
+    return str(switch) if switch.is_on(now) else None
+
+
+def decide(prediction: Prediction, policy: SelectivePolicy, review_everything: str | None = None) -> Decision:
+    """Route one prediction. The boundaries themselves accept (confidence) and reject (neither).
+
+    review_everything: why no answer is accepted at present. What is rejected stays so: nobody acts on it, and a flood
+        of foreign images, which may have caused all this, would bury the reviewers.
+    """
     neither, confidence = prediction.neither, prediction.confidence
     foreign = f"probability {neither:.3f} of showing none of the labels"
     answer = f"{prediction.label} with confidence {confidence:.3f}, accepted from {policy.accept_at:.3f}"
@@ -35,4 +80,6 @@ def decide(prediction: Prediction, policy: SelectivePolicy) -> Decision:
         return decision(Route.REVIEW, Reason.PERHAPS_NEITHER, f"{foreign}, {limit}")
     if confidence < policy.accept_at:
         return decision(Route.REVIEW, Reason.UNSURE, answer)
+    if review_everything:  # without the model's answer: whoever is asked must not be led by it
+        return decision(Route.REVIEW, Reason.REVIEW_EVERYTHING, review_everything)
     return decision(Route.ACCEPT, Reason.CONFIDENT, answer)

@@ -1,0 +1,68 @@
+"""What steers the running system, in DynamoDB: a few small items, each under its own id."""
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from kickstand.policy import Switch
+from kickstand.store import to_item, transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch" asks for it
+MONITOR = "monitor"
+
+
+def load_switch(dynamodb: "DynamoDBClient", table: str) -> Switch | None:
+    """The switch as it was last set, perhaps ended by now; None where nobody has, or it was switched off."""
+    with transient("DynamoDB"):
+        found = dynamodb.get_item(TableName=table, Key=SWITCH, ConsistentRead=True)
+    if "Item" not in found:
+        return None
+    return Switch.model_validate({name: next(iter(value.values())) for name, value in found["Item"].items()})
+
+
+def switch_on(dynamodb: "DynamoDBClient", table: str, switch: Switch) -> None:
+    """Put the switch in place of whatever stands there."""
+    with transient("DynamoDB"):
+        dynamodb.put_item(TableName=table, Item=_item(switch))
+
+
+def switch_off(dynamodb: "DynamoDBClient", table: str) -> None:
+    """From the next image on the policy decides again."""
+    with transient("DynamoDB"):
+        dynamodb.delete_item(TableName=table, Key=SWITCH)
+
+
+def switch_on_for_harm(
+    dynamodb: "DynamoDBClient", table: str, reason: str, now: datetime, hold: timedelta, again: bool
+) -> bool:
+    """The monitor's own switch: on until `hold` from now, unless a person's is on. Returns whether it is the monitor's.
+
+    again: the harm is not new. Then its switch is only prolonged: once somebody has switched it off, it stays off.
+    """
+    switch = Switch(reason=reason, by=MONITOR, since=now, until=now + hold)
+    standing = load_switch(dynamodb, table)
+    if standing and standing.is_on(now):
+        if standing.by != MONITOR:
+            return False
+        switch = switch.model_copy(update={"since": standing.since})
+    elif again:
+        return False
+    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(id)"}
+    if standing:
+        condition = {
+            "ConditionExpression": "since = :since AND #until = :until",
+            "ExpressionAttributeNames": {"#until": "until"},
+            "ExpressionAttributeValues": {f":{name}": _item(standing)[name] for name in ("since", "until")},
+        }
+    try:
+        with transient("DynamoDB"):
+            dynamodb.put_item(TableName=table, Item=_item(switch), **condition)
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False  # a person was faster
+    return True
+
+
+def _item(switch: Switch) -> dict[str, Any]:
+    return SWITCH | to_item(switch) | {"expires_at": {"N": str(int(switch.until.timestamp()) + 1)}}
