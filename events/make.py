@@ -44,6 +44,11 @@ SCHEDULED = {
     "resources": ["arn:aws:events:us-east-1:123456789012:rule/KeepLedgerFunctionLook"],
     "detail": {},
 }
+# https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
+BEFORE_TRAFFIC = {
+    "DeploymentId": "d-YTOB5Q5PN",
+    "LifecycleEventHookExecutionId": "eyJlbmNyeXB0ZWREYXRhIjoidGhlIHRva2VuIG9mIG9uZSBob29rIn0",
+}
 # As CloudWatch sends it, once the form has been filled in:
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
 WIDGET = {
@@ -110,6 +115,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "record_review": {"image": record.image, "version": record.version, "answered": False},
         "review": WIDGET,
         "keep_ledger": SCHEDULED,
+        "check_golden_images": BEFORE_TRAFFIC,
     }
 
 

@@ -16,7 +16,7 @@ from kickstand.policy import decide, read_switch
 logger = Logger()
 metrics = Metrics()
 tracer = Tracer()
-POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy
+POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy  # for predictions that bring none, from before they did
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -25,7 +25,8 @@ POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """event: `prediction`; `switch`, what the state before has read."""
     review_everything = read_switch(event["switch"], datetime.now(UTC))
-    decision = decide(Prediction.model_validate(event["prediction"]), POLICY, review_everything)
+    prediction = Prediction.model_validate(event["prediction"])
+    decision = decide(prediction, prediction.policy or POLICY, review_everything)
     metrics.add_metric(name=f"Decided{decision.route.title()}", unit=MetricUnit.Count, value=1)
     logger.info("decided", route=decision.route, reason=decision.reason)
     return decision.model_dump(mode="json")

@@ -23,7 +23,7 @@ FUNCTIONS = {
     for name, resource in load_yaml(PROJECT / "template.yaml")["Resources"].items()
     if resource["Type"] == "AWS::Serverless::Function"
 }
-TESTED = {"prepare_image", "classify_image", "decide", "record_result"}  # one by one, below
+TESTED = {"prepare_image", "classify_image", "decide", "record_result", "check_golden_images"}  # one by one, below
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
 
@@ -116,6 +116,11 @@ def test_record_result_writes_the_record_once(invoke: Callable[[str], Any], loca
     dynamodb = boto3.client("dynamodb", endpoint_url=local_aws)
     (record,) = map(from_item, dynamodb.scan(TableName="RecordsTable")["Items"])
     assert record.execution == sample("record_result")["execution"]
+
+
+def test_check_golden_images_tells_codedeploy_even_that_it_could_not_check(invoke: Callable[[str], Any]) -> None:
+    told = " ".join(invoke("check_golden_images")["stackTrace"])  # moto has no such call of CodeDeploy
+    assert "put_lifecycle_event_hook_execution_status" in told
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS.keys() - TESTED))

@@ -1,9 +1,13 @@
 """What the template promises of every resource of a kind: safe by default, watched, and nothing left over."""
 
+import copy
+import json
+import os
 import re
-from collections.abc import Iterable, Iterator
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -49,6 +53,15 @@ def setting(function: str, key: str) -> Any:
     return FUNCTIONS[function].get(key, GLOBALS.get(key))
 
 
+def references(part: Any) -> list[dict[str, Any]]:
+    """Every `!Ref` and `!GetAtt` in this part of the template."""
+    if isinstance(part, list):
+        return [found for value in part for found in references(value)]
+    if not isinstance(part, dict):
+        return []
+    return [part] if part.keys() & {"Ref", "Fn::GetAtt"} else references(list(part.values()))
+
+
 def statements(part: Any) -> Iterator[dict[str, Any]]:
     """Every policy statement in this part of the template."""
     if isinstance(part, dict):
@@ -59,6 +72,12 @@ def statements(part: Any) -> Iterator[dict[str, Any]]:
     elif isinstance(part, list):
         for value in part:
             yield from statements(value)
+
+
+def resource(reference: dict[str, str]) -> str:
+    """The logical ID in `!Ref X`, `!Ref X.Alias` or `!GetAtt X.Arn`."""
+    (value,) = reference.values()
+    return value.split(".")[0]
 
 
 def listed(value: Any) -> list[Any]:
@@ -154,10 +173,8 @@ def test_a_function_has_a_role_of_its_own(name: str) -> None:
 
 @every(MACHINES)
 def test_a_state_machine_may_invoke_just_the_functions_that_it_calls(name: str) -> None:
-    substitutions = MACHINES[name]["DefinitionSubstitutions"].values()
-    called = {
-        value["Fn::GetAtt"].split(".")[0] for value in substitutions if "Function" in str(value.get("Fn::GetAtt"))
-    }
+    substitutions = MACHINES[name]["DefinitionSubstitutions"].items()
+    called = {resource(value) for key, value in substitutions if key.endswith("FunctionArn")}
     invoked = {
         policy["LambdaInvokePolicy"]["FunctionName"]["Ref"]
         for policy in MACHINES[name]["Policies"]
@@ -222,7 +239,7 @@ def test_a_state_waits_as_long_as_its_function_may_run(name: str) -> None:
     substitutions = MACHINES[name]["DefinitionSubstitutions"]
     for state in definition(name)["States"].values():
         if called := re.fullmatch(r"\$\{(\w+FunctionArn)\}", state.get("Resource", "")):
-            function = substitutions[called[1]]["Fn::GetAtt"].split(".")[0]
+            function = resource(substitutions[called[1]])
             assert setting(function, "Timeout") == state["TimeoutSeconds"]
 
 
@@ -274,8 +291,8 @@ def watched(metric: str) -> set[str]:
     for alarm in ALARMS.values():
         for source in [alarm, *(part.get("MetricStat", {}).get("Metric", {}) for part in alarm.get("Metrics", []))]:
             if source.get("MetricName") == metric:
-                values = [dimension["Value"] for dimension in source["Dimensions"]]
-                found |= {value.get("Ref") or value["Fn::GetAtt"].split(".")[0] for value in values}
+                (value, *others) = [dimension["Value"] for dimension in source["Dimensions"]]
+                found |= set() if others else {resource(value)}
     return found
 
 
@@ -300,11 +317,83 @@ def test_a_function_that_fails_raises_an_alarm(name: str) -> None:
     assert name in watched("Errors")
 
 
-@every(ALARMS)
+@every(ALARMS.keys() - {"NewVersionReviewsAlarm"})
 def test_an_alarm_on_several_metrics_counts_those_that_have_data(name: str) -> None:
     """With `a + b` it hangs on CloudWatch's treatment of a missing b whether a is seen."""
     metrics = ALARMS[name].get("Metrics", [])
     assert [part["Expression"] for part in metrics if part["ReturnData"]] == ["SUM(METRICS())"] * bool(metrics)
+
+
+# ---- a new version of the model
+
+
+def test_a_new_version_of_the_model_is_checked_and_watched_while_it_takes_over() -> None:
+    preference = FUNCTIONS["ClassifyImageFunction"]["DeploymentPreference"]
+    assert preference["Hooks"] == {"PreTraffic": {"Ref": "CheckGoldenImagesFunction"}}
+    assert {resource(alarm) for alarm in preference["Alarms"]} == {name for name in ALARMS if name[:3] == "New"}
+    assert TEMPLATE["Mappings"]["Rollouts"].keys() == set(TEMPLATE["Parameters"]["Rollout"]["AllowedValues"])
+
+
+@every(name for name in ALARMS if name.startswith("NewVersion"))
+def test_a_rollouts_alarm_watches_the_new_version_alone(name: str) -> None:
+    assert {"Fn::GetAtt": "ClassifyImageFunction.Version.Version"} in references(ALARMS[name])
+
+
+def test_traffic_is_shared_between_versions_by_the_alias_that_the_workflow_calls() -> None:
+    substitutions = MACHINES["ClassifyImageStateMachine"]["DefinitionSubstitutions"]
+    assert substitutions["ClassifyImageFunctionArn"] == {"Ref": "ClassifyImageFunction.Alias"}
+
+
+EXPAND = """
+import json, sys
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+for template, parameters in json.load(sys.stdin):
+    resources = Translator({}, Parser()).translate(template, parameters)["Resources"]
+    print(json.dumps([[name, item["Type"]] for name, item in resources.items()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def expanded(absent: Callable[[str, str], NoReturn]) -> dict[str, dict[str, str]]:
+    """What SAM makes of the template: the type of each resource, by what was changed: a layer's content or Rollout."""
+    python = PROJECT / ".venv-sam/bin/python"
+    if not python.exists():
+        absent("sam", "SAM CLI is not installed: make build")
+    cases = ["", "again", "ModelLayer", "CoreLayer", "AllAtOnce", "Unchecked"]
+    asked = []
+    for case in cases:
+        document = copy.deepcopy(TEMPLATE)
+        for name, item in document["Resources"].items():
+            for uri in {"CodeUri", "ContentUri", "DefinitionUri"} & item.get("Properties", {}).keys():
+                item["Properties"][uri] = f"s3://packages/{'new' if name == case else name}"
+        parameters = {name: item["Default"] for name, item in document["Parameters"].items()}
+        if case in document["Parameters"]["Rollout"]["AllowedValues"]:
+            parameters["Rollout"] = case
+        asked.append([document, parameters])
+    environment = {**os.environ, "AWS_DEFAULT_REGION": "us-east-1"}
+    ran = subprocess.run(
+        [python, "-c", EXPAND], input=json.dumps(asked), capture_output=True, text=True, check=True, env=environment
+    )
+    return dict(zip(cases, (dict(json.loads(line)) for line in ran.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("layer", ["ModelLayer", "CoreLayer"])
+def test_a_new_model_is_a_new_version(expanded: dict[str, dict[str, str]], layer: str) -> None:
+    def versions(case: str) -> set[str]:
+        return {name for name, kind in expanded[case].items() if kind == "AWS::Lambda::Version"}
+
+    assert versions("") == versions("again")
+    assert len(versions("")) == len(versions(layer)) == 1
+    assert versions("") != versions(layer)
+
+
+def test_codedeploy_is_left_out_where_a_rollout_is_unchecked(expanded: dict[str, dict[str, str]]) -> None:
+    def of_codedeploy(case: str) -> set[str]:
+        return {kind for kind in expanded[case].values() if "CodeDeploy" in kind}
+
+    assert of_codedeploy("Unchecked") == set()
+    assert of_codedeploy("AllAtOnce") == {"AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup"}
 
 
 # ---- the whole

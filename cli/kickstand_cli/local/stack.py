@@ -29,6 +29,7 @@ from kickstand_cli.local.template import Template, TemplateError
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
+    "AWS::IAM::Role",
     "AWS::Logs::LogGroup",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
@@ -169,6 +170,9 @@ class Stack:
     # ---- what CloudFormation does in AWS
 
     def _reference(self, logical_id: str) -> str:
+        function, _, part = logical_id.partition(".")
+        if part in ("Alias", "Version"):  # SAM's; locally there is but one version
+            return f"{self._attribute(function, 'Arn')}:{'live' if part == 'Alias' else '1'}"
         return self._create(logical_id).ref
 
     def _attribute(self, logical_id: str, attribute: str) -> str:

@@ -61,5 +61,10 @@ def read_answer(answer: Any, card: ModelCard, endpoint: str, latency_ms: float) 
         probabilities = {label: answer["probabilities"][label] for label in card.labels}
         neither, version = answer["neither"], answer["model_version"]
     return Prediction.of(
-        probabilities, neither=neither, model_version=version, backend="sagemaker", latency_ms=latency_ms
+        probabilities,
+        neither=neither,
+        model_version=version,
+        backend="sagemaker",
+        latency_ms=latency_ms,
+        policy=card.policy,
     )

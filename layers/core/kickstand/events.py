@@ -83,6 +83,22 @@ class PreparedImage(ImageSummary):
     png: str = Field(min_length=1, max_length=200_000, repr=False)
 
 
+class SelectivePolicy(Payload):
+    """Two gates: is it one of the labels at all, and if so, is the answer sure enough?
+
+    accept_at: smallest confidence that is accepted.
+    neither_accept_at_most: largest probability of "neither" that is accepted.
+    neither_reject_at_least: smallest probability of "neither" that is rejected; between the two a person decides.
+
+    Selective classification with a reject option: El-Yaniv and Wiener, JMLR 11 (2010), 1605–1641.
+    """
+
+    policy_version: str
+    accept_at: Probability
+    neither_accept_at_most: Probability
+    neither_reject_at_least: Probability
+
+
 class Prediction(Payload):
     """The model's answer for one image.
 
@@ -92,6 +108,8 @@ class Prediction(Payload):
     neither: calibrated probability that the image shows none of the labels.
     latency_ms: the forward pass alone, milliseconds.
     backend: "embedded" or "sagemaker".
+    policy: the model's own, so that a model is never judged by another one's while two versions share the traffic;
+        a record leaves it to its decision. None where the prediction is older than this field.
     """
 
     label: str
@@ -101,6 +119,7 @@ class Prediction(Payload):
     model_version: str
     backend: str
     latency_ms: float = Field(ge=0.0)
+    policy: SelectivePolicy | None = None
 
     @classmethod
     def of(cls, probabilities: dict[str, float], **rest: Any) -> Self:

@@ -46,8 +46,13 @@ class EmbeddedModel:
         return result
 
     def predict(self, image: PreparedImage) -> Prediction:
-        """The calibrated prediction for one image."""
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",)))
+        """The calibrated prediction for one image.
+
+        While a model of another input shape is rolled out, images come prepared for either; they are scaled again.
+        """
+        photo = Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",))
+        height, width, _ = self.card.input_shape
+        pixels = np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))
         started = time.perf_counter()
         logits = self.logits(pixels[np.newaxis])[0]
         elapsed = time.perf_counter() - started
@@ -67,4 +72,5 @@ def interpret(logits: Sequence[float], card: ModelCard, backend: str, latency_ms
         model_version=card.model_version,
         backend=backend,
         latency_ms=round(latency_ms, 3),
+        policy=card.policy,
     )

@@ -6,23 +6,9 @@ from typing import Any
 
 from pydantic import Field
 
-from kickstand.events import Decision, Payload, Prediction, Probability, Reason, Route
+from kickstand.events import Decision, Payload, Prediction, Reason, Route, SelectivePolicy
 
-
-class SelectivePolicy(Payload):
-    """Two gates: is it one of the labels at all, and if so, is the answer sure enough?
-
-    accept_at: smallest confidence that is accepted.
-    neither_accept_at_most: largest probability of "neither" that is accepted.
-    neither_reject_at_least: smallest probability of "neither" that is rejected; between the two a person decides.
-
-    Selective classification with a reject option: El-Yaniv and Wiener, JMLR 11 (2010), 1605–1641.
-    """
-
-    policy_version: str
-    accept_at: Probability
-    neither_accept_at_most: Probability
-    neither_reject_at_least: Probability
+__all__ = ["SelectivePolicy", "Switch", "decide", "read_switch"]
 
 
 class Switch(Payload):

@@ -69,7 +69,9 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime)
         version=ref.version,
         image_ref=ref,
         prepared_image=state.get("prepared_image"),
-        prediction=state.get("prediction"),
+        prediction=Prediction.model_validate({**state["prediction"], "policy": None})
+        if "prediction" in state
+        else None,
         decision=decision,
         execution=execution,
         recorded_at=recorded_at,

@@ -1,0 +1,63 @@
+"""CodeDeploy's hook before traffic: a new version of Classify Image must first get the golden images right."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from kickstand.artefact import read_card
+from kickstand.events import Prediction
+from kickstand.golden import find_mistake, read_golden_images
+from kickstand.images import prepare
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+codedeploy: Any = boto3.client("codedeploy")
+lambda_: Any = boto3.client("lambda")
+NEW_VERSION = os.environ["NEW_VERSION"]
+CARD = read_card(Path(os.environ["MODEL_DIR"]))
+GOLDEN_DIR = Path(os.environ["GOLDEN_DIR"])
+
+
+def classify(data: bytes, name: str) -> Prediction:
+    """The new version's answer. Raises RuntimeError where it fails."""
+    prepared = prepare(data, name, CARD.input_shape)
+    answer = lambda_.invoke(FunctionName=NEW_VERSION, Payload=prepared.model_dump_json())
+    body = answer["Payload"].read()
+    if "FunctionError" in answer:
+        raise RuntimeError(f"{name}: {body.decode()}")
+    return Prediction.model_validate(json.loads(body))
+
+
+def find_mistakes() -> list[str]:
+    """What the new version gets wrong, or why it cannot be told."""
+    try:
+        images = list(read_golden_images(GOLDEN_DIR, CARD.labels))
+        answers = [(image, classify(image.data, image.name)) for image in images]
+    except Exception as error:  # CodeDeploy waits an hour for a hook that never reports
+        logger.exception("golden images could not be checked")
+        return [f"{type(error).__name__}: {error}"]
+    found = [find_mistake(image, answer, answer.policy or CARD.policy) for image, answer in answers]
+    return [mistake for mistake in found if mistake]
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """event: https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html"""
+    mistakes = find_mistakes()
+    codedeploy.put_lifecycle_event_hook_execution_status(
+        deploymentId=event["DeploymentId"],
+        lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
+        status="Failed" if mistakes else "Succeeded",
+    )
+    metrics.add_metric(name="GoldenMistakes", unit=MetricUnit.Count, value=len(mistakes))
+    logger.info("golden images checked", version=NEW_VERSION, mistakes=mistakes)
+    return {"mistakes": mistakes}
