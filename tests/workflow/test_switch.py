@@ -1,4 +1,4 @@
-"""The switch "review everything" on the shipped stack: who turns it, what becomes of the next image, and that it ends."""
+"""The switch "review everything" on the shipped stack: who turns it, what becomes of the next image, its end."""
 
 import json
 import uuid
@@ -119,7 +119,7 @@ def test_a_switch_without_an_end_or_a_reason_is_refused(outputs: list[str], opti
 
 
 def test_who_cannot_read_the_switch_asks_a_person(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    table: dict[str, Any] = stack.dynamodb.describe_table(TableName="ControlTable")["Table"]
+    table: Any = stack.dynamodb.describe_table(TableName="ControlTable")["Table"]
     stack.dynamodb.delete_table(TableName="ControlTable")
     try:
         record = decided(stack, ACCEPTED)
