@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -27,6 +27,7 @@ class Leakage(StrEnum):
     ALLOW = "allow"
 
 
+EVIDENCE = "out_of_fold.json"
 notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
 
@@ -85,13 +86,10 @@ def train(
         raise typer.BadParameter("must lie between 0 and 1", param_hint="--max-risk")
     if not 0.0 < confidence < 1.0:
         raise typer.BadParameter("must lie between 0 and 1", param_hint="--confidence")
-    plan = _plan(recipe.Recipe(folds=folds, seed=seed), members, pretrain_epochs, epochs, quick=quick)
+    plan = plan_recipe(recipe.Recipe(folds=folds, seed=seed), members, pretrain_epochs, epochs, quick=quick)
+    places = Places(dataset, auxiliary, out, evidence or out.parent / f"{out.name}-evidence" / EVIDENCE, checkpoints)
     try:
-        known, foreign = _read(dataset, auxiliary, leakage)
-        material = recipe.divide(known, foreign, plan)
-        home = recipe.open_checkpoints(checkpoints, material, plan)
-        _fit(material, plan, home, threads)
-        card = _write(material, plan, home, out, evidence, max_risk, confidence, exact=exact)
+        card = train_model(places, plan, leakage, max_risk, confidence, threads, exact=exact)
     except photos.TrainingError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
@@ -101,7 +99,41 @@ def train(
         _print_card(card, out)
 
 
-def _plan(
+@dataclass(frozen=True)
+class Places:
+    """Where training reads and writes; see the options of `train`. evidence: a file."""
+
+    dataset: Path
+    auxiliary: Path | None
+    out: Path
+    evidence: Path
+    checkpoints: Path
+
+
+def train_model(
+    places: Places,
+    plan: "Recipe",
+    leakage: Leakage,
+    max_risk: float,
+    confidence: float,
+    threads: int,
+    *,
+    exact: bool = False,
+) -> dict[str, Any]:
+    """Train, or go on training, and write the artefact; its card comes back.
+
+    Raises TrainingError where the images cannot be learnt from.
+    """
+    from kickstand_cli.training import recipe
+
+    known, foreign = _read(places.dataset, places.auxiliary, leakage)
+    material = recipe.divide(known, foreign, plan)
+    home = recipe.open_checkpoints(places.checkpoints, material, plan)
+    _fit(material, plan, home, threads)
+    return _write(material, plan, home, places, max_risk, confidence, exact=exact)
+
+
+def plan_recipe(
     plan: "Recipe", members: int | None, pretrain_epochs: int | None, epochs: int | None, *, quick: bool
 ) -> "Recipe":
     if quick:
@@ -188,8 +220,7 @@ def _write(
     material: "Material",
     plan: "Recipe",
     home: Path,
-    out: Path,
-    evidence: Path | None,
+    places: Places,
     max_risk: float,
     confidence: float,
     *,
@@ -209,8 +240,7 @@ def _write(
     policy = cards.choose_policy(known, material.known.classes, foreign, max_risk, confidence)
     metrics = cards.measure(known, material.known.classes, foreign, synthetic, policy)
 
-    sha256 = write_onnx(deploy("final", material, plan, home, exact=exact), out / "model.onnx")
-    evidence = evidence or out.parent / f"{out.name}-evidence" / "out_of_fold.json"
+    sha256 = write_onnx(deploy("final", material, plan, home, exact=exact), places.out / "model.onnx")
     card = {
         "model_version": sha256[:8],
         "model_sha256": sha256,
@@ -223,10 +253,10 @@ def _write(
         "training": _describe(material, plan),
         "metrics": metrics,
         "out_of_fold_sha256": cards.write_json(
-            evidence, cards.list_evidence(material, scores, temperature), compact=True
+            places.evidence, cards.list_evidence(material, scores, temperature), compact=True
         ),
     }
-    cards.write_json(out / "model.json", card)
+    cards.write_json(places.out / "model.json", card)
     notices.print(f"scored, exported and written in {time.perf_counter() - started:.0f} s", markup=False)
     return card
 

@@ -1,0 +1,34 @@
+"""Packs what a SageMaker training job runs: the entry point, its requirements, and our two packages."""
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+from kickstand_cli.project import PROJECT
+
+ENTRY_POINT = "train.py"
+PACKAGES = {"kickstand": PROJECT / "layers" / "core" / "kickstand", "kickstand_cli": PROJECT / "cli" / "kickstand_cli"}
+
+
+def pack_source() -> bytes:
+    """sourcedir.tar.gz, as script mode unpacks it into /opt/ml/code. Equal sources give equal bytes.
+
+    Raises OSError outside a checkout, where the sources are not at hand.
+    """
+    files = {name: PROJECT / "training" / name for name in (ENTRY_POINT, "requirements.txt")}
+    for package, home in PACKAGES.items():
+        files |= {f"{package}/{path.relative_to(home).as_posix()}": path for path in home.rglob("*.py")}
+    return pack(files)
+
+
+def pack(files: dict[str, Path]) -> bytes:
+    """A tar.gz of these files, by their names in it. Equal files give equal bytes."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as stream, tarfile.open(fileobj=stream, mode="w") as archive:
+        for name in sorted(files):
+            content = files[name].read_bytes()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()

@@ -1,0 +1,145 @@
+"""The training job: its entry point as a process, in a folder tree laid out as SageMaker's container has it."""
+
+import hashlib
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from kickstand_cli.project import PROJECT
+from kickstand_cli.training_source import pack_source
+
+COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "neither": (128, 128, 128)}
+QUICK = ("--epochs", "2", "--pretrain-epochs", "1", "--members", "1", "--folds", "2")
+
+
+def has_torch() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("torch") is not None and find_spec("onnx") is not None
+
+
+needs_torch = pytest.mark.skipif(not has_torch(), reason="PyTorch is not installed: pip install 'kickstand[train]'")
+
+
+@pytest.fixture
+def container(tmp_path: Path) -> Path:
+    """What lies under /opt/ml when script mode starts the entry point: code, channels, and places for output."""
+    for folder in ("code", "model", "output/data", "checkpoints", "input/config"):
+        (tmp_path / folder).mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(pack_source())) as source:
+        source.extractall(tmp_path / "code", filter="data")
+    draw = np.random.default_rng(1)
+    for name, colour in COLOURS.items():
+        for split, number in (("train", 60), ("test", 4)):
+            home = tmp_path / "input/data/dataset" / split / name
+            home.mkdir(parents=True)
+            for index in range(number):
+                noise = draw.normal(0, 60, (16, 16, 3))  # less of it, and all are near duplicates
+                Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(home / f"{index}.png")
+    return tmp_path
+
+
+def start(container: Path, *hyperparameters: str) -> subprocess.Popen[str]:
+    """`python train.py --name value …`, with the environment that the training toolkit sets."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("SM_", "PYTHON"))} | {
+        "SAGEMAKER_BASE_DIR": str(container),  # /opt/ml but for tests
+        "SM_CHANNELS": '["dataset"]',
+        "SM_CHANNEL_DATASET": str(container / "input/data/dataset"),
+        "SM_MODEL_DIR": str(container / "model"),
+        "SM_OUTPUT_DATA_DIR": str(container / "output/data"),
+        "SM_NUM_CPUS": "1",
+    }
+    return subprocess.Popen(
+        [sys.executable, "train.py", *hyperparameters],
+        cwd=container / "code",
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def test_the_source_holds_the_entry_point_its_requirements_and_our_packages_and_is_the_same_each_time() -> None:
+    packed = pack_source()
+    with tarfile.open(fileobj=io.BytesIO(packed)) as source:
+        names = source.getnames()
+    assert {"train.py", "requirements.txt", "kickstand/artefact.py", "kickstand_cli/training/recipe.py"} <= set(names)
+    assert packed == pack_source()
+
+
+def test_what_it_requires_leaves_the_containers_pytorch_alone() -> None:
+    required = (PROJECT / "training/requirements.txt").read_text("utf-8")
+    assert re.search(r"^onnxruntime==", required, re.MULTILINE)
+    assert not re.search(r"^(torch|nvidia)", required, re.MULTILINE)
+
+
+@needs_torch
+@pytest.mark.timeout(300)  # two processes import PyTorch, each twice
+def test_a_job_that_a_spot_interruption_kills_goes_on_from_its_checkpoints(container: Path) -> None:
+    first = start(container, *QUICK)
+    while not (finished := sorted((container / "checkpoints").rglob("*pretrained.pt"))) and first.poll() is None:
+        time.sleep(0.02)
+    assert finished, f"ended before its first checkpoint: {first.communicate()[0]}"
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    started = finished[0].parent
+    second = start(container, *QUICK)
+    printed, _ = second.communicate()
+    assert second.returncode == 0, printed
+    assert list((container / "checkpoints").iterdir()) == [started]
+
+    assert sorted(path.name for path in (container / "model").iterdir()) == ["model.json", "model.onnx"]
+    card = json.loads((container / "model/model.json").read_bytes())
+    assert card["labels"] == ["blue", "green"]
+    assert card["model_sha256"] == hashlib.sha256((container / "model/model.onnx").read_bytes()).hexdigest()
+    assert card["baseline"]["model_version"] == card["model_version"]
+    assert (container / "output/data/out_of_fold.json").is_file()
+    assert not (container / "output/failure").exists()
+
+    definitions = metric_definitions()
+    assert {"accuracy", "coverage", "selective_risk", "foreign_accepted"} <= definitions.keys()
+    for name, pattern in definitions.items():
+        found = re.search(pattern, printed)
+        assert found, f"{name}: {pattern} matches nothing in {printed}"
+        assert float(found[1]) == pytest.approx(card["metrics"][name]["value"], abs=1e-5)
+
+
+@needs_torch
+def test_a_failed_job_leaves_the_reason_where_sagemaker_looks(container: Path) -> None:
+    (container / "input/data/dataset/train/green/0.png").write_bytes(b"no picture")
+    job = start(container, *QUICK)
+    printed, _ = job.communicate()
+    assert job.returncode == 1
+    assert "green/0.png: cannot be read" in (container / "output/failure").read_text()
+    assert "green/0.png: cannot be read" in printed
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "reason"),
+    [(("--epoch-count", "3"), "unrecognized arguments: --epoch-count 3"), (("--epochs", "many"), "invalid int value")],
+)
+def test_a_hyperparameter_that_is_none_is_named(container: Path, hyperparameters: tuple[str, ...], reason: str) -> None:
+    job = start(container, *hyperparameters)
+    job.communicate()
+    assert job.returncode == 1
+    assert reason in (container / "output/failure").read_text()
+
+
+def metric_definitions() -> dict[str, str]:
+    """The regular expressions that the state machine gives to the training job, by metric."""
+    definition = yaml.safe_load((PROJECT / "statemachine/train_model.asl.yaml").read_text("utf-8"))
+    job = definition["States"]["Train Kickstand"]["Parameters"]
+    return {metric["Name"]: metric["Regex"] for metric in job["AlgorithmSpecification"]["MetricDefinitions"]}

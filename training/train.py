@@ -1,0 +1,96 @@
+"""Entry point of the SageMaker training job (script mode): SageMaker's folders in, `kickstand train`, its folders out.
+
+Hyperparameters arrive as options, folders as environment variables, as
+https://github.com/aws/sagemaker-training-toolkit/blob/master/ENVIRONMENT_VARIABLES.md names them. What lies in
+SM_MODEL_DIR becomes model.tar.gz, what lies in SM_OUTPUT_DATA_DIR output.tar.gz. The folder of checkpoints is copied to
+S3 while the job runs, and back when it goes on after a spot interruption:
+https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+BASE = Path(os.environ.get("SAGEMAKER_BASE_DIR", "/opt/ml"))
+FAILURE = BASE / "output" / "failure"
+FAILURE_LIMIT = 1024  # characters of it that DescribeTrainingJob shows
+CHECKPOINTS = BASE / "checkpoints"
+
+
+class Options(argparse.ArgumentParser):
+    """Says what is wrong in the failure file, where SageMaker looks, instead of on the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"hyperparameters: {message}")
+
+
+def main() -> int:
+    """The job's exit status; where it is not 0, the reason is in the failure file."""
+    try:
+        train(read_options(sys.argv[1:]))
+    except Exception as error:
+        traceback.print_exc()
+        FAILURE.parent.mkdir(parents=True, exist_ok=True)
+        FAILURE.write_text(f"{type(error).__name__}: {error}"[:FAILURE_LIMIT], "utf-8")
+        return 1
+    return 0
+
+
+def read_options(arguments: list[str]) -> argparse.Namespace:
+    """The hyperparameters. Raises ValueError for one that is unknown or no number."""
+    parser = Options(description=__doc__, allow_abbrev=False)
+    for name in ("members", "pretrain-epochs", "epochs"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-risk", type=float, default=0.02)
+    parser.add_argument("--confidence", type=float, default=0.95)
+    return parser.parse_args(arguments)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train on the channel `dataset`: train/<label>/, test/<label>/ (only to keep its images out of training), and
+    auxiliary.npz, where there is one: foreign images to pretrain on."""
+    from kickstand_cli.train import EVIDENCE, Leakage, Places, plan_recipe, train_model
+    from kickstand_cli.training.recipe import Recipe
+
+    dataset = Path(os.environ["SM_CHANNEL_DATASET"])
+    auxiliary = dataset / "auxiliary.npz"
+    out = Path(os.environ["SM_MODEL_DIR"])
+    evidence = Path(os.environ["SM_OUTPUT_DATA_DIR"]) / EVIDENCE
+    places = Places(dataset, auxiliary if auxiliary.is_file() else None, out, evidence, CHECKPOINTS)
+    recipe = Recipe(folds=options.folds, seed=options.seed)
+    plan = plan_recipe(recipe, options.members, options.pretrain_epochs, options.epochs, quick=False)
+    threads = int(os.environ.get("SM_NUM_CPUS", "1"))
+    card = train_model(places, plan, Leakage.DROP, options.max_risk, options.confidence, threads)
+    add_baseline(dataset, evidence, out)
+    report(card)
+
+
+def add_baseline(dataset: Path, evidence: Path, out: Path) -> None:
+    """Write into model.json what drift is measured against; a model of few images goes without."""
+    from kickstand.artefact import read_card
+    from kickstand_cli.baseline import BaselineError, make, measure_dataset, store
+
+    card = read_card(out)
+    try:
+        measured = measure_dataset(dataset, evidence, card)
+        store(
+            out, make(measured, "training images, out-of-fold answers", card.model_version, card.policy.policy_version)
+        )
+    except BaselineError as error:
+        print(f"no baseline for drift: {error}", flush=True)  # noqa: T201
+
+
+def report(card: dict[str, Any]) -> None:
+    """One line for each metric, in the form that the job's metric definitions read."""
+    for name, told in card["metrics"].items():
+        print(f"metric {name}={told['value']:.6f};", flush=True)  # noqa: T201
+    print(f"model {card['model_version']}, policy {card['policy']['policy_version']}", flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    sys.exit(main())
