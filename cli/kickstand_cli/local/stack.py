@@ -67,6 +67,7 @@ class Stack:
         self._lambdas = lambdas
         self._physical: dict[str, Physical] = {}
         self._targets: list[Target] = []
+        self._state_machines: list[str] = []
         for logical_id in self.template.resources:
             if self.template.wanted(logical_id):
                 self._create(logical_id)
@@ -100,13 +101,14 @@ class Stack:
 
     def executions(self, *statuses: str) -> list[Any]:
         """Executions of every state machine, or those with one of the statuses."""
-        found = []
-        for machine in self.stepfunctions.list_state_machines()["stateMachines"]:
-            pages = self.stepfunctions.get_paginator("list_executions").paginate(
-                stateMachineArn=machine["stateMachineArn"]
-            )
-            found += [execution for page in pages for execution in page["executions"]]
-        return [execution for execution in found if not statuses or execution["status"] in statuses]
+        filters: list[dict[str, Any]] = [{"statusFilter": status} for status in statuses] or [{}]
+        return [
+            execution
+            for machine in self._state_machines
+            for one in filters
+            for page in self.stepfunctions.get_paginator("list_executions").paginate(stateMachineArn=machine, **one)
+            for execution in page["executions"]
+        ]
 
     def books(self) -> Books:
         """What the ledger is drawn up from."""
@@ -158,9 +160,24 @@ class Stack:
     def _busy(self) -> bool:
         """Whether an execution runs that does not wait for a person."""
         running = {execution["executionArn"] for execution in self.executions(RUNNING)}
-        asking = (ReviewStatus.WAITING, ReviewStatus.ESCALATED)
-        asked = {review.execution for review in self.reviews() if review.status in asking}
+        if not running:
+            return False
+        asked = self._asking()
         return any(execution not in asked or not self._waits(execution) for execution in running)
+
+    def _asking(self) -> set[str]:
+        """The executions whose question a person can still answer; asked for as briefly as moto can tell it."""
+        pages = self.dynamodb.get_paginator("scan").paginate(
+            TableName=self.outputs["ReviewsTableName"],
+            ProjectionExpression="execution",
+            FilterExpression="#status IN (:waiting, :escalated)",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues={
+                ":waiting": {"S": ReviewStatus.WAITING},
+                ":escalated": {"S": ReviewStatus.ESCALATED},
+            },
+        )
+        return {item["execution"]["S"] for page in pages for item in page["Items"]}
 
     def _waits(self, execution: str) -> bool:
         """Whether a task has been handed over, and its token is waited for."""
@@ -262,6 +279,7 @@ class Stack:
         arn = self.stepfunctions.create_state_machine(
             name=logical_id, definition=text, roleArn="arn:aws:iam::123456789012:role/local"
         )["stateMachineArn"]
+        self._state_machines.append(arn)
         for name, event in raw.get("Events", {}).items():
             if event["Type"] == "EventBridgeRule":
                 self._rule(f"{logical_id}{name}", self.template.resolve(event["Properties"]), arn)
