@@ -22,7 +22,7 @@ demo: .venv/.installed  ## upload the sample photos and watch them being decided
 
 .PHONY: test
 test: .venv/.installed  ## all tests that this machine can run
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 .PHONY: check
 check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines

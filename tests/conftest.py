@@ -89,3 +89,11 @@ def colour_model() -> Callable[[Path, Sequence[str]], Path]:
         return folder
 
     return write
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have counted (`record_property`), whatever process they ran in."""
+    reports = (report for reports in terminalreporter.stats.values() for report in reports)
+    told = {line for report in reports for line in getattr(report, "user_properties", [])}
+    for name, value in sorted(told):
+        terminalreporter.write_line(f"{name}: {value}")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from PIL import Image
 
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
+from tests.workflow.conftest import Faults, event_of, raised
 
 PROJECT = Path(__file__).parents[2]
 STATES = yaml.safe_load((PROJECT / "statemachine/classify_image.asl.yaml").read_text())["States"]
@@ -28,32 +28,10 @@ TASKS = {  # the state and its function
 }
 
 
-class Faults:
-    """Fails a function's next invocations."""
-
-    def __init__(self) -> None:
-        self.planned: dict[str, list[Exception]] = {}
-
-    def __call__(self, function: str) -> None:
-        if self.planned.get(function):
-            raise self.planned[function].pop()
-
-
-@pytest.fixture(scope="module")
-def faults() -> Faults:
-    return Faults()
-
-
 @pytest.fixture(scope="module")
 def stack(faults: Faults) -> Iterator[Stack]:
     with deploy(PROJECT / "template.yaml", faults=faults) as stack:
         yield stack
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
 
 
 def png(colour: str = "grey") -> bytes:
@@ -76,14 +54,12 @@ def record_of(stack: Stack, image: str) -> Record:
 
 
 def executions_of(stack: Stack, image: str) -> list[dict[str, Any]]:
-    described = (
-        stack.stepfunctions.describe_execution(executionArn=execution["executionArn"])
-        for execution in stack.executions()
-        if execution["stateMachineArn"] == stack.outputs["ClassifyImageStateMachineArn"]
-    )
     key = image.split("/", 3)[3]
     return [
-        dict(execution) for execution in described if json.loads(execution["input"])["detail"]["object"]["key"] == key
+        dict(stack.stepfunctions.describe_execution(executionArn=execution["executionArn"]))
+        for execution in stack.executions()
+        if execution["stateMachineArn"] == stack.outputs["ClassifyImageStateMachineArn"]
+        and event_of(stack, execution["executionArn"])["detail"]["object"]["key"] == key
     ]
 
 
@@ -104,12 +80,6 @@ def announcements(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
 
 def retryable() -> list[tuple[str, str]]:
     return [(state, error) for state in TASKS for retrier in STATES[state]["Retry"] for error in retrier["ErrorEquals"]]
-
-
-def raised(error: str) -> Exception:
-    """An exception whose class has this name: what Step Functions goes by."""
-    kind: type[Exception] = type(error, (Exception,), {})
-    return kind("injected")
 
 
 @pytest.mark.parametrize(("state", "error"), retryable())

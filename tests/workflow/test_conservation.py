@@ -35,6 +35,7 @@ from kickstand.review_store import answer_review, change_review
 from kickstand.reviews import Refused, Review, claim
 from kickstand_cli.ledger import send_again
 from kickstand_cli.local.stack import Stack, deploy
+from tests.workflow.conftest import raised
 
 PROJECT = Path(__file__).parents[2]
 EXAMPLES = int(os.environ.get("CONSERVATION_EXAMPLES", "20"))  # more find more: 20 take about half a minute
@@ -214,12 +215,6 @@ class Trouble:
         return next((key for key in self._photos if key in text or json.dumps(key)[1:-1] in text), "")
 
 
-def raised(error: str) -> Exception:
-    """An exception whose class has this name: what Step Functions goes by."""
-    kind: type[Exception] = type(error, (Exception,), {})
-    return kind("injected")
-
-
 def unavailable(kind: str, operation: str) -> Exception:
     if kind == "outage":
         return EndpointConnectionError(endpoint_url="https://nowhere")
@@ -234,15 +229,16 @@ def unavailable(kind: str, operation: str) -> Exception:
 
 
 @pytest.fixture(scope="module")
-def trouble(request: pytest.FixtureRequest) -> Iterator[Trouble]:
-    trouble = Trouble()
-    yield trouble
-    line = (
-        f"conservation: {trouble.uploads} uploads with a fault sequence each, in {trouble.sequences} runs: "
-        f"{sum(trouble.thrown.values())} faults of {len(trouble.thrown)} kinds were thrown"
-    )
-    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
-        print(f"\n{line}")  # noqa: T201
+def trouble() -> Trouble:
+    return Trouble()
+
+
+@pytest.fixture(autouse=True)
+def _told(trouble: Trouble, record_property: Callable[[str, object], None]) -> Iterator[None]:
+    yield
+    line = f"{trouble.uploads} uploads with a fault sequence each, in {trouble.sequences} runs: "
+    line += f"{sum(trouble.thrown.values())} faults of {len(trouble.thrown)} kinds were thrown"
+    record_property("conservation", line)
 
 
 @pytest.fixture(scope="module")

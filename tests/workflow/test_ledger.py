@@ -3,7 +3,6 @@
 import inspect
 import io
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
@@ -25,12 +24,6 @@ PROJECT = Path(__file__).parents[2]
 def stack() -> Iterator[Stack]:
     with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
         yield stack
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
 
 
 def png() -> bytes:

@@ -5,10 +5,10 @@ import json
 import subprocess
 import sys
 import textwrap
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep  # the real one: conftest.py shortens time.sleep
 from typing import Any
 
 import boto3
@@ -22,26 +22,11 @@ from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.reviews import Review
 from kickstand_cli.local.stack import Stack, deploy
+from tests.workflow.conftest import Faults, event_of, raised
 
 PROJECT = Path(__file__).parents[2]
 STATES = yaml.safe_load((PROJECT / "statemachine/review_image.asl.yaml").read_text())["States"]
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
-
-
-class Faults:
-    """Fails a function's next invocations."""
-
-    def __init__(self) -> None:
-        self.planned: dict[str, list[Exception]] = {}
-
-    def __call__(self, function: str) -> None:
-        if self.planned.get(function):
-            raise self.planned[function].pop()
-
-
-@pytest.fixture(scope="module")
-def faults() -> Faults:
-    return Faults()
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +50,6 @@ def waits(stack: Stack) -> Iterator[Callable[[int, int], None]]:
     stack.stepfunctions.update_state_machine(stateMachineArn=machine, definition=shipped)
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.05)))
-
-
 def never_sure(stack: Stack) -> Stack:
     stack._lambdas.functions["DecideFunction"].handler = lambda event, context: UNSURE
     return stack
@@ -87,10 +66,10 @@ def upload(stack: Stack) -> str:
 
 
 def until(condition: Callable[[], Any], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
+        assert monotonic() < deadline, "waited in vain"
+        sleep(0.05)
 
 
 def review_of(stack: Stack, image: str) -> Review:
@@ -104,12 +83,12 @@ def record_of(stack: Stack, image: str) -> Record:
 
 
 def executions_of(stack: Stack, image: str) -> list[Any]:
-    described = (
+    return [
         stack.stepfunctions.describe_execution(executionArn=execution["executionArn"])
         for execution in stack.executions()
         if execution["stateMachineArn"] == stack.outputs["ReviewImageStateMachineArn"]
-    )
-    return [execution for execution in described if json.loads(execution["input"])["detail"]["image"] == image]
+        and event_of(stack, execution["executionArn"])["detail"]["image"] == image
+    ]
 
 
 def entered(stack: Stack, image: str) -> list[str]:
@@ -256,12 +235,6 @@ def test_a_retry_after_the_review_was_opened_wakes_by_its_new_token(stack: Stack
     give(stack, image)
     stack.settle()
     assert entered(stack, image)[-1] == "Answered"
-
-
-def raised(error: str) -> Exception:
-    """An exception whose class has this name: what Step Functions goes by."""
-    kind: type[Exception] = type(error, (Exception,), {})
-    return kind("injected")
 
 
 def retryable() -> list[tuple[str, str]]:
