@@ -89,9 +89,9 @@ def send_again(
     letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
     lost = [missing for missing in ledger.lacks if missing.lack is not Lack.IMAGE]
     for missing in lost:
-        send(books, missing)
+        send(books, missing, datetime.now(UTC))
     for letter in letters:
-        redrive(books, letter)
+        redrive(books, letter, datetime.now(UTC))
     open_keys = {(missing.image, missing.version) for missing in lost} | {
         letter.key for letter in letters if letter.key
     }

@@ -11,7 +11,7 @@ from rich.console import Console
 from kickstand_cli.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, parse_since, read_records, scan_records
+from kickstand_cli.records import RecordsError, parse_since, read_records, read_since, scan_records
 
 if TYPE_CHECKING:
     from kickstand.drift import Finding
@@ -55,13 +55,14 @@ def monitor(
     from kickstand.drift import Budget
     from kickstand.monitor import look, read_watch
 
+    now = datetime.now(UTC)
     try:
-        start = parse_since(since, datetime.now(UTC)) if since else None
+        start = parse_since(since, now) if since else None
     except ValueError as error:
         raise typer.BadParameter(f"{since}: neither 24h, 7d nor ISO 8601", param_hint="--since") from error
     try:
         watch = read_watch(artefact)
-        seen = _read(records, stack_name, outputs)
+        seen = _read(records, stack_name, outputs, start, now)
     except (RecordsError, OSError, ValueError) as error:
         stderr.print(f"error: {error}", markup=False)
         raise typer.Exit(1) from error
@@ -77,14 +78,17 @@ def monitor(
         raise typer.Exit(HARMED)
 
 
-def _read(file: Path | None, stack_name: str, outputs: Path | None) -> "list[Record]":
+def _read(
+    file: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
+) -> "list[Record]":
     if file:
         return list(read_records(file))
     with reporting():
         told = read_outputs(stack_name, outputs)
         if "RecordsTableName" not in told:
             raise DeploymentError(f"{stack_name} has no output RecordsTableName: is it one of Kickstand's?")
-        return list(scan_records(told["RecordsTableName"]))
+        table = told["RecordsTableName"]
+        return list(read_since(table, since, now) if since else scan_records(table))
 
 
 def _pace(records: "list[Record]") -> float:

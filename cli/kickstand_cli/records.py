@@ -46,6 +46,16 @@ def scan_records(table: str) -> "Iterator[Record]":
             yield from map(from_item, page["Items"])
 
 
+def read_since(table: str, since: datetime, now: datetime) -> "Iterator[Record]":
+    """The table's records that were decided since then; costs what those cost, however many there are."""
+    import boto3
+
+    from kickstand.store import read_changes
+
+    changes = read_changes(boto3.client("dynamodb"), table, since, now)
+    return (record for record in changes if record.recorded_at >= since)
+
+
 def parse_since(text: str, now: datetime) -> datetime:
     """A moment: "7d", "24h", "30m", "2w" before now, or ISO 8601; UTC where it does not say.
 

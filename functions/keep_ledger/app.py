@@ -35,14 +35,15 @@ REPLAY_AT_MOST = 100  # in one look: what is missing in thousands has a cause th
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    ledger = draw_up(BOOKS, datetime.now(UTC) - GRACE, name_at_most=REPLAY_AT_MOST)
+    now = datetime.now(UTC)
+    ledger = draw_up(BOOKS, now - GRACE, name_at_most=REPLAY_AT_MOST)
     for place, number in ledger.counts.items():
         metrics.add_metric(name=f"Ledger{place.title().replace('_', '')}", unit=MetricUnit.Count, value=number)
     for missing in ledger.lacks:
         logger.warning("missing", image=missing.image, version=missing.version, lack=missing.lack)
     lost = [missing for missing in ledger.lacks if missing.lack is not Lack.IMAGE]
     for missing in lost:
-        replay(BOOKS, missing)
+        replay(BOOKS, missing, now)
     logger.info(
         "drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=len(lost), counts=ledger.counts
     )

@@ -1,6 +1,7 @@
 """States "Record Review" and "Record Unanswered": the decision record tells what came of asking a person."""
 
 import os
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -22,7 +23,9 @@ TABLES = os.environ["REVIEWS_TABLE"], os.environ["RECORDS_TABLE"]
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """event: `image` and `version`; `answered`, False when the last wait is over."""
-    review = record_review(dynamodb, *TABLES, event["image"], event["version"], event["answered"])
+    review = record_review(
+        dynamodb, *TABLES, event["image"], event["version"], answered=event["answered"], now=datetime.now(UTC)
+    )
     name = "ReviewsRecorded" if review.answer else "ReviewsUnanswered"
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=1)
     logger.info("recorded", image=review.image, version=review.version, status=review.status)

@@ -1,17 +1,23 @@
-"""`kickstand monitor` reads a deployed stack's table."""
+"""Reading a deployed stack's records, by `kickstand monitor` and by time."""
 
 import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import boto3
+import pytest
 import typer
 from moto import mock_aws
 from typer.testing import CliRunner
 
 from kickstand.records import Record
-from kickstand.store import put_record
+from kickstand.store import put_record, read_changes
+from kickstand_cli.local.template import Template
 from kickstand_cli.monitor import monitor
 
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 RECORD = {
     "version": "v",
     "image_ref": {"bucket": "photos", "key": "a.jpg", "etag": "e", "uploaded_at": "2026-05-04T12:00:00Z"},
@@ -21,28 +27,54 @@ RECORD = {
 }
 
 
-def test_every_record_of_the_table_is_read(tmp_path: Path) -> None:
+@pytest.fixture
+def records() -> Iterator[str]:
+    """The template's table of records, empty."""
+    template = Template(Path(__file__).parents[2] / "template.yaml", {}, str, "{}.{}".format)
+    properties = template.resolve(template.resources["RecordsTable"]["Properties"])
+    taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
+    with mock_aws():
+        boto3.client("dynamodb").create_table(TableName="records", **{name: properties[name] for name in taken})
+        yield "records"
+
+
+def recorded(number: int, at: datetime) -> Record:
+    return Record.model_validate({**RECORD, "image": f"s3://photos/{number}.jpg", "recorded_at": at})
+
+
+@pytest.mark.parametrize(("options", "images"), [([], 30), (["--since", "2026-05-05T10:00"], 20)])
+def test_the_tables_records_are_read(tmp_path: Path, records: str, options: list[str], images: int) -> None:
     app = typer.Typer()
     app.command()(monitor)
     outputs = tmp_path / "outputs.json"
-    outputs.write_text(json.dumps({"RecordsTableName": "records"}))
+    outputs.write_text(json.dumps({"RecordsTableName": records}))
     (tmp_path / "model.json").write_text("{}")
-    with mock_aws():
-        dynamodb = boto3.client("dynamodb")
-        dynamodb.create_table(
-            TableName="records",
-            BillingMode="PAY_PER_REQUEST",
-            KeySchema=[
-                {"AttributeName": "image", "KeyType": "HASH"},
-                {"AttributeName": "version", "KeyType": "RANGE"},
-            ],
-            AttributeDefinitions=[
-                {"AttributeName": "image", "AttributeType": "S"},
-                {"AttributeName": "version", "AttributeType": "S"},
-            ],
-        )
-        for i in range(30):
-            put_record(dynamodb, "records", Record.model_validate({**RECORD, "image": f"s3://photos/{i}.jpg"}))
-        result = CliRunner().invoke(app, ["--outputs", str(outputs), "--model", str(tmp_path), "--json"])
+    for i in range(30):
+        put_record(boto3.client("dynamodb"), records, recorded(i, NOON + timedelta(days=i // 10, hours=-1)))
+    result = CliRunner().invoke(app, ["--outputs", str(outputs), "--model", str(tmp_path), "--json", *options])
     assert result.exit_code == 0, result.stderr
-    assert json.loads(result.stdout)["images"] == 30
+    assert json.loads(result.stdout)["images"] == images
+
+
+def test_a_look_finds_what_was_written_after_the_last_one_and_nothing_twice(records: str) -> None:
+    dynamodb = boto3.client("dynamodb")
+    moments = [NOON + timedelta(hours=5 * i, microseconds=i) for i in range(12)]
+    written = [recorded(i, at) for i, at in enumerate(moments)]
+    for record in written:
+        put_record(dynamodb, records, record)
+    looks = [
+        list(read_changes(dynamodb, records, *look))
+        for look in pairwise([NOON - timedelta(1), *moments[::4], moments[-1]])
+    ]
+    assert [len(look) for look in looks] == [1, 4, 4, 3]
+    assert sorted(record.image for look in looks for record in look) == sorted(record.image for record in written)
+    assert list(read_changes(dynamodb, records, moments[-1], moments[-1] + timedelta(days=1))) == []
+
+
+def test_more_records_than_one_answer_holds_are_read(records: str) -> None:
+    dynamodb = boto3.client("dynamodb")
+    same = [recorded(i, NOON).model_copy(update={"image": "s3://photos/a.jpg", "version": f"{i}"}) for i in range(230)]
+    for record in same:
+        put_record(dynamodb, records, record)
+    found = read_changes(dynamodb, records, NOON - timedelta(seconds=1), NOON)
+    assert {record.version for record in found} == {record.version for record in same}

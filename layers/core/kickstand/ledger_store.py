@@ -155,7 +155,7 @@ def _open(identifier: str, receipt: str, body: str) -> Letter:
 # ---- what is done about it
 
 
-def replay(books: Books, missing: Missing) -> None:
+def replay(books: Books, missing: Missing, now: datetime) -> None:
     """Send again what is missing of this upload. Sending twice does no harm; of an image that is gone nothing can be.
 
     Raises StoreUnavailable, or botocore's ClientError, when AWS does not take it.
@@ -171,10 +171,11 @@ def replay(books: Books, missing: Missing) -> None:
                 missing.image,
                 missing.version,
                 answered=True,
+                now=now,
             )
 
 
-def redrive(books: Books, letter: Letter) -> None:
+def redrive(books: Books, letter: Letter, now: datetime) -> None:
     """Do again what the dead letter tells of; the letter stays until it is thrown away."""
     if letter.key is None:
         return
@@ -185,7 +186,7 @@ def redrive(books: Books, letter: Letter) -> None:
     if review is None:
         _start(books, books.review_image, letter.event)
     elif review.answer and find_record(books, letter.key):
-        record_review(books.dynamodb, books.reviews_table, books.records_table, *letter.key, answered=True)
+        record_review(books.dynamodb, books.reviews_table, books.records_table, *letter.key, answered=True, now=now)
     # Else the question stands on the reviewers' page, and is answered there without any execution.
 
 

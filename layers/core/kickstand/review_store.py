@@ -12,7 +12,7 @@ from kickstand.errors import StoreUnavailable
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.reviews import Refused, Review
-from kickstand.store import to_item, transient
+from kickstand.store import changed, to_item, transient
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -79,16 +79,23 @@ def answer_review(
         dynamodb, reviews_table, *key, lambda review: reviews.answer(review, label, reviewer, labels, now)
     )
     if not _wake(stepfunctions, review):
-        record_review(dynamodb, reviews_table, records_table, *key, answered=True)
+        record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
     return review
 
 
 def record_review(
-    dynamodb: "DynamoDBClient", reviews_table: str, records_table: str, image: str, version: str, answered: bool
+    dynamodb: "DynamoDBClient",
+    reviews_table: str,
+    records_table: str,
+    image: str,
+    version: str,
+    answered: bool,
+    now: datetime,
 ) -> Review:
     """Write into the record what came of its review; once more changes nothing.
 
     answered: False when the last wait is over. An answer that came in the last moment stands.
+    now: an answer takes the record to this place in the index by time, so that the monitor sees it, however late.
 
     Raises LookupError when the answer, or the record, is not there.
     """
@@ -96,18 +103,20 @@ def record_review(
     review = change_review(dynamodb, reviews_table, image, version, settle)
     if answered and review.answer is None:
         raise LookupError(f"{image} {version}: no answer has been written down")
+    place = changed(image, now) if review.answer else {}
     try:
         with transient("DynamoDB"):
             dynamodb.update_item(
                 TableName=records_table,
                 Key=_key(image, version),
-                UpdateExpression="SET review = :outcome",
+                UpdateExpression="SET review = :outcome" + "".join(f", {name} = :{name}" for name in place),
                 ConditionExpression="attribute_exists(image) AND (attribute_not_exists(review) OR "
                 "review.#status <> :answered)",
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={
                     ":outcome": {"M": to_item(review.outcome)},
                     ":answered": {"S": ReviewStatus.ANSWERED},
+                    **{f":{name}": value for name, value in place.items()},
                 },
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
@@ -146,12 +155,12 @@ def change_review(
     """
     for _ in range(_ATTEMPTS):
         standing = load_review(dynamodb, table, image, version)
-        changed = rule(standing)
-        if changed is standing:
+        review = rule(standing)
+        if review is standing:
             return standing
-        changed = changed.model_copy(update={"revision": standing.revision + 1})
-        if _write(dynamodb, table, changed, standing):
-            return changed
+        review = review.model_copy(update={"revision": standing.revision + 1})
+        if _write(dynamodb, table, review, standing):
+            return review
     raise StoreUnavailable(f"{image} {version}: changed by others {_ATTEMPTS} times in a row")
 
 

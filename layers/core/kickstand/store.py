@@ -1,8 +1,10 @@
 """What Kickstand reads and writes in AWS: images, records, events."""
 
 import json
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 EVENT_SOURCE = "kickstand"
+RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
+SHARDS = 8
+"""A day's part of the index is spread over so many partitions, of which each takes 1,000 writes a second
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html); a look reads all."""
 
 _GONE = {
     "NoSuchKey": "no longer there",
@@ -64,13 +70,58 @@ def put_record(dynamodb: "DynamoDBClient", table: str, record: Record) -> Record
         with transient("DynamoDB"):
             dynamodb.put_item(
                 TableName=table,
-                Item=to_item(record),
+                Item=to_item(record) | changed(record.image, record.recorded_at),
                 ConditionExpression="attribute_not_exists(image)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         return from_item(error.response["Item"])  # type: ignore[typeddict-item]
     return record
+
+
+def changed(image: str, at: datetime) -> dict[str, Any]:
+    """What puts a record at its place in the index by time."""
+    at = at.astimezone(UTC)
+    return {
+        "changed_on": {"S": f"{at:%Y-%m-%d}#{zlib.crc32(image.encode()) % SHARDS}"},
+        "changed_at": {"S": at.isoformat(timespec="microseconds")},
+    }
+
+
+def read_changes(dynamodb: "DynamoDBClient", table: str, after: datetime, until: datetime) -> Iterator[Record]:
+    """The records that were written or answered after the one moment and until the other, as they are now, unsorted.
+
+    The index holds keys alone, since an index of whole records would cost as much as the table for every image; the
+    records are fetched 100 at a time. It follows the table within a second or so: leave the latest minute to the next
+    look. Raises StoreUnavailable when DynamoDB has trouble.
+    """
+    first, last = (
+        moment.astimezone(UTC).isoformat(timespec="microseconds")
+        for moment in (after + timedelta(microseconds=1), until)
+    )
+    days = (until.astimezone(UTC).date() - after.astimezone(UTC).date()).days
+    for day in range(days + 1):
+        for shard in range(SHARDS):
+            partition = f"{after.astimezone(UTC) + timedelta(days=day):%Y-%m-%d}#{shard}"
+            with transient("DynamoDB"):
+                for page in dynamodb.get_paginator("query").paginate(
+                    TableName=table,
+                    IndexName=RECORDS_BY_CHANGE,
+                    KeyConditionExpression="changed_on = :on AND changed_at BETWEEN :first AND :last",
+                    ExpressionAttributeValues={":on": {"S": partition}, ":first": {"S": first}, ":last": {"S": last}},
+                ):
+                    keys = [{name: item[name] for name in ("image", "version")} for item in page["Items"]]
+                    for start in range(0, len(keys), 100):
+                        yield from _fetch(dynamodb, table, keys[start : start + 100])
+
+
+def _fetch(dynamodb: "DynamoDBClient", table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
+    """The records with these keys, at most 100."""
+    asked: Any = {table: {"Keys": keys}}
+    while asked:
+        answer = dynamodb.batch_get_item(RequestItems=asked)
+        yield from map(from_item, answer["Responses"].get(table, []))
+        asked = answer.get("UnprocessedKeys")
 
 
 def announce(events: "EventBridgeClient", record: Record) -> None:
