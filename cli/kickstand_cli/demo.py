@@ -29,8 +29,8 @@ from kickstand_cli.review import DEFAULT_PORT, find_function, serve
 if TYPE_CHECKING:
     from kickstand.artefact import ModelCard
     from kickstand.ledger import Ledger
+    from kickstand_cli.demo_report import Failure, Outcome, Picture, Run
     from kickstand_cli.local.stack import Stack
-    from kickstand_cli.report import Failure, Outcome, Picture, Run
 
 ARCHIVE_VARIABLE = "KICKSTAND_CIFAR100"
 AT_ONCE = 4  # executions: moto, which plays AWS here, gets no faster with more
@@ -202,7 +202,7 @@ class Demonstration:
 
     def results(self) -> "tuple[Run, Ledger]":
         """What there is to show by now, and where all has ended."""
-        from kickstand_cli.report import Run
+        from kickstand_cli.demo_report import Run
 
         outcomes, failures = _gather(self.stack, self.uploads)
         summary = (
@@ -260,7 +260,7 @@ def _review(demonstration: Demonstration, console: Console, port: int, folder: P
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:
-    from kickstand_cli.report import make_picture
+    from kickstand_cli.demo_report import make_picture
 
     try:
         data = source.read()
@@ -288,8 +288,8 @@ def _list_executions(stack: "Stack", **only: Any) -> list[Any]:
 def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], list[Failure]]":
     """What became of each upload, by key; and what failed, with its cause."""
     from kickstand.records import StateError
+    from kickstand_cli.demo_report import Failure, Outcome
     from kickstand_cli.local.stack import FAILED
-    from kickstand_cli.report import Failure, Outcome
 
     bucket = stack.outputs["ImageBucketName"]
     records = {(record.image, record.version): record for record in stack.records()}
@@ -402,8 +402,8 @@ def _make_folder(out: Path) -> Path:
 
 
 def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
+    from kickstand_cli.demo_report import render_report
     from kickstand_cli.ledger import as_dict
-    from kickstand_cli.report import render_report
 
     lines = [
         json.dumps({"key": outcome.key, "ms": round(outcome.ms), **outcome.record.model_dump(mode="json")})
@@ -458,6 +458,6 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
 
 
 def _routes() -> dict[Any, str]:
-    from kickstand_cli.report import ROUTES
+    from kickstand_cli.demo_report import ROUTES
 
     return dict(ROUTES)

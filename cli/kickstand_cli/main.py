@@ -14,6 +14,7 @@ from kickstand_cli.ledger import ledger
 from kickstand_cli.monitor import monitor
 from kickstand_cli.policy import policy
 from kickstand_cli.replay import replay
+from kickstand_cli.report import report
 from kickstand_cli.review import review
 from kickstand_cli.train import train
 
@@ -34,6 +35,7 @@ app.command()(ledger)
 app.command()(explain)
 app.command()(baseline)
 app.command()(monitor)
+app.command()(report)
 app.command()(import_capture)
 app.command()(replay)
 app.add_typer(dataset.app, name="dataset")

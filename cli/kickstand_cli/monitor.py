@@ -68,7 +68,7 @@ def monitor(
         raise typer.Exit(1) from error
     if start:
         seen = [record for record in seen if record.recorded_at >= start]
-    pace = images_per_day or _pace(seen)
+    pace = images_per_day or pace_of(seen)
     report, _ = look(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
     if as_json:
         print(json.dumps(report.model_dump(mode="json") | {"harmed": report.harmed, "images_per_day": pace}))  # noqa: T201
@@ -91,7 +91,7 @@ def _read(
         return list(read_since(table, since, now) if since else scan_records(table))
 
 
-def _pace(records: "list[Record]") -> float:
+def pace_of(records: "list[Record]") -> float:
     """Images a day among these records; at least 100, so that a handful in a minute does not count as a flood."""
     times = [record.recorded_at for record in records]
     days = (max(times) - min(times)).total_seconds() / 86400 if times else 0.0

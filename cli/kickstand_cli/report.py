@@ -1,129 +1,120 @@
-"""The page that shows a run: every picture with what was decided about it and why, in one file without a network."""
+"""`kickstand report`: one page that says whether all is well and shows why, from any records."""
 
-import base64
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from statistics import median
-from typing import Any
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
+import typer
+from rich.console import Console
 
-from kickstand.artefact import ModelCard
-from kickstand.errors import InvalidImage
-from kickstand.events import Route
-from kickstand.images import prepare, thumbnail
-from kickstand.records import Record
+from kickstand_cli.classify import ModelOption, stderr
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.monitor import pace_of
+from kickstand_cli.project import MODEL
+from kickstand_cli.records import RecordsError, parse_since, read_records, read_since, scan_records
+from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
 
-THUMBNAIL = 288  # pixels, the longer side: sharp on a phone, and 50 of them stay near a megabyte
-CRISP = 64  # pixels: pictures up to this size are shown pixel by pixel, not smoothed
+if TYPE_CHECKING:
+    from kickstand.records import Record
+    from kickstand.report import ReadPicture
 
-ROUTES = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "rejected"}
+console = Console(soft_wrap=True, highlight=False)
 
-
-@dataclass(frozen=True)
-class Picture:
-    """An upload as a page shows it. uri: the thumbnail; seen: what the model saw, None where that is the same."""
-
-    uri: str
-    width: int
-    height: int
-    crisp: bool
-    seen: str | None
+LONGEST = 160  # pixels: a picture on a contact sheet
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One upload and what became of it. ms: from the upload to its recorded decision; picture: None if unreadable."""
+def report(
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RECORDS…", help="Records, one JSON object a line, instead of a stack's table."),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("monitoring.html"),
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder that was uploaded, for the contact sheets; else the stack's bucket."
+        ),
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")
+    ] = None,
+    images_per_day: Annotated[
+        float | None,
+        typer.Option(min=1, help="How many images come in; by default as many as these records say, at least 100."),
+    ] = None,
+    false_alarms: Annotated[
+        float, typer.Option(min=0.001, help="At most so many false alarms in 90 days, on average.")
+    ] = 1.0,
+    artefact: ModelOption = MODEL,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print the page's numbers too, those of `kickstand monitor --json` among them."),
+    ] = False,
+) -> None:
+    """Write the monitoring report: one HTML page that needs no other file and no network.
 
-    key: str
-    record: Record
-    ms: float
-    picture: Picture | None
+    Confidence over time, what has moved and the pictures that moved it, live accuracy, reliability, risk and coverage,
+    confusion, and people's load. Its numbers are those of `kickstand monitor`, by the same code.
 
-    @property
-    def explanation(self) -> str:
-        """The decision's, without the image's own name in front."""
-        return self.record.decision.explanation.removeprefix(f"{self.record.image}: ")
-
-    @property
-    def reason(self) -> str:
-        return self.record.decision.reason.replace("_", " ")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An upload without a record, or an execution that failed, and why."""
-
-    key: str
-    cause: str
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that there is to show. about: what was run, sentence by sentence; state_machine: its SVG."""
-
-    uploads: int
-    outcomes: Sequence[Outcome]
-    failures: Sequence[Failure]
-    about: Sequence[str]
-    card: ModelCard
-    state_machine: str
-
-    def count(self, route: Route) -> int:
-        return sum(outcome.record.decision.route is route for outcome in self.outcomes)
-
-    @property
-    def median_ms(self) -> float:
-        return median(outcome.ms for outcome in self.outcomes) if self.outcomes else 0.0
-
-
-def make_picture(data: bytes, input_shape: tuple[int, int, int]) -> Picture | None:
-    """A thumbnail of the uploaded bytes; None where they are not a picture that we read."""
-    try:
-        kind, encoded = thumbnail(data, "", THUMBNAIL)
-        prepared = prepare(data, "", input_shape)
-    except InvalidImage:
-        return None
-    with Image.open(io.BytesIO(encoded)) as shown:
-        width, height = shown.size
-    same = (prepared.height, prepared.width) == input_shape[:2]
-    return Picture(
-        uri=f"data:{kind};base64,{base64.b64encode(encoded).decode('ascii')}",
-        width=width,
-        height=height,
-        crisp=max(width, height) <= CRISP,
-        seen=None if same else f"data:image/png;base64,{prepared.png}",
-    )
-
-
-def render_report(run: Run) -> str:
-    """The whole page."""
-    environment = Environment(
-        loader=PackageLoader("kickstand_cli"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = _percent
-    figures: dict[str, Any] = {
-        "run": run,
-        "routes": ROUTES,
-        "policy": run.card.policy,
-        "state_machine": Markup(run.state_machine),  # noqa: S704 - drawn and escaped by us
-    }
-    return environment.get_template("report.html").render(figures)
-
-
-def _percent(value: float) -> str:
-    """A share for people: never rounded up to certainty.
-
-    >>> _percent(0.99996), _percent(0.421), _percent(0.0)
-    ('> 99.9 %', '42.1 %', '0.0 %')
+    Exit codes: 0 written, whatever it says; 1 an error.
     """
-    if 0.9995 <= value < 1:
-        return "> 99.9 %"
-    return "< 0.1 %" if 0 < value < 0.0005 else f"{value:.1%}".replace("%", " %")
+    from kickstand.artefact import read_card
+    from kickstand.drift import Budget
+    from kickstand.monitor import read_watch
+    from kickstand.report import compose, draw_report
+
+    now = datetime.now(UTC)
+    try:
+        start = parse_since(since, now) if since else None
+    except ValueError as error:
+        raise typer.BadParameter(f"{since}: neither 24h, 7d nor ISO 8601", param_hint="--since") from error
+    try:
+        watch, card = read_watch(artefact), read_card(artefact)
+        with reporting():
+            seen, read = _open(records or [], images, stack_name, outputs, start, now)
+            seen = [record for record in seen if start is None or record.recorded_at >= start]
+            pace = images_per_day or pace_of(seen)
+            budget = Budget(images_per_day=pace, false_alarms=false_alarms)
+            composed = compose(seen, watch, card, budget, as_of=None if records else now)
+            page = draw_report(composed, seen, watch, card, picture_reader(read))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(page, "utf-8")
+    except (RecordsError, OSError, ValueError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    if as_json:
+        print(json.dumps(composed.numbers()))  # noqa: T201
+    else:
+        console.print(f"{out}: {len(seen):,} records, {out.stat().st_size / 1e6:.1f} MB", markup=False)
+
+
+def _open(
+    files: list[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
+) -> "tuple[list[Record], ReadUpload | None]":
+    """The records, and how to read their images; None where nothing says where those are."""
+    if files:
+        found = [record for file in files for record in read_records(file)]
+        return found, read_from_folder(images) if images else None
+    books = open_books(read_outputs(stack_name, outputs))
+    stored = read_since(books.records_table, since, now) if since else scan_records(books.records_table)
+    return list(stored), read_from_folder(images) if images else read_from_bucket(books.s3)
+
+
+def picture_reader(read: ReadUpload | None) -> "ReadPicture":
+    """Small pictures for a page; none where an image is gone, cannot be decoded, or nobody knows where it is."""
+    from kickstand.errors import InvalidImage
+    from kickstand.images import thumbnail
+    from kickstand.pages import data_uri
+
+    def picture(record: "Record") -> str | None:
+        if read is None:
+            return None
+        try:
+            return data_uri(*thumbnail(read(record), record.image, LONGEST))
+        except InvalidImage:
+            return None
+
+    return picture

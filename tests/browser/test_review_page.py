@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import re
-import shutil
 import time
 import urllib.error
 import urllib.request
@@ -28,25 +27,6 @@ if TYPE_CHECKING:
 
 PROJECT = Path(__file__).parents[2]
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser(absent: Callable[[str, str], None]) -> Iterator["Browser"]:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        absent("chromium", "no Chromium on PATH")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        absent("chromium", "Playwright is not installed")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

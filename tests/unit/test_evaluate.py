@@ -165,7 +165,7 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     result = json.loads((tmp_path / "report" / "evaluation.json").read_text())
     assert code == 0
     assert "evaluation.html" in out.replace("\n", "")
-    assert page.count("data:image/svg+xml;base64,") == 4
+    assert page.count("<svg ") == 4
     assert "red → green" in page
     assert "&lt;script&gt;.png" in page
     assert "<script" not in page

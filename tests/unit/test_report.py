@@ -1,171 +1,155 @@
-"""The demo's page: every figure is there, and nothing in it can become markup."""
+"""The monitoring report: its numbers are the monitor's, its figures are all there, and file names stay harmless."""
 
-import base64
-import io
+import json
 import re
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
-from PIL import Image
+from typer.testing import CliRunner
 
-from kickstand.artefact import ModelCard
-from kickstand.events import Decision, ImageRef, Prediction, Reason, Route
-from kickstand.policy import SelectivePolicy
+from kickstand.drift import Budget
+from kickstand.monitor import Watch
 from kickstand.records import Record
-from kickstand_cli.report import Failure, Outcome, Run, make_picture, render_report
+from kickstand.report import compose, draw_report, draw_widget, verdict
+from kickstand_cli.main import app
+from tests.stream import CARD, make_records, make_stream_baseline
 
-SHAPE = (32, 32, 3)
-CARD = ModelCard(
-    model_version="v7",
-    model_sha256="0" * 64,
-    labels=("tram", "bus"),
-    input_shape=SHAPE,
-    temperature=1.0,
-    policy=SelectivePolicy(
-        policy_version="p3", accept_at=0.9, neither_accept_at_most=0.25, neither_reject_at_least=0.75
-    ),
+WATCH = Watch(baseline=make_stream_baseline(), max_risk=0.05)
+RECORDS = list(make_records(500, night_from=350))
+FIGURES = (
+    *("Estimated accuracy", "Confidence over time", "Routes", "Reliability", "Risk and coverage", "Confusion"),
+    *("Review load", "Review age"),
 )
 
 
-def encode(image: Image.Image, kind: str = "PNG") -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind)
-    return buffer.getvalue()
+def run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
 
 
-def decided(key: str, route: Route, reason: Reason, *, explanation: str = "because", ms: float = 120) -> Outcome:
-    readable = reason is not Reason.UNREADABLE
-    prediction = Prediction.of(
-        {"tram": 0.9731, "bus": 0.0269}, neither=0.0412, model_version="v7", backend="embedded", latency_ms=1.0
-    )
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    record = Record(
-        image=f"s3://photos/{key}",
-        version="1",
-        image_ref=ImageRef(bucket="photos", key=key, etag="e", uploaded_at=now),
-        prediction=prediction if readable else None,
-        decision=Decision(route=route, reason=reason, explanation=explanation),
-        execution="arn",
-        recorded_at=now,
-    )
-    picture = make_picture(encode(Image.new("RGB", (300, 200), "teal")), SHAPE) if readable else None
-    return Outcome(key, record, ms, picture)
+def page(records: list[Record], watch: Watch = WATCH, picture: str | None = None) -> str:
+    return draw_report(compose(records, watch, CARD, Budget()), records, watch, CARD, lambda _: picture)
 
 
-OUTCOMES = (
-    decided("a.png", Route.ACCEPT, Reason.CONFIDENT, ms=1_512),
-    decided("b.png", Route.ACCEPT, Reason.CONFIDENT),
-    decided("c.png", Route.REVIEW, Reason.PERHAPS_NEITHER),
-    decided("d.png", Route.REJECT, Reason.UNREADABLE, explanation="s3://photos/d.png: 0 bytes"),
-)
+@pytest.fixture(scope="module")
+def text() -> str:
+    """The page of all records, with a picture for each image."""
+    return page(RECORDS, picture="data:image/png;base64,AAAA")
 
 
-def rendered(*outcomes: Outcome, failures: tuple[Failure, ...] = ()) -> str:
-    uploads = len(outcomes) + len(failures)
-    return render_report(Run(uploads, outcomes, failures, ["What was run."], CARD, '<svg id="drawn"></svg>'))
+class Tags(HTMLParser):
+    """The tags of a page, and the attributes of each."""
 
-
-class Page(HTMLParser):
-    """What a browser makes of it: tags, and the text of each tile and card."""
-
-    def __init__(self, html: str) -> None:
+    def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(html)
+        self.feed(text)
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.text += " ".join(data.split()) + " "
-
-    def classes(self, tag: str) -> list[str]:
-        return [attributes.get("class") or "" for name, attributes in self.tags if name == tag]
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
 
 
-def test_every_figure_of_an_outcome_is_on_the_page() -> None:
-    text = Page(rendered(OUTCOMES[0])).text
-    for figure in ("a.png", "tram", "97.3 %", "4.1 %", "confident", "because", "1,512 ms", "v7", "p3", "What was run."):
-        assert figure in text
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records in two files, and the artefact to watch them by."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "model").mkdir()
+    card = json.loads(CARD.model_dump_json()) | {"baseline": WATCH.model_dump(mode="json")["baseline"]}
+    card["policy"] |= {"max_risk": WATCH.max_risk, "confidence_level": 0.95}
+    (folder / "model" / "model.json").write_text(json.dumps(card))
+    write(folder / "all.jsonl", RECORDS)
+    write(folder / "first.jsonl", RECORDS[:200])
+    write(folder / "rest.jsonl", RECORDS[200:])
+    return folder
 
 
-def test_the_tiles_count_uploads_and_routes() -> None:
-    text = Page(rendered(*OUTCOMES, failures=(Failure("e.png", "FAILED: Boom"),))).text
-    for tile in ("5 uploads", "2 accepted", "1 to a person", "1 rejected", "1 failed"):
-        assert tile in text
+def write(file: Path, records: Iterable[Record]) -> None:
+    file.write_text("".join(f"{record.model_dump_json()}\n" for record in records))
 
 
-def test_each_route_has_its_cards_and_its_filter() -> None:
-    page = Page(rendered(*OUTCOMES))
-    assert sorted(name for name in page.classes("li") if "card" in name) == [
-        "card accept", "card accept", "card reject", "card review",
-    ]  # fmt: skip
-    assert [attributes["data-route"] for tag, attributes in page.tags if tag == "button"] == [
-        "", "accept", "review", "reject",
-    ]  # fmt: skip
+def test_its_numbers_are_those_of_the_monitor(home: Path, tmp_path: Path) -> None:
+    model = "--model", home / "model"
+    _, told, _ = run("monitor", "--records", home / "all.jsonl", *model, "--json")
+    out = tmp_path / "page.html"
+    code, printed, err = run("report", home / "first.jsonl", home / "rest.jsonl", *model, "--out", out, "--json")
+    assert code == 0, err
+    monitor, report = json.loads(told), json.loads(printed)
+    assert {name: report[name] for name in monitor} == monitor
+    (embedded,) = re.findall(r'id="numbers">(.*?)</script>', out.read_text(), re.S)
+    assert json.loads(embedded) == report
 
 
-def test_thresholds_are_marked_on_the_bars() -> None:
-    assert re.findall(r'class="mark" style="left:([\d.]+)%"', rendered(OUTCOMES[0])) == ["90.0", "25.0", "75.0"]
+def test_every_figure_is_drawn_and_described(text: str) -> None:
+    drawn = [attributes["aria-label"] or "" for tag, attributes in Tags(text).tags if tag == "svg"]
+    assert len(drawn) == len(FIGURES) + len(WATCH.baseline.features) + 4 if WATCH.baseline else 0
+    for title in FIGURES:
+        assert any(label.startswith(title) for label in drawn), title
+        assert f"<h3>{title}</h3>" in text
 
 
-@pytest.mark.parametrize("hostile", ["<script>alert(1)</script>.png", '"><img src=x onerror=alert(1)>.png', "a&b.png"])
-def test_a_key_cannot_become_markup(hostile: str) -> None:
-    plain, page = Page(rendered(OUTCOMES[0])), Page(rendered(decided(hostile, Route.ACCEPT, Reason.CONFIDENT)))
-    assert [tag for tag, _ in page.tags] == [tag for tag, _ in plain.tags]
-    assert hostile in page.text
-    assert hostile in [attributes.get("alt") for _, attributes in page.tags]
+def test_the_page_needs_no_network_and_no_script_runs_in_it(text: str) -> None:
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert "http" not in text
+    scripts = [attributes for tag, attributes in Tags(text).tags if tag == "script"]
+    assert scripts == [{"type": "application/json", "id": "numbers"}]
 
 
-def test_a_cause_and_an_explanation_cannot_become_markup() -> None:
-    bad = decided("x.png", Route.REJECT, Reason.UNREADABLE, explanation="<b>no</b>")
-    page = Page(rendered(bad, failures=(Failure("<i>", "<u>"),)))
-    assert not {"bi", "u"} & {tag for tag, _ in page.tags}
-    assert "<b>no</b>" in page.text
+def test_night_pages_and_is_shown_beside_the_days_before(text: str) -> None:
+    assert "The model is harmed" in text or "The input has changed" in text
+    assert "Before, drawn by lot" in text
+    after = set(re.findall(r'title="(\d+)\.png"', text.split("What moved it most")[1].split("Before, drawn")[0]))
+    assert after
+    assert all(int(name) >= 350 for name in after)
 
 
-def test_an_unreadable_upload_gets_a_placeholder_and_its_reason_without_its_name() -> None:
-    page = Page(rendered(OUTCOMES[3]))
-    assert "no picture to show" in page.text
-    assert "unreadable : 0 bytes" in page.text
-    assert not [tag for tag, _ in page.tags if tag == "img"]
+NASTY = "<script>alert({0})</script><img src=x onerror=alert(1)>\"'&{0}.png"
 
 
-def test_the_page_needs_no_network() -> None:
-    page = rendered(*OUTCOMES)
-    assert not re.findall(r'(?:src|href)="(?!data:)', page)
-    assert not re.findall(r"https?://", page)
+def test_a_file_name_cannot_become_markup(text: str) -> None:
+    nasty = page(list(make_records(500, night_from=350, names=NASTY)), picture="data:image/png;base64,AAAA")
+    assert [tag for tag, _ in Tags(text).tags] == [tag for tag, _ in Tags(nasty).tags]
+    assert "onerror=alert" in nasty  # it is told, escaped
 
 
-def test_the_drawn_state_machine_is_part_of_the_page() -> None:
-    assert ("svg", {"id": "drawn"}) in Page(rendered(OUTCOMES[0])).tags
+def test_all_is_well_where_nothing_has_moved() -> None:
+    assert verdict(compose(list(make_records(300)), WATCH, CARD, Budget()).monitor).words == "All is well"
 
 
-def test_a_small_picture_is_shown_pixel_by_pixel() -> None:
-    picture = make_picture(encode(Image.new("RGB", (32, 32))), SHAPE)
-    assert picture
-    assert picture.crisp
-    assert picture.seen is None, "the model sees the same"
+def test_without_a_baseline_it_says_so_and_shows_the_rest() -> None:
+    text = page(RECORDS, Watch())
+    assert "No baseline" in text
+    assert "Risk and coverage" in text
 
 
-def test_a_large_picture_becomes_a_thumbnail_beside_what_the_model_sees() -> None:
-    picture = make_picture(encode(Image.new("RGB", (1_600, 800), "navy"), "JPEG"), SHAPE)
-    assert picture
-    assert (picture.width, picture.height) == (288, 144)
-    assert picture.seen
-    seen = Image.open(io.BytesIO(base64.b64decode(picture.seen.partition(",")[2])))
-    assert seen.size == (32, 32)
+def test_no_records_are_a_page_too() -> None:
+    assert "There is nothing to say about no images" in page([])
 
 
-@pytest.mark.parametrize("image", [Image.new("CMYK", (9, 9)), Image.new("I;16", (9, 9)), Image.new("P", (9, 9))])
-def test_other_colour_modes_have_a_picture(image: Image.Image) -> None:
-    assert make_picture(encode(image, "TIFF"), SHAPE)
+def test_one_record_without_any_answer_is_drawn() -> None:
+    (one,) = make_records(1)
+    assert page([one.model_copy(update={"review": None, "audited": False})], Watch()).count("<svg ") == len(FIGURES)
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"text", encode(Image.new("RGB", (90, 90)))[:80], encode(Image.new("1", (12_000, 9_000)))]
-)
-def test_what_is_no_picture_has_none(data: bytes) -> None:
-    assert make_picture(data, SHAPE) is None
+def test_the_dashboard_gets_the_essentials_without_what_it_forbids() -> None:
+    widget = draw_widget(compose(RECORDS, WATCH, CARD, Budget()), RECORDS, WATCH, CARD)
+    assert widget.count("<svg ") == 3
+    for forbidden in ("<script", "<use", "<iframe", "onclick", "javascript:", "xlink"):
+        assert forbidden not in widget.lower()
+
+
+def test_an_unreadable_file_of_records_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.jsonl").write_text("{}\n")
+    code, _, err = run("report", tmp_path / "bad.jsonl", "--out", tmp_path / "page.html")
+    assert code == 1
+    assert "line 1" in err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_drawing_twice_gives_the_same_page() -> None:
+    assert page(RECORDS[:40], Watch()) == page(RECORDS[:40], Watch())
+
+
+def test_the_figures_take_every_colour_from_the_page(text: str) -> None:
+    assert not re.findall(r"(?:stroke|fill): #[0-9a-f]{6}", text)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from kickstand.errors import InvalidImage
 from kickstand.images import prepare
+from kickstand.pages import data_uri, make_environment
 from kickstand_cli.datasets.doctor import Findings, list_images
 from kickstand_cli.datasets.errors import DatasetError
 
@@ -25,14 +25,15 @@ def write_report(folder: Path, findings: Findings, report: Path) -> Path:
 
     Raises DatasetError where it cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("kickstand_cli.datasets", "."), autoescape=True, undefined=StrictUndefined
-    )
-    page = environment.get_template("doctor_report.html.j2").render(
-        findings=findings,
-        show=lambda path: _encode(_draw(folder / path)),
-        sheets=_draw_sheets(folder),
-        tile=TILE,
+    page = (
+        make_environment("kickstand_cli")
+        .get_template("doctor.html")
+        .render(
+            findings=findings,
+            show=lambda path: _encode(_draw(folder / path)),
+            sheets=_draw_sheets(folder),
+            tile=TILE,
+        )
     )
     try:
         report.mkdir(parents=True, exist_ok=True)
@@ -81,4 +82,4 @@ def _encode(image: Image.Image) -> str:
     """The picture as the address of itself."""
     png = io.BytesIO()
     image.save(png, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode('ascii')}"
+    return data_uri("image/png", png.getvalue())
