@@ -34,6 +34,10 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory asl; \
 	else echo "skipped: asl-validator (it needs Node.js, which is not on PATH)"; fi
 
+.PHONY: docs
+docs: .venv/.installed  ## draw the template and the state machines anew, and write docs/cli.md
+	$(BIN)/python docs/make.py
+
 .PHONY: asl
 asl: .venv/.installed node_modules/.installed
 	$(BIN)/python statemachine/validate.py

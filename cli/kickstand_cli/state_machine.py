@@ -1,4 +1,4 @@
-"""Draws a state machine as an SVG, with how often each of its ways was taken.
+"""Draws a state machine as an SVG, and how often each of its ways was taken.
 
 The layout is Sugiyama's: rank the states, order each rank so that few lines cross, then place them so that the main
 path runs straight down (Sugiyama, Tagawa and Toda, IEEE Trans. SMC 11 (1981), 109–125).
@@ -102,8 +102,9 @@ def count_ways(definition: Mapping[str, Any], histories: Iterable[Iterable[Mappi
     return counts
 
 
-def draw_state_machine(definition: Mapping[str, Any], counts: Mapping[Way, int], title: str) -> str:
-    """The SVG. counts: see `count_ways`; title: for those who cannot see it, and for the legend."""
+def draw_state_machine(definition: Mapping[str, Any], counts: Mapping[Way, int] | None, title: str) -> str:
+    """The SVG. counts: see `count_ways`, None for a plan; title: for those who cannot see it, and for the legend."""
+    plan, counts = counts is None, counts or {}
     transitions = read_transitions(definition)
     layout = Layout(definition["States"], transitions)
     caught_ways = {transition.way for transition in transitions if transition.caught}
@@ -113,16 +114,20 @@ def draw_state_machine(definition: Mapping[str, Any], counts: Mapping[Way, int],
         for stretch in layout.stretches()
     ]
     # What was never taken lies below what was, where the two cross.
-    paths = [_draw_stretch(*stretch, most) for stretch in sorted(stretches, key=lambda stretch: stretch[1])]
+    paths = [
+        _draw_stretch(stretch, 1 if plan else count, caught, most or 4)
+        for stretch, count, caught in sorted(stretches, key=lambda stretch: stretch[1])
+    ]
     occupied = [_extent(box) for box in layout.boxes.values() if not box.is_bend]
     pills = [
-        _draw_pill(transition, counts.get(transition.way, 0), layout.places(transition.way), occupied)
+        _draw_pill(transition, None if plan else counts.get(transition.way, 0), layout.places(transition.way), occupied)
         for transition in sorted(transitions, key=lambda transition: -counts.get(transition.way, 0))
+        if transition.labels or not plan
     ]
     shapes = [_draw_state(box, definition["States"][name]) for name, box in layout.states() if name != START]
     start = layout.boxes[START]
     shapes.append(f'<circle class="start" cx="{start.x:.0f}" cy="{start.y:.0f}" r="7"/>')
-    legend = f"{title}. Dashed: an error was caught. Light: never taken."
+    legend = f"{title}. Dashed: an error was caught.{'' if plan else ' Light: never taken.'}"
     width, height = max(layout.width, len(legend) * 6 + 2 * MARGIN), layout.height + LEGEND
     left = layout.left - (width - layout.width) / 2
     return "\n".join(
@@ -452,11 +457,12 @@ def _draw_stretch(stretch: Stretch, count: int, caught: bool, most: int) -> str:
 
 
 def _draw_pill(
-    transition: Transition, count: int, places: Sequence[tuple[float, float]], occupied: list[Extent]
+    transition: Transition, count: int | None, places: Sequence[tuple[float, float]], occupied: list[Extent]
 ) -> str:
-    """The number of an arrow, and what chooses it, where nothing else stands; notes the place as taken."""
+    """The number of an arrow, if any, and what chooses it, where nothing else stands; notes the place as taken."""
     label = textwrap.shorten(" or ".join(transition.labels), 26, placeholder="…") if transition.labels else ""
-    text = f"{label} {count:,}".strip()
+    number = "" if count is None else f"{count:,}"
+    text = f"{label} {number}".strip()
     width = len(text) * SMALL_LETTER + 14
 
     def extent(place: tuple[float, float]) -> Extent:
@@ -468,9 +474,9 @@ def _draw_pill(
     names = f"{transition.source or 'start'} → {transition.target}"
     hint = f"{names}{': ' if transition.labels else ''}{' or '.join(transition.labels)}"
     return (
-        f'<g class="count{" taken" if count else ""}"><title>{escape(hint)}</title>'
+        f'<g class="count{" taken" if count or count is None else ""}"><title>{escape(hint)}</title>'
         f'<rect x="{x - width / 2:.1f}" y="{y - 9.5:.1f}" width="{width:.1f}" height="19" rx="9.5"/>'
-        f'<text x="{x:.1f}" y="{y + 4:.1f}">{escape(f"{label} ") if label else ""}<tspan>{count:,}</tspan></text></g>'
+        f'<text x="{x:.1f}" y="{y + 4:.1f}">{escape(f"{label} ") if label else ""}<tspan>{number}</tspan></text></g>'
     )
 
 

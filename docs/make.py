@@ -1,0 +1,157 @@
+"""Writes what the documentation takes from the sources: the drawings of the template and of the state machines, cli.md.
+
+`make docs` runs it; tests/docs fails where it has been forgotten.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from kickstand_cli.architecture import draw_architecture, read_architecture
+from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT, TEMPLATE
+from kickstand_cli.state_machine import draw_state_machine
+
+DOCS = PROJECT / "docs"
+KINDS = {"Path": "PATH", "list[Path]": "PATH", "int": "N", "float": "NUMBER"}
+EVERYWHERE = {"help", "install_completion", "show_completion"}
+
+
+def write_all() -> dict[Path, str]:
+    """Each file's path and content; nothing is written yet."""
+    files = {
+        DOCS / "architecture.svg": draw_architecture(
+            read_architecture(TEMPLATE), "What starts what, and who reads and writes where"
+        ),
+        DOCS / "cli.md": describe_cli(),
+    }
+    for definition in sorted((PROJECT / "statemachine").glob("*.asl.yaml")):
+        name = definition.name.partition(".")[0]
+        files[DOCS / f"{name}.svg"] = draw_state_machine(yaml.safe_load(definition.read_text("utf-8")), None, name)
+    return files
+
+
+# ---- cli.md
+
+INTRODUCTION = """# The command line
+
+Written by `make docs` from the commands themselves: `kickstand COMMAND --help` says the same.
+
+## Exit codes
+
+| code | meaning |
+|---|---|
+| 0 | done, and all is well |
+| 1 | an error: one line on standard error names the input and the reason |
+| 2 | the command line itself is wrong: an unknown option, a value out of range |
+| 3 | refused: the data at hand cannot support what was asked for |
+| 4 | done, and something is wrong that somebody has to look at |
+
+The commands below that use 3 or 4 say so. A line on standard error that begins with `error:` goes with every 1.
+
+## JSON
+
+{json}
+
+Standard output then holds nothing else; progress and remarks go to standard error. Fields are only ever added.
+`kickstand classify` prints one JSON object a line in any case.
+"""
+
+
+def walk(command: Any, words: tuple[str, ...] = ("kickstand",)) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that call it, in the order of `kickstand --help`."""
+    for name, inner in command.commands.items():
+        if inner.hidden:
+            continue
+        if hasattr(inner, "commands"):
+            if inner.invoke_without_command:
+                yield (*words, name), inner
+            yield from walk(inner, (*words, name))
+        else:
+            yield (*words, name), inner
+
+
+def describe_cli() -> str:
+    """cli.md."""
+    commands = list(walk(typer.main.get_command(app)))
+    flags: list[str] = []
+    files: list[str] = []
+    for words, command in commands:
+        for parameter in command.params:
+            if "--json" in parameter.opts:
+                (flags if getattr(parameter, "is_flag", False) else files).append(f"`{' '.join(words[1:])}`")
+    json = f"`--json` makes these commands print one JSON object: {', '.join(flags)}."
+    if files:
+        json += f" {', '.join(files)} takes a file there, or `-` for standard output: `--json -`."
+    return "\n".join([INTRODUCTION.format(json=json), *(describe(*command) for command in commands)])
+
+
+def describe(words: tuple[str, ...], command: Any) -> str:
+    """A section of cli.md."""
+    arguments = [parameter for parameter in command.params if not parameter.opts[0].startswith("-")]
+    options = [parameter for parameter in command.params if parameter.opts[0].startswith("-")]
+    usage = " ".join([*words, *(name_of(argument) for argument in arguments), "[OPTIONS]" if options else ""]).strip()
+    lines = [f"## {' '.join(words)}", "", f"    {usage}", "", escape(reflow(command.help or "")), ""]
+    rows = [row for parameter in [*arguments, *options] if (row := describe_parameter(parameter))]
+    return "\n".join([*lines, "| | | default |", "|---|---|---|", *rows, ""] if rows else lines)
+
+
+def describe_parameter(parameter: Any) -> str | None:
+    if parameter.name in EVERYWHERE or getattr(parameter, "hidden", False):
+        return None
+    help_text = " ".join((getattr(parameter, "help", None) or "").split())
+    if variable := getattr(parameter, "envvar", None):
+        help_text += f" Or the variable `{variable}`."
+    return f"| {code(name_of(parameter))} | {escape(help_text)} | {escape(default_of(parameter))} |"
+
+
+def name_of(parameter: Any) -> str:
+    """As one writes it: `--limit N`, `FILE…`."""
+    metavar = (parameter.metavar or parameter.name.upper()).strip("[]")
+    if not parameter.opts[0].startswith("-"):
+        many = parameter.nargs == -1 and not metavar.endswith("…")
+        return f"{'' if parameter.required else '['}{metavar}{'…' if many else ''}{'' if parameter.required else ']'}"
+    name = ", ".join(parameter.opts) + "".join(f" / {name}" for name in parameter.secondary_opts)
+    if getattr(parameter, "is_flag", False):
+        return name
+    if metavar := parameter.metavar:
+        return f"{name} {metavar}"
+    choices = parameter.display_type(typer.Context(typer.main.get_command(app))).strip("<>")
+    return f"{name} {choices if '|' in choices else KINDS.get(parameter.bare_type(), 'TEXT')}"
+
+
+def default_of(parameter: Any) -> str:
+    """In words; a file of the checkout by its place there, as this page is the same on every machine."""
+    if parameter.required:
+        return "required"
+    default = parameter.default
+    if default is None or default is False or callable(default) or getattr(parameter, "is_flag", False):
+        return ""
+    if isinstance(default, (list, tuple)):
+        default = ",".join(map(str, default))
+    default = getattr(default, "value", default)
+    return code(re.sub(rf"^{re.escape(str(PROJECT))}/", "", str(default))) if str(default) else ""
+
+
+def code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|")
+
+
+def escape(text: str) -> str:
+    """For Markdown: no bar ends a table's cell, and no <word> outside of code is taken for HTML."""
+    parts = re.sub(r"(?<!\\)\|", r"\\|", text).split("`")
+    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
+
+
+def reflow(text: str) -> str:
+    """The docstring's paragraphs, each on one line."""
+    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\f", "").strip()))
+
+
+if __name__ == "__main__":
+    for path, content in write_all().items():
+        path.write_text(content, "utf-8")

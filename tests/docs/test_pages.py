@@ -1,0 +1,193 @@
+"""The documentation agrees with the code: links, drawings, parameters, outputs, alarms, commands and exit codes."""
+
+import ast
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import typer
+
+from kickstand_cli.local.template import load_yaml
+from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT, TEMPLATE
+
+DOCS = PROJECT / "docs"
+PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+TEMPLATES = [TEMPLATE, *sorted(PROJECT.glob("*/*template*.yaml")), *sorted(PROJECT.glob("[st]*ing.yaml"))]
+
+
+def load_make() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("docs_make", DOCS / "make.py")
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+MAKE = load_make()
+GENERATED: dict[Path, str] = MAKE.write_all()
+
+
+@pytest.mark.parametrize("path", GENERATED, ids=lambda path: path.name)
+def test_what_is_generated_is_up_to_date(path: Path) -> None:
+    assert path.read_text("utf-8") == GENERATED[path], "make docs"
+
+
+# ---- links
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Of the headings, as GitHub makes them."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        number = 0
+        while (unique := f"{slug}-{number}" if number else slug) in found:
+            number += 1
+        found.add(unique)
+    return found
+
+
+def links(page: Path) -> Iterator[str]:
+    text = re.sub(r"`[^`]*`", "", prose(page))
+    yield from re.findall(r"\]\(([^)\s]+)\)", text)
+    yield from re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        if re.match(r"https?:|mailto:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (page.parent / name).resolve() if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert target.is_relative_to(PROJECT), f"{page.name}: {link} leads out of the repository"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}: there are {sorted(anchors(target))}"
+
+
+def test_every_page_can_be_reached_from_the_readme() -> None:
+    reached, waiting = set(), [PROJECT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        targets = {(page.parent / link.partition("#")[0]).resolve() for link in links(page) if ".md" in link}
+        waiting += [target for target in targets if target not in reached and target.exists()]
+    assert [page.name for page in PAGES if page not in reached] == []
+
+
+def test_every_figure_is_written_by_a_command() -> None:
+    sources = "".join(
+        path.read_text("utf-8") for folder in ("bench", "cli", "docs") for path in (PROJECT / folder).rglob("*.py")
+    )
+    shown = {
+        (page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith((".svg", ".png"))
+    }
+    assert shown
+    unknown = [path.name for path in shown if path not in GENERATED and f'{path.name}"' not in sources]
+    assert unknown == []
+    drawn = {path for path in DOCS.rglob("*") if path.suffix in (".svg", ".png")}
+    assert [path.name for path in drawn - shown] == [], "drawn, and shown nowhere"
+
+
+# ---- the template
+
+
+def rows(column: str) -> dict[str, list[str]]:
+    """The rows of every table whose first column has this title: the first cell's code, and the other cells."""
+    found: dict[str, list[str]] = {}
+    for page in PAGES:
+        title = None
+        for line in page.read_text("utf-8").splitlines():
+            cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            title = (title or cells[0]) if cells else None
+            if title == column and (name := re.match(r"`(\w+)`", cells[0])):
+                found[name[1]] = cells[1:]
+    return found
+
+
+def of_templates(part: str) -> dict[str, Any]:
+    """What the shipped template has there; templates within it are given their parameters by it."""
+    content: dict[str, Any] = load_yaml(TEMPLATE)[part]
+    return content
+
+
+def test_every_parameter_is_in_a_table_with_its_default() -> None:
+    parameters = of_templates("Parameters")
+    assert rows("parameter").keys() == parameters.keys()
+    for name, row in rows("parameter").items():
+        default = str(parameters[name].get("Default", ""))
+        assert default in row[0], f"{name}: {row[0]} is not its default, {default}"
+
+
+def test_every_output_is_in_a_table() -> None:
+    assert rows("output").keys() == of_templates("Outputs").keys()
+
+
+def test_every_alarm_has_a_runbook() -> None:
+    alarms = {
+        name.removesuffix("Alarm")
+        for template in TEMPLATES
+        for name, item in load_yaml(template).get("Resources", {}).items()
+        if item["Type"].startswith("AWS::CloudWatch::") and item["Type"].endswith("Alarm")
+    }
+    table = rows("alarm")
+    assert table.keys() == alarms
+    for name, row in table.items():
+        assert any("](" in cell for cell in row), f"{name} names no runbook"
+
+
+# ---- the command
+
+COMMANDS: dict[str, Any] = {" ".join(words[1:]): command for words, command in MAKE.walk(typer.main.get_command(app))}
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (PROJECT / "README.md").read_text("utf-8")
+    table = [line for line in readme.splitlines() if line.startswith("| `kickstand ")]
+    named = {name for line in table for name in re.findall(r"`(?:kickstand )?([a-z][a-z -]+)`", line.split("|")[1])}
+    assert named == {name for name in COMMANDS if name.split()[0] not in named} | {
+        n for n in COMMANDS if n in named
+    } | {name.split()[0] for name in COMMANDS if name.split()[0] in named}
+
+
+def exit_codes(command: Any) -> set[int]:
+    """What the command's own module leaves with, names resolved."""
+    function = inspect.unwrap(command.callback)
+    module = sys.modules[function.__module__]
+    found = set()
+    for node in ast.walk(ast.parse(inspect.getsource(module))):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Exit") and node.args:
+            codes = [node.args[0].body, node.args[0].orelse] if isinstance(node.args[0], ast.IfExp) else node.args[:1]
+            for code in codes:
+                found.add(code.value if isinstance(code, ast.Constant) else getattr(module, ast.unparse(code)))
+    return found
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_exit_codes_beyond_errors_are_told(name: str) -> None:
+    command = COMMANDS[name]
+    text = " ".join((command.help or "").split())
+    told = {int(code) for code in re.findall(r"\b(\d)\b", (re.search(r"[Ee]xit codes?:? [^.]*", text) or [""])[0])}
+    special = exit_codes(command) - {0, 1}
+    assert told - {0, 1} == special, f"kickstand {name} can leave with {sorted(special)}, its help tells {sorted(told)}"
+
+
+def test_the_page_on_the_command_line_knows_every_code() -> None:
+    page = (DOCS / "cli.md").read_text("utf-8")
+    told = {int(code) for code in re.findall(r"^\| (\d) \|", page, re.MULTILINE)}
+    assert told == {0, 1, 2}.union(*map(exit_codes, COMMANDS.values()))
