@@ -173,6 +173,9 @@ class _Reader:
         ]
         if any(name in self._references(board) for board in self.of_type("AWS::CloudWatch::Dashboard").values()):
             found.append(("person", "A person, at the dashboard"))
+        for function in self.of_type("AWS::Serverless::Function").values():
+            if name in self._references(function.get("DeploymentPreference", {}).get("Hooks")):
+                found.append(("person", "A new version, before its traffic"))
         return list(dict.fromkeys(found))
 
     def _trigger(self, event: Mapping[str, Any]) -> tuple[str, str]:
@@ -243,7 +246,7 @@ def _find_references(part: Any) -> Iterator[str]:
     if isinstance(part, Mapping):
         for key, value in part.items():
             if key == "Ref" and isinstance(value, str):
-                yield value
+                yield value.removesuffix(".Alias")
             elif key == "Fn::GetAtt":
                 yield value.partition(".")[0] if isinstance(value, str) else value[0]
             elif key == "Fn::Sub":
