@@ -75,7 +75,7 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 --extra dev --extra train pyproject.toml,requirements/train.txt)
 	$(call compile,--universal --python-version 3.11 requirements/bench.in,requirements/bench.txt)
 	$(call compile,--universal --python-version 3.11 --constraint requirements/train.txt training/requirements.in,training/requirements.txt)
-	for folder in functions/*; do \
+	for folder in functions/* serving; do \
 		$(call compile,$(on_lambda) $$folder/requirements.in,$$folder/requirements.txt) || exit; done
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
 

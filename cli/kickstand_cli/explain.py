@@ -127,6 +127,7 @@ def _scores(record: "Record") -> str:
         f"{prediction.label} with confidence {prediction.confidence:.3f} "
         f"({', '.join(f'{label} {probability:.3f}' for label, probability in others)}), "
         f"and a probability of {prediction.neither:.3f} that it is none of these."
+        + (f" It answered in the endpoint's place: {prediction.fallback}." if prediction.fallback else "")
     )
 
 

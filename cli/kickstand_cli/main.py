@@ -16,6 +16,7 @@ from kickstand_cli.policy import policy
 from kickstand_cli.replay import replay
 from kickstand_cli.report import report
 from kickstand_cli.review import review
+from kickstand_cli.serve import serve
 from kickstand_cli.train import train
 
 app = typer.Typer(
@@ -38,6 +39,7 @@ app.command()(monitor)
 app.command()(report)
 app.command()(import_capture)
 app.command()(replay)
+app.command()(serve)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(labels.app, name="labels")
 app.add_typer(switch.app, name="switch")

@@ -2,19 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import boto3
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
 
-from kickstand.artefact import read_card
-from kickstand.endpoint import EndpointModel
 from kickstand.events import Prediction, PreparedImage, Route
-from kickstand.inference import EmbeddedModel
 from kickstand.policy import decide
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.circuit_breaker import CircuitTransition
+
+    from kickstand.endpoint import GuardedEndpoint
+    from kickstand.inference import EmbeddedModel
 
 logger = Logger()
 metrics = Metrics()
@@ -22,19 +23,38 @@ version_metrics = EphemeralMetrics()
 tracer = Tracer()
 
 
-def load_model() -> EmbeddedModel | EndpointModel:
-    """The model that the deployment chose."""
+def load_model() -> "EmbeddedModel | GuardedEndpoint":
+    """The model that the deployment chose; what only the other one needs is not imported."""
     artefact = Path(os.environ["MODEL_DIR"])
     match os.environ["INFERENCE_BACKEND"]:
         case "embedded":
-            return EmbeddedModel(artefact)
+            return load_embedded(artefact)
         case "sagemaker":
-            # One attempt inside the function's timeout: the state machine does the retrying.
-            once = Config(connect_timeout=2, read_timeout=10, retries={"total_max_attempts": 1})
-            runtime = boto3.client("sagemaker-runtime", config=once)
-            return EndpointModel(runtime, os.environ["ENDPOINT_NAME"], read_card(artefact))
+            return guard_endpoint(artefact)
         case backend:
             raise ValueError(f"INFERENCE_BACKEND is {backend!r}, not 'embedded' or 'sagemaker'")
+
+
+def load_embedded(artefact: Path) -> "EmbeddedModel":
+    from kickstand.inference import EmbeddedModel
+
+    return EmbeddedModel(artefact)
+
+
+def guard_endpoint(artefact: Path) -> "GuardedEndpoint":
+    from kickstand.artefact import read_card
+    from kickstand.endpoint import EndpointModel, GuardedEndpoint, connect
+
+    runtime, circuits = connect(int(os.environ["ENDPOINT_TIMEOUT_SECONDS"]), os.environ["CONTROL_TABLE"])
+    endpoint = EndpointModel(runtime, os.environ["ENDPOINT_NAME"], read_card(artefact))
+    recovery_seconds = int(os.environ["ENDPOINT_RECOVERY_SECONDS"])
+    return GuardedEndpoint(endpoint, lambda: load_embedded(artefact), circuits, recovery_seconds, on_transition)
+
+
+def on_transition(transition: "CircuitTransition") -> None:
+    logger.warning("circuit", before=transition.from_state, after=transition.to_state)
+    if transition.to_state == "OPEN":
+        metrics.add_metric(name="CircuitOpen", unit=MetricUnit.Count, value=1)
 
 
 MODEL = load_model()
@@ -56,6 +76,11 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     image = PreparedImage.model_validate(event)
     prediction = MODEL.predict(image)
     metrics.add_metric(name="InferenceLatency", unit=MetricUnit.Milliseconds, value=prediction.latency_ms)
+    if prediction.backend == "sagemaker":
+        metrics.add_metric(name="EndpointLatency", unit=MetricUnit.Milliseconds, value=prediction.latency_ms)
+    if prediction.fallback:
+        metrics.add_metric(name="FallbackAnswers", unit=MetricUnit.Count, value=1)
+        logger.warning("fallback", reason=prediction.fallback)
     metrics.add_metric(name="Confidence", unit=MetricUnit.NoUnit, value=prediction.confidence)
     count_review(prediction, context.function_version)
     logger.info("classified", sha256=image.sha256, label=prediction.label, confidence=prediction.confidence)

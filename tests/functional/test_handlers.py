@@ -7,6 +7,8 @@ import io
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Iterator
@@ -259,7 +261,22 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
 
 
 @pytest.fixture
-def classify_image(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+def circuits(aws: None) -> Any:
+    """The circuit's item in the control table, or None."""
+    dynamodb = boto3.client("dynamodb")
+    key: Any = [{"AttributeName": "id", "KeyType": "HASH"}]
+    attributes: Any = [{"AttributeName": "id", "AttributeType": "S"}]
+    dynamodb.create_table(
+        TableName="ControlTable", KeySchema=key, AttributeDefinitions=attributes, BillingMode="PAY_PER_REQUEST"
+    )
+    return lambda: dynamodb.get_item(TableName="ControlTable", Key={"id": {"S": "endpoint:photos"}}).get("Item")
+
+
+@pytest.fixture
+def classify_image(endpoint: Endpoint, circuits: Any, monkeypatch: pytest.MonkeyPatch) -> Loaded:
+    from aws_lambda_powertools.utilities.circuit_breaker import base
+
+    base._LOCAL_FAILURES.clear()  # of earlier sandboxes
     return Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="sagemaker", ENDPOINT_NAME="photos")
 
 
@@ -293,13 +310,56 @@ def test_the_bare_list_of_the_built_in_algorithm_is_understood(classify_image: L
     ("status", "error"),
     [(424, "ModelError"), (500, "InternalFailure"), (503, "ServiceUnavailable"), (400, "Throttling")],
 )
-def test_an_endpoint_that_fails_is_worth_a_retry_by_the_state_machine(
+def test_when_the_endpoint_fails_the_embedded_model_answers_and_says_why(
     classify_image: Loaded, endpoint: Endpoint, status: int, error: str
 ) -> None:
     endpoint.answer = (status, error, b'{"Message": "out of order"}')
-    with pytest.raises(ModelUnavailable, match=r"^endpoint photos: .*out of order"):
-        classify_image(sample("classify_image"))
+    answer = classify_image(sample("classify_image"))
+    assert_is_prediction(answer, "embedded")
+    assert answer["fallback"].startswith("endpoint photos: ")
+    assert "out of order" in answer["fallback"]
     assert len(endpoint.requests) == 1
+
+
+def test_three_failures_in_a_row_open_the_circuit_for_every_sandbox(
+    classify_image: Loaded, endpoint: Endpoint, circuits: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    endpoint.answer = (500, "InternalFailure", b"{}")
+    answers = [classify_image(sample("classify_image")) for _ in range(5)]
+    assert {answer["backend"] for answer in answers} == {"embedded"}
+    assert [answer["fallback"].startswith("the circuit is open") for answer in answers] == [False] * 3 + [True] * 2
+    assert len(endpoint.requests) == 3
+    assert circuits()["state"] == {"S": "OPEN"}
+    assert "expires_at" in circuits()
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sum("CircuitOpen" in line for line in told) == 1
+    assert sum("FallbackAnswers" in line for line in told) == 5
+
+
+def test_what_the_endpoint_answers_is_no_fallback(classify_image: Loaded, endpoint: Endpoint, circuits: Any) -> None:
+    endpoint.answer = (200, "", json.dumps(shares()).encode())
+    assert classify_image(sample("classify_image"))["fallback"] is None
+    assert circuits() is None
+
+
+def test_the_circuits_table_out_of_reach_stops_nobody(
+    classify_image: Loaded, endpoint: Endpoint, recwarn: pytest.WarningsRecorder
+) -> None:
+    boto3.client("dynamodb").delete_table(TableName="ControlTable")
+    endpoint.answer = (200, "", json.dumps(shares()).encode())
+    assert classify_image(sample("classify_image"))["backend"] == "sagemaker"
+    endpoint.answer = (500, "InternalFailure", b"{}")
+    assert [classify_image(sample("classify_image"))["backend"] for _ in range(4)] == ["embedded"] * 4
+
+
+def test_the_embedded_models_sandbox_imports_nothing_of_the_endpoints() -> None:
+    program = "import sys, app; print(sorted({'boto3', 'kickstand.endpoint'} & sys.modules.keys()))"
+    variables = environment("classify_image") | {"MODEL_DIR": str(MODEL), "POWERTOOLS_TRACE_DISABLED": "true"}
+    folder = PROJECT / "functions/classify_image"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=variables, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(
@@ -313,17 +373,7 @@ def test_an_endpoint_that_fails_is_worth_a_retry_by_the_state_machine(
 )
 def test_an_answer_that_is_none_names_the_endpoint(classify_image: Loaded, endpoint: Endpoint, body: bytes) -> None:
     endpoint.answer = (200, "", body)
-    with pytest.raises(ModelUnavailable, match="endpoint photos: unreadable answer"):
-        classify_image(sample("classify_image"))
-
-
-def test_an_endpoint_that_is_not_there_is_worth_a_retry(
-    classify_image: Loaded, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", "http://127.0.0.1:9")
-    unreachable = Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="sagemaker", ENDPOINT_NAME="photos")
-    with pytest.raises(ModelUnavailable, match="endpoint photos: Could not connect"):
-        unreachable(sample("classify_image"))
+    assert "endpoint photos: unreadable answer" in classify_image(sample("classify_image"))["fallback"]
 
 
 # ---- Decide

@@ -108,6 +108,7 @@ class Prediction(Payload):
     neither: calibrated probability that the image shows none of the labels.
     latency_ms: the forward pass alone, milliseconds.
     backend: "embedded" or "sagemaker".
+    fallback: why the embedded model answered in the endpoint's place; None where the one answered that was meant to.
     policy: the model's own, so that a model is never judged by another one's while two versions share the traffic;
         a record leaves it to its decision. None where the prediction is older than this field.
     """
@@ -119,6 +120,7 @@ class Prediction(Payload):
     model_version: str
     backend: str
     latency_ms: float = Field(ge=0.0)
+    fallback: str | None = None
     policy: SelectivePolicy | None = None
 
     @classmethod

@@ -1,0 +1,134 @@
+"""`kickstand serve`: SageMaker's inference contract over HTTP, through boto3."""
+
+import base64
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from kickstand.events import PreparedImage
+from kickstand.images import MAX_IMAGE_BYTES, prepare
+from kickstand.inference import EmbeddedModel
+from kickstand.invocations import BARE_LIST
+
+PROJECT = Path(__file__).parents[2]
+SAMPLES = PROJECT / "samples/images"
+PNG = (PROJECT / "events/photo.png").read_bytes()
+JPEG = (SAMPLES / "motorcycle/red-sport.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def model() -> EmbeddedModel:
+    return EmbeddedModel(PROJECT / "layers/model/model")
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    command = [str(Path(sys.executable).parent / "kickstand"), "serve", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        yield int(server.stdout.readline().rsplit(":", 1)[1])
+        server.terminate()
+
+
+@pytest.fixture
+def sagemaker(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", f"http://127.0.0.1:{port}")
+    client = boto3.client("sagemaker-runtime")
+    yield client
+    client.close()
+
+
+def invoke(sagemaker: Any, body: bytes, kind: str = "image/jpeg", **accept: str) -> Any:
+    answer = sagemaker.invoke_endpoint(EndpointName="photos", ContentType=kind, Body=body, **accept)
+    return json.loads(answer["Body"].read())
+
+
+def requested(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+    """Status and body of what is answered; a Content-Length among the headers need not be the body's."""
+    with closing(HTTPConnection("127.0.0.1", port)) as connection:
+        connection.putrequest(method, path)
+        for name, value in ({"Content_Length": str(len(body))} | headers).items():
+            connection.putheader(name.replace("_", "-"), value)
+        connection.endheaders(body)
+        with connection.getresponse() as answer:
+            return answer.status, answer.read()
+
+
+def test_a_ping_is_answered(port: int) -> None:
+    assert requested(port, "GET", "/ping") == (200, b"")
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [("image/png", PNG), ("image/jpeg", JPEG), ("image/jpeg; q=1", JPEG), ("application/x-image", PNG)],
+)
+def test_an_image_gets_the_embedded_models_answer(sagemaker: Any, model: EmbeddedModel, kind: str, body: bytes) -> None:
+    expected = model.predict(prepare(body, "", model.card.input_shape))
+    answer = invoke(sagemaker, body, kind)
+    assert answer == expected.model_dump(include=set(answer))
+    assert answer.keys() == {"label", "confidence", "probabilities", "neither", "model_version"}
+
+
+def test_what_the_workflow_has_prepared_is_not_changed_again(model: EmbeddedModel) -> None:
+    prepared = PreparedImage.model_validate_json((PROJECT / "events/classify_image.json").read_bytes())
+    again = prepare(base64.b64decode(prepared.png), "", model.card.input_shape)
+    assert model.predict(again).probabilities == model.predict(prepared).probabilities
+
+
+def test_the_built_in_algorithms_bare_list_is_in_label_order(sagemaker: Any, model: EmbeddedModel) -> None:
+    probabilities = invoke(sagemaker, JPEG)["probabilities"]
+    assert invoke(sagemaker, JPEG, Accept=BARE_LIST) == [probabilities[label] for label in model.card.labels]
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("empty.jpg", "0 bytes"),
+        ("truncated.jpg", "cannot be decoded"),
+        ("document.pdf", "not an image (a PDF)"),
+        ("bomb-of-pixels.png", "pixels, more than"),
+    ],
+)
+def test_what_is_no_image_is_refused_with_the_reason(sagemaker: Any, file: str, reason: str) -> None:
+    with pytest.raises(ClientError) as raised:
+        invoke(sagemaker, (SAMPLES / "broken" / file).read_bytes())
+    assert raised.value.response["Error"]["Code"] == "ModelError"
+    assert raised.value.response["OriginalStatusCode"] == 400  # type: ignore[typeddict-item]
+    assert reason in json.loads(raised.value.response["OriginalMessage"])["error"]  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/invocations", {"Content_Type": "text/csv"}, 415),
+        ("POST", "/invocations", {}, 415),
+        ("POST", "/invocations", {"Content_Type": "image/png", "Accept": "text/csv"}, 406),
+        ("POST", "/invocations", {"Content_Type": "image/png", "Content_Length": str(MAX_IMAGE_BYTES + 2)}, 413),
+        ("GET", "/invocations", {}, 405),
+        ("POST", "/ping", {}, 405),
+        ("GET", "/", {}, 404),
+    ],
+)
+def test_a_request_outside_the_contract_is_refused(
+    port: int, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    answered, content = requested(port, method, path, b"x", **headers)
+    assert answered == status
+    assert content
+
+
+def test_many_at_once_get_each_their_own_answer(sagemaker: Any) -> None:
+    bodies = [PNG, JPEG] * 16
+    alone = [invoke(sagemaker, body) for body in bodies[:2]]
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(lambda body: invoke(sagemaker, body), bodies)) == alone * 16

@@ -1,0 +1,131 @@
+"""The endpoint dies, comes back and hangs while images come in: each gets a decision, its record says by whom."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from typing import Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import pytest
+
+from kickstand.events import Prediction
+from kickstand.inference import EmbeddedModel
+from kickstand.invocations import serve
+from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.serve import runtime
+
+PROJECT = Path(__file__).parents[2]
+PHOTOS = sorted((PROJECT / "layers/model/golden").rglob("*.jpg"))
+SETTINGS = {
+    "InferenceBackend": "sagemaker",
+    "EndpointName": "photos",
+    "EndpointTimeoutSeconds": "1",
+    "EndpointRecoverySeconds": "1",
+    "AuditRate": "0",
+}
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = True
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, *_: Any) -> None: ...
+
+
+class Endpoint:
+    """Answers on one port; can die, start again, and hang."""
+
+    def __init__(self) -> None:
+        self.app = runtime(serve(EmbeddedModel(PROJECT / "layers/model/model")))
+        self.port, self.requests = 0, 0
+        self.released = threading.Event()
+        self.released.set()
+
+    def start(self) -> None:
+        self.server = Server(("127.0.0.1", self.port), Quiet)
+        self.port = self.server.server_port
+        self.server.set_app(self.answer)
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.requests += 1
+        self.released.wait()
+        return self.app(environ, start_response)
+
+    def die(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    endpoint = Endpoint()
+    endpoint.start()
+    yield endpoint
+    endpoint.released.set()
+    endpoint.die()
+
+
+@pytest.fixture
+def stack(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", f"http://127.0.0.1:{endpoint.port}")
+    with deploy(PROJECT / "template.yaml", SETTINGS) as stack:
+        yield stack
+
+
+@pytest.mark.timeout(400)
+def test_every_image_gets_a_decision_while_the_endpoint_dies_and_hangs(stack: Stack, endpoint: Endpoint) -> None:
+    def answers(phase: str, photos: int) -> list[Prediction]:
+        for number in range(photos):
+            photo = PHOTOS[number % len(PHOTOS)]
+            stack.upload(f"{phase}/{number}.jpg", photo.read_bytes())
+        stack.settle(lambda: time.sleep(0.2))
+        records = [record for record in stack.records() if f"/{phase}/" in record.image]
+        assert len(records) == photos
+        return [record.prediction for record in records if record.prediction]
+
+    def state() -> str:
+        key: Any = {"id": {"S": "endpoint:photos"}}
+        return stack.dynamodb.get_item(TableName="ControlTable", Key=key)["Item"]["state"]["S"]
+
+    def by_backend(predictions: list[Prediction]) -> Counter[str]:
+        for prediction in predictions:
+            assert (prediction.backend == "embedded") == bool(prediction.fallback)
+        return Counter(prediction.backend for prediction in predictions)
+
+    def recovered() -> None:
+        time.sleep(2)  # seconds are whole numbers in the table
+
+    assert by_backend(answers("healthy", 40)) == {"sagemaker": 40}
+
+    endpoint.die()
+    dead = answers("dead", 40)
+    assert by_backend(dead) == {"embedded": 40}
+    assert {"Could not connect" in str(answer.fallback) for answer in dead} == {True, False}  # False: it was not asked
+    assert state() == "OPEN"
+
+    endpoint.start()
+    recovered()
+    assert by_backend(answers("restarted", 40))["sagemaker"] > 0
+    assert state() == "CLOSED"
+
+    endpoint.released.clear()
+    asked = endpoint.requests
+    hanging = answers("hanging", 40)
+    assert by_backend(hanging) == {"embedded": 40}
+    assert any("Read timeout" in str(answer.fallback) for answer in hanging)
+    assert 3 <= endpoint.requests - asked < 40
+    assert state() == "OPEN"
+
+    endpoint.released.set()
+    recovered()
+    assert by_backend(answers("released", 40))["sagemaker"] > 0
+    assert state() == "CLOSED"
+
+    assert len(stack.records()) == 200
+    assert stack.dead_letters() == []
+    assert stack.ledger().missing == 0
