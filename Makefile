@@ -22,7 +22,7 @@ demo: .venv/.installed  ## upload the sample photos and watch them being decided
 
 .PHONY: test
 test: .venv/.installed  ## all tests that this machine can run
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .PHONY: check
 check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines
@@ -42,13 +42,16 @@ docs: .venv/.installed  ## draw the template and the state machines anew, and wr
 asl: .venv/.installed node_modules/.installed
 	$(BIN)/python statemachine/validate.py
 
-# sam build runs the functions' own Python, 3.13; .venv-sam has it where it was made with it.
+# sam build runs the functions' own Python, 3.13; .venv-sam has it where it was made with it. Nothing changed: nothing is built.
 .PHONY: build
-build: .venv-sam/.installed  ## sam build: all functions and layers into .aws-sam/
+build: .aws-sam/build/.made  ## sam build: all functions and layers into .aws-sam/
+
+.aws-sam/build/.made: template.yaml samconfig.toml $(shell find functions layers -type f -not -path '*/__pycache__/*') | .venv-sam/.installed
 	@export PATH="$(CURDIR)/.venv-sam/bin:$$PATH"; \
-	if python3.13 -c '' >/dev/null 2>&1; then sam build $(SAM_BUILD); \
-	elif docker info >/dev/null 2>&1; then sam build --use-container $(SAM_BUILD); \
+	if python3.13 -c '' >/dev/null 2>&1; then sam build; \
+	elif docker info >/dev/null 2>&1; then sam build --use-container; \
 	else echo "error: sam build needs Python 3.13, which the functions run on, on PATH; or Docker" >&2; exit 1; fi
+	@touch $@
 
 .PHONY: bench
 bench: .venv/.installed build  ## speed, against anchors measured in the same run

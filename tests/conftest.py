@@ -3,12 +3,16 @@
 import hashlib
 import json
 import os
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import pytest
+from filelock import FileLock
+
+PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +28,16 @@ def absent() -> Callable[[str, str], NoReturn]:
         pytest.skip(reason)
 
     return skip_or_fail
+
+
+@pytest.fixture(scope="session")
+def built() -> Path:
+    """What `sam build` makes of the functions and layers: made once for all tests that need it, in whatever process."""
+    (PROJECT / ".aws-sam").mkdir(exist_ok=True)
+    with FileLock(PROJECT / ".aws-sam/lock"):
+        making = subprocess.run(["make", "--silent", "build"], cwd=PROJECT, capture_output=True, text=True, timeout=540)
+    assert making.returncode == 0, making.stdout + making.stderr
+    return PROJECT / ".aws-sam/build"
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -47,11 +47,6 @@ def engine(absent: Callable[[str, str], NoReturn]) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(engine: None) -> None:
-    subprocess.run(["make", "--silent", "build"], cwd=PROJECT, check=True, capture_output=True, timeout=500)
-
-
-@pytest.fixture(scope="module")
 def local_aws(engine: None) -> Iterator[str]:
     """The address of events/local_aws.py, as a container and this test reach it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -67,7 +62,7 @@ def local_aws(engine: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def invoke(built: None, local_aws: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+def invoke(local_aws: str, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
     """Runs the commands of docs/sam-local.md."""
     port = local_aws.rsplit(":", 1)[1]
     variables = tmp_path_factory.mktemp("sam") / "env.json"
