@@ -115,6 +115,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "record_review": {"image": record.image, "version": record.version, "answered": False},
         "review": WIDGET,
         "keep_ledger": SCHEDULED,
+        "monitor": SCHEDULED,
         "check_golden_images": BEFORE_TRAFFIC,
     }
 

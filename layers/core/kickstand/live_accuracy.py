@@ -2,12 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from kickstand.drift import Budget, ratios
-from kickstand.events import Payload, Route
+from pydantic import Field
+
+from kickstand.drift import ODDS, Budget, ratios
+from kickstand.events import Payload, Probability, Route
 from kickstand.quality import Interval, accepted_needed, binomial_cdf, upper_bound
 from kickstand.records import Record
 from kickstand.reviews import CANNOT_TELL, NEITHER
@@ -110,13 +113,20 @@ def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outc
         answered[record.decision.by_policy] += wrong is not None
     found = []
     for record, wrong in zip(chosen, wrongs, strict=True):
-        prediction, kind = record.prediction, record.decision.by_policy
-        if prediction is None:
-            continue
-        right = prediction.neither if kind is Route.REJECT else prediction.confidence * (1 - prediction.neither)
+        kind = record.decision.by_policy
         share = answered[kind] / asked[kind] if asked[kind] else 0.0
-        found.append(Outcome(1 - right, wrong, _chance(record) * share))
+        found.append(Outcome(_expected_error(record), wrong, _chance(record) * share))
     return found
+
+
+def _expected_error(record: Record) -> float:
+    """The calibrated probability that the answer is wrong."""
+    prediction = record.prediction
+    if prediction is None:
+        return 1.0
+    if record.decision.by_policy is Route.REJECT:
+        return 1 - prediction.neither
+    return 1 - prediction.confidence * (1 - prediction.neither)
 
 
 def as_label(record: Record, seen: Outcome) -> Outcome:
@@ -135,22 +145,25 @@ def _chance(record: Record) -> float:
     return record.audit_probability
 
 
-def estimate(seen: Sequence[Outcome], confidence_level: float = 0.95) -> LiveAccuracy:
+def estimate(seen: Iterable[Outcome] | Mapping[Outcome, int], confidence_level: float = 0.95) -> LiveAccuracy:
     """The share of right answers, with an interval that needs no assumption about the images.
+
+    seen: the outcomes, or how many there are of each.
 
     The estimate is the difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
     chapter 6): what the confidences expect of all images, plus the mean of (found - expected) where a person has
     looked, weighted by 1 / probability. It corrects confidences that are worth nothing, and varies the less the more
     they are worth. Images that nobody was to be asked about may be all right or all wrong: the interval says so.
     """
-    n = len(seen)
+    counts: Counter[Outcome] = Counter(seen)
+    n = counts.total()
     if not n:
         return LiveAccuracy(accuracy=0.0, low=0.0, high=1.0, predicted=0.0, images=0, answers=0)
-    expected = math.fsum(one.expected for one in seen) / n
-    lots = [one for one in seen if one.probability > 0.0]
+    expected = math.fsum(one.expected * k for one, k in counts.items()) / n
+    lots = Counter({one: k for one, k in counts.items() if one.probability > 0.0})
     error = _error_rate(lots, 1 - confidence_level)
-    drawn, blind = len(lots) / n, 1 - len(lots) / n
-    value = error.value * drawn + math.fsum(one.expected for one in seen if one.probability <= 0.0) / n
+    drawn, blind = lots.total() / n, 1 - lots.total() / n
+    value = error.value * drawn + math.fsum(o.expected * k for o, k in counts.items() if o.probability <= 0.0) / n
     return LiveAccuracy(
         accuracy=round(1 - value, 6),
         low=round(max(0.0, 1 - error.high * drawn - blind), 6),
@@ -161,7 +174,7 @@ def estimate(seen: Sequence[Outcome], confidence_level: float = 0.95) -> LiveAcc
     )
 
 
-def _error_rate(lots: Sequence[Outcome], alpha: float) -> Interval:
+def _error_rate(lots: Counter[Outcome], alpha: float) -> Interval:
     """The error rate of images that could all have been drawn; n counts those that were.
 
     The interval holds the rates θ against which no gambler has grown rich (2 / alpha at each end) who stakes λ on
@@ -170,14 +183,16 @@ def _error_rate(lots: Sequence[Outcome], alpha: float) -> Interval:
     Π (1 + λ' (e - expected + mean expected - θ)) ≤ exp(λ' Σ (e - θ)) = 1. Few answers make the interval wide, not
     wrong. Betting on means: Waudby-Smith and Ramdas, JRSS B 86 (2024), 1–27.
     """
-    drawn = [(one.wrong, one.expected, one.probability) for one in lots if one.wrong is not None]
-    mean = math.fsum(one.expected for one in lots) / len(lots) if lots else 0.0
+    drawn = [(one.wrong, one.expected, one.probability, k) for one, k in lots.items() if one.wrong is not None]
+    mean = math.fsum(one.expected * k for one, k in lots.items()) / lots.total() if lots else 0.0
     if not drawn:
         return Interval(mean, 0.0, 1.0, 0)
     least = min(one.probability for one in lots)
-    terms = Counter((least / p, round(wrong - expected + mean, 4)) for wrong, expected, p in drawn)
-    weights = math.fsum(1 / p for _, _, p in drawn)
-    value = mean + math.fsum((wrong - expected) / p for wrong, expected, p in drawn) / weights
+    terms = Counter[tuple[float, float]]()
+    for wrong, expected, p, k in drawn:
+        terms[least / p, round(wrong - expected + mean, 4)] += k
+    weights = math.fsum(k / p for _, _, p, k in drawn)
+    value = mean + math.fsum((wrong - expected) / p * k for wrong, expected, p, k in drawn) / weights
     value = min(1.0, max(0.0, value))
     # What a term can be at worst, known before the draw; 1e-4 for rounding.
     lowest = mean - max(one.expected for one in lots) - 1e-4
@@ -197,7 +212,7 @@ def _error_rate(lots: Sequence[Outcome], alpha: float) -> Interval:
 
     low = _edge(lambda theta: rich(theta, 1.0), 0.0, value)
     high = _edge(lambda theta: rich(theta, -1.0), 1.0, value)
-    return Interval(value, low, high, len(drawn))
+    return Interval(value, low, high, sum(k for *_, k in drawn))
 
 
 def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> float:
@@ -229,30 +244,63 @@ def check_promise(
     )
     chances = [chance for _, _, chance in audits]
     n, errors = len(audits), sum(wrong for _, wrong, _ in audits)
-    limit = budget.threshold(1) * n / max(1, len(everything))
-    pairs = ratios(max_risk)
-    wealth, restarted, alarm = [1.0] * len(pairs), [0.0] * len(pairs), False
+    limit = _limit(budget, n, len(everything))
+    evidence, least = Evidence(), min(chances, default=1.0)
     for _, wrong, chance in audits:
         # An image that was likelier to be audited than others counts for less.
-        factors = [1 + min(chances) / chance * (pair[0 if wrong else 1] - 1) for pair in pairs]
-        wealth = [w * factor for w, factor in zip(wealth, factors, strict=True)]
-        restarted = [(r + 1) * factor for r, factor in zip(restarted, factors, strict=True)]
-        alarm = alarm or sum(restarted) / len(pairs) >= max(DOUBTFUL, limit)
-    evidence = sum(wealth) / len(pairs)
+        evidence = evidence.after(wrong, least / chance, max_risk, limit)
     if len(set(chances)) <= 1:
         bound = upper_bound(errors, n, confidence_level) if n else 1.0
     else:
         bound = 1 - estimate(accepted, confidence_level).low
-    if alarm:
+    return _conclude(evidence, n, errors, bound, max_risk, confidence_level)
+
+
+class Evidence(Payload):
+    """Against the promise, by the audits so far.
+
+    wealth: of gamblers on more errors than promised, one for each of drift's ODDS: 20 arises with a chance of at most
+        1 in 20, ever. restarted: of those who may begin anew at any image (see `drift.Budget`).
+    broken: the restarted ones have reached the limit.
+    """
+
+    wealth: tuple[float, ...] = (1.0,) * len(ODDS)
+    restarted: tuple[float, ...] = (0.0,) * len(ODDS)
+    broken: bool = False
+
+    def after(self, wrong: bool, weight: float, max_risk: float, limit: float) -> Self:
+        """With one more audit. weight: how much it counts, 0 to 1."""
+        factors = [1 + weight * (pair[0 if wrong else 1] - 1) for pair in ratios(max_risk)]
+        restarted = tuple((r + 1) * factor for r, factor in zip(self.restarted, factors, strict=True))
+        return self.model_copy(
+            update={
+                "wealth": tuple(w * factor for w, factor in zip(self.wealth, factors, strict=True)),
+                "restarted": restarted,
+                "broken": self.broken or sum(restarted) / len(restarted) >= limit,
+            }
+        )
+
+
+def _limit(budget: Budget, audits: int, images: int) -> float:
+    """The evidence that raises an alarm, where so many of the images are audited."""
+    return max(DOUBTFUL, budget.threshold(1) * audits / max(1, images))
+
+
+def _conclude(
+    evidence: Evidence, n: int, errors: int, bound: float, max_risk: float, confidence_level: float
+) -> PromiseCheck:
+    """bound: upper confidence bound of the error rate of accepted answers."""
+    wealth = sum(evidence.wealth) / len(evidence.wealth)
+    if evidence.broken:
         status = PromiseStatus.BROKEN
-    elif evidence >= DOUBTFUL:
+    elif wealth >= DOUBTFUL:
         status = PromiseStatus.DOUBTFUL
     else:
         status = PromiseStatus.KEPT if bound <= max_risk else PromiseStatus.OPEN
     return PromiseCheck(
         status=status,
         max_risk=max_risk,
-        evidence=round(max(1.0, evidence), 3),
+        evidence=round(max(1.0, wealth), 3),
         audits=n,
         errors=errors,
         audits_missing=_missing(n, errors, max_risk, confidence_level) if bound > max_risk else 0,
@@ -265,3 +313,110 @@ def _missing(n: int, errors: int, max_risk: float, confidence_level: float) -> i
     while binomial_cdf(errors, n + more, max_risk) > 1 - confidence_level:
         more += max(1, (n + more) // 50)
     return more
+
+
+# ---- a stream, look by look
+
+
+WINDOW = timedelta(days=30)
+"""How long an accepted answer counts in the accuracy of a stream."""
+
+
+class Cell(Payload):
+    """Accepted answers of one day that are alike.
+
+    expected: calibrated probability that the answer is wrong, to two digits. chance: that a person is asked.
+    images, asked: how many. right, wrong: how many of those a person found to be.
+    """
+
+    expected: Probability
+    chance: Probability
+    images: int = 0
+    asked: int = 0
+    right: int = 0
+    wrong: int = 0
+
+
+class Accepted(Payload):
+    """What is known of the accepted answers of the last WINDOW days: some kilobytes, however many they are.
+
+    Rounding what is expected of an image makes the estimate no less honest: it holds for any expectation.
+
+    policy_version: whose answers; another policy's are not counted. since: nor are earlier ones.
+    images: of each day, whatever became of them. days: of each day.
+    least: smallest chance to be asked so far.
+    """
+
+    policy_version: str
+    since: datetime
+    images: dict[date, int] = Field(default_factory=dict)
+    days: dict[date, tuple[Cell, ...]] = Field(default_factory=dict)
+    least: Probability = 1.0
+    evidence: Evidence = Evidence()
+
+    def after(
+        self, written: Iterable[Record], answered: Iterable[Record], until: datetime, max_risk: float, budget: Budget
+    ) -> Self:
+        """With these records, new ones and newly answered ones; each may come once as either, and as both."""
+        images = Counter(self.images)
+        cells = {(day, cell.expected, cell.chance): cell for day, row in self.days.items() for cell in row}
+        least, evidence = self.least, self.evidence
+
+        def count(record: Record, **more: int) -> None:
+            day, expected, chance = record.recorded_at.date(), round(_expected_error(record), 2), _chance(record)
+            cell = cells.get((day, expected, chance)) or Cell(expected=expected, chance=chance)
+            changes = {name: getattr(cell, name) + number for name, number in more.items()}
+            cells[day, expected, chance] = cell.model_copy(update=changes)
+
+        for record in written:
+            images[record.recorded_at.date()] += 1
+            if self._counts(record):
+                count(record, images=1, asked=int(record.asks_a_person))
+        audits = [record for record in answered if self._counts(record) and record.asks_a_person]
+        told = sum(cell.right + cell.wrong for cell in cells.values()) + len(audits)
+        limit = _limit(budget, told, images.total())
+        for record in sorted(audits, key=lambda r: (r.changed_at or r.recorded_at, r.image, r.version)):
+            if (wrong := judge(record)) is None:
+                continue
+            count(record, **{"wrong" if wrong else "right": 1})
+            least = min(least, _chance(record))
+            evidence = evidence.after(wrong, least / _chance(record), max_risk, limit)
+        oldest = (until - WINDOW).date()
+        kept = sorted({day for day, *_ in cells if day >= oldest})
+        return self.model_copy(
+            update={
+                "images": {day: number for day, number in images.items() if day >= oldest},
+                "days": {day: tuple(cell for place, cell in cells.items() if place[0] == day) for day in kept},
+                "least": least,
+                "evidence": evidence,
+            }
+        )
+
+    def _counts(self, record: Record) -> bool:
+        same = record.decision.policy_version == self.policy_version and record.prediction is not None
+        return same and record.decision.by_policy is Route.ACCEPT and record.recorded_at > self.since
+
+    @property
+    def cells(self) -> list[Cell]:
+        """Of all days."""
+        return [cell for row in self.days.values() for cell in row]
+
+    def estimate(self, confidence_level: float) -> LiveAccuracy:
+        """The share of right answers among them, as `estimate` finds it."""
+        asked, told = sum(cell.asked for cell in self.cells), sum(cell.right + cell.wrong for cell in self.cells)
+        counts = Counter[Outcome]()
+        for cell in self.cells:
+            probability = cell.chance * min(1.0, told / asked) if asked else 0.0
+            for wrong, number in ((True, cell.wrong), (False, cell.right)):
+                counts[Outcome(cell.expected, wrong, probability)] += number
+            counts[Outcome(cell.expected, None, probability)] += cell.images - cell.wrong - cell.right
+        return estimate(+counts, confidence_level)
+
+    def check_promise(self, max_risk: float, confidence_level: float) -> PromiseCheck:
+        """What `check_promise` says of them. The evidence goes back to `since`, the numbers as far as the window."""
+        n, errors = sum(cell.right + cell.wrong for cell in self.cells), sum(cell.wrong for cell in self.cells)
+        if len({cell.chance for cell in self.cells if cell.right + cell.wrong}) <= 1:
+            bound = upper_bound(errors, n, confidence_level) if n else 1.0
+        else:
+            bound = 1 - self.estimate(confidence_level).low
+        return _conclude(self.evidence, n, errors, bound, max_risk, confidence_level)

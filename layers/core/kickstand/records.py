@@ -34,6 +34,8 @@ class Record(Payload):
         reviewed records by its inverse estimates without bias. None on records older than audits.
     audited: chosen for a random audit.
     review: what came of asking a person, once something did.
+    changed_at: when it was written or answered, as its place in the index by time says; the table's own, so that
+        nothing else tells it.
     """
 
     image: str
@@ -47,6 +49,7 @@ class Record(Payload):
     audit_probability: Probability | None = None
     audited: bool = False
     review: ReviewOutcome | None = None
+    changed_at: datetime | None = Field(default=None, exclude=True)
 
     @property
     def asks_a_person(self) -> bool:

@@ -11,7 +11,7 @@ from kickstand import reviews
 from kickstand.errors import StoreUnavailable
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
-from kickstand.reviews import Refused, Review
+from kickstand.reviews import GROUPS, Refused, Review
 from kickstand.store import changed, to_item, transient
 
 if TYPE_CHECKING:
@@ -129,6 +129,22 @@ def record_review(
 def count_open(dynamodb: "DynamoDBClient", table: str) -> int:
     """How many reviews wait for an answer; may lag behind by a second."""
     return sum(page["Count"] for page in _open_pages(dynamodb, table, Select="COUNT"))
+
+
+def find_oldest(dynamodb: "DynamoDBClient", table: str) -> datetime | None:
+    """Since when the oldest open review waits: since it was asked, or since somebody last put it behind all others."""
+    places = []
+    for group in GROUPS:
+        with transient("DynamoDB"):
+            found = dynamodb.query(
+                TableName=table,
+                IndexName=OPEN_REVIEWS,
+                KeyConditionExpression="queue = :open AND begins_with(place, :group)",
+                ExpressionAttributeValues={":open": {"S": "open"}, ":group": {"S": f"{group}#"}},
+                Limit=1,
+            )
+        places += [item["place"]["S"] for item in found["Items"]]
+    return min((datetime.fromisoformat(place.partition("#")[2]) for place in places), default=None)
 
 
 def load_review(dynamodb: "DynamoDBClient", table: str, image: str, version: str) -> Review:

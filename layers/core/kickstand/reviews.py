@@ -13,6 +13,8 @@ from kickstand.records import Record
 CLAIM = timedelta(minutes=5)
 NEITHER, CANNOT_TELL = "neither", "cannot_tell"
 AUDIT = "audit"
+GROUPS = (0, 1, 2)
+"""Open reviews in the order in which they are shown: those that decide about an image, audits, skipped ones."""
 
 
 class Refused(Exception):  # noqa: N818 - as the reviewer reads it
@@ -71,7 +73,8 @@ class Review(Payload):
         """
         if self.status is ReviewStatus.ANSWERED:
             return None
-        group = 2 if self.skipped_at else 1 if self.why == AUDIT else 0
+        first, audits, skipped = GROUPS
+        group = skipped if self.skipped_at else audits if self.why == AUDIT else first
         return f"{group}#{(self.skipped_at or self.requested_at).isoformat(timespec='microseconds')}"
 
 

@@ -12,7 +12,7 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kickstand.errors import InvalidImage, StoreUnavailable
-from kickstand.events import ImageRef, Payload
+from kickstand.events import ImageRef, ModelDegraded, Payload
 from kickstand.records import Record
 
 if TYPE_CHECKING:
@@ -138,6 +138,17 @@ def announce(events: "EventBridgeClient", record: Record) -> None:
         {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": [record.execution]}
         for name in names
     ]
+    _put_events(events, entries)
+
+
+def announce_degraded(events: "EventBridgeClient", degraded: ModelDegraded) -> None:
+    """Publish "Model Degraded". Raises StoreUnavailable when EventBridge does not take it."""
+    _put_events(
+        events, [{"Source": EVENT_SOURCE, "DetailType": "Model Degraded", "Detail": degraded.model_dump_json()}]
+    )
+
+
+def _put_events(events: "EventBridgeClient", entries: "list[PutEventsRequestEntryTypeDef]") -> None:
     with transient("EventBridge"):
         answer = events.put_events(Entries=entries)
     if answer["FailedEntryCount"]:

@@ -1,0 +1,164 @@
+"""The scheduled monitor on the shipped stack: harm is found, told once, answered by the switch, and ends."""
+
+import inspect
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+
+from kickstand.artefact import read_card
+from kickstand.control_store import load_monitor, load_switch, switch_off, switch_on
+from kickstand.events import ModelDegraded
+from kickstand.records import Record
+from kickstand.store import put_record
+from kickstand_cli.local.stack import Stack, deploy
+
+PROJECT = Path(__file__).parents[2]
+MODEL = read_card(PROJECT / "layers/model/model")
+ACCEPTED = (PROJECT / "samples/images/bicycle/red-road-bike.jpg").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
+        monitor = stack._lambdas.functions["MonitorFunction"]
+        monitor.environment = {**monitor.environment, "LAG_SECONDS": "0"}
+        yield stack
+
+
+@pytest.fixture
+def published(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
+    """Call it for the events "Model Degraded" since the last call."""
+    url = stack.sqs.create_queue(QueueName="degraded")["QueueUrl"]
+    stack.events.put_rule(Name="degraded", EventPattern='{"detail-type": ["Model Degraded"]}')
+    arn = stack.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    stack.events.put_targets(Rule="degraded", Targets=[{"Id": "queue", "Arn": arn}])
+
+    def receive() -> list[dict[str, Any]]:
+        messages = stack.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        for message in messages:
+            stack.sqs.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
+        return [json.loads(message["Body"]) for message in messages]
+
+    return receive
+
+
+@pytest.fixture
+def look(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
+    """Runs the function as its schedule does; returns its metrics, and what it answers as `harm`."""
+
+    def run() -> dict[str, Any]:
+        capsys.readouterr()
+        event = (PROJECT / "events/monitor.json").read_bytes()
+        answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["MonitorFunctionName"], Payload=event)
+        content = json.loads(answer["Payload"].read())
+        assert "FunctionError" not in answer, content
+        lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
+        metrics = {name: value[0] for line in lines for name, value in line.items() if isinstance(value, list)}
+        return metrics | {"harm": content["harm"]}
+
+    return run
+
+
+def decided(stack: Stack) -> Record:
+    key = f"{uuid.uuid4()}.jpg"
+    stack.upload(key, ACCEPTED)
+    stack.settle()
+    (record,) = (record for record in stack.records() if record.image_ref.key == key)
+    return record
+
+
+def put_audited(stack: Stack, number: int, answer: str) -> None:
+    """Records of accepted bicycles, about which people have said this."""
+    now = datetime.now(UTC)
+    told = {"label": answer, "reviewer": "Ada", "answered_at": now, "seconds_taken": 2}
+    for _ in range(number):
+        key = f"{uuid.uuid4()}.jpg"
+        record = Record.model_validate(
+            {
+                "image": f"s3://photos/{key}",
+                "version": "v",
+                "image_ref": {"bucket": "photos", "key": key, "etag": "e", "uploaded_at": now},
+                "prediction": {
+                    "label": "bicycle",
+                    "confidence": 0.99,
+                    "probabilities": {"bicycle": 0.99, "motorcycle": 0.01},
+                    "neither": 0.0,
+                    "model_version": MODEL.model_version,
+                    "backend": "embedded",
+                    "latency_ms": 1,
+                },
+                "decision": {
+                    "route": "accept",
+                    "reason": "confident",
+                    "policy_version": MODEL.policy.policy_version,
+                },
+                "execution": "arn",
+                "recorded_at": now,
+                "audit_probability": 0.02,
+                "audited": True,
+                "review": {
+                    "status": "answered",
+                    "why": "audit",
+                    "requested_at": now,
+                    "answer": told | {"shown": {"explanation": "", "choices": []}},
+                },
+            }
+        )
+        put_record(stack.dynamodb, "RecordsTable", record)
+
+
+def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
+    stack: Stack, look: Callable[[], dict[str, Any]], published: Callable[[], list[dict[str, Any]]]
+) -> None:
+    assert decided(stack).decision.route == "accept"
+    first = look()
+    assert (first["MonitorImages"], first["PromiseUnsupported"], first["ReviewEverything"]) == (1, 0, 0)
+    assert first["harm"] == ""
+
+    put_audited(stack, 12, "motorcycle")
+    harmed = look()
+    assert (harmed["MonitorImages"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
+    assert harmed["harm"].startswith("12 of 12 audited answers wrong, promised at most 2.0%")
+    assert harmed["AcceptedAccuracy"] < 50
+    (event,) = published()
+    assert (event["source"], event["detail-type"]) == ("kickstand", "Model Degraded")
+    told = ModelDegraded.model_validate(event["detail"])
+    assert (told.bucket, told.policy_version) == (stack.outputs["ImageBucketName"], MODEL.policy.policy_version)
+    assert "promise" in {symptom.statistic for symptom in told.findings}
+
+    kept = decided(stack)
+    assert (kept.decision.route, kept.decision.reason) == ("review", "review_everything")
+    assert harmed["harm"] in kept.decision.explanation
+    assert look()["OldestReviewHours"] > 0
+    assert published() == []
+
+    switch = load_switch(stack.dynamodb, "ControlTable")
+    assert switch is not None
+    assert switch.by == "monitor"
+    over = switch.model_copy(update={"until": datetime.now(UTC)})
+    switch_on(stack.dynamodb, "ControlTable", over)
+    assert decided(stack).decision.route == "accept"
+
+    assert look()["ReviewEverything"] == 1  # the harm has not ended
+    switch_off(stack.dynamodb, "ControlTable")
+    assert look()["ReviewEverything"] == 0  # but whoever switches it off is obeyed
+    assert published() == []
+
+
+def test_of_two_looks_at_once_one_is_in_vain(
+    stack: Stack, look: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look()
+    standing = load_monitor(stack.dynamodb, "ControlTable")
+    look()
+    after = load_monitor(stack.dynamodb, "ControlTable")
+    app = inspect.unwrap(stack._lambdas.functions["MonitorFunction"].load()).__globals__
+    monkeypatch.setitem(app, "load_monitor", lambda *_: standing)
+    assert look() == {"harm": ""}
+    assert load_monitor(stack.dynamodb, "ControlTable") == after
