@@ -8,10 +8,9 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics, Tracer
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from pydantic import SecretStr
 
-from kickstand.records import Record
 from kickstand.review_store import ask_person
+from kickstand.reviews import Asking
 
 logger = Logger()
 metrics = Metrics()
@@ -24,9 +23,16 @@ REVIEWS_TABLE = os.environ["REVIEWS_TABLE"]
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: `record`; `execution`, its ARN; `task_token`; `again`, whether the first wait is over."""
-    record, token, again = Record.model_validate(event["record"]), SecretStr(event["task_token"]), event["again"]
-    review = ask_person(dynamodb, REVIEWS_TABLE, record, event["execution"], token, again, datetime.now(UTC))
-    metrics.add_metric(name="ReviewsEscalated" if again else "ReviewsOpened", unit=MetricUnit.Count, value=1)
+    asking = Asking.model_validate(event)
+    review = ask_person(
+        dynamodb,
+        REVIEWS_TABLE,
+        asking.record,
+        asking.execution,
+        asking.task_token,
+        asking.again,
+        datetime.now(UTC),
+    )
+    metrics.add_metric(name="ReviewsEscalated" if asking.again else "ReviewsOpened", unit=MetricUnit.Count, value=1)
     logger.info("asked", image=review.image, version=review.version, why=review.why, status=review.status)
     return {"image": review.image, "version": review.version, "status": review.status}

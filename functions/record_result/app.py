@@ -10,7 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.audit import sample
-from kickstand.records import compose_record
+from kickstand.records import Recording, compose_record
 from kickstand.store import announce, put_record
 
 logger = Logger()
@@ -26,8 +26,8 @@ AUDIT_RATE, AUDIT_KEY = float(os.environ["AUDIT_RATE"]), os.environ["AUDIT_KEY"]
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: `state`, all that the execution holds; `execution`, its ARN."""
-    composed = compose_record(event["state"], event["execution"], datetime.now(UTC))
+    recording = Recording.model_validate(event)
+    composed = compose_record(recording.state, recording.execution, datetime.now(UTC))
     record = sample(composed, AUDIT_RATE, AUDIT_KEY)
     stored = put_record(dynamodb, RECORDS_TABLE, record)
     # Repeated for a duplicate too: whoever wrote the record may have died before announcing it.

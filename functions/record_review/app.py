@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.review_store import record_review
+from kickstand.reviews import Closing
 
 logger = Logger()
 metrics = Metrics()
@@ -22,9 +23,9 @@ TABLES = os.environ["REVIEWS_TABLE"], os.environ["RECORDS_TABLE"]
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: `image` and `version`; `answered`, False when the last wait is over."""
+    closing = Closing.model_validate(event)
     review = record_review(
-        dynamodb, *TABLES, event["image"], event["version"], answered=event["answered"], now=datetime.now(UTC)
+        dynamodb, *TABLES, closing.image, closing.version, answered=closing.answered, now=datetime.now(UTC)
     )
     name = "ReviewsRecorded" if review.answer else "ReviewsUnanswered"
     metrics.add_metric(name=name, unit=MetricUnit.Count, value=1)

@@ -38,9 +38,9 @@ LONGEST = 512  # pixels of the picture's longer side: sharp on a dashboard, and 
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
     """event: the widget's (`describe`, `widgetContext`), with what a button sends; see `reviews.Desk`."""
     metrics.add_metric(name="ReviewPages", unit=MetricUnit.Count, value=1)
-    if event.get("describe"):
-        return ABOUT
     desk, now = Desk.model_validate(event), datetime.now(UTC)
+    if desk.describe:
+        return ABOUT
     notice = act(desk, now)
     review = next_review(dynamodb, TABLES[0], desk.reviewer, now) if desk.reviewer else None
     page = {

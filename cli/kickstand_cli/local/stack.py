@@ -81,6 +81,15 @@ class Stack:
         """Put an object into the images bucket; returns its version id."""
         return self.s3.put_object(Bucket=self.outputs["ImageBucketName"], Key=key, Body=data)["VersionId"]
 
+    @property
+    def functions(self) -> dict[str, Function]:
+        """The template's functions, by logical ID."""
+        return self._lambdas.functions
+
+    def invoke(self, function: str, payload: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of Lambda's Invoke."""
+        return self._lambdas.invoke(function, payload)
+
     def settle(self, progress: Callable[[], None] = lambda: None) -> None:
         """Carry events and wait until none is on its way and no execution runs but those that wait for a person."""
         while True:

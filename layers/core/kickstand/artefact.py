@@ -1,11 +1,15 @@
 """The model artefact: a folder with `model.onnx` and `model.json`."""
 
 from pathlib import Path
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kickstand.events import Payload, Sha256
 from kickstand.policy import SelectivePolicy
+
+Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 do not fit into the state of an execution
+Channels = Annotated[int, Field(ge=3, le=3)]
 
 
 class ModelCard(Payload):
@@ -19,9 +23,17 @@ class ModelCard(Payload):
     model_version: str
     model_sha256: Sha256
     labels: tuple[str, ...] = Field(min_length=2)
-    input_shape: tuple[int, int, int]
-    temperature: float = Field(gt=0.0)
+    input_shape: tuple[Side, Side, Channels]
+    temperature: float = Field(gt=0.0, allow_inf_nan=False)
     policy: SelectivePolicy
+
+    @model_validator(mode="after")
+    def _labels_can_be_told_apart(self) -> Self:
+        if len(set(self.labels)) < len(self.labels) or set(self.labels) & {"", "neither", "cannot_tell"}:
+            raise ValueError(
+                f"labels {', '.join(map(repr, self.labels))}: twice the same, empty, or a word of Kickstand's own"
+            )
+        return self
 
 
 def read_card(artefact: Path) -> ModelCard:

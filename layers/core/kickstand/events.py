@@ -80,7 +80,7 @@ class PreparedImage(ImageSummary):
         limited to 256 KiB (https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html).
     """
 
-    png: str = Field(min_length=1, max_length=200_000, repr=False)
+    png: str = Field(min_length=1, max_length=210_000, repr=False)
 
 
 class SelectivePolicy(Payload):

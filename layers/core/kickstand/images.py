@@ -4,20 +4,35 @@ import base64
 import hashlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable
 
-from PIL import ExifTags, Image, ImageFilter, ImageOps, ImageStat, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFilter, ImageStat, UnidentifiedImageError
 
 from kickstand.errors import InvalidImage
 from kickstand.events import ImageStatistics, PreparedImage
 
 MAX_IMAGE_BYTES = 25 * 1024 * 1024
-MAX_IMAGE_PIXELS = 50_000_000  # decoded as RGBA and turned upright this takes 400 MB of the function's memory
+MAX_IMAGE_PIXELS = 50_000_000  # decoded and converted this takes 450 MB of the function's memory
+MAX_IMAGE_SIDE = 32_767  # pixels; a picture of 50,000,000 lines takes 1.5 GB, because each line has its price
+MAX_READS = 1_000_000  # by a decoder; of a file made of nothing but tiny parts, Python would read for minutes
+MAX_SCANS = 100  # of a progressive JPEG, as libtiff has it: each one costs a pass over all pixels, and next to no bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 Image.MAX_IMAGE_PIXELS = None  # we refuse earlier, and name the limit; Pillow's own limit would only warn
 
+_TURNS = {  # by EXIF orientation
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SCAN = b"\xff\xda"
+_JPEG_SEGMENT = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # markers that a length follows, and the end of the image
 _LAPLACIAN = ImageFilter.Kernel((3, 3), (-1, -1, -1, -1, 8, -1, -1, -1, -1), scale=8, offset=128)
 
 
@@ -80,22 +95,54 @@ def _decode(
     if len(data) > MAX_IMAGE_BYTES:
         raise InvalidImage(f"{name}: {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}")
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as photo:
+        with warnings.catch_warnings(action="ignore"), Image.open(_Metered(data), formats=FORMATS) as photo:
             uploaded = photo.size
             if math.prod(uploaded) > MAX_IMAGE_PIXELS:
                 raise InvalidImage(f"{name}: {uploaded[0]} × {uploaded[1]} pixels, more than {MAX_IMAGE_PIXELS:,}")
+            if max(uploaded) > MAX_IMAGE_SIDE:
+                raise InvalidImage(
+                    f"{name}: {uploaded[0]} × {uploaded[1]} pixels, a side longer than {MAX_IMAGE_SIDE:,}"
+                )
+            if data.count(_SCAN) > MAX_SCANS and _count_scans(data) > MAX_SCANS:
+                raise InvalidImage(f"{name}: a JPEG of more than {MAX_SCANS} scans")
             kind = photo.format or ""
-            if photo.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            finest = 4 * max(fit(uploaded))
+            photo.draft(None, (finest, finest))  # lets a JPEG decode at a fraction of its size
+            photo.load()
+            orientation = photo.getexif().get(ExifTags.Base.Orientation, 1)  # Pillow has turned a TIFF by now
+            if orientation in (5, 6, 7, 8):
                 uploaded = uploaded[::-1]
             size = fit(uploaded)
-            photo.draft(None, (4 * max(size), 4 * max(size)))  # lets a JPEG decode at a fraction of its size
-            return _flatten(ImageOps.exif_transpose(photo), size), kind, uploaded
+            small = _flatten(photo, size[::-1] if orientation in (5, 6, 7, 8) else size)
+            turn = _TURNS.get(orientation)
+            return (small if turn is None else small.transpose(turn)), kind, uploaded
     except InvalidImage:
         raise
     except UnidentifiedImageError as error:
         raise InvalidImage(f"{name}: not an image ({_guess(data)}); we read {', '.join(FORMATS)}") from error
     except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
         raise InvalidImage(f"{name}: cannot be decoded ({type(error).__name__}: {error})") from error
+
+
+class _Metered(io.BytesIO):
+    """The upload, as a file that can be read so many times and no more."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MAX_READS:
+            raise ValueError("made of too many parts")
+        return super().read(size)
+
+
+def _count_scans(data: bytes) -> int:
+    """Scans of a JPEG's first image; of anything else, 0."""
+    scans, at = 0, 2 if data[:2] == b"\xff\xd8" else len(data)
+    while (marker := _JPEG_SEGMENT.search(data, at)) and marker[1] != b"\xd9":
+        scans += marker[0] == _SCAN
+        at = marker.end() + int.from_bytes(data[marker.end() : marker.end() + 2])
+    return scans
 
 
 def measure(rgb: Image.Image) -> ImageStatistics:
@@ -126,7 +173,8 @@ def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     if photo.mode.startswith("I;16"):
         photo = photo.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     transparent = photo.has_transparency_data
-    photo = photo.convert("RGBA" if transparent else "RGB")
+    mode = "RGBA" if transparent else "RGB"
+    photo = photo if photo.mode == mode else photo.convert(mode)
     if photo.size != size:
         photo = photo.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     if transparent:

@@ -13,7 +13,7 @@ import onnxruntime
 from PIL import Image
 
 from kickstand.artefact import ModelCard, read_card
-from kickstand.errors import ModelUnavailable
+from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Prediction, PreparedImage
 
 
@@ -35,10 +35,13 @@ class EmbeddedModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # a small function has less than one core
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-        outputs = self._session.get_outputs()[0].shape[-1]
-        if outputs != len(self.card.labels) + 1:
-            raise ModelUnavailable(f"{artefact}: {outputs} outputs for {len(self.card.labels)} labels and neither")
+        try:
+            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+            outputs = self.logits(np.zeros((1, *self.card.input_shape), np.uint8)).shape
+        except Exception as error:  # ONNX Runtime's exceptions have no common class
+            raise ModelUnavailable(f"{artefact}/model.onnx: {error}") from error
+        if outputs != (1, len(self.card.labels) + 1):
+            raise ModelUnavailable(f"{artefact}: outputs {outputs} for {len(self.card.labels)} labels and neither")
 
     def logits(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
         """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_labels + 1), "neither" last."""
@@ -46,13 +49,18 @@ class EmbeddedModel:
         return result
 
     def predict(self, image: PreparedImage) -> Prediction:
-        """The calibrated prediction for one image.
+        """The calibrated prediction for one image. Raises InvalidImage when it is not one that `prepare` has made.
 
         While a model of another input shape is rolled out, images come prepared for either; they are scaled again.
         """
-        photo = Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",))
         height, width, _ = self.card.input_shape
-        pixels = np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))
+        try:
+            photo = Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",))
+            if photo.mode != "RGB":
+                raise ValueError(f"mode {photo.mode}")
+            pixels = np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InvalidImage(f"prepared image of {image.sha256}: not an RGB PNG ({error})") from error
         started = time.perf_counter()
         logits = self.logits(pixels[np.newaxis])[0]
         elapsed = time.perf_counter() - started

@@ -57,13 +57,20 @@ class Record(Payload):
         return self.audited or self.decision.route is Route.REVIEW
 
 
+class Recording(Payload):
+    """What classify_image tells "Record Result". state: all that the execution holds."""
+
+    state: dict[str, Any]
+    execution: str
+
+
 def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime) -> Record:
     """The record of what the execution's state holds when a decision has been reached.
 
     state: the S3 event, plus `decision` and, as far as the execution came, `prepared_image`, `prediction`, `error`.
     """
     ref = ImageRef.model_validate(state)
-    decision = Decision.model_validate(state["decision"])
+    decision = Decision.model_validate(state.get("decision"))
     if "error" in state and not decision.explanation:
         explanation = StateError.model_validate(state["error"]).message
         decision = decision.model_copy(update={"explanation": explanation})

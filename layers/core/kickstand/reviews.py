@@ -182,11 +182,31 @@ def _as_name(text: str) -> str:
     return " ".join(text.split())[:80]
 
 
+class Asking(Payload):
+    """What review_image tells "Ask a Person". again: whether the first wait is over."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)  # of a token, not even in an error
+
+    record: Record
+    execution: str
+    task_token: SecretStr = Field(min_length=1)
+    again: bool
+
+
+class Closing(Payload):
+    """What review_image tells "Record Review". answered: False when the last wait is over."""
+
+    image: str
+    version: str
+    answered: bool
+
+
 class Desk(Payload):
     """What a reviewer sends: an event of CloudWatch's custom widgets, with what our buttons add to it.
 
     reviewer: how they call themselves: typed into the page's form, else sent along by a button, else the widget's
         parameter.
+    describe: CloudWatch asks what the widget is.
     action: "show", "answer" (with image, version and label), "skip" (with image and version) or "leave".
     format: "html" or "json".
 
@@ -195,6 +215,7 @@ class Desk(Payload):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
+    describe: bool = False
     action: str = "show"
     reviewer: Annotated[str, AfterValidator(_as_name)] = Field(
         "",
