@@ -25,6 +25,10 @@ Photos = Iterator[tuple[str, bytes]]
 SHAPE = (32, 32, 3)
 NAME = "s3://bucket/photo"
 LONGEST_REASON = 1_000  # characters: it travels in the state of an execution, and people read it
+GIF_OF_A_HUGE_FRAME = base64.b64decode(  # found by `make fuzz`: it took 3 GB before its size was known
+    "R0lGODdhMAAknEmzGBAAIfkEKwAAAQChZnR5cEqcSLGieqqcSRgQACH5BAAAAAEALAAAAADM/2O2TOfv/yH5BAEAAAAAAAAAAQAAAQChZnR5"
+    "cEqcSLGieqqcSbMYEAAh+fz/AAAAAAAAAAEAAAEALAAAACQ="
+)
 SIDE = 7_000  # pixels: 49 megapixels are just allowed
 
 
@@ -261,6 +265,7 @@ def animated(_: int) -> Photos:
             yield f"a film as {kind}, {length} bytes", film[:length]
     gif = honest("GIF")
     at = gif.index(b"\x2c", 13 + 3 * 256 if gif[10] & 0x80 else 13)
+    yield "a frame of 3 gigapixels in a GIF of 120 bytes", GIF_OF_A_HUGE_FRAME
     for left, top, width, height in ((0, 0, 0, 0), (40, 30, 48, 36), (65_535, 65_535, 1, 1), (0, 0, 65_535, 65_535)):
         yield (
             f"a frame at {left}, {top}",

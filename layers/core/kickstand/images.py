@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import io
-import math
 import re
 import warnings
 from collections.abc import Callable
@@ -20,7 +19,8 @@ MAX_READS = 1_000_000  # by a decoder; of a file made of nothing but tiny parts,
 MAX_SCANS = 100  # of a progressive JPEG, as libtiff has it: each one costs a pass over all pixels, and next to no bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
-Image.MAX_IMAGE_PIXELS = None  # we refuse earlier, and name the limit; Pillow's own limit would only warn
+# Pillow refuses twice this, wherever a decoder makes room for pixels: a GIF's frame can be larger than the GIF.
+Image.MAX_IMAGE_PIXELS = MAX_IMAGE_PIXELS // 2
 
 _TURNS = {  # by EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -97,8 +97,6 @@ def _decode(
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(_Metered(data), formats=FORMATS) as photo:
             uploaded = photo.size
-            if math.prod(uploaded) > MAX_IMAGE_PIXELS:
-                raise InvalidImage(f"{name}: {uploaded[0]} × {uploaded[1]} pixels, more than {MAX_IMAGE_PIXELS:,}")
             if max(uploaded) > MAX_IMAGE_SIDE:
                 raise InvalidImage(
                     f"{name}: {uploaded[0]} × {uploaded[1]} pixels, a side longer than {MAX_IMAGE_SIDE:,}"
@@ -118,6 +116,8 @@ def _decode(
             return (small if turn is None else small.transpose(turn)), kind, uploaded
     except InvalidImage:
         raise
+    except Image.DecompressionBombError as error:
+        raise InvalidImage(f"{name}: more than {MAX_IMAGE_PIXELS:,} pixels ({error})") from error
     except UnidentifiedImageError as error:
         raise InvalidImage(f"{name}: not an image ({_guess(data)}); we read {', '.join(FORMATS)}") from error
     except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
