@@ -10,8 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.artefact import read_card
-from kickstand.events import Prediction
-from kickstand.policy import decide, read_switch
+from kickstand.policy import Deciding, decide, read_switch
 
 logger = Logger()
 metrics = Metrics()
@@ -23,10 +22,9 @@ POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy  # for predictions that
 @tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: `prediction`; `switch`, what the state before has read."""
-    review_everything = read_switch(event["switch"], datetime.now(UTC))
-    prediction = Prediction.model_validate(event["prediction"])
-    decision = decide(prediction, prediction.policy or POLICY, review_everything)
+    deciding = Deciding.model_validate(event)
+    review_everything = read_switch(deciding.switch, datetime.now(UTC))
+    decision = decide(deciding.prediction, deciding.prediction.policy or POLICY, review_everything)
     metrics.add_metric(name=f"Decided{decision.route.title()}", unit=MetricUnit.Count, value=1)
     logger.info("decided", route=decision.route, reason=decision.reason)
     return decision.model_dump(mode="json")

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from fuzz.artefacts import try_artefacts
 from fuzz.events import sample_events, try_events
-
 from kickstand.events import PreparedImage
 from kickstand_cli.local.stack import Stack, deploy
 

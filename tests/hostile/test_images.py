@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz.images import FAMILIES
 
+from fuzz.images import FAMILIES
 from kickstand_cli.local.template import load_yaml
 
 PROJECT = Path(__file__).parents[2]

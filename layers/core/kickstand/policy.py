@@ -8,7 +8,7 @@ from pydantic import Field
 
 from kickstand.events import Decision, Payload, Prediction, Reason, Route, SelectivePolicy
 
-__all__ = ["SelectivePolicy", "Switch", "decide", "read_switch"]
+__all__ = ["Deciding", "SelectivePolicy", "Switch", "decide", "read_switch"]
 
 
 class Switch(Payload):
@@ -28,6 +28,13 @@ class Switch(Payload):
 
     def __str__(self) -> str:
         return f"until {self.until:%Y-%m-%d %H:%M %Z} a person decides about everything: {self.reason}"
+
+
+class Deciding(Payload):
+    """What classify_image tells "Decide". switch: what its state "Read Switch" left; see `read_switch`."""
+
+    prediction: Prediction
+    switch: dict[str, Any]
 
 
 def read_switch(found: Mapping[str, Any], now: datetime) -> str | None:

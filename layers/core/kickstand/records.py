@@ -74,14 +74,13 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime)
     if "error" in state and not decision.explanation:
         explanation = StateError.model_validate(state["error"]).message
         decision = decision.model_copy(update={"explanation": explanation})
+    prediction = Prediction.model_validate(state["prediction"]) if "prediction" in state else None
     return Record(
         image=ref.uri,
         version=ref.version,
         image_ref=ref,
         prepared_image=state.get("prepared_image"),
-        prediction=Prediction.model_validate({**state["prediction"], "policy": None})
-        if "prediction" in state
-        else None,
+        prediction=prediction and prediction.model_copy(update={"policy": None}),
         decision=decision,
         execution=execution,
         recorded_at=recorded_at,
