@@ -41,6 +41,7 @@ def furnish(endpoint: str) -> None:
     upload = json.loads((PROJECT / "events/prepare_image.json").read_bytes())["detail"]
     s3 = session.client("s3", endpoint_url=endpoint)
     s3.create_bucket(Bucket=upload["bucket"]["name"])
+    s3.create_bucket(Bucket=json.loads((PROJECT / "events/env.json").read_bytes())["Parameters"]["REPORT_BUCKET"])
     photo = (PROJECT / "events/photo.png").read_bytes()
     s3.put_object(Bucket=upload["bucket"]["name"], Key=upload["object"]["key"], Body=photo)
     dynamodb = session.client("dynamodb", endpoint_url=endpoint)

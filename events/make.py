@@ -116,6 +116,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "review": WIDGET,
         "keep_ledger": SCHEDULED,
         "monitor": SCHEDULED,
+        "report": {**SCHEDULED, "resources": ["arn:aws:events:us-east-1:123456789012:rule/ReportFunctionDraw"]},
         "check_golden_images": BEFORE_TRAFFIC,
     }
 

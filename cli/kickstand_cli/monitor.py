@@ -53,6 +53,7 @@ def monitor(
     Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
     """
     from kickstand.drift import Budget
+    from kickstand.drift import images_per_day as observed_pace
     from kickstand.monitor import look, read_watch
 
     now = datetime.now(UTC)
@@ -68,7 +69,7 @@ def monitor(
         raise typer.Exit(1) from error
     if start:
         seen = [record for record in seen if record.recorded_at >= start]
-    pace = images_per_day or pace_of(seen)
+    pace = images_per_day or observed_pace([record.recorded_at for record in seen])
     report, _ = look(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
     if as_json:
         print(json.dumps(report.model_dump(mode="json") | {"harmed": report.harmed, "images_per_day": pace}))  # noqa: T201
@@ -89,13 +90,6 @@ def _read(
             raise DeploymentError(f"{stack_name} has no output RecordsTableName: is it one of Kickstand's?")
         table = told["RecordsTableName"]
         return list(read_since(table, since, now) if since else scan_records(table))
-
-
-def pace_of(records: "list[Record]") -> float:
-    """Images a day among these records; at least 100, so that a handful in a minute does not count as a flood."""
-    times = [record.recorded_at for record in records]
-    days = (max(times) - min(times)).total_seconds() / 86400 if times else 0.0
-    return max(100.0, round(len(records) / max(1.0, days), 1))
 
 
 def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:

@@ -10,18 +10,14 @@ from rich.console import Console
 
 from kickstand_cli.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.monitor import pace_of
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, parse_since, read_records, read_since, scan_records
 from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
 
 if TYPE_CHECKING:
     from kickstand.records import Record
-    from kickstand.report import ReadPicture
 
 console = Console(soft_wrap=True, highlight=False)
-
-LONGEST = 160  # pixels: a picture on a contact sheet
 
 
 def report(
@@ -63,8 +59,9 @@ def report(
     """
     from kickstand.artefact import read_card
     from kickstand.drift import Budget
+    from kickstand.drift import images_per_day as observed_pace
     from kickstand.monitor import read_watch
-    from kickstand.report import compose, draw_report
+    from kickstand.report import compose, draw_report, small_pictures
 
     now = datetime.now(UTC)
     try:
@@ -76,10 +73,10 @@ def report(
         with reporting():
             seen, read = _open(records or [], images, stack_name, outputs, start, now)
             seen = [record for record in seen if start is None or record.recorded_at >= start]
-            pace = images_per_day or pace_of(seen)
+            pace = images_per_day or observed_pace([record.recorded_at for record in seen])
             budget = Budget(images_per_day=pace, false_alarms=false_alarms)
             composed = compose(seen, watch, card, budget, as_of=None if records else now)
-            page = draw_report(composed, seen, watch, card, picture_reader(read))
+            page = draw_report(composed, seen, watch, card, small_pictures(read))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, "utf-8")
     except (RecordsError, OSError, ValueError) as error:
@@ -101,20 +98,3 @@ def _open(
     books = open_books(read_outputs(stack_name, outputs))
     stored = read_since(books.records_table, since, now) if since else scan_records(books.records_table)
     return list(stored), read_from_folder(images) if images else read_from_bucket(books.s3)
-
-
-def picture_reader(read: ReadUpload | None) -> "ReadPicture":
-    """Small pictures for a page; none where an image is gone, cannot be decoded, or nobody knows where it is."""
-    from kickstand.errors import InvalidImage
-    from kickstand.images import thumbnail
-    from kickstand.pages import data_uri
-
-    def picture(record: "Record") -> str | None:
-        if read is None:
-            return None
-        try:
-            return data_uri(*thumbnail(read(record), record.image, LONGEST))
-        except InvalidImage:
-            return None
-
-    return picture

@@ -205,6 +205,16 @@ class Budget(Payload):
         return statistics * self.images_per_day * self.days / self.false_alarms
 
 
+def images_per_day(times: Sequence[datetime]) -> float:
+    """How many came in a day; at least 100, so that a handful in a minute does not count as a flood.
+
+    >>> images_per_day([])
+    100.0
+    """
+    days = (max(times) - min(times)).total_seconds() / 86400 if times else 0.0
+    return max(100.0, round(len(times) / max(1.0, days), 1))
+
+
 class Event(NamedTuple):
     """Something that each image does or does not, and that must not become more frequent.
 

@@ -25,7 +25,9 @@ from kickstand.drift import (
     describe,
     observe,
 )
+from kickstand.errors import InvalidImage
 from kickstand.events import Payload, Route
+from kickstand.images import thumbnail
 from kickstand.live_accuracy import LiveAccuracy, judge
 from kickstand.live_quality import (
     ConfusionRow,
@@ -41,7 +43,7 @@ from kickstand.live_quality import (
     risk_coverage,
 )
 from kickstand.monitor import MonitorReport, Watch, look
-from kickstand.pages import make_environment, moment, percent
+from kickstand.pages import data_uri, make_environment, moment, percent
 from kickstand.quality import Interval, wilson_interval
 from kickstand.records import Record
 
@@ -49,6 +51,7 @@ DOTS = 1200  # images on the timeline: more would only cover each other
 SPANS = 36  # at most, along any time axis
 IMAGES_PER_SPAN = 15
 PICTURES = 8  # on each contact sheet
+LONGEST = 160  # pixels of such a picture
 
 ReadPicture = Callable[[Record], str | None]
 """The image of a record as an address (`pages.data_uri`); None where it is not to be had."""
@@ -175,6 +178,27 @@ def draw_report(
 def draw_widget(report: Report, records: Sequence[Record], watch: Watch, card: ModelCard) -> str:
     """The essentials as a fragment without scripts, for a CloudWatch dashboard."""
     return _page("report_widget.html", report, records, watch, card, None)
+
+
+def frame_widget(drawn: str, link: str, endpoint: str, *, dark: bool) -> str:
+    """What the dashboard shows: the widget as `draw_widget` drew it, empty if it never did, and what to do next.
+
+    link: to the whole page. endpoint: ARN of the function that the button calls.
+    """
+    frame = {"drawn": Markup(drawn), "link": link, "endpoint": endpoint, "dark": dark}  # noqa: S704 - drawn by us
+    return make_environment().get_template("report_frame.html").render(frame)
+
+
+def small_pictures(read: Callable[[Record], bytes] | None) -> ReadPicture:
+    """Thumbnails of the uploads that this reads; none of what is gone or cannot be decoded, or where nothing reads."""
+
+    def picture(record: Record) -> str | None:
+        try:
+            return data_uri(*thumbnail(read(record), record.image, LONGEST)) if read else None
+        except InvalidImage:
+            return None
+
+    return picture
 
 
 def _page(

@@ -1,0 +1,80 @@
+"""Draws the monitoring report on a schedule, and shows its essentials as a CloudWatch dashboard's custom widget."""
+
+import os
+from collections import deque
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.data_classes import CloudWatchDashboardCustomWidgetEvent
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
+
+from kickstand.artefact import read_card
+from kickstand.drift import Budget, images_per_day
+from kickstand.images import MAX_IMAGE_BYTES
+from kickstand.monitor import read_watch
+from kickstand.report import compose, draw_report, draw_widget, frame_widget, small_pictures
+from kickstand.store import read_changes, read_image
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+dynamodb = boto3.client("dynamodb")
+s3 = boto3.client("s3", config=Config(signature_version="s3v4"))  # newer regions know no older one
+RECORDS_TABLE, REPORT_BUCKET = os.environ["RECORDS_TABLE"], os.environ["REPORT_BUCKET"]
+SPAN = timedelta(days=float(os.environ["REPORT_DAYS"]))
+MODEL_DIR = Path(os.environ["MODEL_DIR"])
+CARD, WATCH = read_card(MODEL_DIR), read_watch(MODEL_DIR)
+MOST = 100_000  # records, the latest: they and their figures fit into the function's memory
+PAGE, WIDGET = "report.html", "widget.html"
+LINK_SECONDS = 3600  # how long the widget's link opens the page, for whoever may see the dashboard
+ABOUT = {"markdown": "The monitoring report's essentials, as drawn on its schedule, with a link to the whole page."}
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler(capture_response=False)
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
+    """event: of the schedule, or the widget's (`describe`, `widgetContext`), with `action` "draw" from its button."""
+    metrics.add_metric(name="ReportCalls", unit=MetricUnit.Count, value=1)
+    widget = CloudWatchDashboardCustomWidgetEvent(event)
+    if widget.describe:
+        return ABOUT
+    if widget.widget_context is None:
+        return draw(datetime.now(UTC))
+    if event.get("action") == "draw":
+        draw(datetime.now(UTC))
+    link = s3.generate_presigned_url("get_object", {"Bucket": REPORT_BUCKET, "Key": PAGE}, ExpiresIn=LINK_SECONDS)
+    return frame_widget(fetch_widget(), link, context.invoked_function_arn, dark=widget.widget_context.theme == "dark")
+
+
+def draw(now: datetime) -> dict[str, Any]:
+    """Draw page and widget of the latest days, and put them into the bucket; a copy of the page for each day."""
+    start = now - SPAN
+    changes = read_changes(dynamodb, RECORDS_TABLE, start, now)
+    # Older records that were answered since would be the answered ones only: they would bias every estimate.
+    records = list(deque((record for record in changes if record.recorded_at >= start), maxlen=MOST))
+    budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
+    report = compose(records, WATCH, CARD, budget, as_of=now)
+    pictures = small_pictures(lambda record: read_image(s3, record.image_ref, MAX_IMAGE_BYTES))
+    page = draw_report(report, records, WATCH, CARD, pictures)
+    for key, text in (
+        (PAGE, page),
+        (f"days/{now:%Y-%m-%d}.html", page),
+        (WIDGET, draw_widget(report, records, WATCH, CARD)),
+    ):
+        s3.put_object(Bucket=REPORT_BUCKET, Key=key, Body=text.encode(), ContentType="text/html; charset=utf-8")
+    logger.info("drawn", records=len(records), harmed=report.monitor.harmed)
+    return {"records": len(records), "harmed": report.monitor.harmed}
+
+
+def fetch_widget() -> str:
+    """What was drawn last; empty before the first time."""
+    try:
+        return s3.get_object(Bucket=REPORT_BUCKET, Key=WIDGET)["Body"].read().decode()
+    except s3.exceptions.NoSuchKey:
+        return ""
