@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from rich.console import Console
 
 from kickstand.errors import StoreUnavailable
@@ -28,6 +28,10 @@ OutputsFile = Annotated[
         help="The stack's outputs as JSON (`sam list stack-outputs --output json`), instead of asking CloudFormation.",
     ),
 ]
+REMEDIES: dict[type[Exception], str] = {  # where botocore's message does not say what to do
+    NoCredentialsError: ": `aws configure` stores some; AWS_PROFILE names a profile",
+    NoRegionError: " AWS_REGION names it, or `aws configure`",
+}
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 
@@ -41,7 +45,8 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except (DeploymentError, StoreUnavailable, BotoCoreError, ClientError) as error:
-        stderr.print(f"error: {error}", markup=False)
+        remedy = REMEDIES.get(type(error), "")
+        stderr.print(f"error: {error}{remedy}", markup=False)
         raise typer.Exit(1) from error
 
 

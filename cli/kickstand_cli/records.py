@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 if TYPE_CHECKING:
     from kickstand.records import Record
 
@@ -82,5 +84,8 @@ def parse_duration(text: str) -> timedelta:
 
 
 def _first(error: ValueError) -> str:
-    """pydantic's report in one line."""
+    """pydantic's first complaint, in one line."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     return str(error).replace("\n", " ")[:200]

@@ -79,7 +79,10 @@ def train(
 
         from kickstand_cli.training import photos, recipe
     except ModuleNotFoundError as error:
-        typer.echo(f"error: training needs {error.name}: pip install 'kickstand[train]'", err=True)
+        typer.echo(
+            f"error: training needs {error.name}: use `make train`, which installs it in an environment of its own",
+            err=True,
+        )
         raise typer.Exit(1) from error
 
     if not 0.0 < max_risk < 1.0:

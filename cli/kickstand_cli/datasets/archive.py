@@ -140,7 +140,8 @@ def _read_tar(path: Path) -> dict[str, bytes]:
                 if len(found) == len(MEMBERS):
                     break
     except (EOFError, zlib.error, tarfile.ReadError) as error:
-        raise DatasetError(f"{path}: truncated or damaged, or not a tar.gz archive ({error})") from error
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise DatasetError(f"{path}: truncated or damaged, or not a tar.gz archive ({reason})") from error
     except (tarfile.TarError, OSError) as error:
         raise DatasetError(f"{path}: cannot be read ({error})") from error
     missing = [f"{FOLDER}/{name}" for name in MEMBERS if name not in found]

@@ -1,1 +1,1 @@
-"""Training: needs PyTorch (`pip install 'kickstand[train]'`), which nothing else in Kickstand does."""
+"""Training: needs PyTorch (`make train` installs it), which nothing else in Kickstand does."""

@@ -38,4 +38,7 @@ class ModelCard(Payload):
 
 def read_card(artefact: Path) -> ModelCard:
     """The card in this artefact folder. Raises FileNotFoundError, or pydantic's ValidationError naming the field."""
-    return ModelCard.model_validate_json((artefact / "model.json").read_bytes())
+    card = artefact / "model.json"
+    if not card.is_file():
+        raise FileNotFoundError(f"{artefact}: no model artefact, for there is no model.json in it")
+    return ModelCard.model_validate_json(card.read_bytes())

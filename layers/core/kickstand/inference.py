@@ -27,6 +27,8 @@ class EmbeddedModel:
         try:
             self.card: ModelCard = read_card(artefact)
             network = (artefact / "model.onnx").read_bytes()
+        except FileNotFoundError as error:
+            raise ModelUnavailable(str(error)) from error  # which names the file
         except (OSError, ValueError) as error:
             raise ModelUnavailable(f"{artefact}: {error}") from error
         sha256 = hashlib.sha256(network).hexdigest()

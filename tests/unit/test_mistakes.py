@@ -1,0 +1,48 @@
+"""What people do wrong most often ends in one line that names the input, the reason and, where it helps, the remedy."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kickstand_cli.main import app
+
+PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.jpg"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "names"),
+    [
+        ("classify no-such.jpg", 1, ["no-such.jpg", "No such file"]),
+        ("classify {folder}", 1, ["Is a directory"]),
+        ("classify {photo} --model {folder}", 1, ["no model artefact", "model.json"]),
+        ("evaluate no-such-folder", 1, ["no-such-folder: no such folder"]),
+        ("evaluate {wrong}", 1, ["bicycle, motorcycle, neither", "lorry"]),
+        ("demo --images no-such-folder", 1, ["no-such-folder: no such file or folder"]),
+        ("monitor --records {text}", 1, ["line 1: no decision record", "Invalid JSON"]),
+        ("replay --records no-such.jsonl", 1, ["no-such.jsonl: No such file"]),
+        ("dataset --archive {text} --out {folder}/new", 1, ["not a tar.gz archive"]),
+        ("dataset check no-such-folder", 1, ["no-such-folder: no such folder"]),
+        ("ledger", 1, ["credentials", "aws configure"]),
+        ("explain s3://bucket/van.jpg", 1, ["credentials", "AWS_PROFILE"]),
+        ("policy --max-risk 0.0001", 3, ["refused", "more labels are needed"]),
+        ("policy", 2, ["--max-risk", "--error-cost"]),
+        ("policy --max-risk 2", 2, ["--max-risk", "less than or equal to 1"]),
+        ("evalute dataset", 2, ["Did you mean 'evaluate'?"]),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(
+    command: str, code: int, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    (tmp_path / "wrong" / "lorry").mkdir(parents=True)
+    (tmp_path / "text").write_text("no record, no archive, no photo\n")
+    words = command.format(photo=PHOTO, folder=tmp_path, wrong=tmp_path / "wrong", text=tmp_path / "text").split()
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == code, result.output
+    for name in names:
+        assert name in " ".join(result.output.split())
+    if code == 1:
+        assert result.output.startswith("error: ")
+        assert result.output.count("\n") == 1
+    assert "Traceback" not in result.output
