@@ -111,9 +111,11 @@ class _Reader:
         cards = [found[name] for name in self.resources if name in found]
         if alarms := self.of_type("AWS::CloudWatch::Alarm"):
             cards.append(self._read_alarms(alarms))
-        for properties in self.of_type("AWS::Serverless::Application").values():
-            given = {name: list(self._references(value)) for name, value in properties.get("Parameters", {}).items()}
-            cards += _Reader(self.path.parent / properties["Location"], given).cards()
+        for kind, where in (("Serverless::Application", "Location"), ("CloudFormation::Stack", "TemplateURL")):
+            for properties in self.of_type(f"AWS::{kind}").values():
+                values = properties.get("Parameters", {})
+                given = {name: list(self._references(value)) for name, value in values.items()}
+                cards += _Reader(self.path.parent / properties[where], given).cards()
         return cards
 
     def _references(self, part: Any) -> Iterator[str]:
@@ -214,7 +216,7 @@ class _Reader:
                 row.allow(target, kind)
 
     def _read_alarms(self, alarms: Mapping[str, Mapping[str, Any]]) -> Card:
-        row = Row(f"{len(alarms)} alarms", "CloudWatch")
+        row = Row(f"{len(alarms)} alarms", self.path.name if self.given else "CloudWatch")
         for properties in alarms.values():
             for target in self._references(properties.get("AlarmActions")):
                 row.allow(target, WRITES)
