@@ -66,6 +66,10 @@ train: .venv-train/.installed  ## train the model anew from DATASET (dataset/) a
 	.venv-train/bin/kickstand train $(DATASET) $(if $(AUXILIARY),--auxiliary $(AUXILIARY)) --leakage drop \
 		--out $(MODEL) $(if $(filter layers/%,$(MODEL)),--evidence model-evidence/out_of_fold.json)
 
+.PHONY: notebook
+notebook: .venv-notebook/.installed  ## the whole story to read and to run, in your browser (JupyterLab)
+	.venv-notebook/bin/jupyter lab notebooks/walkthrough.ipynb
+
 .PHONY: deploy
 deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
 	$(SAM) deploy --config-env $(or $(CONFIG_ENV),default)
@@ -76,6 +80,7 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 requirements/sam.in,requirements/sam.txt)
 	$(call compile,--universal --python-version 3.11 --extra dev pyproject.toml,requirements/dev.txt)
 	$(call compile,--universal --python-version 3.11 --extra dev --extra train pyproject.toml,requirements/train.txt)
+	$(call compile,--universal --python-version 3.11 --extra dev --extra notebook pyproject.toml,requirements/notebook.txt)
 	$(call compile,--universal --python-version 3.11 requirements/bench.in,requirements/bench.txt)
 	$(call compile,--universal --python-version 3.11 --constraint requirements/train.txt training/requirements.in,training/requirements.txt)
 	for folder in functions/* serving; do \
@@ -89,7 +94,7 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .venv-bench .venv-train node_modules .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-bench .venv-train .venv-notebook node_modules .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
 
@@ -108,6 +113,11 @@ clean:  ## remove what was built and installed here; never touches AWS
 .venv-train/.installed: requirements/train.txt requirements/uv.txt pyproject.toml
 	$(call environment,.venv-train,requirements/train.txt)
 	.venv-train/bin/uv pip install --quiet --python .venv-train --no-deps --no-build-isolation --offline --editable .
+	@touch $@
+
+.venv-notebook/.installed: requirements/notebook.txt requirements/uv.txt pyproject.toml
+	$(call environment,.venv-notebook,requirements/notebook.txt)
+	.venv-notebook/bin/uv pip install --quiet --python .venv-notebook --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 
 node_modules/.installed: package-lock.json

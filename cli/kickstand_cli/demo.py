@@ -218,7 +218,7 @@ class Demonstration:
 def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path) -> Iterator[Demonstration]:
     """Deploy, upload, wait; then the stack stays up for as long as the context lasts."""
     started = time.monotonic()
-    with ExitStack() as open_, _divert_output(folder / "functions.log"):
+    with ExitStack() as open_, divert_output(folder / "functions.log"):
         with _show_progress() as progress:
             # Imported here: moto takes a second, which no other command should wait for.
             from kickstand.artefact import read_card
@@ -379,7 +379,7 @@ _diverted = _Diverted()
 
 
 @contextmanager
-def _divert_output(log: Path) -> Iterator[None]:
+def divert_output(log: Path) -> Iterator[None]:
     """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
     try:
         file = log.open("w", encoding="utf-8")
@@ -414,12 +414,26 @@ def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
         "ledger.json": json.dumps(as_dict(ledger), indent=1) + "\n",
         "state-machine.svg": run.state_machine,
         "report.html": render_report(run),
+        "monitoring.html": _draw_monitoring(run),
     }
     for name, text in files.items():
         try:
             (folder / name).write_text(text, "utf-8")
         except OSError as error:
             raise DemoError(f"{folder / name}: cannot be written ({error.strerror})") from error
+
+
+def _draw_monitoring(run: "Run") -> str:
+    """The monitoring report of these records; the pictures are those of the demo's own page."""
+    from kickstand.drift import Budget
+    from kickstand.monitor import read_watch
+    from kickstand.report import compose, draw_report
+
+    records = [outcome.record for outcome in run.outcomes]
+    pictures = {(o.record.image, o.record.version): o.picture.uri for o in run.outcomes if o.picture}
+    watch = read_watch(MODEL)
+    report = compose(records, watch, run.card, Budget())
+    return draw_report(report, records, watch, run.card, lambda record: pictures.get((record.image, record.version)))
 
 
 def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
@@ -452,7 +466,7 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
     console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
     console.print(run.about[0], soft_wrap=True)
     console.print(
-        f"{escape(str(folder))}/ holds report.html, records.jsonl, ledger.json, state-machine.svg, functions.log",
+        f"{escape(str(folder))}/ holds report.html, monitoring.html, records.jsonl, ledger.json, state-machine.svg, functions.log",
         soft_wrap=True,
     )
 
