@@ -70,6 +70,10 @@ train: .venv-train/.installed  ## train the model anew from DATASET (dataset/) a
 notebook: .venv-notebook/.installed  ## the whole story to read and to run, in your browser (JupyterLab)
 	.venv-notebook/bin/jupyter lab notebooks/walkthrough.ipynb
 
+.PHONY: counts
+counts: .venv/.installed  ## count what an image asks of AWS, for kickstand cost
+	$(BIN)/python bench/count_requests.py
+
 .PHONY: deploy
 deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
 	$(SAM) deploy --config-env $(or $(CONFIG_ENV),default)

@@ -5,6 +5,7 @@ import typer
 from kickstand_cli import dataset, labels, switch
 from kickstand_cli.baseline import baseline
 from kickstand_cli.classify import classify
+from kickstand_cli.cost import cost
 from kickstand_cli.demo import demo
 from kickstand_cli.evaluate import evaluate
 from kickstand_cli.explain import explain
@@ -40,6 +41,7 @@ app.command()(report)
 app.command()(import_capture)
 app.command()(replay)
 app.command()(serve)
+app.command()(cost)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(labels.app, name="labels")
 app.add_typer(switch.app, name="switch")

@@ -1,0 +1,88 @@
+"""The bill: what it must stay under, that it adds up, and that its counts are the shipped workflow's."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from kickstand_cli.cost import read
+from kickstand_cli.main import app
+
+PROJECT = Path(__file__).parents[2]
+MILLION = 1_000_000
+
+
+def bills(images: int, *options: str) -> dict[str, Any]:
+    ran = CliRunner().invoke(app, ["cost", "--images-per-month", str(images), "--json", *options])
+    assert ran.exit_code == 0, ran.output
+    told: dict[str, Any] = json.loads(ran.output)
+    return told
+
+
+@pytest.fixture(scope="module")
+def at_a_million() -> dict[str, Any]:
+    set_ups: dict[str, Any] = bills(MILLION)["set_ups"]
+    return set_ups
+
+
+def test_a_million_uploads_cost_five_dollars_of_orchestration_and_compute(at_a_million: dict[str, Any]) -> None:
+    assert at_a_million["embedded-EXPRESS"]["orchestration_and_compute"] <= 5
+
+
+def test_that_is_a_twentieth_of_the_student_projects(at_a_million: dict[str, Any]) -> None:
+    seeds = at_a_million["seed"]["orchestration_and_compute"]
+    assert at_a_million["embedded-EXPRESS"]["orchestration_and_compute"] <= seeds / 20
+
+
+def test_a_total_is_the_sum_of_its_services(at_a_million: dict[str, Any]) -> None:
+    for bill in at_a_million.values():
+        assert bill["total"] == pytest.approx(sum(bill["by_service"].values()), abs=0.01)
+        assert all(dollars >= 0 for dollars in bill["by_service"].values())
+
+
+def test_an_idle_month_costs_what_watches_and_what_is_always_on() -> None:
+    idle = {name: bill["by_service"] for name, bill in bills(0)["set_ups"].items()}
+    assert {service for service, dollars in idle["embedded-EXPRESS"].items() if dollars} == {
+        "CloudWatch metrics",
+        "monitor",
+    }
+    assert idle["serverless-EXPRESS"]["SageMaker"] == 0
+    assert idle["seed"]["SageMaker"] == pytest.approx(170, abs=5)
+
+
+def test_who_asks_people_more_often_pays_for_it() -> None:
+    def reviews(share: str) -> float:
+        found = bills(MILLION, "--review-share", share)["set_ups"]["embedded-EXPRESS"]["by_service"]["reviews"]
+        return float(found)
+
+    assert reviews("0") == 0
+    assert reviews("0.4") == pytest.approx(4 * reviews("0.1"), rel=1e-3)
+
+
+def test_the_counts_are_those_of_the_shipped_workflow() -> None:
+    states = yaml.safe_load((PROJECT / "statemachine/classify_image.asl.yaml").read_text("utf-8"))["States"]
+    name, path = "Prepare Image", []
+    while name:
+        path.append(states[name])
+        name = states[name].get("Next") or states[name].get("Default", "")
+    upload = read("counts")["per_upload"]
+    assert upload["transitions"] == len(path), "make counts"
+    called = [match[1] for state in path if (match := re.fullmatch(r"\$\{(\w+)Arn\}", state.get("Resource", "")))]
+    assert upload["invocations"] == dict.fromkeys(called, 1.0), "make counts"
+
+
+def test_a_plot_is_drawn(tmp_path: Path) -> None:
+    bills(MILLION, "--plot", str(tmp_path / "cost.png"))
+    with Image.open(tmp_path / "cost.png") as drawn:
+        assert len(drawn.convert("P").getcolors() or []) > 4  # a line for each backend
+
+
+def test_every_price_has_its_source() -> None:
+    for name, price in read("prices")["prices"].items():
+        assert price["source"].startswith("https://aws.amazon.com/"), name
+        assert price["dollars"] > 0
