@@ -237,7 +237,7 @@ def watching(counts: Any, assumed: Any) -> float:
     watched = sum(max(1, sum("MetricStat" in part for part in alarm.get("Metrics", []))) for alarm in alarms)
     dashboards = sum(item["Type"] == "AWS::CloudWatch::Dashboard" for item in resources)
     metrics: int = counts["metrics"] + assumed["metrics_not_met_while_counting"]
-    return metrics * price("custom_metric") + watched * price("alarm_metric") + dashboards * price("dashboard")
+    return float(metrics * price("custom_metric") + watched * price("alarm_metric") + dashboards * price("dashboard"))
 
 
 def seed(images: int) -> Bill:

@@ -65,7 +65,7 @@ def count_review(prediction: Prediction, version: str) -> None:
     if prediction.policy:
         asks = decide(prediction, prediction.policy).route is Route.REVIEW
         version_metrics.add_dimension(name="version", value=version)
-        version_metrics.add_metric(name="ReviewShare", unit=MetricUnit.NoUnit, value=float(asks))
+        version_metrics.add_metric(name="VersionReviewShare", unit=MetricUnit.NoUnit, value=float(asks))
         version_metrics.flush_metrics()
 
 
