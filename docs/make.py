@@ -51,7 +51,7 @@ Written by `make docs` from the commands themselves: `kickstand COMMAND --help` 
 | 3 | refused: the data at hand cannot support what was asked for |
 | 4 | done, and something is wrong that somebody has to look at |
 
-The commands below that use 3 or 4 say so. A line on standard error that begins with `error:` goes with every 1.
+The commands below that use 3 or 4 say so.
 
 ## JSON
 

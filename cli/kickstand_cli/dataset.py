@@ -37,7 +37,9 @@ notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for
 @app.callback(invoke_without_command=True)
 def fetch(
     ctx: typer.Context,
-    out: Annotated[Path, typer.Option(help="Folder to write; it appears only once it is complete.")] = Path("dataset"),
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write; it appears only once it is complete.")
+    ] = Path("dataset"),
     archive: Annotated[
         Path | None,
         typer.Option(
@@ -47,7 +49,10 @@ def fetch(
     ] = None,
     classes: Annotated[
         list[str],
-        typer.Option(help="Classes to keep, comma separated or repeated; their order is the order of the labels."),
+        typer.Option(
+            metavar="NAMES",
+            help="Classes to keep, comma separated or repeated; their order is the order of the labels.",
+        ),
     ] = ["bicycle,motorcycle"],  # noqa: B006 - typer copies it
     neither: Annotated[
         int, typer.Option(min=0, help="Also draw N images of other classes into train/neither and test/neither.")
@@ -59,7 +64,9 @@ def fetch(
     url: Annotated[
         str,
         typer.Option(
-            envvar="KICKSTAND_CIFAR100_URL", help="Download from a mirror; the checksum stays the original's."
+            metavar="URL",
+            envvar="KICKSTAND_CIFAR100_URL",
+            help="Download from a mirror; the checksum stays the original's.",
         ),
     ] = CIFAR100_URL,
 ) -> None:
@@ -94,7 +101,7 @@ def check(
     ] = 0.90,
     out_of_fold: Annotated[
         Path | None,
-        typer.Option(metavar="JSON", help="Out-of-fold predictions; with them, labels in doubt are looked for."),
+        typer.Option(metavar="FILE", help="Out-of-fold predictions; with them, labels in doubt are looked for."),
     ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write DIR/index.html, with the pictures.")

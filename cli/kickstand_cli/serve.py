@@ -19,7 +19,9 @@ stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def serve(
-    model: Annotated[Path, typer.Option(help="The model artefact.")] = MODEL,
+    model: Annotated[
+        Path, typer.Option(metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
+    ] = MODEL,
     port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8080,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
 ) -> None:

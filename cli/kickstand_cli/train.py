@@ -33,7 +33,11 @@ notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for
 
 def train(
     dataset: Annotated[
-        Path, typer.Argument(help="What `kickstand dataset` writes: train/<class>/*.png; or a folder of class folders.")
+        Path,
+        typer.Argument(
+            metavar="DATASET",
+            help="What `kickstand dataset` writes: train/<class>/*.png; or a folder of class folders.",
+        ),
     ],
     auxiliary: Annotated[
         Path | None,
@@ -42,12 +46,18 @@ def train(
             "and `label`, or a folder of class folders."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for model.onnx and model.json.")] = Path("build/model"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for model.onnx and model.json.")] = Path(
+        "build/model"
+    ),
     evidence: Annotated[
-        Path | None, typer.Option(help="File for the out-of-fold answers; default: beside the artefact's folder.")
+        Path | None,
+        typer.Option(metavar="FILE", help="File for the out-of-fold answers; default: beside the artefact's folder."),
     ] = None,
     checkpoints: Annotated[
-        Path, typer.Option(help="Where training is kept from epoch to epoch: the same command goes on from there.")
+        Path,
+        typer.Option(
+            metavar="DIR", help="Where training is kept from epoch to epoch: the same command goes on from there."
+        ),
     ] = Path("build/checkpoints"),
     members: Annotated[int | None, typer.Option(min=1, help="Networks in the committee.")] = None,
     folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation.")] = 5,

@@ -165,6 +165,16 @@ def test_every_command_is_in_the_readme() -> None:
     assert [name for name in COMMANDS if name not in named and name.split()[0] not in named] == []
 
 
+def test_an_option_of_the_same_name_takes_the_same_everywhere() -> None:
+    either = {"--out", "--json", "--images", "--records"}  # a folder or a file, as the command needs
+    found: dict[str, set[str]] = {}
+    for command in COMMANDS.values():
+        for parameter in command.params:
+            if parameter.opts[0].startswith("-") and parameter.opts[0] not in either:
+                found.setdefault(parameter.opts[0], set()).add(MAKE.name_of(parameter))
+    assert {option: takes for option, takes in found.items() if len(takes) > 1} == {}
+
+
 def exit_codes(command: Any) -> set[int]:
     """What the command's own module leaves with, names resolved."""
     function = inspect.unwrap(command.callback)
