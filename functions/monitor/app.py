@@ -69,8 +69,8 @@ def tell(look: Look) -> None:
     """What CloudWatch shows, and its alarms watch. Each statistic's drift stands in the log: a metric costs $0.30."""
     add("MonitorImages", look.images, MetricUnit.Count)
     if look.images:
-        add("ReviewShare", 100 * look.routes[Route.REVIEW] / look.images, MetricUnit.Percent)
-        add("RejectShare", 100 * look.routes[Route.REJECT] / look.images, MetricUnit.Percent)
+        add("PercentReviewed", 100 * look.routes[Route.REVIEW] / look.images, MetricUnit.Percent)
+        add("PercentRejected", 100 * look.routes[Route.REJECT] / look.images, MetricUnit.Percent)
     if look.accepted.images:
         add("AcceptedAccuracy", 100 * look.accepted.accuracy, MetricUnit.Percent)
         add("AcceptedAccuracyLow", 100 * look.accepted.low, MetricUnit.Percent)

@@ -1,5 +1,6 @@
 """What the template promises of every resource of a kind: safe by default, watched, and nothing left over."""
 
+import ast
 import copy
 import json
 import os
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from kickstand.drift import CLASS_MIX, FEATURES, RATES
 from kickstand_cli.local.template import load_yaml
 
 PROJECT = Path(__file__).parents[2]
@@ -394,6 +396,82 @@ def test_codedeploy_is_left_out_where_a_rollout_is_unchecked(expanded: dict[str,
 
     assert of_codedeploy("Unchecked") == set()
     assert of_codedeploy("AllAtOnce") == {"AWS::CodeDeploy::Application", "AWS::CodeDeploy::DeploymentGroup"}
+
+
+# ---- what is watched and shown is there
+
+
+def emitted() -> list[str]:
+    """Patterns of the names of all metrics in the handlers' code; what an f-string fills in matches anything."""
+    found = []
+    for path in PROJECT.glob("functions/*/app.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in METRIC_CALLS:
+                names = [keyword.value for keyword in node.keywords if keyword.arg == "name"] or node.args[:1]
+                found += [pattern for name in names for pattern in patterns(name, path)]
+    return found
+
+
+METRIC_CALLS = {"add_metric", "add"}
+
+
+def patterns(name: ast.expr, path: Path) -> list[str]:
+    if isinstance(name, ast.Constant):
+        return [re.escape(str(name.value))]
+    if isinstance(name, ast.IfExp):
+        return patterns(name.body, path) + patterns(name.orelse, path)
+    if isinstance(name, ast.JoinedStr):
+        return [
+            "".join(re.escape(str(part.value)) if isinstance(part, ast.Constant) else r"\w+" for part in name.values)
+        ]
+    if isinstance(name, ast.Name):  # assigned before
+        return [
+            pattern
+            for node in ast.walk(ast.parse(path.read_text("utf-8")))
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name.id
+            for pattern in patterns(node.value, path)
+        ]
+    return []
+
+
+def shown(dashboard: str) -> list[tuple[str, str]]:
+    """Namespace and name of each metric on a dashboard, CloudWatch's shorthand written out."""
+    body = RESOURCES[dashboard]["Properties"]["DashboardBody"]["Fn::Sub"]
+    text = body if isinstance(body, str) else body[0].replace("${CircuitOpen}", "")
+    found: list[tuple[str, str]] = []
+    for widget in json.loads(text)["widgets"]:
+        words: list[str] = []
+        for row in widget["properties"].get("metrics", []):
+            words = spell_out([word for word in row if isinstance(word, str)], words)
+            found.append((words[0], words[1]))
+    return found
+
+
+def spell_out(row: list[str], above: list[str]) -> list[str]:
+    """A metric in full; "." stands for the word above, "..." for all of them."""
+    if row == ["..."]:
+        return above
+    return [above[i] if word == "." else word for i, word in enumerate(row)]
+
+
+def test_every_metric_of_ours_in_an_alarm_or_on_a_dashboard_is_emitted() -> None:
+    watched = {
+        source["MetricName"]
+        for alarm in ALARMS.values()
+        for source in [alarm, *(part.get("MetricStat", {}).get("Metric", {}) for part in alarm.get("Metrics", []))]
+        if source.get("Namespace") == "Kickstand"
+    }
+    drawn = {name for board in of_type("CloudWatch::Dashboard") for space, name in shown(board) if space == "Kickstand"}
+    assert len(watched) > 5
+    assert len(drawn) > 15
+    known = "|".join(emitted())
+    assert [name for name in sorted(watched | drawn) if not re.fullmatch(known, name)] == []
+
+
+def test_the_dashboard_shows_every_alarm_and_every_statistic_of_drift() -> None:
+    text = json.dumps(RESOURCES["Dashboard"]["Properties"])
+    assert [name for name in ALARMS if f"${{{name}.Arn}}" not in text] == []
+    assert [name for name in (*FEATURES, *RATES, CLASS_MIX) if f"max(drift.{name}) as {name}" not in text] == []
 
 
 # ---- the whole
