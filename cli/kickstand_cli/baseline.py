@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,10 +18,11 @@ from kickstand.images import prepare
 from kickstand.policy import decide
 from kickstand.records import Record
 from kickstand_cli.classify import ModelOption, load_model, stderr
+from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.evaluation import EvaluationError, find_images
 from kickstand_cli.policy import OUT_OF_FOLD
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, read_records
+from kickstand_cli.records import RecordsError, parse_since, read_records, read_since
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -123,6 +125,12 @@ def baseline(
         Path | None,
         typer.Option(metavar="FILE", help="Instead: records, one JSON object a line, of a time when all was well."),
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Instead: the stack's records since then: 24h, 21d, or ISO 8601."),
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
     artefact: ModelOption = MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="Print the baseline as JSON.")] = False,
 ) -> None:
@@ -130,14 +138,16 @@ def baseline(
 
     A few kilobytes: order statistics of each feature, and how often the gate flags, a person is asked, an image is
     rejected. Made from training images, with the answers of models that had not seen them, it knows neither your
-    cameras nor your share of classes: after some weeks in which all was well, make it anew from --records.
+    cameras nor your share of classes: after some weeks in which all was well, make it anew --since then.
     """
-    if [dataset, unseen, records].count(None) != 2:
-        raise typer.BadParameter("say one of DATASET, --unseen and --records")
+    if [dataset, unseen, records, since].count(None) != 3:
+        raise typer.BadParameter("say one of DATASET, --unseen, --records and --since")
     try:
         card = read_card(artefact)
         if records:
             made = baseline_of_records(read_records(records))
+        elif since:
+            made = baseline_of_records(_read_stack(stack_name, outputs, since))
         else:
             if dataset:
                 measured, source = measure_dataset(dataset, out_of_fold, card), "training images, out-of-fold answers"
@@ -159,6 +169,19 @@ def baseline(
         console.print(f"  {name:<12} 5 % below {low:g}, half below {middle:g}, 5 % above {high:g}")
     for name, rate in made.rates.items():
         console.print(f"  {name:<24} {rate.hits:,} of {rate.n:,}", markup=False)
+
+
+def _read_stack(stack_name: str, outputs: Path | None, since: str) -> Iterable[Record]:
+    now = datetime.now(UTC)
+    try:
+        start = parse_since(since, now)
+    except ValueError as error:
+        raise typer.BadParameter(f"{since}: neither 24h, 21d nor ISO 8601", param_hint="--since") from error
+    with reporting():
+        table = read_outputs(stack_name, outputs).get("RecordsTableName")
+        if table is None:
+            raise DeploymentError(f"{stack_name} has no output RecordsTableName: is it one of Kickstand's?")
+        return list(read_since(table, start, now))
 
 
 def make(measured: Sequence[Measured], source: str, model_version: str, policy_version: str) -> Baseline:

@@ -54,8 +54,9 @@ def read_since(table: str, since: datetime, now: datetime) -> "Iterator[Record]"
 
     from kickstand.store import read_changes
 
-    changes = read_changes(boto3.client("dynamodb"), table, since, now)
-    return (record for record in changes if record.recorded_at >= since)
+    # One that is answered during the reading may come twice.
+    changes = {(one.image, one.version): one for one in read_changes(boto3.client("dynamodb"), table, since, now)}
+    return (record for record in changes.values() if record.recorded_at >= since)
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -45,6 +45,7 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r"make train\b": HOURS,
     r".*bin/kickstand dataset( --classes| *$)": DOWNLOAD,
     r".*kickstand demo --review": PERSON,
+    r"kickstand baseline --stack-name": "it takes a stack's records of some weeks: tests/functional has some",
     r".*bin/kickstand demo --cifar100": "it needs the archive that was downloaded; .ci/run has it",
     r".*python events/local_aws.py": "it serves until Ctrl-C: tests/container",
     r"echo \$\?": "it shows the exit code of the command before, which has a test of its own",

@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 
 from kickstand.records import Record
 from kickstand.store import put_record, read_changes
+from kickstand_cli.baseline import baseline
 from kickstand_cli.local.template import Template
 from kickstand_cli.monitor import monitor
+from tests.stream import make_records
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 RECORD = {
@@ -78,3 +80,18 @@ def test_more_records_than_one_answer_holds_are_read(records: str) -> None:
         put_record(dynamodb, records, record)
     found = read_changes(dynamodb, records, NOON - timedelta(seconds=1), NOON)
     assert {record.version for record in found} == {record.version for record in same}
+
+
+def test_a_baseline_is_made_of_the_stacks_records_since_a_moment(tmp_path: Path, records: str) -> None:
+    app = typer.Typer()
+    app.command()(baseline)
+    outputs, card = tmp_path / "outputs.json", tmp_path / "model.json"
+    outputs.write_text(json.dumps({"RecordsTableName": records}))
+    card.write_bytes((Path(__file__).parents[2] / "layers/model/model/model.json").read_bytes())
+    for record in make_records(150):
+        put_record(boto3.client("dynamodb"), records, record)
+    since = (NOON + timedelta(minutes=295)).isoformat()  # one record every ten minutes
+    result = CliRunner().invoke(app, ["--outputs", str(outputs), "--model", str(tmp_path), "--since", since])
+    assert result.exit_code == 0, result.output
+    made = json.loads(card.read_bytes())["baseline"]
+    assert (made["source"], made["features"]["brightness"]["n"]) == ("records", 120)
