@@ -19,7 +19,7 @@ from kickstand_cli.local.template import Template
 from kickstand_cli.monitor import monitor
 from tests.stream import make_records
 
-NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+NOON = datetime.now(UTC).replace(hour=12) - timedelta(days=3)  # a look reads each day since
 RECORD = {
     "version": "v",
     "image_ref": {"bucket": "photos", "key": "a.jpg", "etag": "e", "uploaded_at": "2026-05-04T12:00:00Z"},
@@ -44,7 +44,7 @@ def recorded(number: int, at: datetime) -> Record:
     return Record.model_validate({**RECORD, "image": f"s3://photos/{number}.jpg", "recorded_at": at})
 
 
-@pytest.mark.parametrize(("options", "images"), [([], 30), (["--since", "2026-05-05T10:00"], 20)])
+@pytest.mark.parametrize(("options", "images"), [([], 30), (["--since", f"{NOON:%Y-%m-%d}T13:00"], 20)])
 def test_the_tables_records_are_read(tmp_path: Path, records: str, options: list[str], images: int) -> None:
     app = typer.Typer()
     app.command()(monitor)
@@ -75,7 +75,7 @@ def test_a_look_finds_what_was_written_after_the_last_one_and_nothing_twice(reco
 
 def test_more_records_than_one_answer_holds_are_read(records: str) -> None:
     dynamodb = boto3.client("dynamodb")
-    same = [recorded(i, NOON).model_copy(update={"image": "s3://photos/a.jpg", "version": f"{i}"}) for i in range(230)]
+    same = [recorded(i, NOON).model_copy(update={"image": "s3://photos/a.jpg", "version": f"{i}"}) for i in range(120)]
     for record in same:
         put_record(dynamodb, records, record)
     found = read_changes(dynamodb, records, NOON - timedelta(seconds=1), NOON)
@@ -88,8 +88,9 @@ def test_a_baseline_is_made_of_the_stacks_records_since_a_moment(tmp_path: Path,
     outputs, card = tmp_path / "outputs.json", tmp_path / "model.json"
     outputs.write_text(json.dumps({"RecordsTableName": records}))
     card.write_bytes((Path(__file__).parents[2] / "layers/model/model/model.json").read_bytes())
-    for record in make_records(150):
-        put_record(boto3.client("dynamodb"), records, record)
+    dynamodb = boto3.client("dynamodb")
+    for i, record in enumerate(make_records(150)):
+        put_record(dynamodb, records, record.model_copy(update={"recorded_at": NOON + timedelta(minutes=10 * i)}))
     since = (NOON + timedelta(minutes=295)).isoformat()  # one record every ten minutes
     result = CliRunner().invoke(app, ["--outputs", str(outputs), "--model", str(tmp_path), "--since", since])
     assert result.exit_code == 0, result.output
