@@ -12,11 +12,12 @@ import typer
 import yaml
 
 from kickstand_cli.architecture import draw_architecture, read_architecture
+from kickstand_cli.cost import expected_review_share, set_ups
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
 from kickstand_cli.state_machine import draw_state_machine
 
-DOCS = PROJECT / "docs"
+DOCS, README = PROJECT / "docs", PROJECT / "README.md"
 KINDS = {"Path": "PATH", "list[Path]": "PATH", "int": "N", "float": "NUMBER"}
 EVERYWHERE = {"help", "install_completion", "show_completion"}
 
@@ -28,11 +29,38 @@ def write_all() -> dict[Path, str]:
             read_architecture(TEMPLATE), "What starts what, and who reads and writes where"
         ),
         DOCS / "cli.md": describe_cli(),
+        README: with_costs(README.read_text("utf-8")),
     }
     for definition in sorted((PROJECT / "statemachine").glob("*.asl.yaml")):
         name = definition.name.partition(".")[0]
         files[DOCS / f"{name}.svg"] = draw_state_machine(yaml.safe_load(definition.read_text("utf-8")), None, name)
     return files
+
+
+# ---- what it costs, in the README
+
+COSTS = re.compile(r"(?<=<!-- make docs writes this table -->\n).*?(?=<!-- until here -->)", re.DOTALL)
+SET_UPS = {
+    "embedded-EXPRESS": "`embedded`, `EXPRESS`: the default",
+    "embedded-STANDARD": "`embedded`, `STANDARD`",
+    "serverless-EXPRESS": "`sagemaker`, a serverless endpoint, `EXPRESS`",
+    "instances-EXPRESS": "`sagemaker`, instances, `EXPRESS`",
+    "seed": "one fixed endpoint, three functions, no records, reviews or alarms",
+}
+
+
+def with_costs(text: str) -> str:
+    """The README with the bills that `kickstand cost` reckons."""
+    counts = (10_000, 100_000, 1_000_000)
+    bills = [{name: bill(count, expected_review_share()) for name, bill in set_ups().items()} for count in counts]
+    heads = " | ".join(f"{count:,}" for count in counts)
+    lines = [f"| dollars a month, for so many images | {heads} |", f"|---|{'--:|' * len(counts)}"]
+    lines += [
+        f"| {words} | {' | '.join(f'{each[name].total:,.0f}' for each in bills)} |" for name, words in SET_UPS.items()
+    ]
+    compute = " | ".join(f"{each['embedded-EXPRESS'].orchestration_and_compute:.2f}" for each in bills)
+    lines.insert(3, f"| … of these for orchestration and compute | {compute} |")
+    return COSTS.sub("\n".join(lines) + "\n", text)
 
 
 # ---- cli.md

@@ -104,6 +104,12 @@ def test_every_figure_is_written_by_a_command() -> None:
     assert [path.name for path in drawn - shown] == [], "drawn, and shown nowhere"
 
 
+def test_every_target_of_make_help_is_on_some_page() -> None:
+    targets = re.findall(r"^([a-z-]+):.*##", (PROJECT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    text = "".join(page.read_text("utf-8") for page in PAGES)
+    assert [target for target in targets if not re.search(rf"make {target}(?![a-z-])", text)] in ([], ["help"])
+
+
 # ---- the template
 
 
