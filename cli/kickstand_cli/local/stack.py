@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import boto3
 import yaml
@@ -36,6 +36,7 @@ NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
 }
+T = TypeVar("T")
 RUNNING, FAILED = "RUNNING", ("FAILED", "TIMED_OUT", "ABORTED")
 
 
@@ -101,12 +102,12 @@ class Stack:
 
     def reviews(self) -> list[Review]:
         """What people are, or were, asked."""
-        return list(list_reviews(self.dynamodb, self.outputs["ReviewsTableName"]))
+        return _repeating(lambda: list(list_reviews(self.dynamodb, self.outputs["ReviewsTableName"])))
 
     def records(self) -> list[Record]:
         """All records of the table."""
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=self.outputs["RecordsTableName"])
-        return [from_item(item) for page in pages for item in page["Items"]]
+        return _repeating(lambda: [from_item(item) for page in pages for item in page["Items"]])
 
     def executions(self, *statuses: str) -> list[Any]:
         """Executions of every state machine, or those with one of the statuses."""
@@ -186,7 +187,7 @@ class Stack:
                 ":escalated": {"S": ReviewStatus.ESCALATED},
             },
         )
-        return {item["execution"]["S"] for page in pages for item in page["Items"]}
+        return set(_repeating(lambda: [item["execution"]["S"] for page in pages for item in page["Items"]]))
 
     def _waits(self, execution: str) -> bool:
         """Whether a task has been handed over, and its token is waited for."""
@@ -304,6 +305,16 @@ class Stack:
 
     def _queue_arn(self, url: str) -> str:
         return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+
+def _repeating(scan: Callable[[], list[T]]) -> list[T]:
+    """moto scans a table without locking it: a write meanwhile breaks the scan off, about once in 700 times."""
+    while True:
+        try:
+            return scan()
+        except RuntimeError as error:
+            if "changed size during iteration" not in str(error):
+                raise
 
 
 _CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
