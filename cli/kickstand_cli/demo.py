@@ -466,7 +466,8 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
     console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
     console.print(run.about[0], soft_wrap=True)
     console.print(
-        f"{escape(str(folder))}/ holds report.html, monitoring.html, records.jsonl, ledger.json, state-machine.svg, functions.log",
+        f"{escape(str(folder))}/ holds report.html, monitoring.html, records.jsonl, ledger.json, state-machine.svg, "
+        "functions.log",
         soft_wrap=True,
     )
 

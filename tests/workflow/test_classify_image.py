@@ -152,9 +152,9 @@ def test_the_same_key_uploaded_anew_gives_a_second_record(stack: Stack) -> None:
 def test_every_decision_is_announced_with_its_record(stack: Stack) -> None:
     read = announcements(stack)
     image = upload(stack, png())
-    events = {event["detail-type"]: Record.model_validate(event["detail"]) for event in read()}
+    events = {event["detail-type"]: event["detail"] for event in read()}
     record = record_of(stack, image)
-    assert events["Image Classified"] == record
+    assert Record.model_validate(events["Image Classified"]).model_dump() == record.model_dump()
     assert ("Review Requested" in events) == record.asks_a_person
 
 
