@@ -128,6 +128,13 @@ def test_the_page_shows_every_upload(run: Result, out: Path) -> None:
     assert "<b>+1" not in page
 
 
+def test_the_page_links_to_the_monitoring_report_of_the_same_records(run: Result, out: Path) -> None:
+    assert 'href="monitoring.html"' in (out / "report.html").read_text("utf-8")
+    report = (out / "monitoring.html").read_text("utf-8")
+    assert "<b>4</b><span>images</span>" in report
+    assert report.count('<img src="data:') >= 3
+
+
 def test_a_second_run_in_the_same_process_replaces_the_first(images: Path, out: Path, run: Result) -> None:
     again = demo("--out", out, "--limit", "1", images / "broken.jpg")
     assert again.exit_code == 0, again.output
