@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kickstand.drift import Budget
+from kickstand.events import Reason, Route
 from kickstand.monitor import Watch
 from kickstand.records import Record
 from kickstand.report import compose, draw_report, draw_widget, verdict
@@ -129,7 +130,17 @@ def test_no_records_are_a_page_too() -> None:
 
 def test_one_record_without_any_answer_is_drawn() -> None:
     (one,) = make_records(1)
-    assert page([one.model_copy(update={"review": None, "audited": False})], Watch()).count("<svg ") == len(FIGURES)
+    at = one.recorded_at.replace(second=7, microsecond=123457)
+    accepted = one.decision.model_copy(update={"route": Route.ACCEPT})
+    alone = one.model_copy(update={"review": None, "audited": False, "recorded_at": at, "decision": accepted})
+    assert page([alone], Watch()).count("<svg ") == len(FIGURES)
+
+
+def test_one_unreadable_record_is_drawn() -> None:
+    (one,) = make_records(1)
+    rejected = one.decision.model_copy(update={"route": Route.REJECT, "reason": Reason.UNREADABLE})
+    unreadable = {"prediction": None, "prepared_image": None, "decision": rejected, "review": None, "audited": False}
+    assert page([one.model_copy(update=unreadable)]).count("<svg ") >= len(FIGURES)
 
 
 def test_the_dashboard_gets_the_essentials_without_what_it_forbids() -> None:

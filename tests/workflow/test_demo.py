@@ -132,7 +132,6 @@ def test_the_page_links_to_the_monitoring_report_of_the_same_records(run: Result
     assert 'href="monitoring.html"' in (out / "report.html").read_text("utf-8")
     report = (out / "monitoring.html").read_text("utf-8")
     assert "<b>4</b><span>images</span>" in report
-    assert report.count('<img src="data:') >= 3
 
 
 def test_a_second_run_in_the_same_process_replaces_the_first(images: Path, out: Path, run: Result) -> None:

@@ -7,7 +7,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 from xml.etree import ElementTree
 
@@ -146,6 +146,8 @@ def draw_timeline(
     bands: median and quartiles. since: when statistics began to move.
     """
     figure, axes = new_figure(3.0)
+    if bands:
+        _along_time(axes, bands[0].start, bands[-1].end)
     _mark_changes(axes, since)
     for route, colour in ROUTES.items():
         _scatter(axes, [(dot.at, dot.confidence) for dot in dots if dot.route is route], colour, WORDS[route])
@@ -168,7 +170,6 @@ def draw_timeline(
         axes.axhline(accept_at, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label=f"threshold {accept_at:.3f}")
     lowest = min((dot.confidence for dot in dots), default=0.5)
     axes.set(ylabel="confidence", ylim=(min(0.5, lowest) - 0.02, 1.02))
-    _along_time(axes)
     _legend(figure, 3)
     return figure
 
@@ -176,6 +177,7 @@ def draw_timeline(
 def draw_routes(bins: Sequence[tuple[datetime, datetime, Mapping[Route, int]]]) -> Figure:
     """Shares of the routes in each span of time, stacked."""
     figure, axes = new_figure(2.6)
+    _along_time(axes, bins[0][0], bins[-1][1])
     base = [0.0] * len(bins)
     for route, colour in ROUTES.items():
         shares = [counts[route] / max(1, sum(counts.values())) for _, _, counts in bins]
@@ -191,7 +193,6 @@ def draw_routes(bins: Sequence[tuple[datetime, datetime, Mapping[Route, int]]]) 
         base = [low + share for low, share in zip(base, shares, strict=True)]
     axes.set(ylim=(0, 1), ylabel="share of images")
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    _along_time(axes)
     _legend(figure, 3)
     return figure
 
@@ -204,6 +205,8 @@ def draw_statistic(
     share: it is one, in per cent.
     """
     figure, axes = new_figure(1.75, 3.4)
+    if bands:
+        _along_time(axes, bands[0].start, bands[-1].end, ticks=4)
     axes.axhspan(usual[0], usual[2], color=SOFT, alpha=0.16, linewidth=0)
     axes.axhline(usual[1], color=SOFT, linewidth=1, linestyle=(0, (4, 2)))
     middles = [_days(band.start + (band.end - band.start) / 2) for band in bands]
@@ -219,22 +222,21 @@ def draw_statistic(
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if share:
         axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-    _along_time(axes, ticks=4)
     return figure
 
 
 def draw_load(bins: Sequence[tuple[datetime, datetime, int, int]]) -> Figure:
     """What people were asked in each span of time, answered and still waiting."""
     figure, axes = new_figure(2.4)
+    _along_time(axes, bins[0][0], bins[-1][1])
     starts = [_days(start) for start, _, _, _ in bins]
     widths = [0.94 * (_days(end) - _days(start)) for start, end, _, _ in bins]
     answered = [count for _, _, count, _ in bins]
     waiting = [count for _, _, _, count in bins]
     axes.bar(starts, answered, widths, align="edge", color=FILL, label="answered")
     axes.bar(starts, waiting, widths, answered, align="edge", color=AMBER, label="waiting")
-    axes.set_ylabel("questions")
+    axes.set(ylabel="questions", ylim=(0, 1.05 * max(1, *map(sum, zip(answered, waiting, strict=True)))))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _along_time(axes)
     _legend(figure, 2)
     return figure
 
@@ -255,7 +257,7 @@ def draw_ages(answered: Sequence[float], waiting: Sequence[float]) -> Figure:
     axes.barh(rows, open_, 0.8, told, color=AMBER, label="waiting for so long")
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
-    axes.set_xlabel("questions")
+    axes.set(xlabel="questions", xlim=(0, 1.05 * max(1, *map(sum, zip(told, open_, strict=True)))))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _legend(figure, 2)
     return figure
@@ -266,15 +268,14 @@ def _days(at: datetime) -> float:
     return at.timestamp() / 86400
 
 
-def _along_time(axes: Axes, ticks: int = 6) -> None:
+def _along_time(axes: Axes, start: datetime, end: datetime, ticks: int = 6) -> None:
+    """To be called first: a single moment gives matplotlib nothing to scale by."""
     locator = AutoDateLocator(minticks=2, maxticks=ticks)  # type: ignore[no-untyped-call]
+    low, high = _days(start), _days(end)
+    axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
     axes.xaxis_date()
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    low, high = axes.get_xlim()
-    if high - low < 1 / 1440:  # one moment has no extent, and a scale needs some
-        middle, half = (low + high) / 2, timedelta(minutes=1) / timedelta(days=2)
-        axes.set_xlim(middle - half, middle + half)
 
 
 def _mark_changes(axes: Axes, since: Sequence[datetime]) -> None:
@@ -292,8 +293,6 @@ def _scatter(axes: Axes, points: Sequence[tuple[datetime, float]], colour: str, 
     patch = PathPatch(path, edgecolor=colour, facecolor="none", linewidth=3.2, capstyle="round", alpha=0.75)
     axes.add_patch(patch)
     axes.plot([], [], "o", color=colour, markersize=4, label=label)
-    axes.update_datalim(vertices)
-    axes.autoscale_view()
 
 
 def _legend(figure: Figure, columns: int) -> None:
@@ -364,7 +363,9 @@ def draw_confusion(
             axes.text(x, y, text, ha="center", va="center", fontsize=9)
     axes.set_xticks(range(len(columns)), columns, rotation=30 if len(columns) > 4 else 0)
     axes.set_yticks(range(len(rows)), rows)
-    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    axes.set(
+        xlabel=xlabel, ylabel=ylabel, xlim=(-0.5, max(1, len(columns)) - 0.5), ylim=(max(1, len(rows)) - 0.5, -0.5)
+    )
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure

@@ -50,6 +50,7 @@ from kickstand.records import Record
 DOTS = 1200  # images on the timeline: more would only cover each other
 SPANS = 36  # at most, along any time axis
 IMAGES_PER_SPAN = 15
+MOMENT = timedelta(minutes=1)  # no time axis is shorter
 PICTURES = 8  # on each contact sheet
 LONGEST = 160  # pixels of such a picture
 
@@ -79,8 +80,10 @@ class Spans:
 
     def __init__(self, times: Sequence[datetime]) -> None:
         self.start, self.end = min(times), max(times)
+        if self.end - self.start < MOMENT:
+            self.end = self.start + MOMENT
         self.n = max(1, min(SPANS, len(times) // IMAGES_PER_SPAN))
-        self.length = max((self.end - self.start) / self.n, timedelta(milliseconds=1))
+        self.length = (self.end - self.start) / self.n
 
     def of(self, at: datetime) -> int:
         """Which span this moment falls into; moments outside fall into the first or the last."""
