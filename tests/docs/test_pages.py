@@ -122,6 +122,7 @@ def rows(column: str) -> dict[str, list[str]]:
             cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
             title = (title or cells[0]) if cells else None
             if title == column and (name := re.match(r"`(\w+)`", cells[0])):
+                assert name[1] not in found, f"{page.name}: {name[1]} is in the tables twice"
                 found[name[1]] = cells[1:]
     return found
 
