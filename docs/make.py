@@ -30,6 +30,7 @@ def write_all() -> dict[Path, str]:
         ),
         DOCS / "cli.md": describe_cli(),
         README: with_costs(README.read_text("utf-8")),
+        DOCS / "serving.md": with_bills((DOCS / "serving.md").read_text("utf-8")),
     }
     for definition in sorted((PROJECT / "statemachine").glob("*.asl.yaml")):
         name = definition.name.partition(".")[0]
@@ -61,6 +62,28 @@ def with_costs(text: str) -> str:
     compute = " | ".join(f"{each['embedded-EXPRESS'].orchestration_and_compute:.2f}" for each in bills)
     lines.insert(3, f"| … of these for orchestration and compute | {compute} |")
     return COSTS.sub("\n".join(lines) + "\n", text)
+
+
+# ---- serving.md
+
+
+def with_bills(page: str) -> str:
+    """The page with the bills of a million images between its two marks."""
+    bills = {name: bill(1_000_000, expected_review_share()) for name, bill in set_ups().items()}
+    services = dict.fromkeys(service for bill in bills.values() for service in bill.by_service)
+    rows = [("dollars for a million images a month", [name.replace("-", " ") for name in bills])]
+    rows.append(("---", ["---:"] * len(bills)))
+    rows += [(name, [dollars(bill.by_service.get(name, 0)) for bill in bills.values()]) for name in services]
+    rows.append(("**total**", [dollars(bill.total) for bill in bills.values()]))
+    core = [dollars(bill.orchestration_and_compute) for bill in bills.values()]
+    rows.append(("**orchestration and compute**", core))
+    table = "".join(f"| {' | '.join([name, *cells])} |\n" for name, cells in rows)
+    return re.sub(r"(<!-- cost: make docs -->\n).*(<!-- /cost -->)", rf"\1\n{table}\n\2", page, flags=re.DOTALL)
+
+
+def dollars(amount: float) -> str:
+    """Two digits that mean something: 4.5, 127."""
+    return f"{amount:.0f}" if amount >= 10 or amount == 0 else f"{amount:.1f}"
 
 
 # ---- cli.md
