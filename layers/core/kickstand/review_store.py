@@ -162,6 +162,18 @@ def list_reviews(dynamodb: "DynamoDBClient", table: str) -> Iterator[Review]:
         yield from map(_from_item, page["Items"])
 
 
+def count_answered(dynamodb: "DynamoDBClient", table: str, since: datetime | None) -> int:
+    """How many reviews have been answered since then; all, where since is None. Reads the whole table."""
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=table,
+        ProjectionExpression="#answer.answered_at",
+        FilterExpression="attribute_exists(#answer)",
+        ExpressionAttributeNames={"#answer": "answer"},
+    )
+    found = (item["answer"]["M"]["answered_at"]["S"] for page in pages for item in page["Items"])
+    return sum(since is None or datetime.fromisoformat(answered_at) > since for answered_at in found)
+
+
 def change_review(
     dynamodb: "DynamoDBClient", table: str, image: str, version: str, rule: Callable[[Review], Review]
 ) -> Review:

@@ -1,0 +1,34 @@
+"""State "Prepare Dataset": the base dataset and what people have answered since, in the folder of this run."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from kickstand.artefact import read_card
+from kickstand.dataset_store import prepare_dataset
+from kickstand.review_store import list_reviews
+
+logger = Logger()
+metrics = Metrics()
+tracer = Tracer()
+s3 = boto3.client("s3")
+dynamodb = boto3.client("dynamodb")
+TRAINING_BUCKET = os.environ["TRAINING_BUCKET"]
+REVIEWS_TABLE = os.environ["REVIEWS_TABLE"]
+CARD = read_card(Path(os.environ["MODEL_DIR"]))
+
+
+@logger.inject_lambda_context(clear_state=True)
+@tracer.capture_lambda_handler
+@metrics.log_metrics
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    reviews = list_reviews(dynamodb, REVIEWS_TABLE)
+    dataset = prepare_dataset(s3, TRAINING_BUCKET, reviews, event["execution_name"], CARD.labels, CARD.input_shape)
+    metrics.add_metric(name="ReviewedImagesLearnt", unit=MetricUnit.Count, value=dataset.reviewed)
+    logger.info("prepared", name=dataset.name, counts=dataset.counts, left_out=dataset.left_out)
+    return dataset.model_dump(mode="json")

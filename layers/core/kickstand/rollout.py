@@ -1,0 +1,45 @@
+"""What follows from a decision about a model package: rejected, nothing; approved, somebody rolls it out."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from pydantic import AliasPath, Field
+
+from kickstand.events import Payload
+
+
+class ApprovalChange(Payload):
+    """The event "SageMaker Model Package State Change".
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+    """
+
+    package: str = Field(validation_alias=AliasPath("detail", "ModelPackageArn"))
+    group: str = Field(validation_alias=AliasPath("detail", "ModelPackageGroupName"))
+    status: str = Field(validation_alias=AliasPath("detail", "ModelApprovalStatus"))
+
+
+class Rollout(NamedTuple):
+    """What is told. detail: of the event "Model Approved", for a deployment pipeline."""
+
+    approved: bool
+    subject: str
+    message: str
+    detail: dict[str, str]
+
+
+def describe_rollout(change: ApprovalChange, package: Mapping[str, Any]) -> Rollout:
+    """package: SageMaker's answer to DescribeModelPackage."""
+    approved = change.status == "Approved"
+    artefact = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
+    verdict = package.get("ModelPackageDescription", "")
+    why = package.get("ApprovalDescription") or "no reason was given"
+    detail = {"package": change.package, "group": change.group, "artefact_uri": artefact, "verdict": verdict}
+    if not approved:
+        return Rollout(False, "Kickstand: challenger rejected", f"{change.package}: {why}. The champion stays.", detail)
+    message = (
+        f"{change.package} is approved ({why}). {verdict} It does not serve yet. Embedded: unpack {artefact} into "
+        "layers/model/model and deploy; the rollout shifts traffic and rolls back by itself. Endpoint: deploy with the "
+        "new ModelDataUrl. The event “Model Approved” tells a pipeline the same. See docs/training.md."
+    )
+    return Rollout(True, "Kickstand: challenger approved", message, detail)
