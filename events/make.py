@@ -72,6 +72,41 @@ WIDGET = {
     },
 }
 
+DATASET = {
+    "name": "20260504T100000",
+    "job_name": "kickstand-20260504T100000",
+    "uri": "s3://kickstand-training/runs/20260504T100000/dataset/",
+    "artefact_uri": "s3://kickstand-training/jobs/kickstand-20260504T100000/output/model.tar.gz",
+    "answers_uri": "s3://kickstand-training/runs/20260504T100000/answers",
+    "labels": ["bicycle", "motorcycle"],
+    "n_labels": 2,
+    "n_train": 903,
+    "image_shape": "3,32,32",
+    "counts": {"test/bicycle": 100, "test/motorcycle": 100, "train/bicycle": 500, "train/motorcycle": 500},
+    "data_sha256": "d4f1" * 16,
+    "reviewed": 0,
+    "audited": 0,
+    "left_out": {},
+}
+# As far as we read it: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+MODEL_PACKAGE_CHANGED = {
+    "version": "0",
+    "id": "844e2571-85d4-695f-b930-0153b71dcb42",
+    "detail-type": "SageMaker Model Package State Change",
+    "source": "aws.sagemaker",
+    "account": "123456789012",
+    "time": "2026-05-04T10:00:00Z",
+    "region": "us-east-1",
+    "resources": ["arn:aws:sagemaker:us-east-1:123456789012:model-package/kickstand-challengers/1"],
+    "detail": {
+        "ModelPackageGroupName": "kickstand-challengers",
+        "ModelPackageVersion": 1,
+        "ModelPackageArn": "arn:aws:sagemaker:us-east-1:123456789012:model-package/kickstand-challengers/1",
+        "ModelPackageStatus": "Completed",
+        "ModelApprovalStatus": "Approved",
+    },
+}
+
 
 def draw() -> bytes:
     """A bicycle, as far as lines and circles go, as PNG."""
@@ -117,6 +152,10 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "keep_ledger": SCHEDULED,
         "monitor": SCHEDULED,
         "report": {**SCHEDULED, "resources": ["arn:aws:events:us-east-1:123456789012:rule/ReportFunctionDraw"]},
+        "prepare_dataset": {"execution_name": "20260504T100000"},
+        "evaluate_model": {"algorithm": "kickstand", "dataset": DATASET},
+        "request_training": SCHEDULED,
+        "announce_approval": MODEL_PACKAGE_CHANGED,
         "check_golden_images": BEFORE_TRAFFIC,
     }
 

@@ -55,14 +55,14 @@ def _no_aws_account() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def colour_model() -> Callable[[Path, Sequence[str]], Path]:
-    """Writes an artefact of three labels for images of 8×8: the logits are ten times the mean of each colour channel,
-    and "neither" is sure of dark images."""
+def colour_model() -> Callable[..., Path]:
+    """Writes an artefact of up to three labels for square images: the logits are ten times the mean of each colour
+    channel, red first, and "neither" is sure of dark images."""
     import onnx  # it takes a second, which few tests need
     from onnx import TensorProto, helper, numpy_helper
 
-    def write(folder: Path, labels: Sequence[str]) -> Path:
-        weights = np.array([[10, 0, 0, -20], [0, 10, 0, -20], [0, 0, 10, -20]], np.float32)
+    def write(folder: Path, labels: Sequence[str], side: int = 8) -> Path:
+        weights = np.hstack([10 * np.eye(3, len(labels)), np.full((3, 1), -20)]).astype(np.float32)
         graph = helper.make_graph(
             [
                 helper.make_node("Cast", ["image"], ["float"], to=TensorProto.FLOAT),
@@ -72,13 +72,13 @@ def colour_model() -> Callable[[Path, Sequence[str]], Path]:
                 helper.make_node("Add", ["product", "bias"], ["logits"]),
             ],
             "colours",
-            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])],
-            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 4])],
+            [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", side, side, 3])],
+            [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels) + 1])],
             [
                 numpy_helper.from_array(np.array([1, 2], np.int64), "axes"),
                 numpy_helper.from_array(np.array(255, np.float32), "scale"),
                 numpy_helper.from_array(weights, "weights"),
-                numpy_helper.from_array(np.array([0, 0, 0, 10], np.float32), "bias"),
+                numpy_helper.from_array(np.array([*[0] * len(labels), 10], np.float32), "bias"),
             ],
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -90,7 +90,7 @@ def colour_model() -> Callable[[Path, Sequence[str]], Path]:
             "model_version": "colours",
             "model_sha256": hashlib.sha256(network).hexdigest(),
             "labels": labels,
-            "input_shape": [8, 8, 3],
+            "input_shape": [side, side, 3],
             "temperature": 1.0,
             "policy": {
                 "policy_version": "p1",

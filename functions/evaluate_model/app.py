@@ -41,11 +41,11 @@ def read(uri: str) -> bytes:
         return s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read()
 
 
-def challenge(algorithm: str, artefact_uri: str, dataset: Dataset, images: HeldOut, champion: Pledge) -> Contender:
+def challenge(algorithm: str, dataset: Dataset, images: HeldOut, champion: Pledge) -> Contender:
     """The challenger's answers: by its artefact here, or by the container that has already answered."""
     if algorithm == "kickstand":
         with tempfile.TemporaryDirectory() as folder:
-            return answer(unpack_artefact(read(artefact_uri), Path(folder)), images)
+            return answer(unpack_artefact(read(dataset.artefact_uri), Path(folder)), images)
     prefix = dataset.answers_uri.removeprefix(f"s3://{TRAINING_BUCKET}/") + "/"
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=TRAINING_BUCKET, Prefix=prefix)
     keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
@@ -63,7 +63,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         raise FileNotFoundError(f"{dataset.uri}manifest.json")
     images = held_out(manifest, lambda image: read(f"{dataset.uri}{image.path}"))
     champion = answer(CHAMPION, images)
-    challenger = challenge(event["algorithm"], event["artefact_uri"], dataset, images, champion.pledge)
+    challenger = challenge(event["algorithm"], dataset, images, champion.pledge)
     verdict = compare(champion, challenger, manifest)
     report = f"runs/{dataset.name}/evaluation.json"
     with transient("S3"):

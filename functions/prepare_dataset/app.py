@@ -30,5 +30,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     reviews = list_reviews(dynamodb, REVIEWS_TABLE)
     dataset = prepare_dataset(s3, TRAINING_BUCKET, reviews, event["execution_name"], CARD.labels, CARD.input_shape)
     metrics.add_metric(name="ReviewedImagesLearnt", unit=MetricUnit.Count, value=dataset.reviewed)
-    logger.info("prepared", name=dataset.name, counts=dataset.counts, left_out=dataset.left_out)
+    logger.info("prepared", dataset=dataset.uri, counts=dataset.counts, left_out=dataset.left_out)
     return dataset.model_dump(mode="json")

@@ -16,7 +16,8 @@ from kickstand_cli.local.template import load_yaml
 PROJECT = Path(__file__).parents[2]
 MACHINES: dict[str, dict[str, Any]] = {
     Path(resource["Properties"]["DefinitionUri"]).name.split(".")[0]: resource["Properties"]
-    for resource in load_yaml(PROJECT / "template.yaml")["Resources"].values()
+    for template in ("template.yaml", "training.yaml")
+    for resource in load_yaml(PROJECT / template)["Resources"].values()
     if resource["Type"] == "AWS::Serverless::StateMachine"
 }
 DEFINITIONS: dict[str, dict[str, Any]] = {
@@ -175,7 +176,11 @@ def test_the_template_fills_in_just_the_names_that_the_definition_has(machine: s
 
 @every_machine
 def test_every_error_name_is_one_of_ours_or_of_aws(machine: str) -> None:
-    unknown = {name for name in caught_or_retried(machine) - OUR_ERRORS if not re.match(r"(Lambda|States)\.\w+$", name)}
+    unknown = {
+        name
+        for name in caught_or_retried(machine) - OUR_ERRORS
+        if not re.match(r"(Lambda|States|SageMaker)\.\w+$", name)
+    }
     assert not unknown
 
 
@@ -207,6 +212,9 @@ def test_a_definition_keeps_to_what_runs_locally_as_on_aws(machine: str) -> None
 
 @every_task
 def test_a_task_calls_one_of_our_functions_or_an_integration_that_runs_locally(machine: str, task: str) -> None:
-    integrations = r"(lambda:invoke|sqs:sendMessage|sns:publish|events:putEvents|dynamodb:\w+)(\.waitForTaskToken)?"
+    integrations = (
+        r"(lambda:invoke|sqs:sendMessage|sns:publish|events:putEvents|dynamodb:\w+|aws-sdk:sagemaker:\w+)"
+        r"(\.waitForTaskToken)?"
+    )
     resource = TASKS[machine, task]["Resource"]
     assert re.fullmatch(rf"\${{\w+FunctionArn}}|arn:aws:states:::{integrations}", resource)

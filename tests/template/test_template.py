@@ -19,7 +19,8 @@ from kickstand_cli.local.template import load_yaml
 PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "template.yaml").read_text("utf-8")
 TEMPLATE: dict[str, Any] = load_yaml(PROJECT / "template.yaml")
-RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"]
+TRAINING: dict[str, Any] = load_yaml(PROJECT / "training.yaml")  # nested; for serving.yaml see test_serving.py
+RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"] | TRAINING["Resources"]
 GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
 UNRESTRICTED = {  # actions that know no resource-level permissions, so that "*" is all one can say
     "logs:CreateLogDelivery",
@@ -52,7 +53,8 @@ def every(resources: Iterable[str]) -> pytest.MarkDecorator:
 
 
 def setting(function: str, key: str) -> Any:
-    return FUNCTIONS[function].get(key, GLOBALS.get(key))
+    shared = TRAINING["Globals"]["Function"] if function in TRAINING["Resources"] else GLOBALS
+    return FUNCTIONS[function].get(key, shared.get(key))
 
 
 def references(part: Any) -> list[dict[str, Any]]:
@@ -209,7 +211,8 @@ def test_a_functions_folder_is_its_name(name: str) -> None:
 
 @every(FUNCTIONS)
 def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
-    assert 1 <= setting(name, "Timeout") <= (900 if "Schedule" in str(FUNCTIONS[name].get("Events")) else 60)
+    waited_for = "Schedule" not in str(FUNCTIONS[name].get("Events")) and name not in TRAINING["Resources"]
+    assert 1 <= setting(name, "Timeout") <= (60 if waited_for else 900)
     assert 128 <= setting(name, "MemorySize") <= 10_240
     assert setting(name, "Tracing") == "Active"
     group = setting(name, "LoggingConfig")["LogGroup"]["Ref"]
@@ -218,7 +221,8 @@ def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
 
 @every(FUNCTIONS)
 def test_a_function_can_be_sent_to_a_local_aws(name: str) -> None:
-    assert GLOBALS["Environment"]["Variables"]["AWS_ENDPOINT_URL"] == ""
+    for template in (TEMPLATE, TRAINING):
+        assert template["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] == ""
     assert "AWS_ENDPOINT_URL" not in FUNCTIONS[name].get("Environment", {}).get("Variables", {})
 
 
@@ -282,7 +286,7 @@ def test_classification_runs_as_express_or_as_standard() -> None:
 
 @every(ALARMS)
 def test_an_alarm_reaches_the_topic_and_says_what_is_wrong(name: str) -> None:
-    assert ALARMS[name]["AlarmActions"] == [{"Ref": "AlarmTopic"}]
+    assert ALARMS[name]["AlarmActions"] == [{"Ref": "AlarmTopicArn" if name in TRAINING["Resources"] else "AlarmTopic"}]
     assert len(ALARMS[name]["AlarmDescription"]) > 20
     assert ALARMS[name]["TreatMissingData"] in ("notBreaching", "breaching")
 
@@ -482,6 +486,26 @@ def test_no_resource_has_a_physical_name() -> None:
     names = {"Name", "DashboardName", *(f"{kind}Name" for kind in kinds)}
     for logical_id, resource in RESOURCES.items():
         assert not names & resource.get("Properties", {}).keys(), logical_id
+
+
+def test_training_is_off_by_default_and_is_given_every_parameter() -> None:
+    stack = TEMPLATE["Resources"]["TrainingStack"]
+    assert TEMPLATE["Parameters"]["Training"]["Default"] == "off"
+    assert TEMPLATE["Conditions"][stack["Condition"]] == {"Fn::Equals": [{"Ref": "Training"}, "on"]}
+    assert stack["Properties"]["Parameters"].keys() == TRAINING["Parameters"].keys()
+    text = (PROJECT / "training.yaml").read_text("utf-8")
+    for name, parameter in TRAINING["Parameters"].items():
+        assert re.search(rf"(!Ref |\$\{{){name}\b", text), name
+        assert parameter["Description"], name
+
+
+def test_jobs_may_read_what_they_learn_from_and_write_what_comes_of_it() -> None:
+    role = TRAINING["Resources"]["TrainingRole"]["Properties"]
+    for statement in statements(role["Policies"]):
+        if "*" in listed(statement["Resource"]):
+            assert set(listed(statement["Action"])) == {"cloudwatch:PutMetricData", "ecr:GetAuthorizationToken"}
+        if "s3:PutObject" in listed(statement["Action"]):
+            assert "/base" not in str(statement["Resource"])
 
 
 def test_every_parameter_and_condition_is_used_and_explained() -> None:

@@ -140,7 +140,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def contenders(tmp_path: Path, colour_model: Callable[[Path, Sequence[str]], Path]) -> tuple[Path, Path, Path]:
+def contenders(tmp_path: Path, colour_model: Callable[..., Path]) -> tuple[Path, Path, Path]:
     """A champion that sends everything to a person, a challenger that answers, and twelve images."""
     paths = []
     for name, accept_at in (("champion", 1.0), ("challenger", 0.9)):

@@ -268,7 +268,7 @@ def run(stack: Stack, planned: list[Photo], shuffled: random.Random) -> dict[str
         keys[photo.key] = (f"s3://{bucket}/{photo.key}", version)
         if photo.removed == "at once":
             stack.s3.delete_object(Bucket=bucket, Key=photo.key, VersionId=version)
-    target = next(target for target in stack._targets if "Classify" in target.state_machine)
+    target = next(target for target in stack._targets if "Classify" in target.receiver)
     events = take(stack, target.queue_url)
     by_key = {photo.key: photo for photo in planned}
     copies = [event for event in events for _ in range(by_key[event["detail"]["object"]["key"]].copies)]

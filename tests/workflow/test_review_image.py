@@ -188,7 +188,7 @@ def test_the_same_request_delivered_twice_opens_one_review(stack: Stack) -> None
     image = upload(stack)
     opened = review_of(stack, image)
     (first,) = executions_of(stack, image)
-    (target,) = (target for target in stack._targets if target.state_machine == first["stateMachineArn"])
+    (target,) = (target for target in stack._targets if target.receiver == first["stateMachineArn"])
     stack.start(target, json.loads(first["input"]))
     until(lambda: sorted(execution["status"] for execution in executions_of(stack, image)) == ["RUNNING", "SUCCEEDED"])
     assert review_of(stack, image) == opened  # above all its token, which wakes the first execution

@@ -29,7 +29,6 @@ from kickstand_cli.local.template import Template, TemplateError
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
-    "AWS::IAM::Role",
     "AWS::Logs::LogGroup",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
@@ -50,10 +49,10 @@ class Physical:
 
 @dataclass
 class Target:
-    """Where a rule sends its events: a state machine, and the queue for those that it does not take."""
+    """Where a rule sends its events: a state machine or a function, and the queue for those that it does not take."""
 
     queue_url: str
-    state_machine: str
+    receiver: str
     dead_letter_arn: str | None
 
 
@@ -73,7 +72,9 @@ class Stack:
             if self.template.wanted(logical_id):
                 self._create(logical_id)
         self.outputs: dict[str, str] = {
-            name: self.template.resolve(output["Value"]) for name, output in self.template.outputs.items()
+            name: self.template.resolve(output["Value"])
+            for name, output in self.template.outputs.items()
+            if self.template.holds(output.get("Condition"))
         }
 
     # ---- what a user does
@@ -143,7 +144,7 @@ class Stack:
     # ---- what EventBridge does in AWS; moto leaves events for state machines undelivered
 
     def deliver(self) -> int:
-        """Start the executions that waiting events ask for; returns how many events there were."""
+        """Start the executions and functions that waiting events ask for; returns how many events there were."""
         delivered = 0
         for target in self._targets:
             while batch := self.sqs.receive_message(QueueUrl=target.queue_url, MaxNumberOfMessages=10).get("Messages"):
@@ -154,14 +155,23 @@ class Stack:
         return delivered
 
     def start(self, target: Target, event: dict[str, Any]) -> None:
-        """Start an execution on the event; an event that is not taken goes to the rule's dead-letter queue."""
+        """Start an execution or a function on the event; what does not take it leaves it to the dead-letter queue."""
+        if ":function:" in target.receiver:
+            _, headers, _ = self._lambdas.invoke(target.receiver.rpartition(":")[2], json.dumps(event).encode())
+            if "X-Amz-Function-Error" in headers:
+                self._keep(target, event)
+            return
         try:
             self.stepfunctions.start_execution(
-                stateMachineArn=target.state_machine, name=str(uuid.uuid4()), input=json.dumps(event)
+                stateMachineArn=target.receiver, name=str(uuid.uuid4()), input=json.dumps(event)
             )
         except self.stepfunctions.exceptions.ClientError:
             if target.dead_letter_arn is None:
                 raise
+            self._keep(target, event)
+
+    def _keep(self, target: Target, event: dict[str, Any]) -> None:
+        if target.dead_letter_arn:
             queue = target.dead_letter_arn.rsplit(":", 1)[-1]
             self.sqs.send_message(
                 QueueUrl=self.sqs.get_queue_url(QueueName=queue)["QueueUrl"], MessageBody=json.dumps(event)
@@ -267,6 +277,7 @@ class Stack:
             memory=raw.get("MemorySize", shared.get("MemorySize", 128)),
             timeout=raw.get("Timeout", shared.get("Timeout", 3)),
         )
+        self._rules(logical_id, raw, function_arn(logical_id))
         return Physical(logical_id, {"Arn": function_arn(logical_id)})
 
     def _layer(self, _logical_id: str, raw: dict[str, Any]) -> Physical:
@@ -290,18 +301,36 @@ class Stack:
             name=logical_id, definition=text, roleArn="arn:aws:iam::123456789012:role/local"
         )["stateMachineArn"]
         self._state_machines.append(arn)
-        for name, event in raw.get("Events", {}).items():
-            if event["Type"] == "EventBridgeRule":
-                self._rule(f"{logical_id}{name}", self.template.resolve(event["Properties"]), arn)
+        self._rules(logical_id, raw, arn)
         return Physical(arn, {"Arn": arn, "Name": logical_id})
 
-    def _rule(self, name: str, properties: dict[str, Any], state_machine: str) -> None:
+    def _role(self, logical_id: str, _raw: dict[str, Any]) -> Physical:
+        arn = f"arn:aws:iam::123456789012:role/{logical_id}"  # moto checks no permissions
+        return Physical(logical_id, {"Arn": arn})
+
+    def _model_package_group(self, _logical_id: str, raw: dict[str, Any]) -> Physical:
+        arn = boto3.client("sagemaker").create_model_package_group(**self.template.resolve(raw))["ModelPackageGroupArn"]
+        return Physical(arn, {"ModelPackageGroupArn": arn})
+
+    def _nested_stack(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        parameters = {name: str(value) for name, value in self.template.resolve(raw["Parameters"]).items()}
+        nested = Stack(self.template.folder / raw["TemplateURL"], parameters, self._lambdas)
+        self._targets += nested._targets
+        self._state_machines += nested._state_machines
+        return Physical(logical_id, {f"Outputs.{name}": value for name, value in nested.outputs.items()})
+
+    def _rules(self, logical_id: str, raw: dict[str, Any], receiver: str) -> None:
+        for name, event in raw.get("Events", {}).items():
+            if event["Type"] == "EventBridgeRule":
+                self._rule(f"{logical_id}{name}", self.template.resolve(event["Properties"]), receiver)
+
+    def _rule(self, name: str, properties: dict[str, Any], receiver: str) -> None:
         """moto does deliver to queues, so each rule gets one, and `deliver` empties it."""
         url = self.sqs.create_queue(QueueName=f"events-{name}"[:80])["QueueUrl"]
         self.events.put_rule(Name=name[:64], EventPattern=json.dumps(properties["Pattern"]))
         self.events.put_targets(Rule=name[:64], Targets=[{"Id": "queue", "Arn": self._queue_arn(url)}])
         dead_letter_arn = properties.get("DeadLetterConfig", {}).get("Arn")
-        self._targets.append(Target(url, state_machine, dead_letter_arn))
+        self._targets.append(Target(url, receiver, dead_letter_arn))
 
     def _queue_arn(self, url: str) -> str:
         return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -322,6 +351,9 @@ _CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
     "AWS::DynamoDB::Table": Stack._table,
     "AWS::SQS::Queue": Stack._queue,
     "AWS::SNS::Topic": Stack._topic,
+    "AWS::IAM::Role": Stack._role,
+    "AWS::SageMaker::ModelPackageGroup": Stack._model_package_group,
+    "AWS::CloudFormation::Stack": Stack._nested_stack,
     "AWS::Serverless::Function": Stack._function,
     "AWS::Serverless::LayerVersion": Stack._layer,
     "AWS::Serverless::StateMachine": Stack._state_machine,

@@ -79,7 +79,10 @@ class Template:
 
     def wanted(self, logical_id: str) -> bool:
         """Whether the resource's Condition, if any, holds."""
-        condition = self.resources[logical_id].get("Condition")
+        return self.holds(self.resources[logical_id].get("Condition"))
+
+    def holds(self, condition: str | None) -> bool:
+        """Whether the condition of this name holds; none always does."""
         return condition is None or self._holds(condition)
 
     def resolve(self, value: Any) -> Any:
@@ -119,6 +122,10 @@ class Template:
                 return all(self.resolve(item) for item in argument)
             case "Fn::Or":
                 return any(self.resolve(item) for item in argument)
+            case "Fn::Select":
+                return self.resolve(argument[1])[int(argument[0])]
+            case "Fn::Split":
+                return str(self.resolve(argument[1])).split(argument[0])
             case "Fn::Join":
                 return argument[0].join(map(str, self.resolve(argument[1])))
         raise TemplateError(f"{name} is not resolved locally")

@@ -32,6 +32,7 @@ class Dataset(Payload):
 
     name: of the run, at most 36 characters: also S3's folder, and the token that makes a registration happen once.
     uri: s3://bucket/runs/name/dataset/, with train/<label>/, test/<label>/, train.lst, validation.lst, manifest.json.
+    artefact_uri: where SageMaker puts the job's model.tar.gz.
     answers_uri: where a batch transform writes its answers.
     n_labels: without "neither". n_train: images in train.lst.
     image_shape: channels, height, width, as SageMaker's image classification reads it.
@@ -43,6 +44,7 @@ class Dataset(Payload):
     name: str
     job_name: str
     uri: str
+    artefact_uri: str
     answers_uri: str
     labels: tuple[str, ...]
     n_labels: int
@@ -151,6 +153,7 @@ def prepare_dataset(
         name=name,
         job_name=f"kickstand-{name}",
         uri=f"s3://{bucket}/{folder}",
+        artefact_uri=f"s3://{bucket}/jobs/kickstand-{name}/output/model.tar.gz",
         answers_uri=f"s3://{bucket}/runs/{name}/answers",
         labels=labels,
         n_labels=len(labels),
