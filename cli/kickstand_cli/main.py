@@ -2,7 +2,7 @@
 
 import typer
 
-from kickstand_cli import dataset, labels, switch
+from kickstand_cli import dataset, labels, switch, training_command
 from kickstand_cli.baseline import baseline
 from kickstand_cli.classify import classify
 from kickstand_cli.cost import cost
@@ -44,4 +44,5 @@ app.command()(serve)
 app.command()(cost)
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(labels.app, name="labels")
+app.add_typer(training_command.app, name="training")
 app.add_typer(switch.app, name="switch")

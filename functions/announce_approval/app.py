@@ -29,7 +29,10 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     change = ApprovalChange.model_validate(event)
     if find_approval(dynamodb, CONTROL_TABLE) == (change.package, change.status):
         return {"told": False}  # SageMaker may send several events for one change
-    rollout = describe_rollout(change, sagemaker.describe_model_package(ModelPackageName=change.package))
+    package = sagemaker.describe_model_package(ModelPackageName=change.package)
+    if package.get("CustomerMetadataProperties", {}).get("role") == "champion":
+        return {"told": False}  # `kickstand training upload` has registered what serves already
+    rollout = describe_rollout(change, package)
     with transient("SNS"):
         sns.publish(TopicArn=ALARM_TOPIC, Subject=rollout.subject, Message=rollout.message)
     if rollout.approved:

@@ -18,12 +18,15 @@ import pytest
 from botocore.loaders import Loader
 from botocore.model import ServiceModel, Shape
 from PIL import Image
+from typer.testing import CliRunner
 
 from kickstand.events import Answer, ImageRef, ReviewStatus, Route, Shown
 from kickstand.reviews import AUDIT, Review
 from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
+from kickstand_cli.training_source import pack_source
 
 PARAMETERS = {
     "Training": "on",
@@ -257,8 +260,7 @@ def artefact(colour_model: Callable[..., Path], tmp_path_factory: pytest.TempPat
     return make
 
 
-def packages(stack: Stack) -> list[dict[str, Any]]:
-    group = stack.outputs["ModelPackageGroupName"]
+def packages(group: str) -> list[dict[str, Any]]:
     client = boto3.client("sagemaker")
     summaries = client.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]
     return [client.describe_model_package(ModelPackageName=one["ModelPackageArn"]) for one in summaries]
@@ -310,7 +312,7 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
     )
     assert listed["KeyCount"] == 17
 
-    (package,) = packages(stack)
+    (package,) = packages(stack.outputs["ModelPackageGroupName"])
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
     assert "challenger colours may replace champion" in package["ModelPackageDescription"]
     (container,) = package["InferenceSpecification"]["Containers"]
@@ -332,12 +334,12 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
 def test_a_worse_challenger_is_not_registered_and_the_reason_is_told(
     stack: Stack, sagemaker: SageMaker, artefact: Callable[..., Path]
 ) -> None:
-    before = len(packages(stack))
+    before = len(packages(stack.outputs["ModelPackageGroupName"]))
     sagemaker.play = leaves(stack, artefact(("motorcycle", "bicycle")))
     status, state = train(stack)
     assert status == "SUCCEEDED", outcome(stack)["outcome"]
     assert state["evaluation"]["promote"] is False
-    assert len(packages(stack)) == before
+    assert len(packages(stack.outputs["ModelPackageGroupName"])) == before
     (told,) = messages(stack)
     assert told["Subject"] == "Kickstand training, champion stays"
     assert "the promise is broken" in told["Message"]
@@ -523,3 +525,52 @@ def test_another_stacks_degraded_model_starts_nothing(stack: Stack, sagemaker: S
     )
     stack.settle()
     assert len(sagemaker.jobs) == created
+
+
+@pytest.fixture
+def outputs(stack: Stack, tmp_path: Path) -> Path:
+    """The stack's outputs, as the commands read them."""
+    file = tmp_path / "outputs.json"
+    file.write_text(json.dumps(stack.outputs))
+    return file
+
+
+def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_other_champion(
+    stack: Stack, outputs: Path, tmp_path: Path
+) -> None:
+    for split in ("train", "test"):
+        (tmp_path / "dataset" / split / "bicycle").mkdir(parents=True)
+        (tmp_path / "dataset" / split / "bicycle" / "mine.png").write_bytes(paint("#aa0000"))
+    boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="empty")
+    told_of = {**stack.outputs, "ModelPackageGroupName": "empty"}
+    outputs.write_text(json.dumps(told_of))
+    for said in ("champion registered as", "the registry has its champion"):
+        told = CliRunner().invoke(app, ["training", "upload", str(tmp_path / "dataset"), "--outputs", str(outputs)])
+        assert told.exit_code == 0, told.output
+        assert said in told.output
+    bucket = stack.outputs["TrainingBucketName"]
+    source = stack.s3.get_object(Bucket=bucket, Key="source/sourcedir.tar.gz")["Body"].read()
+    assert source == pack_source()
+    assert stack.s3.get_object(Bucket=bucket, Key="base/test/bicycle/mine.png")["Body"].read() == paint("#aa0000")
+    (champion,) = packages("empty")
+    assert champion["ModelApprovalStatus"] == "Approved"
+    for split in ("train", "test"):
+        stack.s3.delete_object(Bucket=bucket, Key=f"base/{split}/bicycle/mine.png")
+
+
+def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemaker: SageMaker, outputs: Path) -> None:
+    sagemaker.statuses = ["Failed"]
+    command = ["training", "start", "--reason", "new cameras", "--outputs", str(outputs)]
+    first = CliRunner().invoke(app, command)
+    second = CliRunner().invoke(app, command)
+    stack.settle()
+    assert (first.exit_code, second.exit_code) == (0, 1), second.output
+    assert "a training is under way" in second.stderr
+    assert outcome(stack)["reason"] == "new cameras"
+
+
+def test_without_training_the_command_says_what_to_deploy(stack: Stack, tmp_path: Path) -> None:
+    (tmp_path / "outputs.json").write_text(json.dumps({"ImageBucketName": "photos"}))
+    told = CliRunner().invoke(app, ["training", "start", "--reason", "x", "--outputs", str(tmp_path / "outputs.json")])
+    assert told.exit_code == 1
+    assert "deploy it with Training=on" in told.stderr
