@@ -474,7 +474,8 @@ def test_every_metric_of_ours_in_an_alarm_or_on_a_dashboard_is_emitted() -> None
 
 def test_the_dashboard_shows_every_alarm_and_every_statistic_of_drift() -> None:
     text = json.dumps(RESOURCES["Dashboard"]["Properties"])
-    assert [name for name in ALARMS if f"${{{name}.Arn}}" not in text] == []
+    own = ALARMS.keys() - TRAINING["Resources"].keys()  # of a stack that may not be there nothing can be shown
+    assert [name for name in own if f"${{{name}.Arn}}" not in text] == []
     assert [name for name in (*FEATURES, *RATES, CLASS_MIX) if f"max(drift.{name}) as {name}" not in text] == []
 
 
