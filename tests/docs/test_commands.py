@@ -43,7 +43,6 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r"make build\b": "tests/package and tests/container run what it builds",
     r"make deploy\b": ACCOUNT,
     r"make train\b": HOURS,
-    r"make counts\b": "it measures for half a minute: tests/unit/test_cost.py holds its numbers to the workflow",
     r".*bin/kickstand serve\b": "it serves until Ctrl-C: tests/functional/test_serve.py",
     r"kickstand training ": "it needs a stack with Training=on: tests/workflow/test_train_model.py",
     r".*bin/kickstand dataset( --classes| *$)": DOWNLOAD,
