@@ -173,7 +173,8 @@ class _Reader:
             for rule in self.of_type("AWS::Events::Rule").values()
             if name in self._references(rule.get("Targets"))
         ]
-        if any(name in self._references(board) for board in self.of_type("AWS::CloudWatch::Dashboard").values()):
+        boards = yaml.safe_dump(list(self.of_type("AWS::CloudWatch::Dashboard").values()), width=10**6)
+        if re.search(rf"endpoint\W+{name}\.Arn\b", boards):  # of a custom widget
             found.append(("person", "A person, at the dashboard"))
         for function in self.of_type("AWS::Serverless::Function").values():
             if name in self._references(function.get("DeploymentPreference", {}).get("Hooks")):
@@ -350,7 +351,7 @@ def _draw_card(card: Card, x: float, y: float) -> tuple[str, list[tuple[Row, flo
     head = HEAD if card.title else 8
     ends = _wrap_ends(card.ends)
     foot = FOOT * len(ends) + 6 if ends else 8
-    height = head + ROW * len(card.rows) + foot
+    height = max(head + ROW * len(card.rows) + foot, 50 * len(card.triggers))
     parts = [f'<rect class="card" x="{x}" y="{y}" width="{CARD}" height="{height}" rx="10"/>']
     if card.title:
         parts.append(
