@@ -22,7 +22,9 @@ demo: .venv/.installed  ## upload the sample photos and watch them being decided
 
 .PHONY: test
 test: .venv/.installed  ## all tests that this machine can run
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	@rm -rf build/calls
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --ignore tests/privileges
+	$(BIN)/python -m pytest -q tests/privileges   # what was called, against what is allowed
 
 .PHONY: check
 check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines
@@ -74,6 +76,10 @@ notebook: .venv-notebook/.installed  ## the whole story to read and to run, in y
 counts: .venv/.installed  ## count what an image asks of AWS, for kickstand cost
 	$(BIN)/python bench/count_requests.py
 
+.PHONY: deploy-local
+deploy-local: .venv/.installed .venv-ministack/.installed build  ## sam deploy onto a local AWS, use, update, delete; KEEP=1 leaves it up
+	$(BIN)/python -m kickstand_cli.local.rehearsal $(if $(KEEP),--keep)
+
 .PHONY: deploy
 deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
 	$(SAM) deploy --config-env $(or $(CONFIG_ENV),default)
@@ -87,6 +93,7 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 --extra dev --extra notebook pyproject.toml,requirements/notebook.txt)
 	$(call compile,--universal --python-version 3.11 requirements/bench.in,requirements/bench.txt)
 	$(call compile,--universal --python-version 3.11 --constraint requirements/train.txt training/requirements.in,training/requirements.txt)
+	$(call compile,--universal --python-version 3.13 requirements/ministack.in,requirements/ministack.txt)
 	for folder in functions/* serving; do \
 		$(call compile,$(on_lambda) $$folder/requirements.in,$$folder/requirements.txt) || exit; done
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
@@ -98,7 +105,8 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .venv-bench .venv-train .venv-notebook node_modules .aws-sam build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-sam .venv-bench .venv-ministack .venv-train .venv-notebook node_modules .aws-sam build demo-output \
+		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
 
@@ -112,6 +120,10 @@ clean:  ## remove what was built and installed here; never touches AWS
 
 .venv-sam/.installed: requirements/sam.txt requirements/uv.txt
 	$(call environment,.venv-sam,requirements/sam.txt)
+	@touch $@
+
+.venv-ministack/.installed: requirements/ministack.txt requirements/uv.txt
+	$(call environment,.venv-ministack,requirements/ministack.txt)
 	@touch $@
 
 .venv-train/.installed: requirements/train.txt requirements/uv.txt pyproject.toml

@@ -4,15 +4,30 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from botocore.client import BaseClient
 from filelock import FileLock
 
 PROJECT = Path(__file__).parents[1]
+CALLS = PROJECT / "build/calls"
+NAMES_A_RESOURCE = {
+    "Bucket",
+    "FunctionName",
+    "IndexName",
+    "Key",
+    "QueueUrl",
+    "TableName",
+    "TopicArn",
+    "VersionId",
+    "stateMachineArn",
+}
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +43,31 @@ def absent() -> Callable[[str, str], NoReturn]:
         pytest.skip(reason)
 
     return skip_or_fail
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _calls_of_functions() -> Iterator[None]:
+    """Writes down what functions/*/app.py call in AWS, whoever runs them, for tests/privileges: build/calls/*.json."""
+    seen: set[tuple[str, str, str, str]] = set()
+    call = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def note(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        frame = sys._getframe()
+        while frame := frame.f_back:  # type: ignore[assignment]
+            path = frame.f_code.co_filename
+            if path.endswith("/app.py") and "/functions/" in path:
+                named = {name: parameters[name] for name in NAMES_A_RESOURCE & parameters.keys()}
+                service = client.meta.service_model.service_name
+                seen.add((Path(path).parent.name, service, operation, json.dumps(named, sort_keys=True)))
+                break
+        return call(client, operation, parameters)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseClient, "_make_api_call", note)
+        yield
+    if seen:
+        CALLS.mkdir(parents=True, exist_ok=True)
+        (CALLS / f"{uuid.uuid4()}.json").write_text(json.dumps(sorted(seen)), "utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -175,18 +175,6 @@ def test_a_function_has_a_role_of_its_own(name: str) -> None:
     assert "Policies" not in GLOBALS
 
 
-@every(MACHINES)
-def test_a_state_machine_may_invoke_just_the_functions_that_it_calls(name: str) -> None:
-    substitutions = MACHINES[name]["DefinitionSubstitutions"].items()
-    called = {resource(value) for key, value in substitutions if key.endswith("FunctionArn")}
-    invoked = {
-        policy["LambdaInvokePolicy"]["FunctionName"]["Ref"]
-        for policy in MACHINES[name]["Policies"]
-        if "LambdaInvokePolicy" in policy
-    }
-    assert invoked == called
-
-
 def test_whoever_may_send_to_a_queue_or_topic_comes_from_this_account() -> None:
     for kind in ("SQS::QueuePolicy", "SNS::TopicPolicy"):
         for policy in of_type(kind).values():

@@ -5,15 +5,18 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
+from kickstand.reviews import answer, claim, open_review
+from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 
@@ -164,6 +167,23 @@ def test_the_function_sends_lost_uploads_again_and_tells_their_number(stack: Sta
     assert (told["missing"], told["replayed"]) == (3, 2)
     stack.settle()
     assert (keep_ledger(stack)["missing"], len(stack.records())) == (1, 2)
+
+
+def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(stack: Stack) -> None:
+    scope = inspect.unwrap(stack._lambdas.functions["KeepLedgerFunction"].load()).__globals__
+    scope["GRACE"] = timedelta(0)
+    upload(stack)
+    (record,) = stack.records()
+    now = datetime.now(UTC)
+    review = open_review(record, "an execution", SecretStr("its token"), now)
+    answered = answer(claim(review, "Ada", now), "bicycle", "Ada", ["bicycle", "motorcycle"], now)
+    item = to_item(answered) | {"task_token": {"S": "its token"}}
+    stack.dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=item)
+    assert keep_ledger(stack)["replayed"] == 1
+    (record,) = stack.records()
+    assert record.review is not None
+    assert record.review.answer == answered.answer
+    assert keep_ledger(stack)["missing"] == 0
 
 
 def test_the_function_leaves_dead_letters_to_a_person(stack: Stack) -> None:
