@@ -58,7 +58,9 @@ def _calls_of_functions() -> Iterator[None]:
             if path.endswith("/app.py") and "/functions/" in path:
                 named = {name: parameters[name] for name in NAMES_A_RESOURCE & parameters.keys()}
                 service = client.meta.service_model.service_name
-                seen.add((Path(path).parent.name, service, operation, json.dumps(named, sort_keys=True)))
+                for table in parameters.get("RequestItems", [None]):  # a batch names several tables
+                    of = named | ({"TableName": table} if table else {})
+                    seen.add((Path(path).parent.name, service, operation, json.dumps(of, sort_keys=True)))
                 break
         return call(client, operation, parameters)
 

@@ -7,6 +7,7 @@ from kickstand_cli.baseline import baseline
 from kickstand_cli.classify import classify
 from kickstand_cli.cost import cost
 from kickstand_cli.demo import demo
+from kickstand_cli.doctor import doctor
 from kickstand_cli.evaluate import evaluate
 from kickstand_cli.explain import explain
 from kickstand_cli.gate import gate
@@ -27,6 +28,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(doctor)
 app.command()(classify)
 app.command()(train)
 app.command()(evaluate)
