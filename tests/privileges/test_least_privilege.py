@@ -12,6 +12,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -166,6 +167,7 @@ def needs_of_call(service: str, operation: str, named: dict[str, str]) -> set[Ri
     return {Right(action, re.split(r"[:/]", owner or named.get("stateMachineArn", "*"))[-1])}
 
 
+@cache
 def logical_bucket(name: str) -> str:
     """The bucket of this name in tests: its logical ID in small letters at the end, or else a sample's, of photos."""
     found = [bucket for bucket in of_type(load_yaml(TEMPLATE), "AWS::S3::Bucket") if name.endswith(bucket.lower())]
