@@ -158,6 +158,13 @@ class Rehearsal:
         """Zip what `sam build` made, and upload it."""
         template = BUILT / "template.yaml"
         self.sam("package", "--template-file", template, "--resolve-s3", "--output-template-file", self.packaged)
+        packaged = yaml.safe_load(self.packaged.read_text("utf-8"))
+        for resource in packaged["Resources"].values():
+            if (
+                resource["Type"] == "AWS::CloudFormation::Stack"
+            ):  # left out by its condition; SAM wants an address of S3's
+                resource["Properties"]["TemplateURL"] = "https://s3.us-east-1.amazonaws.com/left/out"
+        self.packaged.write_text(yaml.safe_dump(packaged, sort_keys=False), "utf-8")
 
     def deploy(self, **parameters: str) -> None:
         """Make or update the stack from the packaged template."""
