@@ -56,9 +56,8 @@ build: .aws-sam/build/.made  ## sam build: all functions and layers into .aws-sa
 	@touch $@
 
 .PHONY: bench
-bench: .venv/.installed build  ## speed, against anchors measured in the same run
-	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python bench/inference.py
-	PYTHONPATH=. $(BIN)/python bench/cold_start.py
+bench: .venv/.installed build  ## speed, against anchors measured in the same run; writes docs/benchmarks.md
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
 
 # The images of DATASET/train, and of AUXILIARY as examples of neither; on two cores it takes hours, and goes on where it was.
 DATASET ?= dataset

@@ -192,15 +192,15 @@ def session(network: bytes) -> onnxruntime.InferenceSession:
 
 
 def time_warm(calls: dict[str, Callable[[], Any]], per_round: int = 50) -> dict[str, list[float]]:
-    """Milliseconds per call: the median of each round, rounds taken in turns so that a busy moment meets all alike."""
+    """CPU milliseconds per call: each round's median, rounds in turns so that a busy moment meets all alike."""
     rounds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
             taken = []
             for _ in range(per_round):
-                started = time.perf_counter()
+                started = time.process_time()
                 call()
-                taken.append(time.perf_counter() - started)
+                taken.append(time.process_time() - started)
             rounds[name].append(statistics.median(taken) * 1000)
     return rounds
 

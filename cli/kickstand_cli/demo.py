@@ -25,6 +25,7 @@ from rich.text import Text
 from kickstand_cli.deployment import DeploymentError
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review import DEFAULT_PORT, find_function, serve
+from kickstand_cli.terminal import printable
 
 if TYPE_CHECKING:
     from kickstand.artefact import ModelCard
@@ -452,7 +453,7 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
     for outcome in run.outcomes:
         decision, prediction = outcome.record.decision, outcome.record.prediction
         table.add_row(
-            Text(outcome.key, overflow="fold"),
+            Text(printable(outcome.key), overflow="fold"),
             prediction.label if prediction else "",
             f"{prediction.confidence:.3f}" if prediction else "",
             Text(decision.route, COLOURS[decision.route]),
@@ -461,7 +462,8 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
         )
     console.print(table)
     for failure in run.failures:
-        console.print(f"[bold red]failed[/] {escape(failure.key)}: {escape(failure.cause)}", soft_wrap=True)
+        what = escape(printable(f"{failure.key}: {failure.cause}"))
+        console.print(f"[bold red]failed[/] {what}", soft_wrap=True)
     counts = ", ".join(f"{run.count(route)} {words}" for route, words in _routes().items())
     console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
     console.print(run.about[0], soft_wrap=True)

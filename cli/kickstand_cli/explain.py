@@ -21,6 +21,7 @@ from kickstand_cli.deployment import (
 )
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, read_records
+from kickstand_cli.terminal import printable
 from kickstand_cli.uploads import read_from_bucket, read_from_folder
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def explain(
 
 def describe(record: "Record") -> str:
     """What became of the upload and why, for people."""
-    return " ".join([_what(record), _scores(record), _route(record), *_audit(record), *_review(record)])
+    return printable(" ".join([_what(record), _scores(record), _route(record), *_audit(record), *_review(record)]))
 
 
 def _what(record: "Record") -> str:

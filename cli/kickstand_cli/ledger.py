@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.terminal import printable
 
 if TYPE_CHECKING:
     from kickstand.ledger import Ledger, Missing
@@ -70,7 +71,7 @@ def as_dict(ledger: "Ledger") -> dict[str, int]:
 
 def describe(missing: "Missing") -> str:
     """What is missing, in words."""
-    return f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}"
+    return printable(f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}")
 
 
 def send_again(

@@ -13,6 +13,7 @@ from kickstand_cli.explain import explain
 from kickstand_cli.gate import gate
 from kickstand_cli.import_capture import import_capture
 from kickstand_cli.ledger import ledger
+from kickstand_cli.load import load
 from kickstand_cli.monitor import monitor
 from kickstand_cli.policy import policy
 from kickstand_cli.replay import replay
@@ -37,6 +38,7 @@ app.command()(gate)
 app.command()(review)
 app.command()(ledger)
 app.command()(explain)
+app.command()(load)
 app.command()(baseline)
 app.command()(monitor)
 app.command()(report)

@@ -12,6 +12,7 @@ from kickstand_cli.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, parse_since, read_records, read_since, scan_records
+from kickstand_cli.terminal import printable
 
 if TYPE_CHECKING:
     from kickstand.drift import Finding
@@ -134,7 +135,7 @@ def _print_finding(finding: "Finding") -> None:
         return
     console.print(f"  {finding.severity:<7} {describe(finding)}", markup=False)
     console.print(f"          since {finding.since:%Y-%m-%d %H:%M}, noticed {finding.raised_at:%Y-%m-%d %H:%M} UTC")
-    console.print(f"          {', '.join(example.image for example in finding.examples[:4])}", markup=False)
+    console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}", markup=False)
 
 
 def _print_accuracy(name: str, live: "LiveAccuracy") -> None:

@@ -143,13 +143,18 @@ class Stack:
 
     # ---- what EventBridge does in AWS; moto leaves events for state machines undelivered
 
-    def deliver(self) -> int:
-        """Start the executions and functions that waiting events ask for; returns how many events there were."""
+    def deliver(self, copies: Callable[[], int] = lambda: 1) -> int:
+        """Start the executions and functions that waiting events ask for; returns how many events there were.
+
+        copies: how often the next event is to be delivered; AWS promises at least once.
+        """
         delivered = 0
         for target in self._targets:
             while batch := self.sqs.receive_message(QueueUrl=target.queue_url, MaxNumberOfMessages=10).get("Messages"):
                 for message in batch:
-                    self.start(target, _as_eventbridge_sends_it(json.loads(message["Body"])))
+                    event = _as_eventbridge_sends_it(json.loads(message["Body"]))
+                    for _ in range(copies()):
+                        self.start(target, event)
                     self.sqs.delete_message(QueueUrl=target.queue_url, ReceiptHandle=message["ReceiptHandle"])
                     delivered += 1
         return delivered

@@ -1,0 +1,1 @@
+"""What Kickstand costs, each against an anchor that is measured in the same run; `python -m bench` runs them all."""

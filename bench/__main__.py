@@ -1,0 +1,162 @@
+"""`python -m bench`: runs every bench, and writes docs/benchmarks.md and docs/benchmarks.svg."""
+
+import json
+import os
+import platform
+import statistics
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from rich.console import Console
+
+from bench import cold_start, handlers, inference, monitor
+from bench.harness import Row, spread
+from kickstand_cli.project import PROJECT
+
+BUILD, DOCS = PROJECT / "build", PROJECT / "docs"
+ABOUT = """\
+Written by `make bench`; the numbers of each round are in `build/bench.json`. Every row compares two things that were
+measured in turns in the same run: medians of the rounds, quartiles in brackets, and the median of the rounds' ratios.
+Warm rows count CPU time, so that a busy machine disturbs them little; cold starts are wall time, and their ratios are
+what counts."""
+ABOUT_HANDLERS = """\
+AWS answers at once here, so this is the handlers' own work: decoding, hashing, statistics, checks, logs and metrics
+of four functions, and JSON between them. On a photo of a few hundred bytes the fixed part, about two milliseconds,
+weighs more than the photo; a phone's photo is what drivers send. The student design, serialize → classify → filter,
+carries the photo in the state, which is limited to 262,144 bytes:"""
+NO_MODEL = ("prepare_image", "decide", "record_result")
+
+
+def main() -> None:
+    console = Console(stderr=True)
+    BUILD.mkdir(exist_ok=True)
+    console.print("handlers")
+    rows, notes = handlers.measure()
+    console.print("inference")
+    inference.main()
+    rows += inference_rows(json.loads((BUILD / "bench-inference.json").read_bytes()))
+    console.print("cold start")
+    cold_start.main()
+    rows += cold_rows(json.loads((BUILD / "bench-cold-start.json").read_bytes()))
+    console.print("monitor")
+    looks = monitor.measure()
+    measured = {"rows": [row.as_dict() for row in rows], "states": notes, "monitor": looks, "machine": machine()}
+    (BUILD / "bench.json").write_text(json.dumps(measured, indent=1), "utf-8")
+    draw(rows, looks, DOCS / "benchmarks.svg")
+    (DOCS / "benchmarks.md").write_text(page(rows, notes, looks), "utf-8")
+
+
+def inference_rows(measured: dict[str, Any]) -> list[Row]:
+    warm = measured["warm_ms"]
+    what, bare = "EmbeddedModel.predict, PNG to prediction", "one ONNX Runtime call on the same tensor"
+    others = [
+        Row("inference", kind, "ONNX Runtime, int8, warm", "ms", warm[name], warm["int8"])
+        for kind, name in (("ONNX Runtime, float32, warm", "float32"), ("NumPy alone, warm", "NumPy"))
+    ]
+    return [Row("inference", what, bare, "ms", warm["predict"], warm["int8"], 1.5), *others]
+
+
+def cold_rows(measured: dict[str, Any]) -> list[Row]:
+    ours, bare = measured["ours_ms"], measured["bare_ms"]
+    return [
+        Row(
+            "cold start",
+            f"{name}, import and first invocation",
+            "a bare Powertools function",
+            "ms",
+            ours[name][1:],
+            bare[name][1:],
+            1.3 if name in NO_MODEL else None,
+        )
+        for name in ours
+    ]
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on; no names."""
+    info = Path("/proc/cpuinfo")
+    models = (
+        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if info.exists()
+        else []
+    )
+    return {"cpu": models[0] if models else platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+
+
+def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]]) -> str:
+    """docs/benchmarks.md."""
+    about = machine()
+    lines = [
+        "# Benchmarks",
+        "",
+        ABOUT,
+        f"On {datetime.now(UTC):%Y-%m-%d}: {about['cpu']}, {about['cores']} cores, Python {platform.python_version()},",
+        f"load average {about['load']:.1f}, mostly from other work.",
+        "",
+        "![Ratios to their anchors](benchmarks.svg)",
+    ]
+    for bench in dict.fromkeys(row.bench for row in rows):
+        lines += [
+            "",
+            f"## {bench.capitalize()}",
+            "",
+            "| | ms | against | ms | rounds | ratio | target |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for row in (row for row in rows if row.bench == bench):
+            target = f"≤ {row.target}" if row.target else ""
+            ratio = f"**{row.ratio:.2f}**" if row.target else f"{row.ratio:.2f}"
+            lines.append(
+                f"| {row.what} | {spread(row.ours)} | {row.against} | {spread(row.anchor)} | {len(row.ours)} "
+                f"| {ratio} | {target} |"
+            )
+        if bench == "handlers":
+            lines += ["", ABOUT_HANDLERS, "", *(f"- {note}" for note in notes)]
+    lines += ["", "## Monitor", "", "One look at all records, each size in a process of its own.", ""]
+    lines += ["| records | CPU s | µs per record | peak MB | kB per record |", "|---|---|---|---|---|"]
+    for look in looks:
+        number, least = look["records"], looks[0]["peak_mb"]
+        growth = (
+            f"{(look['peak_mb'] - least) * 1000 / (number - looks[0]['records']):.1f}" if look is not looks[0] else ""
+        )
+        lines.append(
+            f"| {number:,} | {look['seconds']:.1f} | {look['seconds'] / number * 1e6:.0f} "
+            f"| {look['peak_mb']:,} | {growth} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
+    """Each row's ratio with its quartiles and target; and the monitor's time and memory by records."""
+    mpl.rcParams.update({"svg.hashsalt": "kickstand", "font.size": 9, "font.family": "sans-serif"})
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(11, 0.34 * len(rows) + 1.2), width_ratios=(3, 1), layout="constrained"
+    )
+    for place, row in enumerate(reversed(rows)):
+        low, _, high = statistics.quantiles(row.ratios, n=4)
+        colour = "#5b6875" if row.target is None else "#1a7f4b" if row.ratio <= row.target else "#b3372f"
+        left.barh(place, row.ratio, color=colour, alpha=0.75, height=0.6)
+        left.plot([low, high], [place, place], color="black", linewidth=1)
+        if row.target:
+            left.plot([row.target] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
+        left.annotate(f"{row.ratio:.2f}", (max(high, row.ratio), place), xytext=(4, -3), textcoords="offset points")
+    left.set_yticks(range(len(rows)), [f"{row.what}\nagainst {row.against}" for row in reversed(rows)], fontsize=6.5)
+    left.axvline(1, color="black", linestyle=":", linewidth=1)
+    left.set_xscale("log")
+    left.set_title("times the anchor (dotted: the same; thick: the target)", fontsize=9)
+    sizes = [look["records"] for look in looks]
+    right.loglog(sizes, [look["seconds"] for look in looks], "o-", color="#3b5bb5", label="CPU seconds")
+    right.loglog(sizes, [look["peak_mb"] / 1000 for look in looks], "s--", color="#b3372f", label="memory, GB")
+    right.set_title("one look of the monitor", fontsize=9)
+    right.set_xlabel("records")
+    right.legend(fontsize=7)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, metadata={"Date": None, "Creator": None})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""`kickstand load`: bursts with bad files, duplicates and throttling; each upload is decided exactly once."""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import pytest
+from typer.testing import CliRunner
+
+from kickstand_cli.load import BURST, Profile, Sent, compose, starts_at
+from kickstand_cli.main import app
+
+
+def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "load",
+        "-n",
+        "40",
+        "--rate",
+        "1000",
+        "--bad",
+        "0.1",
+        "--duplicates",
+        "0.1",
+        "--throttle",
+        "0.1",
+        "--json",
+    ]
+    told = CliRunner().invoke(app, arguments)
+    assert told.exit_code == 0, told.output
+    summary = json.loads(told.stdout.splitlines()[-1])
+    assert (summary["uploads"], summary["bad"] >= 3, summary["duplicates"]) == (30, True, 3)
+    assert sum(summary["faults"].values()) > 0
+    assert (summary["ledger"]["missing"], summary["doubled"], summary["wrong"]) == (0, 0, 0)
+
+
+def test_the_shares_are_exact_and_the_same_seed_gives_the_same_uploads() -> None:
+    def composed() -> list[Sent]:
+        return list(compose(200, None, 0.05, 0.1, Random(4)))
+
+    sent = composed()
+    assert composed() == sent
+    assert len(sent) == 200
+    assert sum(item.duplicate for item in sent) == 20
+    assert sum(item.bad for item in sent if not item.duplicate) == 10
+    assert max(Counter(item.key for item in sent).values()) > 1
+
+
+@pytest.mark.parametrize("profile", Profile)
+def test_every_profile_ends_at_the_asked_rate(profile: Profile) -> None:
+    times = [starts_at(position, 400, profile, 50) for position in range(400)]
+    assert times == sorted(times)
+    assert 8 - BURST / 50 <= times[-1] <= 8
