@@ -91,6 +91,7 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 --extra dev --extra train pyproject.toml,requirements/train.txt)
 	$(call compile,--universal --python-version 3.11 --extra dev --extra notebook pyproject.toml,requirements/notebook.txt)
 	$(call compile,--universal --python-version 3.11 requirements/bench.in,requirements/bench.txt)
+	$(call compile,--universal --python-version 3.11 --constraint requirements/dev.txt requirements/fuzz.in,requirements/fuzz.txt)
 	$(call compile,--universal --python-version 3.11 --constraint requirements/train.txt training/requirements.in,training/requirements.txt)
 	$(call compile,--universal --python-version 3.13 requirements/ministack.in,requirements/ministack.txt)
 	for folder in functions/* serving; do \
@@ -104,7 +105,7 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .venv-bench .venv-ministack .venv-train .venv-notebook node_modules .aws-sam build demo-output \
+	rm -rf .venv .venv-sam .venv-bench .venv-fuzz .venv-ministack .venv-train .venv-notebook node_modules .aws-sam build demo-output \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
@@ -162,3 +163,18 @@ bench-drift: .venv/.installed .venv-bench/.installed  ## how soon drift is found
 .venv-bench/.installed: requirements/bench.txt requirements/uv.txt
 	$(call environment,.venv-bench,requirements/bench.txt)
 	@touch $@
+
+# ---- hostile input; Atheris, which steers by coverage, has an environment of its own
+
+.PHONY: fuzz
+SECONDS_OF_FUZZ ?= 600
+fuzz: .venv/.installed .venv-fuzz/.installed  ## hostile photos, keys, events, artefacts; SECONDS_OF_FUZZ=3600 for longer
+	$(BIN)/python -m fuzz --seconds $(SECONDS_OF_FUZZ)
+
+.venv-fuzz/.installed: requirements/fuzz.txt requirements/uv.txt
+	$(call environment,.venv-fuzz,requirements/fuzz.txt)
+	@touch $@
+
+.PHONY: load
+load: .venv/.installed  ## 2,000 uploads in bursts, with bad files, duplicates and throttling; the ledger must balance
+	$(BIN)/kickstand load -n 2000 --rate 200 --throttle 0.1

@@ -89,6 +89,20 @@ def max_pool(x, a):
     return x[0].reshape(n, channels, rows // height, height, columns // width, width).max(axis=(3, 5))
 
 
+def cut(x, a):
+    windows = [slice(None)] * x[0].ndim
+    steps = x[4] if len(x) > 4 else [1] * len(x[1])
+    for start, end, axis, step in zip(x[1], x[2], x[3], steps):
+        beyond = end < -x[0].shape[axis] if step < 0 else end > x[0].shape[axis]
+        windows[axis] = slice(int(start), None if beyond else int(end), int(step))
+    return x[0][tuple(windows)]
+
+
+def mean(x, a):
+    axes = tuple(int(axis) for axis in (x[1] if len(x) > 1 else a["axes"]))
+    return x[0].mean(axis=axes, keepdims=bool(a.get("keepdims", 1)))
+
+
 def log_sum_exp(x, a):
     axes = tuple(a["axes"])
     top = x[0].max(axis=axes, keepdims=True)
@@ -114,6 +128,9 @@ OPERATORS = {
     "Split": lambda x, a: np.split(x[0], np.cumsum(x[1])[:-1], axis=a.get("axis", 0)),
     "ReduceLogSumExp": log_sum_exp,
     "Concat": lambda x, a: np.concatenate(x, axis=a["axis"]),
+    "Slice": cut,
+    "Reshape": lambda x, a: x[0].reshape([n or x[0].shape[i] for i, n in enumerate(x[1])]),
+    "ReduceMean": mean,
     "Mean": lambda x, a: sum(x) / len(x),
 }
 '''

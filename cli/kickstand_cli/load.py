@@ -232,7 +232,7 @@ class Throttling:
 
 def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float, chance: random.Random) -> Summary:
     """Into the shipped template on this machine; a tenth of the events is delivered twice."""
-    from kickstand_cli.demo import _divert_output, _show_progress
+    from kickstand_cli.demo import _show_progress, divert_output
     from kickstand_cli.local.stack import deploy
 
     started, folder = time.monotonic(), Path("build")
@@ -243,7 +243,7 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
         for one in throttling:
             one.refuse_model(function)
 
-    with ExitStack() as open_, _divert_output(folder / "load-functions.log"), _show_progress() as progress:
+    with ExitStack() as open_, divert_output(folder / "load-functions.log"), _show_progress() as progress:
         stack = open_.enter_context(deploy(TEMPLATE, faults=fault))
         throttling.append(Throttling(stack, throttle, chance))
         uploads: dict[Key, tuple[datetime, Sent]] = {}

@@ -1,0 +1,121 @@
+"""`python -m fuzz`: everything hostile, in full; writes docs/hostile-input.md.
+
+--seconds: of coverage-guided fuzzing, by the Python of .venv-fuzz.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import warnings
+from contextlib import redirect_stdout
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from fuzz.artefacts import try_artefacts
+from fuzz.events import sample_events, try_events
+from fuzz.images import FAMILIES
+from fuzz.keys import try_keys
+from fuzz.tally import Tally, total
+from kickstand.events import PreparedImage
+from kickstand_cli.local.stack import deploy
+from kickstand_cli.project import PROJECT, TEMPLATE
+
+BUILD, PAGE = PROJECT / "build/fuzz", PROJECT / "docs/hostile-input.md"
+UNSURE = {"route": "review", "reason": "unsure", "explanation": "made unsure", "policy_version": "fuzz"}
+ABOUT = """\
+# Hostile input
+
+Anybody who can upload chooses bytes and names. Written by `make fuzz`: what was tried, and how it ended. *Decided*
+went through like any other input; *refused* ended in a rejected record or in an error that names what is wrong;
+*unhandled* is anything else, and there must be none. Time is CPU seconds of the slowest attempt, memory the largest
+resident set of the process; the function that reads photos has 1,024 MB and 20 seconds. `make test` tries a part of
+each family.
+
+What a photo may be: at most 25 MB, 50 million pixels, 32,767 pixels on a side, 100 scans (JPEG), and not made of so
+many parts that reading them takes longer than decoding. Only the first frame counts. What fuzzing found is in the
+families since: a GIF of 116 bytes that took 3 GB, a picture of 50 million lines, a JPEG of a thousand scans.
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--python", default=str(PROJECT / ".venv-fuzz/bin/python"))
+    options = parser.parse_args()
+    console = Console(stderr=True)
+    BUILD.mkdir(parents=True, exist_ok=True)
+    warnings.simplefilter("ignore")
+    tallies = []
+    for family in FAMILIES:
+        console.print(family)
+        command = [sys.executable, "-m", "fuzz.images", family, "10"]
+        tallies.append(
+            Tally(**json.loads(subprocess.run(command, cwd=PROJECT, capture_output=True, check=True).stdout))
+        )
+    console.print("coverage-guided")
+    tallies.append(guided(options.python, options.seconds))
+    with tempfile.TemporaryDirectory() as name, (BUILD / "functions.log").open("w") as log, redirect_stdout(log):
+        console.print("events")
+        with deploy(TEMPLATE) as stack:
+            tallies += [try_events(stack, name, event, 1, 100) for name, event in sample_events(stack).items()]
+        console.print("keys")
+        with deploy(TEMPLATE) as stack:
+            stack.functions["DecideFunction"].handler = lambda *_: UNSURE
+            tallies.append(try_keys(stack, Path(name), every=1))
+        console.print("artefacts")
+        sample = PreparedImage.model_validate(json.loads((PROJECT / "events/classify_image.json").read_bytes()))
+        tallies.append(try_artefacts(Path(name) / "model", sample, every=1))
+    write(tallies)
+    for problem in total(tallies).unhandled:
+        console.print(f"unhandled: {problem}", markup=False)
+    sys.exit(bool(total(tallies).unhandled))
+
+
+def guided(python: str, seconds: int) -> Tally:
+    """A run of fuzz.guided, and what it found."""
+    command = [python, "-m", "fuzz.guided", str(BUILD), str(seconds)]
+    path = {"PYTHONPATH": str(PROJECT / "layers/core")}
+    ran = subprocess.run(command, cwd=PROJECT, env=os.environ | path, capture_output=True, text=True, check=False)
+    return read_guided(ran.stderr)
+
+
+def read_guided(log: str) -> Tally:
+    """libFuzzer's last words: how many were tried, and the findings."""
+    told = {name: int(value) for name, value in re.findall(r"^stat::(\w+):\s+(\d+)", log, re.MULTILINE)}
+    tally = Tally(
+        "coverage-guided (Atheris)", slowest_s=told.get("slowest_unit_time_sec"), peak_mb=told.get("peak_rss_mb")
+    )
+    tally.tried = told.get("number_of_executed_units", 0)
+    tally.unhandled = re.findall(r"^SUMMARY: (.*)$", log, re.MULTILINE) or ([] if tally.tried else [log[-500:]])
+    return tally
+
+
+def write(tallies: list[Tally]) -> None:
+    """The page, and build/fuzz/tallies.json."""
+    (BUILD / "tallies.json").write_text(json.dumps([tally.as_dict() for tally in tallies], indent=1), "utf-8")
+    everything = total(tallies)
+    lines = [
+        ABOUT,
+        f"On {datetime.now(UTC):%Y-%m-%d}: {everything.tried:,} tried, {len(everything.unhandled):,} unhandled.",
+        "",
+        "| family | tried | decided | refused | unhandled | slowest, s | peak, MB |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for tally in [*tallies, everything]:
+        known = tally.decided + tally.refused > 0
+        lines.append(
+            f"| {tally.family} | {tally.tried:,} | {f'{tally.decided:,}' if known else ''} "
+            f"| {f'{tally.refused:,}' if known else ''} | {len(tally.unhandled):,} "
+            f"| {'' if tally.slowest_s is None else tally.slowest_s} | {tally.peak_mb or ''} |"
+        )
+    PAGE.write_text("\n".join([*lines, ""]), "utf-8")
+
+
+if __name__ == "__main__":
+    main()
