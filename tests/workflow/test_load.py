@@ -34,7 +34,7 @@ def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     told = CliRunner().invoke(app, arguments)
     assert told.exit_code == 0, told.output
     summary = json.loads(told.stdout.splitlines()[-1])
-    assert (summary["uploads"], summary["bad"] >= 3, summary["duplicates"]) == (30, True, 3)
+    assert (summary["uploads"], summary["bad"] >= 4, summary["duplicates"]) == (40, True, 4)
     assert sum(summary["faults"].values()) > 0
     assert (summary["ledger"]["missing"], summary["doubled"], summary["wrong"]) == (0, 0, 0)
 
