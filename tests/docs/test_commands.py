@@ -229,7 +229,7 @@ def test_every_command_of_sam_knows_its_options(absent: Any) -> None:
     if not python.exists():
         absent("sam", "SAM CLI is not installed here: make .venv-sam/.installed")
     ran = subprocess.run(
-        [python, "-c", SAM_OPTIONS, json.dumps(used)], capture_output=True, text=True, check=True, timeout=60
+        [python, "-c", SAM_OPTIONS, json.dumps(used)], capture_output=True, text=True, check=True, timeout=110
     )
     known: dict[str, tuple[str, list[str]]] = json.loads(ran.stdout)
     for words in used:
@@ -322,7 +322,7 @@ def run_in_shell(text: str, folder: Path) -> tuple[int, str]:
     home = folder / "home"
     environment = {**os.environ, "HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     ran = subprocess.run(
-        ["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=100, check=False
+        ["bash", "-c", text], cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     return ran.returncode, ran.stdout + ran.stderr
 
@@ -336,6 +336,7 @@ def run(text: str, folder: Path) -> tuple[int, str]:
     return run_in_shell(text, folder)
 
 
+@pytest.mark.timeout(400)  # some twenty commands; two demos among them, on a machine that may be busy
 @pytest.mark.parametrize(
     "page",
     [page for page in PAGES if any(c.block and not c.obstacle for c in read_commands(page))],
