@@ -32,7 +32,7 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(SAM) validate --lint
-	$(BIN)/cfn-lint template.yaml serving.yaml
+	$(BIN)/cfn-lint template.yaml serving.yaml training.yaml
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory asl; \
 	else echo "skipped: asl-validator (it needs Node.js, which is not on PATH)"; fi
 

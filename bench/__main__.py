@@ -24,7 +24,7 @@ Warm rows count CPU time, so that a busy machine disturbs them little; cold star
 what counts."""
 ABOUT_HANDLERS = """\
 AWS answers at once here, so this is the handlers' own work: decoding, hashing, statistics, checks, logs and metrics
-of four functions, and JSON between them. On a photo of a few hundred bytes the fixed part, about two milliseconds,
+of four functions, and JSON between them. On a photo of a few hundred bytes the fixed part, about three milliseconds,
 weighs more than the photo; a phone's photo is what drivers send. The student design, serialize → classify → filter,
 carries the photo in the state, which is limited to 262,144 bytes:"""
 

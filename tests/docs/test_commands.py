@@ -41,7 +41,7 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r"(.*bin/)?sam local ": ENGINE,
     r"make (check|test|demo)\b": CI,
     r"make build\b": "tests/package and tests/container run what it builds",
-    r"make deploy-local\b": "it takes minutes; what it runs stands in cli/kickstand_cli/local/rehearsal.py",
+    r"make deploy-local\b": "tests/deploy takes the same steps",
     r"make deploy\b": ACCOUNT,
     r"make train\b": HOURS,
     r".*bin/kickstand serve\b": "it serves until Ctrl-C: tests/functional/test_serve.py",

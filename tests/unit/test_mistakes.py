@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import boto3
 import pytest
 from typer.testing import CliRunner
 
@@ -35,6 +36,7 @@ def test_a_mistake_is_answered_in_one_line(
     command: str, code: int, names: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of tests before
     (tmp_path / "wrong" / "lorry").mkdir(parents=True)
     (tmp_path / "text").write_text("no record, no archive, no photo\n")
     words = command.format(photo=PHOTO, folder=tmp_path, wrong=tmp_path / "wrong", text=tmp_path / "text").split()

@@ -76,13 +76,17 @@ class Function:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Any:
-    before = dict(os.environ)
+    """Other threads read the environment meanwhile, so nothing but these names is ever missing from it."""
+    before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
         yield
     finally:
-        os.environ.clear()
-        os.environ.update(before)
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 class LambdaService:
