@@ -189,7 +189,7 @@ def test_without_pytorch_the_error_says_what_to_install(dataset: Path, monkeypat
     monkeypatch.setitem(sys.modules, "torch", None)
     result = run_train(dataset)
     assert result.exit_code == 1
-    assert "pip install 'kickstand[train]'" in result.output
+    assert "use `make train`" in result.output
 
 
 @pytest.fixture
