@@ -162,7 +162,7 @@ def needs_of_call(service: str, operation: str, named: dict[str, str]) -> set[Ri
     if index := named.get("IndexName"):
         return {Right(action, f"{named['TableName']}/index/{index}")}
     if function := named.get("FunctionName"):
-        return {Right(action, function.rpartition(":function:")[2].replace(".Version", ":1"))}  # as the template names it
+        return {Right(action, function.rpartition(":function:")[2].replace(".Version", ":1"))}
     owner = next((value for key, value in named.items() if key in ("TableName", "QueueUrl", "TopicArn")), None)
     return {Right(action, re.split(r"[:/]", owner or named.get("stateMachineArn", "*"))[-1])}
 
