@@ -55,6 +55,19 @@ build: .aws-sam/build/.made  ## sam build: all functions and layers into .aws-sa
 	else echo "error: sam build needs Python 3.13, which the functions run on, on PATH; or Docker" >&2; exit 1; fi
 	@touch $@
 
+.PHONY: security
+security: .venv-security/.installed  ## checkov on the templates; pip-audit on what is shipped, where PyPI can be asked
+	.venv-security/bin/checkov --config-file .checkov.yaml
+	@if .venv-security/bin/python -c '$(KNOWS_VULNERABILITIES)' 2>/dev/null; then \
+		for pins in functions/*/requirements.txt serving/requirements.txt training/requirements.txt requirements/*.txt; do \
+			echo "$$pins"; \
+			.venv-security/bin/pip-audit --strict --progress-spinner off --disable-pip --require-hashes --requirement "$$pins" || exit; \
+		done; else echo "skipped: pip-audit (pypi.org, or what stands in for it here, does not know of vulnerabilities)"; fi
+
+# An old Jinja, of which some are known.
+KNOWS_VULNERABILITIES = import json, urllib.request as web; \
+	assert json.load(web.urlopen("https://pypi.org/pypi/jinja2/2.4.1/json", timeout=5))["vulnerabilities"]
+
 .PHONY: bench
 bench: .venv/.installed build  ## speed, against anchors measured in the same run; writes docs/benchmarks.md
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
@@ -94,6 +107,7 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 --constraint requirements/dev.txt requirements/fuzz.in,requirements/fuzz.txt)
 	$(call compile,--universal --python-version 3.11 --constraint requirements/train.txt training/requirements.in,training/requirements.txt)
 	$(call compile,--universal --python-version 3.13 requirements/ministack.in,requirements/ministack.txt)
+	$(call compile,--universal --python-version 3.11 requirements/security.in,requirements/security.txt)
 	for folder in functions/* serving; do \
 		$(call compile,$(on_lambda) $$folder/requirements.in,$$folder/requirements.txt) || exit; done
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
@@ -105,7 +119,7 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .venv-bench .venv-fuzz .venv-ministack .venv-train .venv-notebook node_modules .aws-sam build demo-output \
+	rm -rf .venv .venv-sam .venv-bench .venv-fuzz .venv-ministack .venv-security .venv-train .venv-notebook node_modules .aws-sam build demo-output \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
@@ -124,6 +138,10 @@ clean:  ## remove what was built and installed here; never touches AWS
 
 .venv-ministack/.installed: requirements/ministack.txt requirements/uv.txt
 	$(call environment,.venv-ministack,requirements/ministack.txt)
+	@touch $@
+
+.venv-security/.installed: requirements/security.txt requirements/uv.txt
+	$(call environment,.venv-security,requirements/security.txt)
 	@touch $@
 
 .venv-train/.installed: requirements/train.txt requirements/uv.txt pyproject.toml
