@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import AliasChoices, AliasPath, Field
 
@@ -89,10 +89,9 @@ def choose(
 
 
 def name_execution(now: datetime) -> str:
-    """Of the execution that is started then."""
-    return now.strftime("%Y%m%dT%H%M%S")
+    """Of the execution that is started then; two within a second are two.
 
-
-def as_event(choice: Choice, request: Request) -> dict[str, Any]:
-    """The input of `train_model`."""
-    return {"algorithm": request.algorithm, "reason": choice.reason}
+    >>> name_execution(datetime(2027, 1, 2, 3, 4, 5, 6))
+    '20270102T030405000006'
+    """
+    return now.strftime("%Y%m%dT%H%M%S%f")
