@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from bench.harness import in_turns
 from kickstand.images import prepare
 from kickstand.inference import EmbeddedModel
 from kickstand_cli.project import MODEL
@@ -208,20 +208,6 @@ def session(network: bytes) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
 
 
-def time_warm(calls: dict[str, Callable[[], Any]], per_round: int = 50) -> dict[str, list[float]]:
-    """CPU milliseconds per call: each round's median, rounds in turns so that a busy moment meets all alike."""
-    rounds: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            taken = []
-            for _ in range(per_round):
-                started = time.process_time()
-                call()
-                taken.append(time.process_time() - started)
-            rounds[name].append(statistics.median(taken) * 1000)
-    return rounds
-
-
 def time_cold(commands: dict[str, list[str]]) -> dict[str, list[float]]:
     """Milliseconds from starting a Python to its first answer, page cache warm, taken in turns."""
     rounds: dict[str, list[float]] = {name: [] for name in commands}
@@ -266,13 +252,15 @@ def main() -> None:
         answers = {kind: each.run(["logits"], {"image": tensor})[0] for kind, each in sessions.items()}
         answers["NumPy"] = forward(weights, tensor)
         apart = {kind: float(np.abs(answer - answers["float32"]).max()) for kind, answer in answers.items()}
-        warm = time_warm(
+        warm = in_turns(
             {
                 "int8": lambda: sessions["int8"].run(["logits"], {"image": tensor}),
                 "float32": lambda: sessions["float32"].run(["logits"], {"image": tensor}),
                 "NumPy": lambda: forward(weights, tensor),
                 "predict": lambda: embedded.predict(prepared),
-            }
+            },
+            ROUNDS,
+            per_round=50,
         )
         runtime, alone = COLD["ONNX Runtime"], COLD["NumPy alone"]
         image = str(folder / "image.npy")

@@ -22,7 +22,7 @@ from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile
 from kickstand_cli.evaluation import EvaluationError, find_images
 from kickstand_cli.policy import OUT_OF_FOLD
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, parse_since, read_records, read_since
+from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -173,10 +173,7 @@ def baseline(
 
 def _read_stack(stack_name: str, outputs: Path | None, since: str) -> Iterable[Record]:
     now = datetime.now(UTC)
-    try:
-        start = parse_since(since, now)
-    except ValueError as error:
-        raise typer.BadParameter(f"{since}: neither 24h, 21d nor ISO 8601", param_hint="--since") from error
+    start = parse_since_option(since, now, example="21d")
     with reporting():
         table = read_outputs(stack_name, outputs).get("RecordsTableName")
         if table is None:

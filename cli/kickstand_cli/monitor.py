@@ -11,7 +11,7 @@ from rich.console import Console
 from kickstand_cli.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, parse_since, read_records, read_since, scan_records
+from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
 from kickstand_cli.terminal import printable
 
 if TYPE_CHECKING:
@@ -24,6 +24,13 @@ console = Console(soft_wrap=True, highlight=False)
 
 HARMED = 4
 
+Since = Annotated[str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")]
+ImagesPerDay = Annotated[
+    float | None,
+    typer.Option(min=1, help="How many images come in; by default as many as these records say, at least 100."),
+]
+FalseAlarms = Annotated[float, typer.Option(min=0.001, help="At most so many false alarms in 90 days, on average.")]
+
 
 def monitor(
     records: Annotated[
@@ -32,16 +39,9 @@ def monitor(
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")
-    ] = None,
-    images_per_day: Annotated[
-        float | None,
-        typer.Option(min=1, help="How many images come in; by default as many as these records say, at least 100."),
-    ] = None,
-    false_alarms: Annotated[
-        float, typer.Option(min=0.001, help="At most so many false alarms in 90 days, on average.")
-    ] = 1.0,
+    since: Since = None,
+    images_per_day: ImagesPerDay = None,
+    false_alarms: FalseAlarms = 1.0,
     artefact: ModelOption = MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
@@ -58,10 +58,7 @@ def monitor(
     from kickstand.monitor import look, read_watch
 
     now = datetime.now(UTC)
-    try:
-        start = parse_since(since, now) if since else None
-    except ValueError as error:
-        raise typer.BadParameter(f"{since}: neither 24h, 7d nor ISO 8601", param_hint="--since") from error
+    start = parse_since_option(since, now) if since else None
     try:
         watch = read_watch(artefact)
         seen = _read(records, stack_name, outputs, start, now)

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
 from pydantic import ValidationError
 
 if TYPE_CHECKING:
@@ -71,6 +72,14 @@ def parse_since(text: str, now: datetime) -> datetime:
         return now - parse_duration(text)
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_since_option(text: str, now: datetime, example: str = "7d") -> datetime:
+    """What --since says; a BadParameter that names the forms, one of them this example, where it says nothing."""
+    try:
+        return parse_since(text, now)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text}: neither 24h, {example} nor ISO 8601", param_hint="--since") from error
 
 
 def parse_duration(text: str) -> timedelta:

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from kickstand_cli.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.monitor import FalseAlarms, ImagesPerDay, Since
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, parse_since, read_records, read_since, scan_records
+from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
 from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
 
 if TYPE_CHECKING:
@@ -34,16 +35,9 @@ def report(
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")
-    ] = None,
-    images_per_day: Annotated[
-        float | None,
-        typer.Option(min=1, help="How many images come in; by default as many as these records say, at least 100."),
-    ] = None,
-    false_alarms: Annotated[
-        float, typer.Option(min=0.001, help="At most so many false alarms in 90 days, on average.")
-    ] = 1.0,
+    since: Since = None,
+    images_per_day: ImagesPerDay = None,
+    false_alarms: FalseAlarms = 1.0,
     artefact: ModelOption = MODEL,
     as_json: Annotated[
         bool,
@@ -64,10 +58,7 @@ def report(
     from kickstand.report import compose, draw_report, small_pictures
 
     now = datetime.now(UTC)
-    try:
-        start = parse_since(since, now) if since else None
-    except ValueError as error:
-        raise typer.BadParameter(f"{since}: neither 24h, 7d nor ISO 8601", param_hint="--since") from error
+    start = parse_since_option(since, now) if since else None
     try:
         watch, card = read_watch(artefact), read_card(artefact)
         with reporting():
