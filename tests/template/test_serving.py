@@ -1,5 +1,6 @@
 """What serving.yaml promises: an endpoint that may do little, whose data is kept safe, and whose updates go back."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,14 @@ def test_the_endpoints_log_expires_and_is_the_only_one_that_it_may_write() -> No
     assert [item["Resource"] for item in STATEMENTS if "logs:PutLogEvents" in item["Action"]] == [
         {"Fn::Sub": "${EndpointLogs.Arn}"}
     ]
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("", True), ("photos-2", True), ("Photos", False), ("photoS", False)])
+def test_only_an_endpoint_without_capitals_can_be_named_for_its_arn_has_none(name: str, allowed: bool) -> None:
+    assert bool(re.search(MAIN["Parameters"]["EndpointName"]["AllowedPattern"], name)) is allowed
+
+
+def test_the_endpoint_that_the_stack_brings_has_no_capitals_in_its_name() -> None:
+    name, values = of("Endpoint")["EndpointName"]["Fn::Sub"]
+    assert re.sub(r"\$\{\w+\}", "", name).islower()
+    assert values == {"Id": {"Fn::Select": [2, {"Fn::Split": ["/", {"Ref": "AWS::StackId"}]}]}}  # a UUID
