@@ -12,17 +12,9 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.dataset_store import Dataset, read_manifest
-from kickstand.evaluation import (
-    Contender,
-    HeldOut,
-    answer,
-    as_properties,
-    compare,
-    held_out,
-    read_answers,
-    unpack_artefact,
-)
+from kickstand.evaluation import Contender, HeldOut, answer, compare, held_out, read_answers, unpack_artefact
 from kickstand.gate import Pledge
+from kickstand.registry import as_model_card, as_properties
 from kickstand.store import transient
 
 logger = Logger()
@@ -66,6 +58,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     challenger = challenge(event["algorithm"], dataset, images, champion.pledge)
     verdict = compare(champion, challenger, manifest)
     report = f"runs/{dataset.name}/evaluation.json"
+    report_uri = f"s3://{TRAINING_BUCKET}/{report}"
     with transient("S3"):
         s3.put_object(Bucket=TRAINING_BUCKET, Key=report, Body=verdict.model_dump_json(indent=1).encode())
     metrics.add_metric(name="ChallengerPromoted", unit=MetricUnit.Count, value=int(verdict.promote))
@@ -84,7 +77,8 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     return {
         "promote": verdict.promote,
         "reason": verdict.reason[:REASON_LIMIT],
-        "report_uri": f"s3://{TRAINING_BUCKET}/{report}",
+        "report_uri": report_uri,
         "inference_image": IMAGES[event["algorithm"]],
         "properties": as_properties(told),
+        "model_card": as_model_card(verdict, challenger.pledge, dataset, report_uri, told),
     }

@@ -325,6 +325,11 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
     assert verdict["challenger"]["coverage"]["n"] == 17
     (registered,) = (request for operation, request in sagemaker.requests if operation == "CreateModelPackage")
     assert registered["CustomerMetadataProperties"]["data_sha256"] == dataset["data_sha256"]
+    assert registered["ModelCard"]["ModelCardStatus"] == "PendingReview"
+    (evaluation,) = json.loads(registered["ModelCard"]["ModelCardContent"])["evaluation_details"]
+    assert evaluation["metadata"] == {"data_sha256": dataset["data_sha256"], "report": statistics}
+    measured = {metric["name"]: metric["value"] for metric in evaluation["metric_groups"][0]["metric_data"]}
+    assert measured["coverage"] == verdict["challenger"]["coverage"]["value"]
     (told,) = messages(stack)
     assert told["Subject"] == "Kickstand training, registered"
     assert "Started because of a test." in told["Message"]

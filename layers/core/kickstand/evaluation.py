@@ -3,7 +3,7 @@
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,21 +118,6 @@ def compare(champion: Contender, challenger: Contender, manifest: Manifest) -> V
 def held_out(manifest: Manifest, read: Callable[[Image], bytes]) -> HeldOut:
     """The images that neither model has learnt from."""
     return [(image, read(image)) for image in manifest.images if image.split == "test"]
-
-
-def as_properties(told: Mapping[str, object]) -> dict[str, str]:
-    """Metadata of a model package: letters, digits, spaces and `_.:/=+-@`, 256 of them at most.
-
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackage.html
-
-    >>> as_properties({"why": "3 new labels (of 200)"})
-    {'why': '3 new labels  of 200 '}
-    """
-
-    def plain(value: object) -> Iterable[str]:
-        return (sign if sign.isalnum() or sign in " _.:/=+-@" else " " for sign in str(value))
-
-    return {name: "".join(plain(value))[:256] or "-" for name, value in told.items()}
 
 
 def _read_prediction(

@@ -14,6 +14,8 @@ not contradicted by the images. Only "better" must be shown; the others must not
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import Field
+
 from kickstand.events import Payload, Probability, Route
 from kickstand.quality import Interval, binomial_cdf, clopper_pearson, wilson_interval
 from kickstand.reviews import NEITHER
@@ -56,9 +58,18 @@ class Outcome(Payload):
         return self.accepted and not self.correct
 
 
+class Share(Payload):
+    """A share with its 95 % interval, of n images."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
 class Pledge(Payload):
     """What a model card promises. max_risk: None where the card names no promise. refused: why the labels cannot
-    support it; such a policy sends everything to a person.
+    support it; such a policy sends everything to a person. metrics: the card's, as far as they have an interval.
     """
 
     model_version: str
@@ -66,6 +77,7 @@ class Pledge(Payload):
     max_risk: float | None = None
     confidence_level: float | None = None
     refused: str | None = None
+    metrics: dict[str, Share] = Field(default_factory=dict)
 
 
 def read_pledge(card: dict[str, Any]) -> Pledge:
@@ -77,6 +89,11 @@ def read_pledge(card: dict[str, Any]) -> Pledge:
         max_risk=policy.get("max_risk"),
         confidence_level=policy.get("confidence_level"),
         refused=policy.get("evidence", {}).get("refused"),
+        metrics={
+            name: Share.model_validate(told)
+            for name, told in card.get("metrics", {}).items()
+            if isinstance(told, dict) and told.keys() >= Share.model_fields.keys()
+        },
     )
 
 
@@ -86,15 +103,6 @@ class Check(Payload):
     name: str
     passed: bool | None
     told: str
-
-
-class Share(Payload):
-    """A share with its 95 % interval, of n images."""
-
-    value: float
-    low: float
-    high: float
-    n: int
 
 
 class Score(Payload):
