@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +52,7 @@ def cost(
     """What a month costs, by service, for each backend and workflow type, and for the student project's design.
 
     Requests are counted on the local stack; durations on AWS are assumed, and the output says which. List prices of
-    us-east-1 from the date in it, free tiers left out.
+    us-east-1 from the date in it, free tiers left out; the output names those that are not confirmed.
     """
     share = expected_review_share() if review_share is None else review_share
     prices, counts = read("prices"), read("counts")
@@ -65,6 +66,7 @@ def cost(
             "review_share": share,
             "region": prices["region"],
             "prices_of": prices["date"],
+            "prices": prices["prices"],
             "counted": counts["how"],
             "assumed": read("assumptions"),
             "set_ups": {
@@ -92,9 +94,8 @@ def cost(
     console.print(table)
     for pair, images in evens.items():
         console.print(f"{pair}: {'never' if images is None else f'from {images:,} images a month'}", highlight=False)
-    console.print(
-        f"{prices['region']}, list prices of {prices['date']}, no free tier. {counts['how']}.", highlight=False
-    )
+    for line in doubts():
+        console.print(line, highlight=False)
 
 
 @cache
@@ -102,6 +103,22 @@ def read(name: str) -> dict[str, Any]:
     """prices, counts or assumptions."""
     content: dict[str, Any] = json.loads((COSTS / f"{name}.json").read_bytes())
     return content
+
+
+def doubts() -> list[str]:
+    """What stands behind the bills, and how firmly."""
+    prices, counts, assumed = read("prices"), read("counts"), read("assumptions")["milliseconds"]
+    confirmed = Counter(item["confirmed"] for item in prices["prices"].values())
+    doubtful = ", ".join(name for name, item in prices["prices"].items() if item["confirmed"] == "no")
+    here = {name: f" ({took:g} here)" for name, took in counts["milliseconds_here"].items()}
+    took = ", ".join(f"{name.removesuffix('Function')} {ms}{here.get(name, '')}" for name, ms in assumed.items())
+    return [
+        f"{prices['region']}, list prices of {prices['date']}, no free tier: {confirmed['page']} stand on a page of "
+        f"AWS's, {confirmed['quoted']} are quoted from AWS by others. Not confirmed: {doubtful or 'none'}.",
+        f"{counts['how']}.",
+        f"Assumed, not measured on AWS: milliseconds on Lambda, {took}. Ten more, with 1 GB, cost "
+        f"${price('lambda_gb_second') * 10_000:.2f} for a million images. --json names all assumptions.",
+    ]
 
 
 def price(name: str) -> float:
@@ -182,7 +199,7 @@ def bill_of(backend: str, workflow: str, images: int, share: float) -> Bill:
             + images
             * (counts["record_bytes"] / 1e9)
             * (price("dynamodb_gb_month") + price("dynamodb_backup_gb_month")),
-            "EventBridge": (images + reviews) * price("eventbridge_event"),
+            "EventBridge": images * price("eventbridge_s3_event") + (images + reviews) * price("eventbridge_event"),
             "CloudWatch logs": log_bytes / 1e9 * price("logs_gb"),
             "CloudWatch metrics": watching(counts, assumed),
             "X-Ray": traces * price("xray_trace"),

@@ -82,7 +82,24 @@ def test_a_plot_is_drawn(tmp_path: Path) -> None:
         assert len(drawn.convert("P").getcolors() or []) > 4  # a line for each backend
 
 
-def test_every_price_has_its_source() -> None:
+def test_every_price_has_its_source_and_says_how_it_was_confirmed() -> None:
     for name, price in read("prices")["prices"].items():
         assert price["source"].startswith("https://aws.amazon.com/"), name
         assert price["dollars"] > 0
+        assert price["confirmed"] in {"page", "quoted", "no"}, name
+        assert price["seen"], name
+
+
+def test_the_table_names_prices_that_are_not_confirmed_and_durations_that_are_assumed() -> None:
+    told = " ".join(CliRunner().invoke(app, ["cost"]).output.split())
+    doubtful = [name for name, price in read("prices")["prices"].items() if price["confirmed"] == "no"]
+    assert f"Not confirmed: {', '.join(doubtful)}." in told
+    for function, milliseconds in read("assumptions")["milliseconds"].items():
+        assert f"{function.removesuffix('Function')} {milliseconds}" in told
+
+
+def test_every_upload_pays_for_s3s_event_and_for_kickstands() -> None:
+    prices = read("prices")["prices"]
+    both = prices["eventbridge_s3_event"]["dollars"] + prices["eventbridge_event"]["dollars"]
+    bill = bills(MILLION, "--review-share", "0")["set_ups"]["embedded-EXPRESS"]["by_service"]
+    assert bill["EventBridge"] == pytest.approx(both * MILLION)
