@@ -5,7 +5,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -23,6 +23,7 @@ from .photos import Photos, TrainingError, hold_out, split_evenly
 from .synthetic import draw_synthetic
 
 Logits = NDArray[np.float32]
+PRETRAINED = "pretrained"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Recipe:
     members: networks in the committee, pretrained apart from each other.
     held_out: share of each foreign class that no network ever sees; it measures the gate.
     foreign_per_epoch, synthetic_per_epoch: how many examples of "neither" go with the labelled images when tuning.
-    again: a second, shorter tuning from where the first one ended, with a rate that climbs again.
+    pretrain, tune: one schedule a cycle; each starts where the one before ended, with a rate that climbs again.
     mirror: answer for the image and its mirror image, and average.
     scratch: instead of `tune`, where there is nothing to pretrain on.
     """
@@ -45,11 +46,19 @@ class Recipe:
     foreign_per_epoch: int = 800
     synthetic: int = 3000
     synthetic_per_epoch: int = 60
-    pretrain: Schedule = field(default_factory=lambda: Schedule(epochs=120, peak_rate=0.08, average=0.998))
-    tune: Schedule = field(default_factory=lambda: Schedule(epochs=28, peak_rate=0.03))
-    again: Schedule = field(default_factory=lambda: Schedule(epochs=16, peak_rate=0.02))
+    pretrain: tuple[Schedule, ...] = (
+        Schedule(epochs=120, peak_rate=0.08, average=0.998),
+        Schedule(epochs=80, peak_rate=0.05, average=0.998),
+    )
+    tune: tuple[Schedule, ...] = (Schedule(epochs=28, peak_rate=0.03), Schedule(epochs=16, peak_rate=0.02))
     mirror: bool = True
-    scratch: Schedule = field(default_factory=lambda: Schedule(epochs=150, peak_rate=0.08))
+    scratch: tuple[Schedule, ...] = (Schedule(epochs=150, peak_rate=0.08),)
+
+    def schedules(self, stage: str, *, foreign: bool) -> tuple[Schedule, ...]:
+        """The cycles of a stage; `foreign`: whether there is anything to pretrain on."""
+        if stage == PRETRAINED:
+            return self.pretrain if foreign else ()
+        return self.tune if foreign else self.scratch
 
 
 @dataclass(frozen=True)
@@ -135,12 +144,11 @@ class Job:
     def name(self) -> str:
         return f"member-{self.member}-{self.stage}" + (f"-cycle-{self.cycle}" if self.cycle > 1 else "")
 
-    @property
-    def before(self) -> "Job | None":
-        """The job whose weights this one starts from."""
-        if self.stage == "pretrained":
-            return None
-        return Job(self.member, self.stage, self.cycle - 1) if self.cycle > 1 else Job(self.member, "pretrained")
+    def before(self, recipe: Recipe) -> "Job | None":
+        """The job whose weights this one starts from, where there are foreign images."""
+        if self.cycle > 1:
+            return Job(self.member, self.stage, self.cycle - 1)
+        return None if self.stage == PRETRAINED else Job(self.member, PRETRAINED, len(recipe.pretrain))
 
     def left_out(self, material: Material) -> NDArray[np.bool_]:
         """Which labelled images it does not learn from."""
@@ -153,10 +161,11 @@ def _start(job: Job, material: Material, recipe: Recipe, home: Path) -> Network:
     """The network that a job starts from."""
     torch.manual_seed(recipe.seed + job.member)
     network = Network(material.n_classes, recipe.width)
-    if job.before and (job.cycle > 1 or material.foreign):
-        state = torch.load(home / f"{job.before.name}.pt", weights_only=True, map_location="cpu")
+    before = job.before(recipe) if material.foreign else None
+    if before:
+        state = torch.load(home / f"{before.name}.pt", weights_only=True, map_location="cpu")
         network.load_state_dict(state["average"])
-        if job.cycle == 1:
+        if before.stage != job.stage:
             network.forget_labels(material.n_labels)
     return network
 
@@ -165,37 +174,34 @@ def run(
     job: Job, material: Material, recipe: Recipe, home: Path, on_epoch: Callable[..., None] | None = None
 ) -> Network:
     """Fit one network, or go on from its last complete epoch, or only load it where it is complete."""
-    if job.stage == "pretrained":
-        pools, schedule = material.foreign_pools(None, 200), recipe.pretrain
+    if job.stage == PRETRAINED:
+        pools = material.foreign_pools(None, 200)
     else:
         pools = [
             material.known_pool(~job.left_out(material)),
             *material.foreign_pools(recipe.foreign_per_epoch, recipe.synthetic_per_epoch),
         ]
-        tuning = recipe.again if job.cycle > 1 else recipe.tune
-        schedule = tuning if material.foreign else recipe.scratch
-    offset = {"pretrained": 0, "final": 99}.get(job.stage)
+    schedule = recipe.schedules(job.stage, foreign=material.foreign is not None)[job.cycle - 1]
+    offset = {PRETRAINED: 0, "final": 99}.get(job.stage)
     seed = (recipe.seed + job.member) + 100 * (1 + int(job.stage.removeprefix("fold-")) if offset is None else offset)
     seed += 10_000 * (job.cycle - 1)
     network = _start(job, material, recipe, home)
-    n_labels = None if job.stage == "pretrained" else material.n_labels
+    n_labels = None if job.stage == PRETRAINED else material.n_labels
     return fit(network, pools, schedule, seed, home / f"{job.name}.pt", on_epoch, n_labels)
 
 
-def _last_cycle(material: Material, recipe: Recipe) -> int:
-    return 2 if material.foreign and recipe.again.epochs else 1
+def _last_cycle(stage: str, material: Material, recipe: Recipe) -> int:
+    return len(recipe.schedules(stage, foreign=material.foreign is not None))
 
 
 def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
     """Jobs in the order of their needs: those within one list may run side by side."""
-    members = range(1, recipe.members + 1)
     tuned = [f"fold-{fold}" for fold in range(recipe.folds)] + ["final"]
-    first = [[Job(member, "pretrained") for member in members]] if material.foreign else []
-    cycles = [
-        [Job(member, stage, cycle) for stage in tuned for member in members]
-        for cycle in range(1, _last_cycle(material, recipe) + 1)
+    return [
+        [Job(member, stage, cycle) for stage in together for member in range(1, recipe.members + 1)]
+        for together in ([PRETRAINED], tuned)
+        for cycle in range(1, _last_cycle(together[0], material, recipe) + 1)
     ]
-    return [*first, *cycles]
 
 
 _queue: "multiprocessing.Queue[tuple[str, int, int, float]] | None" = None
@@ -273,7 +279,7 @@ class OutOfFold:
 
 def deploy(stage: str, material: Material, recipe: Recipe, home: Path, *, exact: bool) -> onnx.ModelProto:
     """The committee of a stage ("fold-0" …, "final") as it is served; its jobs must be complete."""
-    jobs = [Job(member, stage, _last_cycle(material, recipe)) for member in range(1, recipe.members + 1)]
+    jobs = [Job(member, stage, _last_cycle(stage, material, recipe)) for member in range(1, recipe.members + 1)]
     members = [run(job, material, recipe, home) for job in jobs]
     height, width = material.known.pixels.shape[1:3]
     network = build_onnx(members, material.n_labels, height, width, mirror=recipe.mirror)
