@@ -1,10 +1,10 @@
 """What a cold start costs, and how large it is: each built function, against a bare Powertools function.
 
 Prints medians side by side; `make bench` runs it after `sam build`. A cold start is a fresh process of AWS's own
-runtime client on the build's own files, without bytecode, as on Lambda, whose /var/task is read-only: from its start
-until it has answered its sample event. The bare function has the same packages, Logger, Metrics, Tracer, one Pydantic
-model and a client of the service that ours talks to first; it calls no service, while ours does all that its sample
-event asks for, of a local AWS.
+runtime client on the build's own files, with the bytecode that was built and no other, as on Lambda, whose /var/task
+is read-only: from its start until it has answered its sample event. The bare function has the same packages, Logger,
+Metrics, Tracer, one Pydantic model and a client of the service that ours talks to first; it calls no service, while
+ours does all that its sample event asks for, of a local AWS.
 """
 
 import json
@@ -53,7 +53,7 @@ def strip(package: Package, source: Path, folder: Path) -> Package:
     found = re.search(r'boto3\.client\("([\w-]+)"\)', (source / "app.py").read_text("utf-8"))
     folder.mkdir()
     for path in package.folder.iterdir():
-        if path.name != "app.py":
+        if path.name not in ("app.py", "__pycache__"):
             (folder / path.name).symlink_to(path)
     client = f'import boto3\nclient = boto3.client("{found[1]}")' if found else ""
     (folder / "app.py").write_text(BARE.format(client=client), "utf-8")

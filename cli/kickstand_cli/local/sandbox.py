@@ -100,7 +100,7 @@ def invoke(package: Package, event: bytes, variables: Mapping[str, str]) -> Answ
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         opt, runtime = root / "opt", root / "runtime"
         for layer in package.layers:
-            shutil.copytree(layer, opt, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(layer, opt, dirs_exist_ok=True)
         _link_runtime(runtime)
         api = stack.enter_context(_RuntimeApi(package, event))
         stack.callback(api.shutdown)
