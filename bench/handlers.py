@@ -74,7 +74,6 @@ def load_handlers() -> dict[str, Any]:
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
-        "POWERTOOLS_TRACE_DISABLED": "true",
     }
     modules = {}
     for name in STEPS:

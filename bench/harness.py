@@ -52,7 +52,13 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, per_round: int
 
 def spread(values: list[float]) -> str:
     """Median, and in brackets the quartiles."""
-    if len(values) < 2:
-        return f"{values[0]:,.3g}"
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:,.3g} [{low:,.3g}, {high:,.3g}]"
+    return f"{_short(statistics.median(values))} [{', '.join(map(_short, statistics.quantiles(values, n=4)[::2]))}]"
+
+
+def _short(value: float) -> str:
+    """Three digits, or all before the point.
+
+    >>> _short(1234.5), _short(1.2345)
+    ('1,234', '1.23')
+    """
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -26,7 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness import in_turns
+from bench.harness import in_turns, spread
 from kickstand.images import prepare
 from kickstand.inference import EmbeddedModel
 from kickstand_cli.project import MODEL
@@ -297,9 +297,9 @@ def main() -> None:
     ):
         table.add_row(
             title,
-            _spread(warm[kind]),
+            spread(warm[kind]),
             _ratio(warm[kind], warm["int8"]),
-            _spread(cold[kind]),
+            spread(cold[kind]),
             _ratio(cold[kind], cold["int8"]),
             f"{sizes[kind]:.2f}",
             f"{packages[kind]:.0f}",
@@ -308,7 +308,7 @@ def main() -> None:
     console = Console(width=140)
     console.print(table)
     console.print(
-        f"EmbeddedModel.predict (PNG → Prediction): {_spread(warm['predict'])} ms, "
+        f"EmbeddedModel.predict (PNG → Prediction): {spread(warm['predict'])} ms, "
         f"{_ratio(warm['predict'], warm['int8'])} × a bare ONNX Runtime call on the same tensor",
         highlight=False,
         markup=False,
@@ -320,10 +320,6 @@ def main() -> None:
             {"warm_ms": warm, "cold_ms": cold, "network_mb": sizes, "packages_mb": packages, "apart": apart}, indent=1
         )
     )
-
-
-def _spread(rounds: list[float]) -> str:
-    return f"{statistics.median(rounds):.2f} [{min(rounds):.2f}, {max(rounds):.2f}]"
 
 
 def _ratio(rounds: list[float], anchor: list[float]) -> str:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Tracer
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.control_store import find_approval, note_approval
@@ -14,7 +14,6 @@ from kickstand.rollout import ApprovalChange, describe_rollout
 from kickstand.store import EVENT_SOURCE, transient
 
 logger = Logger()
-tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 sagemaker = boto3.client("sagemaker")
 sns = boto3.client("sns")
@@ -24,7 +23,6 @@ ALARM_TOPIC = os.environ["ALARM_TOPIC"]
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     change = ApprovalChange.model_validate(event)
     if find_approval(dynamodb, CONTROL_TABLE) == (change.package, change.status):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -14,13 +14,11 @@ from kickstand.reviews import Asking
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 REVIEWS_TABLE = os.environ["REVIEWS_TABLE"]
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     asking = Asking.model_validate(event)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -17,7 +17,6 @@ from kickstand.images import prepare
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 codedeploy: Any = boto3.client("codedeploy")
 lambda_: Any = boto3.client("lambda")
 NEW_VERSION = os.environ["NEW_VERSION"]
@@ -48,7 +47,6 @@ def find_mistakes() -> list[str]:
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """event: https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html"""

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 logger = Logger()
 metrics = Metrics()
 version_metrics = EphemeralMetrics()
-tracer = Tracer()
 
 
 def load_model() -> "EmbeddedModel | GuardedEndpoint":
@@ -70,7 +69,6 @@ def count_review(prediction: Prediction, version: str) -> None:
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     image = PreparedImage.model_validate(event)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -14,12 +14,10 @@ from kickstand.policy import Deciding, decide, read_switch
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy  # for predictions that bring none, from before they did
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     deciding = Deciding.model_validate(event)

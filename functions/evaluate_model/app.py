@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -19,7 +19,6 @@ from kickstand.store import transient
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 s3 = boto3.client("s3")
 TRAINING_BUCKET = os.environ["TRAINING_BUCKET"]
 CHAMPION = Path(os.environ["MODEL_DIR"])
@@ -46,7 +45,6 @@ def challenge(algorithm: str, dataset: Dataset, images: HeldOut, champion: Pledg
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     dataset = Dataset.model_validate(event["dataset"])

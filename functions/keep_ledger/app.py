@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -14,7 +14,6 @@ from kickstand.ledger_store import Books, draw_up, replay
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 BOOKS = Books(
     s3=boto3.client("s3"),
     dynamodb=boto3.client("dynamodb"),
@@ -32,7 +31,6 @@ REPLAY_AT_MOST = 100  # in one look: what is missing in thousands has a cause th
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     now = datetime.now(UTC)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -19,7 +19,6 @@ from kickstand.store import announce_degraded, read_changes
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 events = boto3.client("events")
 RECORDS_TABLE, REVIEWS_TABLE = os.environ["RECORDS_TABLE"], os.environ["REVIEWS_TABLE"]
@@ -31,7 +30,6 @@ WATCH = read_watch(Path(os.environ["MODEL_DIR"]))
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     now = datetime.now(UTC)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -15,7 +15,6 @@ from kickstand.review_store import list_reviews
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 s3 = boto3.client("s3")
 dynamodb = boto3.client("dynamodb")
 TRAINING_BUCKET = os.environ["TRAINING_BUCKET"]
@@ -24,7 +23,6 @@ CARD = read_card(Path(os.environ["MODEL_DIR"]))
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     reviews = list_reviews(dynamodb, REVIEWS_TABLE)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -16,13 +16,11 @@ from kickstand.store import read_image
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 s3 = boto3.client("s3")
 INPUT_SHAPE = read_card(Path(os.environ["MODEL_DIR"])).input_shape
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.add_metric(name="ImagesReceived", unit=MetricUnit.Count, value=1)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -15,7 +15,6 @@ from kickstand.store import announce, put_record
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 events = boto3.client("events")
 RECORDS_TABLE = os.environ["RECORDS_TABLE"]
@@ -23,7 +22,6 @@ AUDIT_RATE, AUDIT_KEY = float(os.environ["AUDIT_RATE"]), os.environ["AUDIT_KEY"]
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     recording = Recording.model_validate(event)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import CloudWatchDashboardCustomWidgetEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
@@ -22,7 +22,6 @@ from kickstand.store import read_changes, read_image
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 s3 = boto3.client("s3", config=Config(signature_version="s3v4"))  # newer regions know no older one
 RECORDS_TABLE, REPORT_BUCKET = os.environ["RECORDS_TABLE"], os.environ["REPORT_BUCKET"]
@@ -36,7 +35,6 @@ ABOUT = {"markdown": "The monitoring report's essentials, as drawn on its schedu
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
     """event: of the schedule, or the widget's (`describe`, `widgetContext`), with `action` "draw" from its button."""

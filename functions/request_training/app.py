@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
@@ -16,7 +16,6 @@ from kickstand.review_store import count_answered
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 dynamodb = boto3.client("dynamodb")
 stepfunctions = boto3.client("stepfunctions")
 TRAIN_MODEL = os.environ["TRAIN_MODEL"]
@@ -45,7 +44,6 @@ def start(training: LastTraining) -> None:
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     request, now = Request.model_validate(event), datetime.now(UTC)

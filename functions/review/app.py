@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics, Tracer
+from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from jinja2 import Environment, FileSystemLoader
@@ -21,7 +21,6 @@ from kickstand.store import read_image
 
 logger = Logger()
 metrics = Metrics()
-tracer = Tracer()
 dynamodb, s3, stepfunctions = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("stepfunctions")
 TABLES = os.environ["REVIEWS_TABLE"], os.environ["RECORDS_TABLE"]
 LABELS = read_card(Path(os.environ["MODEL_DIR"])).labels
@@ -33,7 +32,6 @@ LONGEST = 512  # pixels of the picture's longer side: sharp on a dashboard, and 
 
 
 @logger.inject_lambda_context(clear_state=True)
-@tracer.capture_lambda_handler(capture_response=False)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
     """event: the widget's (`describe`, `widgetContext`), with what a button sends; see `reviews.Desk`."""

@@ -24,7 +24,6 @@ LABELS = read_card(MODEL).labels
 def lambdas(monkeypatch: pytest.MonkeyPatch) -> Iterator[LambdaService]:
     with LambdaService() as service:
         monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", service.url)
-        monkeypatch.setenv("POWERTOOLS_TRACE_DISABLED", "true")
         monkeypatch.setenv("POWERTOOLS_METRICS_NAMESPACE", "Kickstand")
         service.functions["ClassifyImageFunction"] = Function(
             name="ClassifyImageFunction",

@@ -354,7 +354,7 @@ def test_the_circuits_table_out_of_reach_stops_nobody(
 
 def test_the_embedded_models_sandbox_imports_nothing_of_the_endpoints() -> None:
     program = "import sys, app; print(sorted({'boto3', 'kickstand.endpoint'} & sys.modules.keys()))"
-    variables = environment("classify_image") | {"MODEL_DIR": str(MODEL), "POWERTOOLS_TRACE_DISABLED": "true"}
+    variables = environment("classify_image") | {"MODEL_DIR": str(MODEL)}
     folder = PROJECT / "functions/classify_image"
     ran = subprocess.run(
         [sys.executable, "-c", program], cwd=folder, env=variables, capture_output=True, text=True, check=True

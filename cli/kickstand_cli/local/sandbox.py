@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,19 +51,19 @@ class Package:
 
 @dataclass(frozen=True)
 class Answer:
-    """What one invocation came to.
+    """What the invocations of one process came to.
 
-    payload: what the handler returned; where it failed, `errorType` and `errorMessage`.
+    payload: what the handler returned last; where it failed, `errorType` and `errorMessage`.
     log: all that the process wrote.
     init_seconds: from the process's start until it asks for an event.
-    invoke_seconds: from there until it answers.
+    invoke_seconds: from there until it answers, for each event.
     """
 
     payload: Any
     failed: bool
     log: str
     init_seconds: float
-    invoke_seconds: float
+    invoke_seconds: list[float]
 
 
 def read_packages(build: Path) -> dict[str, Package]:
@@ -88,8 +88,8 @@ def read_packages(build: Path) -> dict[str, Package]:
     return packages
 
 
-def invoke(package: Package, event: bytes, variables: Mapping[str, str]) -> Answer:
-    """A cold start and one invocation. It needs awslambdaric in this environment, and runs on this Python.
+def invoke(package: Package, event: bytes, variables: Mapping[str, str], times: int = 1) -> Answer:
+    """A cold start, and the event so many times. It needs awslambdaric in this environment, and runs on this Python.
 
     variables: instead of the package's own.
 
@@ -101,8 +101,8 @@ def invoke(package: Package, event: bytes, variables: Mapping[str, str]) -> Answ
         opt, runtime = root / "opt", root / "runtime"
         for layer in package.layers:
             shutil.copytree(layer, opt, dirs_exist_ok=True)
-        _link_runtime(runtime)
-        api = stack.enter_context(_RuntimeApi(package, event))
+        link_packages(RUNTIME, runtime)
+        api = stack.enter_context(_RuntimeApi(package, event, times))
         stack.callback(api.shutdown)
         threading.Thread(target=api.serve_forever, daemon=True).start()
         asked = {**package.variables, **variables}
@@ -128,7 +128,7 @@ def invoke(package: Package, event: bytes, variables: Mapping[str, str]) -> Answ
             "PATH": os.environ["PATH"],
         }
         log = stack.enter_context((root / "log").open("w+b"))
-        api.started = time.perf_counter()
+        started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, "-S", "-m", "awslambdaric", package.handler],  # without this environment's packages
             cwd=package.folder,
@@ -139,34 +139,34 @@ def invoke(package: Package, event: bytes, variables: Mapping[str, str]) -> Answ
         stack.callback(process.wait)
         stack.callback(process.kill)
         threading.Thread(target=lambda: api.ended(process.wait()), daemon=True).start()
-        failed, body = api.answers.get(timeout=10 * package.timeout)
-        answered = time.perf_counter()
+        answers = [api.answers.get(timeout=10 * package.timeout)]
+        while len(answers) < times and not answers[-1][0]:
+            answers.append(api.answers.get(timeout=10 * package.timeout))
         log.seek(0)
-        asked_at = api.asked or answered
-        return Answer(
-            json.loads(body), failed, log.read().decode(errors="replace"), asked_at - api.started, answered - asked_at
-        )
+        failed, body, ended = answers[-1]
+        asked_at = api.asked or [ended]
+        seconds = [answered - asked for asked, (_, _, answered) in zip(asked_at, answers, strict=False)]
+        return Answer(json.loads(body), failed, log.read().decode(errors="replace"), asked_at[0] - started, seconds)
 
 
 class _RuntimeApi(ThreadingHTTPServer):
-    """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, for one invocation."""
+    """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, for so many invocations."""
 
     daemon_threads = True
-    block_on_close = False  # who asks for a second event waits for ever
+    block_on_close = False  # who asks for one event more waits for ever
 
-    def __init__(self, package: Package, event: bytes) -> None:
-        self.answers: queue.Queue[tuple[bool, bytes]] = queue.Queue()
-        self.started = 0.0
-        self.asked: float | None = None
+    def __init__(self, package: Package, event: bytes, times: int) -> None:
+        self.answers: queue.Queue[tuple[bool, bytes, float]] = queue.Queue()  # failed, what, when
+        self.asked: list[float] = []
         api = self
 
         class Exchange(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                if api.asked:
+                if len(api.asked) == times:
                     threading.Event().wait()
-                api.asked = time.perf_counter()
+                api.asked.append(time.perf_counter())
                 deadline = int((time.time() + package.timeout) * 1000)
                 self._send(
                     200,
@@ -183,7 +183,7 @@ class _RuntimeApi(ThreadingHTTPServer):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 self._send(202, b'{"status": "OK"}', {})
-                api.answers.put((not self.path.endswith("/response"), body))
+                api.answers.put((not self.path.endswith("/response"), body, time.perf_counter()))
 
             def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
                 self.send_response(status)
@@ -203,12 +203,13 @@ class _RuntimeApi(ThreadingHTTPServer):
     def ended(self, status: int) -> None:
         """The process is gone; if it has not answered, this is the answer."""
         failure = {"errorType": "Runtime.ExitError", "errorMessage": f"exit status {status}"}
-        self.answers.put((True, json.dumps(failure).encode()))
+        self.answers.put((True, json.dumps(failure).encode(), time.perf_counter()))
 
 
-def _link_runtime(folder: Path) -> None:
+def link_packages(names: Iterable[str], folder: Path) -> None:
+    """Make this environment's packages and modules importable from a new folder. Raises ImportError."""
     folder.mkdir()
-    for name in RUNTIME:
+    for name in names:
         spec = find_spec(name)
         if spec is None or spec.origin is None:
             raise ImportError(name)

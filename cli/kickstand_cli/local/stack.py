@@ -389,7 +389,6 @@ def deploy(
         settings = {
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
-            "POWERTOOLS_TRACE_DISABLED": "true",
         }
         stack.enter_context(_setting(settings))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
