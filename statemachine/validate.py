@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 
-from kickstand_cli.local.template import load_yaml
+from kickstand_cli.local.template import all_resources
 
 ROOT = Path(__file__).parent.parent
-TEMPLATES = ("template.yaml", "training.yaml")
+TEMPLATE = ROOT / "template.yaml"
 PLACEHOLDER_ARN = "arn:aws:lambda:us-east-1:123456789012:function:placeholder"
 
 
@@ -31,8 +31,8 @@ def main() -> int:
 
 
 def state_machines() -> list[tuple[str, dict[str, Any]]]:
-    """Definition file and substitutions of each state machine in the templates."""
-    resources = [item for name in TEMPLATES for item in load_yaml(ROOT / name)["Resources"].values()]
+    """Definition file and substitutions of each state machine in the template and its nested ones."""
+    resources = all_resources(TEMPLATE).values()
     machines = [item["Properties"] for item in resources if item["Type"] == "AWS::Serverless::StateMachine"]
     return [(machine["DefinitionUri"], machine.get("DefinitionSubstitutions", {})) for machine in machines]
 

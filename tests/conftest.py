@@ -19,13 +19,16 @@ PROJECT = Path(__file__).parents[1]
 CALLS = PROJECT / "build/calls"
 NAMES_A_RESOURCE = {
     "Bucket",
+    "CopySource",
     "FunctionName",
     "IndexName",
     "Key",
+    "ModelPackageName",
     "QueueUrl",
     "TableName",
     "TopicArn",
     "VersionId",
+    "executionArn",
     "stateMachineArn",
 }
 
@@ -47,24 +50,33 @@ def absent() -> Callable[[str, str], NoReturn]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _calls_of_functions() -> Iterator[None]:
-    """Writes down what functions/*/app.py call in AWS, whoever runs them, for tests/privileges: build/calls/*.json."""
-    seen: set[tuple[str, str, str, str]] = set()
-    call = BaseClient._make_api_call  # type: ignore[attr-defined]
+    """Writes down what functions/*/app.py call in AWS, whoever runs them, for tests/privileges: build/calls/*.json.
 
-    def note(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+    A call is the function's that has made the client: in a thread of its own it has no frame to be known by.
+    """
+    seen: set[tuple[str, str, str, str]] = set()
+    make, call = BaseClient.__init__, BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def note_maker(client: Any, *parts: Any, **named_parts: Any) -> None:
+        make(client, *parts, **named_parts)
         frame = sys._getframe()
         while frame := frame.f_back:  # type: ignore[assignment]
-            path = frame.f_code.co_filename
-            if path.endswith("/app.py") and "/functions/" in path:
-                named = {name: parameters[name] for name in NAMES_A_RESOURCE & parameters.keys()}
-                service = client.meta.service_model.service_name
-                for table in parameters.get("RequestItems", [None]):  # a batch names several tables
-                    of = named | ({"TableName": table} if table else {})
-                    seen.add((Path(path).parent.name, service, operation, json.dumps(of, sort_keys=True)))
+            path = Path(frame.f_code.co_filename)
+            if path.name == "app.py" and path.parts[-3:-2] == ("functions",):
+                client._made_by = path.parent.name
                 break
+
+    def note(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        if function := getattr(client, "_made_by", None):
+            named = {name: parameters[name] for name in NAMES_A_RESOURCE & parameters.keys()}
+            service = client.meta.service_model.service_name
+            for table in parameters.get("RequestItems", [None]):  # a batch names several tables
+                of = named | ({"TableName": table} if table else {})
+                seen.add((function, service, operation, json.dumps(of, sort_keys=True)))
         return call(client, operation, parameters)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseClient, "__init__", note_maker)
         patch.setattr(BaseClient, "_make_api_call", note)
         yield
     if seen:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import pytest
 import yaml
 
-from kickstand_cli.local.template import load_yaml
+from kickstand_cli.local.template import load_yaml, nested_templates
 from kickstand_cli.project import PROJECT, TEMPLATE
 
 CALLS = PROJECT / "build/calls"
@@ -40,6 +40,37 @@ def compare(rights: set[Right], needs: set[Right]) -> tuple[set[Right], set[Righ
     """The needs that no right allows, and the rights that no need uses."""
     missing = {need for need in needs if not any(right.allows(need) for right in rights)}
     return missing, {right for right in rights if not any(right.allows(need) for need in needs)}
+
+
+# ---- the template and its nested ones, as one
+
+
+def whole(path: Path) -> Document:
+    """The template with what its nested stacks hold; what it gives them goes by its own name there, too."""
+    document: Document = load_yaml(path)
+    for stack, file in nested_templates(path).items():
+        given = document["Resources"][stack]["Properties"]["Parameters"]
+        nested = load_yaml(file)
+        for section in ("Conditions", "Resources"):
+            own = with_given(nested.get(section, {}), given)
+            assert not own.keys() & document[section].keys(), f"{file.name}: it takes a name twice"
+            document[section] |= own
+    return document
+
+
+def with_given(part: Any, given: Document) -> Any:
+    """This part of a nested template, with what it is given in place of its parameters."""
+    match part:
+        case {"Ref": parameter} if parameter in given:
+            return given[parameter]
+        case dict():
+            return {key: with_given(value, given) for key, value in part.items()}
+        case list():
+            return [with_given(value, given) for value in part]
+        case str():
+            names = {parameter: value["Ref"] for parameter, value in given.items() if value.keys() == {"Ref"}}
+            return re.sub(r"\$\{(\w+)\}", lambda found: f"${{{names.get(found[1], found[1])}}}", part)
+    return part
 
 
 # ---- what the roles may do
@@ -64,6 +95,7 @@ UNRESTRICTED = {  # why the action may be allowed on every resource
     ),
     "cloudwatch:DescribeAlarms": "alarms are described by list, not by name",
     "cloudwatch:PutMetricData": "metrics are no resources; the namespace is a condition",
+    "ecr:GetAuthorizationToken": "the token is the registry's; which images it lets in, other actions say",
 }
 
 
@@ -117,10 +149,12 @@ def name(resource: Any) -> str:
         case {"Fn::Sub": [text, _]} | {"Fn::Sub": str(text)}:
             text = re.sub(r"\$\{AWS::\w+\}", "", text)
             if text.startswith("arn:"):
-                text = text.split(":", 5)[5]
+                text = text.split(":", 5)[5].removeprefix("table/")
             if text.startswith("endpoint/"):
                 return "endpoint/*"  # which one, a parameter says
             return re.sub(r"\$\{(\w+)(?:\.\w+)?\}", r"\1", text)
+        case {"Fn::Select": [_, {"Fn::Split": [_, arn]}]}:
+            return name(arn)
         case str():
             return resource
     raise AssertionError(f"{resource}: this test cannot read such a resource")
@@ -144,10 +178,12 @@ ELSEWHERE = {  # resources that no call names, or that are not the stack's
 }
 
 
-def needs_of_call(service: str, operation: str, named: dict[str, str]) -> set[Right]:
+def needs_of_call(service: str, operation: str, named: dict[str, Any]) -> set[Right]:
     """The rights that a call to AWS takes."""
     prefix = SERVICES.get(service, service)
     called = f"{prefix}:{operation}"
+    if called == "s3:CopyObject":  # no right goes by that name
+        return needs_of_call("s3", "GetObject", named["CopySource"]) | needs_of_call("s3", "PutObject", named)
     action = WITH_VERSION.get(called) if "VersionId" in named else None
     action = action or ACTIONS.get(called, called)
     if action in ELSEWHERE:
@@ -163,6 +199,8 @@ def needs_of_call(service: str, operation: str, named: dict[str, str]) -> set[Ri
         return {Right(action, f"{named['TableName']}/index/{index}")}
     if function := named.get("FunctionName"):
         return {Right(action, function.rpartition(":function:")[2].replace(".Version", ":1"))}
+    if arn := named.get("executionArn") or named.get("ModelPackageName"):
+        return {Right(action, arn.split(":", 5)[5])}
     owner = next((value for key, value in named.items() if key in ("TableName", "QueueUrl", "TopicArn")), None)
     return {Right(action, re.split(r"[:/]", owner or named.get("stateMachineArn", "*"))[-1])}
 
@@ -170,7 +208,7 @@ def needs_of_call(service: str, operation: str, named: dict[str, str]) -> set[Ri
 @cache
 def logical_bucket(name: str) -> str:
     """The bucket of this name in tests: its logical ID in small letters at the end, or else a sample's, of photos."""
-    found = [bucket for bucket in of_type(load_yaml(TEMPLATE), "AWS::S3::Bucket") if name.endswith(bucket.lower())]
+    found = [bucket for bucket in of_type(whole(TEMPLATE), "AWS::S3::Bucket") if name.endswith(bucket.lower())]
     return found[0] if found else "ImageBucket"
 
 
@@ -190,9 +228,14 @@ def calls(absent: Callable[[str, str], NoReturn]) -> dict[str, set[Right]]:
 # ---- what state machines do
 
 
+def substitutions(machine: Document) -> dict[str, str]:
+    """What `${Name}` in its definition stands for."""
+    return {f"${{{key}}}": name(value) for key, value in machine.get("DefinitionSubstitutions", {}).items()}
+
+
 def needs_of_machine(machine: Document, definition: Document) -> set[Right]:
     """The rights that its tasks, its logs and its own children take."""
-    substituted = {f"${{{key}}}": name(value) for key, value in machine.get("DefinitionSubstitutions", {}).items()}
+    substituted = substitutions(machine)
 
     def resource(value: str) -> str:
         return substituted.get(value, value.split(":", 5)[-1])
@@ -211,6 +254,9 @@ def needs_of_machine(machine: Document, definition: Document) -> set[Right]:
                 needs.add(Right("sns:Publish", resource(parameters["TopicArn"])))
             case ("events:putEvents", _, _):
                 needs.add(Right("events:PutEvents", "event-bus/default"))
+            case (integration, "", _) if integration.startswith("aws-sdk:sagemaker:"):
+                operation = integration.rpartition(":")[2]
+                needs |= needs_of_sagemaker(operation, filled(parameters, substituted))
             case (integration, "", _) if integration.startswith("dynamodb:"):
                 operation = integration.removeprefix("dynamodb:")
                 action = f"dynamodb:{operation[0].upper()}{operation[1:]}"
@@ -222,6 +268,61 @@ def needs_of_machine(machine: Document, definition: Document) -> set[Right]:
     return needs
 
 
+# What train_model knows when it asks SageMaker for something; the bucket goes by its logical ID.
+SAMPLE = (PROJECT / "events/evaluate_model.json").read_text("utf-8").replace("kickstand-training", "TrainingBucket")
+STATE = json.loads(SAMPLE) | {"evaluation": {"report_uri": "s3://TrainingBucket/runs/20260504T100000/evaluation.json"}}
+
+
+def filled(parameters: Any, substituted: dict[str, str]) -> Any:
+    """A task's parameters, as they are after substitution when the state is STATE."""
+    match parameters:
+        case dict():
+            return {
+                key.removesuffix(".$"): evaluated(text) if key.endswith(".$") else text
+                for key, text in ((key, filled(value, substituted)) for key, value in parameters.items())
+            }
+        case list():
+            return [filled(item, substituted) for item in parameters]
+        case str():
+            return re.sub(r"\$\{\w+\}", lambda found: substituted[found[0]], parameters)
+    return parameters
+
+
+def evaluated(expression: str) -> str:
+    """The path's or the format's value; that of a path which STATE does not have is empty."""
+    if formatted := re.fullmatch(r"States\.Format\('(.*)', ([^,]*)\)", expression):
+        return formatted[1].format(evaluated(formatted[2]))
+    found: Any = STATE
+    for word in expression.removeprefix("$.").split("."):
+        found = found.get(word, {})
+    return str(found or "")
+
+
+def needs_of_sagemaker(operation: str, asked: Document) -> set[Right]:
+    """The rights that asking SageMaker for this takes."""
+    action, kind = f"sagemaker:{operation[0].upper()}{operation[1:]}", re.sub("^[a-z]+", "", operation)
+    if kind == "ModelPackage":  # SageMaker sees to it that whoever registers a model may read what is registered
+        read = {Right("s3:GetObject", place) for _, place in places(asked)}
+        return {Right(action, asked["ModelPackageGroupName"]), Right(action, "model-package/kickstand-x/1"), *read}
+    resource = re.sub(r"(?<!^)([A-Z])", r"-\1", kind).lower()
+    passed = asked.get("RoleArn") or asked.get("ExecutionRoleArn")
+    roles = {Right("iam:PassRole", passed)} if passed else set()
+    return {Right(action, f"{resource}/{asked[f'{kind}Name']}"), *roles}
+
+
+def places(part: Any, within: str = "") -> Iterator[tuple[str, str]]:
+    """Every place on S3 in this part of a request, and which members it is in; of a folder, something in it."""
+    if isinstance(part, dict):
+        for member, value in part.items():
+            yield from places(value, f"{within}.{member}")
+    elif isinstance(part, list):
+        for value in part:
+            yield from places(value, within)
+    elif isinstance(part, str) and "s3://" in part:
+        place = part.strip('"').removeprefix("s3://")
+        yield within, place if Path(place).suffix else f"{place.rstrip('/')}/x"
+
+
 def tasks(definition: Document) -> Iterator[Document]:
     for state in definition["States"].values():
         if state["Type"] == "Task":
@@ -231,6 +332,38 @@ def tasks(definition: Document) -> Iterator[Document]:
                 yield from tasks(inner)
 
 
+# ---- what SageMaker's jobs do
+
+# What every job does with its container, its log and its metrics:
+# https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html#sagemaker-roles-createtrainingjob-perms
+PULLS = ("BatchCheckLayerAvailability", "BatchGetImage", "GetDownloadUrlForLayer")
+LOGS = ("CreateLogGroup", "CreateLogStream", "DescribeLogStreams", "PutLogEvents")
+EVERY_JOB = {
+    Right("cloudwatch:PutMetricData", "*"),
+    Right("ecr:GetAuthorizationToken", "*"),
+    *(Right(f"ecr:{action}", "repository/x") for action in PULLS),
+    *(Right(f"logs:{action}", "log-group:/aws/sagemaker/x") for action in LOGS),
+}
+
+
+def needs_of_jobs(machine: Document, definition: Document) -> set[Right]:
+    """The rights that the jobs take which the machine asks for, by what they are to read and to write."""
+    substituted = substitutions(machine)
+    needs = set(EVERY_JOB)
+    for task in tasks(definition):
+        if not re.search(r":sagemaker:create(TrainingJob|TransformJob|Model)$", task["Resource"]):
+            continue
+        for within, place in places(filled(task["Parameters"], substituted)):
+            does = ["GetObject"]
+            if within.endswith(".S3OutputPath"):
+                does = ["PutObject"]
+            elif ".CheckpointConfig" in within:  # what is there is fetched, and kept the same as the container's folder
+                does = ["GetObject", "PutObject", "DeleteObject"]
+            needs |= {Right(f"s3:{action}", place) for action in does}
+            needs |= {Right("s3:ListBucket", place.partition("/")[0]) for action in does if action == "GetObject"}
+    return needs
+
+
 # ---- the comparison
 
 
@@ -238,8 +371,7 @@ def tasks(definition: Document) -> Iterator[Document]:
 def template(absent: Callable[[str, str], NoReturn]) -> Document:
     if not (PROJECT / ".venv-sam/bin/python").exists():
         absent("sam", "SAM CLI is not installed: make build")
-    document: Document = load_yaml(TEMPLATE)
-    return document
+    return whole(TEMPLATE)
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +381,12 @@ def expanded(template: Document) -> Document:
 
 def of_type(document: Document, kind: str) -> list[str]:
     return [name for name, resource in document["Resources"].items() if resource["Type"] == kind]
+
+
+def definition_of(template: Document, machine: str) -> Document:
+    file = PROJECT / template["Resources"][machine]["Properties"]["DefinitionUri"]
+    definition: Document = yaml.safe_load(file.read_text("utf-8"))
+    return definition
 
 
 def told(missing: Iterable[Right], unused: Iterable[Right]) -> str:
@@ -273,12 +411,19 @@ def test_each_function_may_do_what_it_does_and_nothing_else(
 def test_each_state_machine_may_do_what_it_does_and_nothing_else(template: Document, expanded: Document) -> None:
     differences = {}
     for machine in of_type(template, "AWS::Serverless::StateMachine"):
-        file = PROJECT / template["Resources"][machine]["Properties"]["DefinitionUri"]
-        needs = needs_of_machine(expanded["Resources"][machine]["Properties"], yaml.safe_load(file.read_text("utf-8")))
+        needs = needs_of_machine(expanded["Resources"][machine]["Properties"], definition_of(template, machine))
         missing, unused = compare(rights(expanded, f"{machine}Role"), needs)
         if missing or unused:
             differences[machine] = told(missing, unused)
     assert not differences, "\n\n".join(f"{name}:\n{difference}" for name, difference in differences.items())
+
+
+def test_a_training_job_may_do_what_is_asked_of_it_and_nothing_else(template: Document, expanded: Document) -> None:
+    machine = expanded["Resources"]["TrainModelStateMachine"]["Properties"]
+    missing, unused = compare(
+        rights(expanded, "TrainingRole"), needs_of_jobs(machine, definition_of(template, "TrainModelStateMachine"))
+    )
+    assert not missing | unused, told(missing, unused)
 
 
 def test_every_rule_may_start_its_state_machine_and_nothing_else(expanded: Document) -> None:
@@ -333,8 +478,7 @@ def test_a_right_on_another_resource_is_missing_and_unused() -> None:
 
 def test_a_task_that_its_machine_may_not_do_is_missing(template: Document, expanded: Document) -> None:
     machine = expanded["Resources"]["ReviewImageStateMachine"]["Properties"]
-    file = PROJECT / template["Resources"]["ReviewImageStateMachine"]["Properties"]["DefinitionUri"]
-    definition = yaml.safe_load(file.read_text("utf-8"))
+    definition = definition_of(template, "ReviewImageStateMachine")
     definition["States"]["Tell"] = {
         "Type": "Task",
         "Resource": "arn:aws:states:::dynamodb:putItem",
@@ -342,3 +486,17 @@ def test_a_task_that_its_machine_may_not_do_is_missing(template: Document, expan
     }
     missing, _ = compare(rights(expanded, "ReviewImageStateMachineRole"), needs_of_machine(machine, definition))
     assert missing == {Right("dynamodb:PutItem", "ReviewTopic")}
+
+
+def test_a_job_that_is_to_read_elsewhere_lacks_the_right(template: Document, expanded: Document) -> None:
+    definition = definition_of(template, "TrainModelStateMachine")
+    training = definition["States"]["Train Kickstand"]["Parameters"]
+    training["InputDataConfig"][0]["DataSource"]["S3DataSource"] = {"S3Uri": "s3://${TrainingBucket}/base/train/"}
+    machine = expanded["Resources"]["TrainModelStateMachine"]["Properties"]
+    missing, _ = compare(rights(expanded, "TrainingRole"), needs_of_jobs(machine, definition))
+    assert missing == {Right("s3:GetObject", "TrainingBucket/base/train/x")}
+
+
+def test_what_a_nested_stack_is_given_goes_by_its_own_name(expanded: Document) -> None:
+    assert Right("sns:Publish", "AlarmTopic") in rights(expanded, "AnnounceApprovalFunctionRole")
+    assert Right("dynamodb:PutItem", "ControlTable") in rights(expanded, "AnnounceApprovalFunctionRole")

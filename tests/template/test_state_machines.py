@@ -11,13 +11,12 @@ import pytest
 import yaml
 
 from kickstand import errors
-from kickstand_cli.local.template import load_yaml
+from kickstand_cli.local.template import all_resources
+from kickstand_cli.project import PROJECT, TEMPLATE
 
-PROJECT = Path(__file__).parents[2]
 MACHINES: dict[str, dict[str, Any]] = {
     Path(resource["Properties"]["DefinitionUri"]).name.split(".")[0]: resource["Properties"]
-    for template in ("template.yaml", "training.yaml")
-    for resource in load_yaml(PROJECT / template)["Resources"].values()
+    for resource in all_resources(TEMPLATE).values()
     if resource["Type"] == "AWS::Serverless::StateMachine"
 }
 DEFINITIONS: dict[str, dict[str, Any]] = {

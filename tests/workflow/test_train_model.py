@@ -173,6 +173,7 @@ def stack(sagemaker: SageMaker) -> Iterator[Stack]:
                 for step in range(8):
                     picture = paint(shade.format(brightest - step))
                     deployed.s3.put_object(Bucket=bucket, Key=f"base/{split}/{label}/{step}.png", Body=picture)
+        deployed.s3.put_object(Bucket=bucket, Key="base/auxiliary.npz", Body=b"foreign images to pretrain on")
         queue = deployed.sqs.create_queue(QueueName="told")["QueueUrl"]
         arn = deployed.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         deployed.sns.subscribe(TopicArn=deployed.outputs["AlarmTopicArn"], Protocol="sqs", Endpoint=arn)
@@ -307,10 +308,10 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
     assert dataset["counts"] == {"test/bicycle": 8, "test/motorcycle": 9, "train/bicycle": 9, "train/motorcycle": 8}
     assert (dataset["reviewed"], dataset["audited"]) == (1, 1)
     assert dataset["left_out"] == {"cannot_tell": 1, "held_out": 1}
-    listed = stack.s3.list_objects_v2(
-        Bucket=stack.outputs["TrainingBucketName"], Prefix=f"runs/{dataset['name']}/dataset/train/"
-    )
-    assert listed["KeyCount"] == 17
+    training_bucket, folder = stack.outputs["TrainingBucketName"], f"runs/{dataset['name']}/dataset"
+    assert stack.s3.list_objects_v2(Bucket=training_bucket, Prefix=f"{folder}/train/")["KeyCount"] == 17
+    copied = stack.s3.get_object(Bucket=training_bucket, Key=f"{folder}/auxiliary.npz")["Body"].read()
+    assert copied == b"foreign images to pretrain on"
 
     (package,) = packages(stack.outputs["ModelPackageGroupName"])
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
@@ -520,6 +521,13 @@ def test_a_degraded_model_starts_one_training_and_no_second_within_the_week(
         "reason": "the last training was requested less than 7 days ago",
         "execution": None,
     }
+
+
+def test_the_daily_look_starts_nothing_while_people_have_answered_little(stack: Stack, sagemaker: SageMaker) -> None:
+    looked = call(stack, json.loads((PROJECT / "events/request_training.json").read_text("utf-8")))
+    assert (looked["started"], looked["execution"]) == (False, None)
+    assert looked["reason"].endswith("new labels, fewer than 200")
+    assert not sagemaker.requests
 
 
 def test_another_stacks_degraded_model_starts_nothing(stack: Stack, sagemaker: SageMaker) -> None:

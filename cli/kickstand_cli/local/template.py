@@ -38,6 +38,21 @@ def load_yaml(path: Path) -> Any:
         raise TemplateError(f"{path}: {error}") from error
 
 
+def nested_templates(path: Path) -> dict[str, Path]:
+    """The templates of the template's nested stacks, by logical ID."""
+    return {
+        name: path.parent / resource["Properties"]["TemplateURL"]
+        for name, resource in load_yaml(path)["Resources"].items()
+        if resource["Type"] == "AWS::CloudFormation::Stack"
+    }
+
+
+def all_resources(path: Path) -> dict[str, dict[str, Any]]:
+    """The template's resources and those of its nested stacks, by logical ID, as they are written."""
+    templates = path, *nested_templates(path).values()
+    return {name: resource for each in templates for name, resource in load_yaml(each)["Resources"].items()}
+
+
 class Template:
     """A template with values for its parameters. reference, attribute: what `Ref` and `Fn::GetAtt` of a resource give.
 
