@@ -48,7 +48,7 @@ asl: .venv/.installed node_modules/.installed
 .PHONY: build
 build: .aws-sam/build/.made  ## sam build: all functions and layers into .aws-sam/
 
-.aws-sam/build/.made: template.yaml samconfig.toml $(shell find functions layers -type f -not -path '*/__pycache__/*') | .venv-sam/.installed
+.aws-sam/build/.made: template.yaml serving.yaml training.yaml samconfig.toml $(shell find functions layers -type f -not -path '*/__pycache__/*') | .venv-sam/.installed
 	@export PATH="$(CURDIR)/.venv-sam/bin:$$PATH"; \
 	if python3.13 -c '' >/dev/null 2>&1; then sam build && $(bytecode); \
 	elif docker info >/dev/null 2>&1; then sam build --use-container; \

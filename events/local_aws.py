@@ -1,4 +1,5 @@
-"""An AWS for `sam local invoke`, on moto: a bucket with events/photo.png, the tables and queues of the template.
+"""An AWS for `sam local invoke`, on moto: a bucket with events/photo.png, the template's tables, queues and topics, and
+what the functions of training are about.
 
 It serves until interrupted.
 
@@ -11,13 +12,16 @@ import socket
 import subprocess
 import sys
 import threading
+from functools import cache
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
 
 from kickstand_cli.local.template import Template
+from kickstand_cli.training_source import pack
 
 PROJECT = Path(__file__).parents[1]
 TAKEN = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
@@ -47,12 +51,42 @@ def furnish(endpoint: str) -> None:
     dynamodb = session.client("dynamodb", endpoint_url=endpoint)
     sqs = session.client("sqs", endpoint_url=endpoint)
     template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
+    sns = session.client("sns", endpoint_url=endpoint)
     for name, resource in template.resources.items():
         if resource["Type"] == "AWS::DynamoDB::Table":
             properties = template.resolve(resource["Properties"])
             dynamodb.create_table(TableName=name, **{key: properties[key] for key in TAKEN if key in properties})
         elif resource["Type"] == "AWS::SQS::Queue":
             sqs.create_queue(QueueName=name)
+        elif resource["Type"] == "AWS::SNS::Topic":
+            sns.create_topic(Name=name)
+    furnish_training(session, endpoint)
+
+
+def furnish_training(session: boto3.Session, endpoint: str) -> None:
+    """Golden images to learn from; the champion as what a job has made of them, registered as a challenger."""
+    artefact = json.loads((PROJECT / "events/evaluate_model.json").read_bytes())["dataset"]["artefact_uri"]
+    bucket, _, key = artefact.removeprefix("s3://").partition("/")
+    s3 = session.client("s3", endpoint_url=endpoint)
+    s3.create_bucket(Bucket=bucket)
+    s3.put_object(Bucket=bucket, Key=key, Body=champion())
+    for number, photo in enumerate(sorted((PROJECT / "layers/model/golden").glob("*/*.jpg"))):
+        split = ("train", "test")[number % 2]
+        s3.put_object(Bucket=bucket, Key=f"base/{split}/{photo.parent.name}/{photo.name}", Body=photo.read_bytes())
+    group = json.loads((PROJECT / "events/announce_approval.json").read_bytes())["detail"]["ModelPackageGroupName"]
+    sagemaker: Any = session.client("sagemaker", endpoint_url=endpoint)
+    sagemaker.create_model_package_group(ModelPackageGroupName=group)
+    container = {"Image": "123456789012.dkr.ecr.us-east-1.amazonaws.com/kickstand-serving:1", "ModelDataUrl": artefact}
+    types = {"SupportedContentTypes": ["image/png"], "SupportedResponseMIMETypes": ["application/json"]}
+    sagemaker.create_model_package(
+        ModelPackageGroupName=group, InferenceSpecification={"Containers": [container], **types}
+    )
+
+
+@cache
+def champion() -> bytes:
+    """model.tar.gz of the shipped model."""
+    return pack({path.name: path for path in (PROJECT / "layers/model/model").iterdir()})
 
 
 def main() -> None:

@@ -75,9 +75,9 @@ WIDGET = {
 DATASET = {
     "name": "20260504T100000",
     "job_name": "kickstand-20260504T100000",
-    "uri": "s3://kickstand-training/runs/20260504T100000/dataset/",
-    "artefact_uri": "s3://kickstand-training/jobs/kickstand-20260504T100000/output/model.tar.gz",
-    "answers_uri": "s3://kickstand-training/runs/20260504T100000/answers",
+    "uri": "s3://kickstand-trainingbucket/runs/20260504T100000/dataset/",
+    "artefact_uri": "s3://kickstand-trainingbucket/jobs/kickstand-20260504T100000/output/model.tar.gz",
+    "answers_uri": "s3://kickstand-trainingbucket/runs/20260504T100000/answers",
     "labels": ["bicycle", "motorcycle"],
     "n_labels": 2,
     "n_train": 903,

@@ -23,16 +23,17 @@ from moto.server import ThreadedMotoServer
 from events.local_aws import furnish
 from kickstand_cli.local.functions import Context, Function
 from kickstand_cli.local.sandbox import Package, invoke, read_packages
-from kickstand_cli.local.template import load_yaml
+from kickstand_cli.local.template import all_resources
+from kickstand_cli.project import PROJECT, TEMPLATE
 
-PROJECT = Path(__file__).parents[2]
 FOLDERS = {  # of the sources, by logical ID: no function can be forgotten here
     name: PROJECT / resource["Properties"]["CodeUri"]
-    for name, resource in load_yaml(PROJECT / "template.yaml")["Resources"].items()
+    for name, resource in all_resources(TEMPLATE).items()
     if resource["Type"] == "AWS::Serverless::Function"
 }
 UNKNOWN_TO_MOTO = {"CheckGoldenImagesFunction": "PutLifecycleEventHookExecutionStatus"}  # its last call
 BEFORE = {  # what has happened when it is invoked
+    "EvaluateModelFunction": ["PrepareDatasetFunction"],
     "RecordReviewFunction": ["RecordResultFunction", "AskPersonFunction"],
     "ReviewFunction": ["RecordResultFunction", "AskPersonFunction"],
 }
@@ -52,7 +53,7 @@ def packages(absent: Callable[[str, str], NoReturn], request: pytest.FixtureRequ
         absent("package", "sam build needs python3.13 on PATH")
     if not (PROJECT / ".venv-sam/bin/sam").exists():
         absent("package", "SAM CLI is not installed: make build")
-    return read_packages(request.getfixturevalue("built"))
+    return read_packages(request.getfixturevalue("built"), {"Training": "on"})
 
 
 def succeeds(*command: str) -> bool:

@@ -269,7 +269,9 @@ def needs_of_machine(machine: Document, definition: Document) -> set[Right]:
 
 
 # What train_model knows when it asks SageMaker for something; the bucket goes by its logical ID.
-SAMPLE = (PROJECT / "events/evaluate_model.json").read_text("utf-8").replace("kickstand-training", "TrainingBucket")
+SAMPLE = (
+    (PROJECT / "events/evaluate_model.json").read_text("utf-8").replace("kickstand-trainingbucket", "TrainingBucket")
+)
 STATE = json.loads(SAMPLE) | {"evaluation": {"report_uri": "s3://TrainingBucket/runs/20260504T100000/evaluation.json"}}
 
 

@@ -66,21 +66,33 @@ class Answer:
     invoke_seconds: list[float]
 
 
-def read_packages(build: Path) -> dict[str, Package]:
-    """The functions of a build by their logical IDs. Raises TemplateError where there is none."""
-    template = Template(build / "template.yaml", {}, str, "{}.{}".format)
+def read_packages(build: Path, parameters: Mapping[str, str] | None = None) -> dict[str, Package]:
+    """The functions of a build, and of the nested stacks that the parameters ask for, by their logical IDs.
+
+    Raises TemplateError where there is no build.
+    """
+
+    def reference(logical_id: str) -> str:
+        """A layer is its folder, so that a nested stack which is given it finds it."""
+        content = template.resources.get(logical_id, {}).get("Properties", {}).get("ContentUri")
+        return str(build / content) if content else logical_id
+
+    template = Template(build / "template.yaml", parameters or {}, reference, "{}.{}".format)
     shared = template.function_globals
-    packages = {}
+    packages: dict[str, Package] = {}
     for name, resource in template.resources.items():
+        own = resource.get("Properties", {})
+        if resource["Type"] == "AWS::CloudFormation::Stack" and template.wanted(name):
+            given = {key: str(value) for key, value in template.resolve(own["Parameters"]).items()}
+            packages |= read_packages((build / own["TemplateURL"]).parent, given)
         if resource["Type"] != "AWS::Serverless::Function":
             continue
-        own = resource["Properties"]
         layers = template.resolve([*shared.get("Layers", []), *own.get("Layers", [])])
         variables = [each.get("Environment", {}).get("Variables", {}) for each in (shared, own)]
         packages[name] = Package(
             name=name,
             folder=build / own["CodeUri"],
-            layers=tuple(build / template.resources[layer]["Properties"]["ContentUri"] for layer in layers),
+            layers=tuple(map(Path, layers)),
             handler=own.get("Handler", shared.get("Handler")),
             variables={key: str(value) for each in variables for key, value in template.resolve(each).items()},
             timeout=own.get("Timeout", shared.get("Timeout", 3)),
