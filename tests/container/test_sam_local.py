@@ -1,10 +1,11 @@
-"""`sam build` and `sam local invoke`, for real: every function in its container, on its sample event, against moto."""
+"""`sam build` and `sam local`, for real: every function in its container, on its sample event, against moto."""
 
 import json
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -18,40 +19,30 @@ from kickstand_cli.local.template import load_yaml
 PROJECT = Path(__file__).parents[2]
 SAM = PROJECT / ".venv-sam/bin/sam"
 IMAGE = "public.ecr.aws/lambda/python:3.13-x86_64"
-FUNCTIONS = {
+FUNCTIONS = {  # without those of nested stacks, whose layers SAM CLI does not find: docs/sam-local.md
     resource["Properties"]["CodeUri"].split("/")[1]: name
     for name, resource in load_yaml(PROJECT / "template.yaml")["Resources"].items()
     if resource["Type"] == "AWS::Serverless::Function"
 }
+ENVIRONMENT = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
 TESTED = {"prepare_image", "classify_image", "decide", "record_result", "check_golden_images"}  # one by one, below
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
 
 
-def succeeds(*command: str, seconds: float = 20) -> bool:
-    try:
-        return subprocess.run(command, capture_output=True, timeout=seconds, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 @pytest.fixture(scope="module")
-def engine(absent: Callable[[str, str], NoReturn]) -> None:
-    """A container engine that answers, Lambda's base image, and SAM CLI."""
-    if not succeeds("docker", "info"):
-        absent("container", "no container engine answers (docker info)")
-    if not succeeds("docker", "image", "inspect", IMAGE) and not succeeds("docker", "pull", IMAGE, seconds=300):
-        absent("container", f"{IMAGE} is not here and cannot be pulled")
+def local_aws(fetch: Callable[[str], None], absent: Callable[[str, str], NoReturn]) -> Iterator[str]:
+    """The address of events/local_aws.py, as a container and this test reach it."""
+    fetch(IMAGE)
     if not SAM.exists():
         absent("container", "SAM CLI is not installed: make build")
-
-
-@pytest.fixture(scope="module")
-def local_aws(engine: None) -> Iterator[str]:
-    """The address of events/local_aws.py, as a container and this test reach it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "events/local_aws.py", "--port", str(port)]
+    command = [sys.executable, "events/local_aws.py", "--port", str(free_port())]
     with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
         try:
             assert server.stdout is not None
@@ -62,18 +53,23 @@ def local_aws(engine: None) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def invoke(local_aws: str, built: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
-    """Runs the commands of docs/sam-local.md."""
-    port = local_aws.rsplit(":", 1)[1]
-    variables = tmp_path_factory.mktemp("sam") / "env.json"
-    variables.write_text((PROJECT / "events/env.json").read_text("utf-8").replace("5055", port), "utf-8")
+def variables(local_aws: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """events/env.json, for this local AWS."""
+    file = tmp_path_factory.mktemp("sam") / "env.json"
+    file.write_text((PROJECT / "events/env.json").read_text("utf-8").replace("5055", local_aws.rsplit(":", 1)[1]))
+    return file
+
+
+@pytest.fixture(scope="module")
+def invoke(variables: Path, built: Path) -> Callable[..., Any]:
+    """Runs a command of docs/sam-local.md: `sam local invoke`."""
 
     def invoke(function: str, event: str = "") -> Any:
-        arguments = [FUNCTIONS[function], "--event", f"events/{event or function}.json", "--env-vars", str(variables)]
+        arguments = [FUNCTIONS[function], "--event", f"events/{event or function}.json", "--env-vars", variables]
         ran = subprocess.run(
             [SAM, "local", "invoke", *arguments, "--skip-pull-image"],
             cwd=PROJECT,
-            env={**os.environ, "SAM_CLI_TELEMETRY": "0"},
+            env=ENVIRONMENT,
             capture_output=True,
             text=True,
             timeout=120,
@@ -85,6 +81,29 @@ def invoke(local_aws: str, built: Path, tmp_path_factory: pytest.TempPathFactory
     return invoke
 
 
+@pytest.fixture(scope="module")
+def ask(variables: Path, built: Path) -> Iterator[Callable[[str], Any]]:
+    """Asks `sam local start-lambda`, by an AWS SDK: it reads the template once, where each `invoke` does it anew."""
+    port, log = free_port(), variables.parent / "start-lambda.log"
+    arguments = ["--port", str(port), "--env-vars", str(variables), "--skip-pull-image"]
+    command = [str(SAM), "local", "start-lambda", *arguments]
+    with log.open("w") as file, subprocess.Popen(command, cwd=PROJECT, env=ENVIRONMENT, stderr=file) as server:
+        while "Press CTRL+C" not in log.read_text("utf-8"):
+            assert server.poll() is None, log.read_text("utf-8")
+            time.sleep(0.1)
+        client = boto3.client("lambda", endpoint_url=f"http://127.0.0.1:{port}")
+
+        def ask(function: str) -> Any:
+            event = json.dumps(sample(function))
+            return json.loads(client.invoke(FunctionName=FUNCTIONS[function], Payload=event)["Payload"].read())
+
+        try:
+            yield ask
+        finally:
+            client.close()
+            server.terminate()
+
+
 def sample(event: str) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((PROJECT / f"events/{event}.json").read_bytes())
     return content
@@ -94,33 +113,33 @@ def test_prepare_image_reads_the_photo_from_the_bucket(invoke: Callable[[str], A
     assert {**invoke("prepare_image"), "png": ""} == {**sample("classify_image"), "png": ""}
 
 
-def test_classify_image_asks_the_model_in_its_layer(invoke: Callable[[str], Any]) -> None:
+def test_classify_image_asks_the_model_in_its_layer(ask: Callable[[str], Any]) -> None:
     card = json.loads((PROJECT / "layers/model/model/model.json").read_bytes())
-    answer = invoke("classify_image")
+    answer = ask("classify_image")
     assert list(answer["probabilities"]) == card["labels"]
     assert (answer["backend"], answer["model_version"]) == ("embedded", card["model_version"])
 
 
-def test_decide_chooses_a_route(invoke: Callable[[str], Any]) -> None:
-    assert invoke("decide")["route"] in ("accept", "review", "reject")
+def test_decide_chooses_a_route(ask: Callable[[str], Any]) -> None:
+    assert ask("decide")["route"] in ("accept", "review", "reject")
 
 
-def test_record_result_writes_the_record_once(invoke: Callable[[str], Any], local_aws: str) -> None:
-    assert invoke("record_result")["duplicate"] is False
-    assert invoke("record_result")["duplicate"] is False  # the same execution again is a retry
+def test_record_result_writes_the_record_once(ask: Callable[[str], Any], local_aws: str) -> None:
+    assert ask("record_result")["duplicate"] is False
+    assert ask("record_result")["duplicate"] is False  # the same execution again is a retry
     dynamodb = boto3.client("dynamodb", endpoint_url=local_aws)
     (record,) = map(from_item, dynamodb.scan(TableName="RecordsTable")["Items"])
     assert record.execution == sample("record_result")["execution"]
 
 
-def test_check_golden_images_tells_codedeploy_even_that_it_could_not_check(invoke: Callable[[str], Any]) -> None:
-    told = " ".join(invoke("check_golden_images")["stackTrace"])  # moto has no such call of CodeDeploy
+def test_check_golden_images_tells_codedeploy_even_that_it_could_not_check(ask: Callable[[str], Any]) -> None:
+    told = " ".join(ask("check_golden_images")["stackTrace"])  # moto has no such call of CodeDeploy
     assert "put_lifecycle_event_hook_execution_status" in told
 
 
 @pytest.mark.parametrize("function", sorted(FUNCTIONS.keys() - TESTED))
-def test_every_other_function_answers(invoke: Callable[[str], Any], function: str) -> None:
-    assert "errorType" not in (invoke(function) or {})
+def test_every_other_function_answers(ask: Callable[[str], Any], function: str) -> None:
+    assert "errorType" not in (ask(function) or {})
 
 
 def test_a_function_that_raises_says_so_on_stdout(invoke: Callable[..., Any]) -> None:
