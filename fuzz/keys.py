@@ -1,7 +1,7 @@
 """Photos under names that nobody means well by, from upload to record, question, ledger and every page about them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from kickstand_cli.local.stack import Stack
 from kickstand_cli.main import app
 
 PROJECT = Path(__file__).parents[1]
+AT_ONCE = 8
 # moto lists a bucket as XML without the encoding that S3 has for this, so the ledger cannot be drawn up with them here.
 NOT_IN_XML = ("a\x1b[31mred\x07.png", "nul\0x", "\1\2", "carriage\rreturn", "￾")
 MARKUP = (
@@ -46,13 +47,11 @@ def try_keys(stack: Stack, folder: Path, every: int) -> Tally:
     photo = (PROJECT / "events/photo.png").read_bytes()
     bucket, outputs = stack.outputs["ImageBucketName"], folder / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs), "utf-8")
-    versions = {key: stack.upload(key, photo) for key in (*MARKUP, *PLAIN, EVERY_LETTER)[::every]}
-    stack.settle()
+    versions = _upload(stack, (*MARKUP, *PLAIN, EVERY_LETTER)[::every], photo)
     ledger = stack.ledger()
     if ledger.missing or ledger.dead_letter or ledger.uploads != len(versions):
         tally.count("ledger", f"does not balance: {ledger}")
-    versions |= {key: stack.upload(key, photo) for key in NOT_IN_XML[::every]}
-    stack.settle()
+    versions |= _upload(stack, NOT_IN_XML[::every], photo)
     records = {(record.image, record.version): record for record in stack.records()}
     asked = {(review.image, review.version) for review in stack.reviews()}
     for key, version in versions.items():
@@ -65,6 +64,15 @@ def try_keys(stack: Stack, folder: Path, every: int) -> Tally:
         else:
             tally.count(repr(key), next(_pages(stack, key, outputs), "decided"))
     return tally
+
+
+def _upload(stack: Stack, keys: Sequence[str], photo: bytes) -> dict[str, str]:
+    """The version of each key, all decided; a few at a time, so that a slow machine keeps the tasks' timeouts."""
+    versions: dict[str, str] = {}
+    for start in range(0, len(keys), AT_ONCE):
+        versions |= {key: stack.upload(key, photo) for key in keys[start : start + AT_ONCE]}
+        stack.settle()
+    return versions
 
 
 def _pages(stack: Stack, key: str, outputs: Path) -> Iterator[str]:
