@@ -24,7 +24,7 @@ from moto.server import ThreadedMotoServer
 
 from events.local_aws import furnish
 from kickstand_cli.local.sandbox import Answer, Package, invoke, link_packages, read_packages
-from kickstand_cli.local.template import load_yaml
+from kickstand_cli.local.template import all_resources
 
 PROJECT = Path(__file__).parents[1]
 ROUNDS = 7
@@ -78,8 +78,8 @@ def main() -> None:
     """Measure, and keep the numbers in build/bench-cold-start.json."""
     if sys.version_info[:2] != (3, 13):
         sys.exit("error: needs Python 3.13, which the functions run on: make PYTHON=python3.13 clean bench")
-    packages = read_packages(PROJECT / ".aws-sam/build")
-    resources = load_yaml(PROJECT / "template.yaml")["Resources"]
+    packages = read_packages(PROJECT / ".aws-sam/build", {"Training": "on"})
+    resources = all_resources(PROJECT / "template.yaml")
     sources = {name: PROJECT / resources[name]["Properties"]["CodeUri"] for name in packages}
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
