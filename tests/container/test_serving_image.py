@@ -134,8 +134,6 @@ def test_what_is_larger_than_an_upload_may_be_is_refused(answering: Container) -
     assert answering.ask("POST", "/invocations", Content_Type="image/png", Content_Length=too_much)[0] == 413
 
 
-def test_it_ends_at_once_when_it_is_told_to(answering: Container) -> None:
-    began = time.monotonic()
-    docker("stop", "--time", "30", answering.identifier)  # after so long SageMaker kills
-    assert time.monotonic() - began < 10
+def test_it_ends_when_it_is_told_to(answering: Container) -> None:
+    docker("stop", "--time", "30", answering.identifier)  # after so long SageMaker kills, and then the code is 137
     assert docker("inspect", "--format", "{{.State.ExitCode}}", answering.identifier) == "0"
