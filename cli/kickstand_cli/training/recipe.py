@@ -5,7 +5,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -30,7 +30,8 @@ PRETRAINED = "pretrained"
 class Recipe:
     """Every choice of the training; two equal recipes on equal data give the same weights on the same machine.
 
-    members: networks in the committee, pretrained apart from each other.
+    members: networks pretrained apart from each other. Each cycle of pretraining leaves a snapshot, which is tuned and
+        sits on the committee: https://arxiv.org/abs/1704.00109.
     held_out: share of each foreign class that no network ever sees; it measures the gate.
     foreign_per_epoch, synthetic_per_epoch: how many examples of "neither" go with the labelled images when tuning.
     pretrain, tune: one schedule a cycle; each starts where the one before ended, with a rate that climbs again.
@@ -134,21 +135,27 @@ def divide(known: Photos, foreign: Photos | None, recipe: Recipe) -> Material:
 
 @dataclass(frozen=True)
 class Job:
-    """One network to fit: pretrained (`stage` "pretrained"), tuned without a fold ("fold-0" …) or on all ("final")."""
+    """One network to fit: pretrained (`stage` "pretrained"), tuned without a fold ("fold-0" …) or on all ("final").
+
+    snapshot: the cycle of pretraining whose end it is tuned from.
+    """
 
     member: int
     stage: str
     cycle: int = 1
+    snapshot: int = 1
 
     @property
     def name(self) -> str:
-        return f"member-{self.member}-{self.stage}" + (f"-cycle-{self.cycle}" if self.cycle > 1 else "")
+        numbers = (("snapshot", self.snapshot), ("cycle", self.cycle))
+        return "-".join([f"member-{self.member}-{self.stage}", *(f"{of}-{n}" for of, n in numbers if n > 1)])
 
-    def before(self, recipe: Recipe) -> "Job | None":
+    @property
+    def before(self) -> "Job | None":
         """The job whose weights this one starts from, where there are foreign images."""
         if self.cycle > 1:
-            return Job(self.member, self.stage, self.cycle - 1)
-        return None if self.stage == PRETRAINED else Job(self.member, PRETRAINED, len(recipe.pretrain))
+            return replace(self, cycle=self.cycle - 1)
+        return None if self.stage == PRETRAINED else Job(self.member, PRETRAINED, self.snapshot)
 
     def left_out(self, material: Material) -> NDArray[np.bool_]:
         """Which labelled images it does not learn from."""
@@ -161,7 +168,7 @@ def _start(job: Job, material: Material, recipe: Recipe, home: Path) -> Network:
     """The network that a job starts from."""
     torch.manual_seed(recipe.seed + job.member)
     network = Network(material.n_classes, recipe.width)
-    before = job.before(recipe) if material.foreign else None
+    before = job.before if material.foreign else None
     if before:
         state = torch.load(home / f"{before.name}.pt", weights_only=True, map_location="cpu")
         network.load_state_dict(state["average"])
@@ -190,17 +197,33 @@ def run(
     return fit(network, pools, schedule, seed, home / f"{job.name}.pt", on_epoch, n_labels)
 
 
-def _last_cycle(stage: str, material: Material, recipe: Recipe) -> int:
-    return len(recipe.schedules(stage, foreign=material.foreign is not None))
-
-
 def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
     """Jobs in the order of their needs: those within one list may run side by side."""
-    tuned = [f"fold-{fold}" for fold in range(recipe.folds)] + ["final"]
+    foreign = material.foreign is not None
+    members = range(1, recipe.members + 1)
+    pretrained = [
+        [Job(member, PRETRAINED, cycle) for member in members]
+        for cycle in range(1, len(recipe.schedules(PRETRAINED, foreign=foreign)) + 1)
+    ]
+    tuned = [
+        [replace(job, cycle=cycle) for stage in _tuned(recipe) for job in committee(stage, material, recipe)]
+        for cycle in range(1, len(recipe.schedules("final", foreign=foreign)) + 1)
+    ]
+    return pretrained + tuned
+
+
+def _tuned(recipe: Recipe) -> list[str]:
+    return [*(f"fold-{fold}" for fold in range(recipe.folds)), "final"]
+
+
+def committee(stage: str, material: Material, recipe: Recipe) -> list[Job]:
+    """The jobs whose networks answer together, at their last cycle."""
+    foreign = material.foreign is not None
+    snapshots = max(1, len(recipe.schedules(PRETRAINED, foreign=foreign)))
     return [
-        [Job(member, stage, cycle) for stage in together for member in range(1, recipe.members + 1)]
-        for together in ([PRETRAINED], tuned)
-        for cycle in range(1, _last_cycle(together[0], material, recipe) + 1)
+        Job(member, stage, len(recipe.schedules(stage, foreign=foreign)), snapshot)
+        for snapshot in range(1, snapshots + 1)
+        for member in range(1, recipe.members + 1)
     ]
 
 
@@ -279,7 +302,7 @@ class OutOfFold:
 
 def deploy(stage: str, material: Material, recipe: Recipe, home: Path, *, exact: bool) -> onnx.ModelProto:
     """The committee of a stage ("fold-0" …, "final") as it is served; its jobs must be complete."""
-    jobs = [Job(member, stage, _last_cycle(stage, material, recipe)) for member in range(1, recipe.members + 1)]
+    jobs = committee(stage, material, recipe)
     members = [run(job, material, recipe, home) for job in jobs]
     height, width = material.known.pixels.shape[1:3]
     network = build_onnx(members, material.n_labels, height, width, mirror=recipe.mirror)
