@@ -24,8 +24,9 @@ Warm rows count CPU time, so that a busy machine disturbs them little; cold star
 what counts."""
 ABOUT_HANDLERS = """\
 AWS answers at once here, so this is the handlers' own work: decoding, hashing, statistics, checks, logs and metrics
-of four functions, and JSON between them. On a photo of a few hundred bytes the fixed part, about two milliseconds,
-weighs more than the photo; a phone's photo is what drivers send. The student design, serialize → classify → filter,
+of four functions, and JSON between them. That is about two milliseconds, and a thumbnail of 32 × 32 pixels leaves
+nothing else to do; a phone's photo, which is what drivers send, does.
+The student design, serialize → classify → filter,
 carries the photo in the state, which is limited to 262,144 bytes:"""
 
 ABOUT_COLD_START = """\
