@@ -200,20 +200,16 @@ def run(
 def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
     """Jobs in the order of their needs: those within one list may run side by side."""
     foreign = material.foreign is not None
-    members = range(1, recipe.members + 1)
     pretrained = [
-        [Job(member, PRETRAINED, cycle) for member in members]
+        [Job(member, PRETRAINED, cycle) for member in range(1, recipe.members + 1)]
         for cycle in range(1, len(recipe.schedules(PRETRAINED, foreign=foreign)) + 1)
     ]
+    parts = [*(f"fold-{fold}" for fold in range(recipe.folds)), "final"]
     tuned = [
-        [replace(job, cycle=cycle) for stage in _tuned(recipe) for job in committee(stage, material, recipe)]
+        [replace(job, cycle=cycle) for stage in parts for job in committee(stage, material, recipe)]
         for cycle in range(1, len(recipe.schedules("final", foreign=foreign)) + 1)
     ]
     return pretrained + tuned
-
-
-def _tuned(recipe: Recipe) -> list[str]:
-    return [*(f"fold-{fold}" for fold in range(recipe.folds)), "final"]
 
 
 def committee(stage: str, material: Material, recipe: Recipe) -> list[Job]:
