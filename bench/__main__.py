@@ -25,10 +25,8 @@ what counts."""
 ABOUT_HANDLERS = """\
 AWS answers at once here, so this is the handlers' own work: decoding, hashing, statistics, checks, logs and metrics
 of four functions, and JSON between them. That is about two milliseconds, and a thumbnail of 32 × 32 pixels leaves
-nothing else to do; a phone's photo, which is what drivers send, does.
-The student design, serialize → classify → filter,
-carries the photo in the state, which is limited to 262,144 bytes:"""
-
+nothing else to do; a phone's photo, which is what drivers send, does. The student design, serialize → classify →
+filter, carries the photo in the state, which is limited to 262,144 bytes:"""
 ABOUT_COLD_START = """\
 Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. Counted is what
 happens once: the time from its start to the first answer, less what the second one takes. The bare function is what
@@ -50,10 +48,11 @@ def main() -> None:
     rows += cold_rows(json.loads((BUILD / "bench-cold-start.json").read_bytes()))
     console.print("monitor")
     looks = monitor.measure()
-    measured = {"rows": [row.as_dict() for row in rows], "states": notes, "monitor": looks, "machine": machine()}
+    about = machine()
+    measured = {"rows": [row.as_dict() for row in rows], "states": notes, "monitor": looks, "machine": about}
     (BUILD / "bench.json").write_text(json.dumps(measured, indent=1), "utf-8")
     draw(rows, looks, DOCS / "benchmarks.svg")
-    (DOCS / "benchmarks.md").write_text(page(rows, notes, looks), "utf-8")
+    (DOCS / "benchmarks.md").write_text(page(rows, notes, looks, about), "utf-8")
 
 
 def inference_rows(measured: dict[str, Any]) -> list[Row]:
@@ -92,9 +91,8 @@ def machine() -> dict[str, Any]:
     return {"cpu": models[0] if models else platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
 
 
-def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]]) -> str:
-    """docs/benchmarks.md."""
-    about = machine()
+def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: dict[str, Any]) -> str:
+    """docs/benchmarks.md. about: the machine."""
     lines = [
         "# Benchmarks",
         "",
