@@ -76,7 +76,7 @@ security: .venv-security/.installed  ## checkov on the templates; pip-audit on w
 bench: .venv/.installed build  ## speed, against anchors measured in the same run; writes docs/benchmarks.md
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
 
-# The images of DATASET/train, and of AUXILIARY as examples of neither; on two cores it takes hours, and goes on where it was.
+# The images of DATASET/train, and of AUXILIARY as examples of neither; on two cores it takes an hour and a half, and goes on where it was.
 DATASET ?= dataset
 MODEL ?= layers/model/model
 .PHONY: train

@@ -153,12 +153,15 @@ def plan_recipe(
         members, pretrain_epochs, epochs = members or 1, pretrain_epochs or 2, epochs or 3
     plan = replace(plan, members=members or plan.members)
     if pretrain_epochs:
-        plan = replace(plan, pretrain=(replace(plan.pretrain[0], epochs=pretrain_epochs),))
+        plan = replace(plan, pretrain=replace(plan.pretrain, epochs=pretrain_epochs))
     if epochs:
         plan = replace(
             plan,
-            tune=(replace(plan.tune[0], epochs=epochs), replace(plan.tune[1], epochs=max(1, epochs // 2))),
-            scratch=(replace(plan.scratch[0], epochs=epochs),),
+            tune=(
+                replace(plan.tune[0], epochs=epochs),
+                *(replace(of, epochs=max(1, epochs // 2)) for of in plan.tune[1:]),
+            ),
+            scratch=replace(plan.scratch, epochs=epochs),
         )
     return plan
 

@@ -19,7 +19,7 @@ import onnxruntime  # noqa: E402
 import typer  # noqa: E402
 
 from kickstand_cli.train import train  # noqa: E402
-from kickstand_cli.training import augment, export, fit, network, photos, recipe, synthetic  # noqa: E402
+from kickstand_cli.training import augment, card, export, fit, network, optimiser, photos, recipe, synthetic  # noqa: E402
 
 app = typer.Typer()
 app.command()(train)
@@ -73,6 +73,13 @@ def test_three_classes_train_like_any_others(dataset: Path, auxiliary: Path) -> 
     assert logits.shape == (5, 4)
 
 
+@pytest.mark.parametrize(("passing", "gate"), [(1, 0.5), (2, 0.3)])
+def test_the_first_gate_opens_as_far_as_one_foreign_image_in_500_allows(passing: int, gate: float) -> None:
+    """Of 500 foreign images, so many look like a label, at p(neither) just above 0.3."""
+    foreign = np.array([[0.66, 0.0, 0.34]] * passing + [[0.005, 0.005, 0.99]] * (500 - passing))
+    assert card.choose_gate(foreign) == gate
+
+
 def test_so_few_images_promise_nothing_and_everything_goes_to_a_person(dataset: Path) -> None:
     assert run_train(dataset).exit_code == 0
     policy = read_card(dataset)["policy"]
@@ -113,6 +120,47 @@ def test_a_killed_training_goes_on_to_the_same_weights(dataset: Path, tmp_path: 
     resumed = fit.fit(fresh(), pools, schedule, 1, tmp_path / "killed.pt")
     for one, other in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("shape", [(16, 144), (144, 16), (16, 16)])
+def test_an_orthogonal_update_moves_every_direction_alike(shape: tuple[int, int]) -> None:
+    gradient = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    before, after = (torch.linalg.svdvals(matrix) for matrix in (gradient, optimiser.orthogonalise(gradient)))
+    spread = [float(values[0] / values[len(values) * 9 // 10]) for values in (before, after)]
+    assert spread[1] < spread[0]
+    assert float(after[0]) < 1.5
+    assert float(after[len(after) * 9 // 10]) > 0.5
+
+
+def test_filters_keep_their_length_and_turn_by_the_rate_whatever_the_size_of_the_gradient() -> None:
+    turned = []
+    for scale in (1e-3, 1e3):
+        torch.manual_seed(0)
+        layer = torch.nn.Conv2d(8, 16, 3, bias=False)
+        start = layer.weight.detach() * (4.0 / float(layer.weight.detach().norm()))
+        muon = optimiser.Muon(layer, rate=0.02, weight_decay=2e-3)
+        layer.weight.grad = scale * torch.randn_like(layer.weight)
+        muon.step()
+        turned.append(float((layer.weight.detach() - start).norm() / start.norm()))
+    assert turned[0] == pytest.approx(turned[1], rel=1e-3)
+    assert turned[0] == pytest.approx(0.02 * optimiser.FILTER_RATE, rel=0.2)
+
+
+def test_what_stands_behind_no_norm_learns_by_nesterovs_momentum() -> None:
+    torch.manual_seed(0)
+    ours, theirs = torch.nn.Linear(5, 3), torch.nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    muon = optimiser.Muon(ours, rate=0.1, weight_decay=0.01)
+    decayed = [{"params": [theirs.weight]}, {"params": [theirs.bias], "weight_decay": 0.0}]
+    sgd = torch.optim.SGD(decayed, lr=0.1, momentum=optimiser.MOMENTUM, nesterov=True, weight_decay=0.01)
+    for _ in range(3):
+        x = torch.randn(4, 5)
+        for layer, steps in ((ours, muon), (theirs, sgd)):
+            steps.zero_grad()
+            layer(x).square().sum().backward()
+            steps.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+    assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
 
 
 def test_another_recipe_never_resumes_from_these_checkpoints(dataset: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Fit one network: a seeded, resumable loop of stochastic gradient descent with a running weight average."""
+"""Fit one network: a seeded, resumable loop of small steps with a running weight average."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from .augment import blend, vary
 from .network import Network, with_neither
+from .optimiser import Muon
 
 MEAN = torch.tensor([0.5, 0.5, 0.5])
 STD = torch.tensor([0.25, 0.25, 0.25])
@@ -30,16 +31,21 @@ class Pool:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast to learn; `average` is the share of the old weights that each step keeps."""
+    """How long and how fast to learn.
+
+    average: the share of the old weights that each step keeps.
+    foreign: how many foreign images go with the labelled ones in an epoch; pretraining takes them all.
+    """
 
     epochs: int
     peak_rate: float
     batch: int = 64
-    weight_decay: float = 5e-4
+    weight_decay: float = 2e-3
     smoothing: float = 0.05
     average: float = 0.995
     warm_up: float = 0.06
     blend_until: float = 0.85
+    foreign: int = 800
 
     def rate(self, progress: float) -> float:
         """Learning rate at a share of the way in [0, 1]: a short climb, then straight down to nothing."""
@@ -96,10 +102,8 @@ def fit(
     where = device()
     network = network.to(where, memory_format=torch.channels_last)
     average = copy.deepcopy(network).eval()
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": schedule.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, lr=schedule.peak_rate, momentum=0.9, nesterov=True)
+    half = _half_precision(where)
+    optimiser = Muon(network, schedule.peak_rate, schedule.weight_decay, torch.bfloat16 if half else torch.float32)
     done = 0
     if checkpoint and checkpoint.exists():
         state = torch.load(checkpoint, map_location=where, weights_only=True)
@@ -109,7 +113,6 @@ def fit(
         done = state["epoch"]
 
     n_outputs = network.head.out_features if n_labels is None else n_labels + 1
-    half = _half_precision(where)
     for epoch in range(done, schedule.epochs):
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         torch.manual_seed(seed * 1_000_003 + epoch)

@@ -5,7 +5,7 @@ import json
 import multiprocessing
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -30,11 +30,11 @@ PRETRAINED = "pretrained"
 class Recipe:
     """Every choice of the training; two equal recipes on equal data give the same weights on the same machine.
 
-    members: networks pretrained apart from each other. Each cycle of pretraining leaves a snapshot, which is tuned and
-        sits on the committee: https://arxiv.org/abs/1704.00109.
+    members: networks pretrained and tuned apart from each other, which answer together.
     held_out: share of each foreign class that no network ever sees; it measures the gate.
-    foreign_per_epoch, synthetic_per_epoch: how many examples of "neither" go with the labelled images when tuning.
-    pretrain, tune: one schedule a cycle; each starts where the one before ended, with a rate that climbs again.
+    synthetic_per_epoch: how many of the synthetic pictures go with the labelled images when tuning.
+    tune: one schedule a cycle; each starts where the one before ended, with a rate that climbs again. Served is the
+        mean of their ends.
     mirror: answer for the image and its mirror image, and average.
     scratch: instead of `tune`, where there is nothing to pretrain on.
     """
@@ -42,24 +42,22 @@ class Recipe:
     members: int = 2
     folds: int = 5
     seed: int = 0
-    width: int = 24
+    width: int = 32
     held_out: float = 0.12
-    foreign_per_epoch: int = 800
     synthetic: int = 3000
     synthetic_per_epoch: int = 60
-    pretrain: tuple[Schedule, ...] = (
-        Schedule(epochs=120, peak_rate=0.08, average=0.998),
-        Schedule(epochs=80, peak_rate=0.05, average=0.998),
+    pretrain: Schedule = field(default=Schedule(epochs=110, peak_rate=0.08, average=0.998))
+    tune: tuple[Schedule, ...] = (
+        Schedule(epochs=28, peak_rate=0.03),
+        Schedule(epochs=16, peak_rate=0.02),
+        Schedule(epochs=12, peak_rate=0.02, foreign=2400),
     )
-    tune: tuple[Schedule, ...] = (Schedule(epochs=28, peak_rate=0.03), Schedule(epochs=16, peak_rate=0.02))
     mirror: bool = True
-    scratch: tuple[Schedule, ...] = (Schedule(epochs=150, peak_rate=0.08),)
+    scratch: Schedule = field(default=Schedule(epochs=150, peak_rate=0.08))
 
-    def schedules(self, stage: str, *, foreign: bool) -> tuple[Schedule, ...]:
-        """The cycles of a stage; `foreign`: whether there is anything to pretrain on."""
-        if stage == PRETRAINED:
-            return self.pretrain if foreign else ()
-        return self.tune if foreign else self.scratch
+    def cycles(self, *, foreign: bool) -> tuple[Schedule, ...]:
+        """How the labelled images are learnt; `foreign`: whether there was anything to pretrain on."""
+        return self.tune if foreign else (self.scratch,)
 
 
 @dataclass(frozen=True)
@@ -135,33 +133,29 @@ def divide(known: Photos, foreign: Photos | None, recipe: Recipe) -> Material:
 
 @dataclass(frozen=True)
 class Job:
-    """One network to fit: pretrained (`stage` "pretrained"), tuned without a fold ("fold-0" …) or on all ("final").
-
-    snapshot: the cycle of pretraining whose end it is tuned from.
-    """
+    """One network to fit: pretrained (`stage` "pretrained"), tuned without a fold ("fold-0" …) or on all ("final")."""
 
     member: int
     stage: str
     cycle: int = 1
-    snapshot: int = 1
 
     @property
     def name(self) -> str:
-        numbers = (("snapshot", self.snapshot), ("cycle", self.cycle))
-        return "-".join([f"member-{self.member}-{self.stage}", *(f"{of}-{n}" for of, n in numbers if n > 1)])
+        return f"member-{self.member}-{self.stage}" + (f"-cycle-{self.cycle}" if self.cycle > 1 else "")
 
     @property
     def before(self) -> "Job | None":
         """The job whose weights this one starts from, where there are foreign images."""
         if self.cycle > 1:
             return replace(self, cycle=self.cycle - 1)
-        return None if self.stage == PRETRAINED else Job(self.member, PRETRAINED, self.snapshot)
+        return None if self.stage == PRETRAINED else Job(self.member, PRETRAINED)
 
-    def left_out(self, material: Material) -> NDArray[np.bool_]:
-        """Which labelled images it does not learn from."""
-        if self.stage.startswith("fold-"):
-            return material.fold == int(self.stage.removeprefix("fold-"))
-        return np.zeros(len(material.fold), dtype=np.bool_)
+
+def left_out(stage: str, material: Material) -> NDArray[np.bool_]:
+    """Which labelled images a stage does not learn from."""
+    if stage.startswith("fold-"):
+        return material.fold == int(stage.removeprefix("fold-"))
+    return np.zeros(len(material.fold), dtype=np.bool_)
 
 
 def _start(job: Job, material: Material, recipe: Recipe, home: Path) -> Network:
@@ -182,45 +176,43 @@ def run(
 ) -> Network:
     """Fit one network, or go on from its last complete epoch, or only load it where it is complete."""
     if job.stage == PRETRAINED:
-        pools = material.foreign_pools(None, 200)
+        pools, schedule, n_labels = material.foreign_pools(None, 200), recipe.pretrain, None
     else:
+        schedule, n_labels = recipe.cycles(foreign=material.foreign is not None)[job.cycle - 1], material.n_labels
         pools = [
-            material.known_pool(~job.left_out(material)),
-            *material.foreign_pools(recipe.foreign_per_epoch, recipe.synthetic_per_epoch),
+            material.known_pool(~left_out(job.stage, material)),
+            *material.foreign_pools(schedule.foreign, recipe.synthetic_per_epoch),
         ]
-    schedule = recipe.schedules(job.stage, foreign=material.foreign is not None)[job.cycle - 1]
     offset = {PRETRAINED: 0, "final": 99}.get(job.stage)
     seed = (recipe.seed + job.member) + 100 * (1 + int(job.stage.removeprefix("fold-")) if offset is None else offset)
     seed += 10_000 * (job.cycle - 1)
     network = _start(job, material, recipe, home)
-    n_labels = None if job.stage == PRETRAINED else material.n_labels
     return fit(network, pools, schedule, seed, home / f"{job.name}.pt", on_epoch, n_labels)
 
 
 def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
     """Jobs in the order of their needs: those within one list may run side by side."""
-    foreign = material.foreign is not None
-    pretrained = [
-        [Job(member, PRETRAINED, cycle) for member in range(1, recipe.members + 1)]
-        for cycle in range(1, len(recipe.schedules(PRETRAINED, foreign=foreign)) + 1)
-    ]
+    foreign, members = material.foreign is not None, range(1, recipe.members + 1)
     parts = [*(f"fold-{fold}" for fold in range(recipe.folds)), "final"]
-    tuned = [
-        [replace(job, cycle=cycle) for stage in parts for job in committee(stage, material, recipe)]
-        for cycle in range(1, len(recipe.schedules("final", foreign=foreign)) + 1)
+    pretrained = [[Job(member, PRETRAINED) for member in members]] if foreign else []
+    return pretrained + [
+        [Job(member, part, cycle) for part in parts for member in members]
+        for cycle in range(1, len(recipe.cycles(foreign=foreign)) + 1)
     ]
-    return pretrained + tuned
 
 
-def committee(stage: str, material: Material, recipe: Recipe) -> list[Job]:
-    """The jobs whose networks answer together, at their last cycle."""
-    foreign = material.foreign is not None
-    snapshots = max(1, len(recipe.schedules(PRETRAINED, foreign=foreign)))
-    return [
-        Job(member, stage, len(recipe.schedules(stage, foreign=foreign)), snapshot)
-        for snapshot in range(1, snapshots + 1)
-        for member in range(1, recipe.members + 1)
-    ]
+def settle(member: int, stage: str, material: Material, recipe: Recipe, home: Path) -> Network:
+    """A network as it is served: the mean of the weights with which each cycle of its tuning ended.
+
+    The cycles end in one basin, so the mean answers like all of them together, at the price of one:
+    Izmailov et al., UAI 2018, https://arxiv.org/abs/1803.05407.
+    """
+    cycles = range(1, len(recipe.cycles(foreign=material.foreign is not None)) + 1)
+    ends = [run(Job(member, stage, cycle), material, recipe, home) for cycle in cycles]
+    states = [network.state_dict() for network in ends]
+    mean = {name: torch.stack([state[name] for state in states]).double().mean(dim=0) for name in states[0]}
+    ends[-1].load_state_dict(mean)
+    return ends[-1]
 
 
 _queue: "multiprocessing.Queue[tuple[str, int, int, float]] | None" = None
@@ -298,13 +290,12 @@ class OutOfFold:
 
 def deploy(stage: str, material: Material, recipe: Recipe, home: Path, *, exact: bool) -> onnx.ModelProto:
     """The committee of a stage ("fold-0" …, "final") as it is served; its jobs must be complete."""
-    jobs = committee(stage, material, recipe)
-    members = [run(job, material, recipe, home) for job in jobs]
+    members = [settle(member, stage, material, recipe, home) for member in range(1, recipe.members + 1)]
     height, width = material.known.pixels.shape[1:3]
     network = build_onnx(members, material.n_labels, height, width, mirror=recipe.mirror)
     if exact:
         return network
-    seen = material.known.pixels[~jobs[0].left_out(material)]
+    seen = material.known.pixels[~left_out(stage, material)]
     if material.foreign:
         seen = np.concatenate([seen, material.foreign.pixels[~material.held]])
     return quantise(network, seen[np.random.default_rng(recipe.seed).permutation(len(seen))[:600]])
