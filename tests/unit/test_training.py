@@ -163,6 +163,21 @@ def test_what_stands_behind_no_norm_learns_by_nesterovs_momentum() -> None:
     assert torch.allclose(ours.bias, theirs.bias, atol=1e-6)
 
 
+def test_what_is_served_is_the_mean_of_what_each_tuning_ended_with(tmp_path: Path) -> None:
+    known = photos.of_arrays(painted((9, 9, 9), 8, 0), ["a"] * 4 + ["b"] * 4)
+    foreign = photos.of_arrays(painted((99, 9, 9), 20, 1), ["c"] * 20)
+    once = fit.Schedule(epochs=1, peak_rate=0.05, batch=8)
+    plan = recipe.Recipe(members=1, folds=2, width=4, synthetic=6, pretrain=once, tune=(once, once))
+    material = recipe.divide(known, foreign, plan)
+    jobs = [recipe.Job(1, "pretrained"), recipe.Job(1, "final"), recipe.Job(1, "final", cycle=2)]
+    _, first, second = (recipe.run(job, material, plan, tmp_path).state_dict() for job in jobs)
+    served = recipe.settle(1, "final", material, plan, tmp_path).state_dict()
+    weights = [name for name, values in served.items() if values.is_floating_point()]
+    assert any(not torch.equal(first[name], second[name]) for name in weights)
+    for name in weights:
+        assert torch.allclose(served[name], (first[name] + second[name]) / 2, atol=1e-6)
+
+
 def test_another_recipe_never_resumes_from_these_checkpoints(dataset: Path, tmp_path: Path) -> None:
     known = photos.read_folder(dataset / "train")
     homes = set()
