@@ -61,9 +61,9 @@ def gated(p: Probabilities, gate: float) -> Probabilities:
 def choose_gate(foreign: Probabilities, budget: float = 0.002, accept_at: float = 0.8) -> float:
     """The most generous gate at which no more than this share of foreign images is accepted.
 
-    accept_at: of the second gate, lower than it will be, so that the budget is kept; its true level is not known yet,
-        and must not be: it is chosen from the labelled images, this one from foreign images alone, so that the promise
-        needs no correction.
+    accept_at: of the second gate, rather too low than too high, so that the budget is kept; its true level is not known
+        yet, and must not be: it is chosen from the labelled images, this one from foreign images alone, so that the
+        promise needs no correction.
 
     Without foreign images nothing tells: a fifth, as good as any.
     """

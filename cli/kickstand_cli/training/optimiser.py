@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 MOMENTUM = 0.9
 FILTER_RATE = 0.5
-"""Of the learning rate: the share of their own length by which a layer's filters turn in one step."""
+"""Times the learning rate: the share of their own length by which a layer's filters turn in one step."""
 
 
 def orthogonalise(matrix: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -35,13 +35,18 @@ class Muon(torch.optim.Optimizer):
         self, network: nn.Module, rate: float, weight_decay: float, dtype: torch.dtype = torch.float32
     ) -> None:
         self.dtype = dtype
-        weights = list(network.parameters())
-        filters = [p for p in weights if p.ndim == 4 and p.shape[1] > 3]
-        matrices = [p for p in weights if p.ndim > 1 and not any(p is one for one in filters)]
+        filters, matrices, others = [], [], []
+        for weight in network.parameters():
+            if weight.ndim == 4 and weight.shape[1] > 3:
+                filters.append(weight)
+            elif weight.ndim > 1:
+                matrices.append(weight)
+            else:
+                others.append(weight)
         groups = [
             {"params": filters, "filters": True, "weight_decay": 0.0},
             {"params": matrices, "filters": False, "weight_decay": weight_decay},
-            {"params": [p for p in weights if p.ndim <= 1], "filters": False, "weight_decay": 0.0},
+            {"params": others, "filters": False, "weight_decay": 0.0},
         ]
         super().__init__(groups, {"lr": rate})
 
