@@ -8,9 +8,11 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html.
 """
 
 import argparse
+import math
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -39,15 +41,37 @@ def main() -> int:
     return 0
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """Reads a whole number from `least` up; raises ArgumentTypeError for anything else."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} up")
+        return int(text)
+
+    return read
+
+
+def share(text: str) -> float:
+    """A number between 0 and 1, without either; raises ArgumentTypeError for anything else."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 < value < 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1")
+    return value
+
+
 def read_options(arguments: list[str]) -> argparse.Namespace:
-    """The hyperparameters. Raises ValueError for one that is unknown or no number."""
+    """The hyperparameters. Raises ValueError for one that is unknown or out of its range."""
     parser = Options(description=__doc__, allow_abbrev=False)
     for name in ("members", "pretrain-epochs", "epochs"):
-        parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--folds", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-risk", type=float, default=0.02)
-    parser.add_argument("--confidence", type=float, default=0.95)
+        parser.add_argument(f"--{name}", type=whole(1))
+    parser.add_argument("--folds", type=whole(2), default=5)
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--max-risk", type=share, default=0.02)
+    parser.add_argument("--confidence", type=share, default=0.95)
     return parser.parse_args(arguments)
 
 

@@ -129,9 +129,17 @@ def test_a_failed_job_leaves_the_reason_where_sagemaker_looks(container: Path) -
 
 @pytest.mark.parametrize(
     ("hyperparameters", "reason"),
-    [(("--epoch-count", "3"), "unrecognized arguments: --epoch-count 3"), (("--epochs", "many"), "invalid int value")],
+    [
+        (("--epoch-count", "3"), "unrecognized arguments: --epoch-count 3"),
+        (("--epochs", "many"), "--epochs: 'many' is no whole number from 1 up"),
+        (("--members", "-1"), "--members: '-1' is no whole number from 1 up"),
+        (("--folds", "1"), "--folds: '1' is no whole number from 2 up"),
+        (("--max-risk", "2"), "--max-risk: '2' does not lie between 0 and 1"),
+    ],
 )
-def test_a_hyperparameter_that_is_none_is_named(container: Path, hyperparameters: tuple[str, ...], reason: str) -> None:
+def test_a_hyperparameter_that_is_none_or_out_of_range_is_named(
+    container: Path, hyperparameters: tuple[str, ...], reason: str
+) -> None:
     job = start(container, *hyperparameters)
     job.communicate()
     assert job.returncode == 1
