@@ -8,7 +8,6 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html.
 """
 
 import argparse
-import math
 import os
 import sys
 import traceback
@@ -53,14 +52,10 @@ def whole(least: int) -> Callable[[str], int]:
 
 
 def share(text: str) -> float:
-    """A number between 0 and 1, without either; raises ArgumentTypeError for anything else."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0.0 < value < 1.0:
+    """A number between 0 and 1, without either. Raises ValueError for no number, ArgumentTypeError for one outside."""
+    if not 0.0 < float(text) < 1.0:
         raise argparse.ArgumentTypeError(f"{text!r} does not lie between 0 and 1")
-    return value
+    return float(text)
 
 
 def read_options(arguments: list[str]) -> argparse.Namespace:

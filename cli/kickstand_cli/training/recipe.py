@@ -158,14 +158,19 @@ def left_out(stage: str, material: Material) -> NDArray[np.bool_]:
     return np.zeros(len(material.fold), dtype=np.bool_)
 
 
+def _load(job: Job, home: Path) -> dict[str, Tensor]:
+    """The weights of a complete job."""
+    state: dict[str, Tensor] = torch.load(home / f"{job.name}.pt", weights_only=True, map_location="cpu")["average"]
+    return state
+
+
 def _start(job: Job, material: Material, recipe: Recipe, home: Path) -> Network:
     """The network that a job starts from."""
     torch.manual_seed(recipe.seed + job.member)
     network = Network(material.n_classes, recipe.width)
     before = job.before if material.foreign else None
     if before:
-        state = torch.load(home / f"{before.name}.pt", weights_only=True, map_location="cpu")
-        network.load_state_dict(state["average"])
+        network.load_state_dict(_load(before, home))
         if before.stage != job.stage:
             network.forget_labels(material.n_labels)
     return network
@@ -202,17 +207,17 @@ def stages(material: Material, recipe: Recipe) -> list[list[Job]]:
 
 
 def settle(member: int, stage: str, material: Material, recipe: Recipe, home: Path) -> Network:
-    """A network as it is served: the mean of the weights with which each cycle of its tuning ended.
+    """A network as it is served: the mean of the weights with which each cycle of its tuning ended; all are complete.
 
     The cycles end in one basin, so the mean answers like all of them together, at the price of one:
     Izmailov et al., UAI 2018, https://arxiv.org/abs/1803.05407.
     """
     cycles = range(1, len(recipe.cycles(foreign=material.foreign is not None)) + 1)
-    ends = [run(Job(member, stage, cycle), material, recipe, home) for cycle in cycles]
-    states = [network.state_dict() for network in ends]
+    states = [_load(Job(member, stage, cycle), home) for cycle in cycles]
     mean = {name: torch.stack([state[name] for state in states]).double().mean(dim=0) for name in states[0]}
-    ends[-1].load_state_dict(mean)
-    return ends[-1]
+    network = Network(material.n_classes, recipe.width)
+    network.load_state_dict(mean)
+    return network
 
 
 _queue: "multiprocessing.Queue[tuple[str, int, int, float]] | None" = None
