@@ -18,12 +18,12 @@ from unittest import mock
 import boto3
 from botocore.client import BaseClient
 
-from kickstand.review_store import answer_review, change_review
-from kickstand.reviews import claim
+from kickstand.review.rules import claim
+from kickstand.review.store import answer_review, change_review
 from kickstand_cli.local.stack import Stack, deploy
 
 PROJECT = Path(__file__).parents[1]
-OUT = PROJECT / "cli/kickstand_cli/costs/counts.json"
+OUT = PROJECT / "cli/kickstand_cli/local/costs/counts.json"
 KINDS, COPIES = ("bicycle", "motorcycle", "neither", "hard"), 2
 UPLOAD = ("PrepareImageFunction", "ClassifyImageFunction", "DecideFunction", "RecordResultFunction")
 REVIEW = ("AskPersonFunction", "ReviewFunction", "RecordReviewFunction")

@@ -30,8 +30,11 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 from rich.table import Table
 
-from kickstand.artefact import ModelCard
-from kickstand.drift import (
+from kickstand.classify.artefact import ModelCard
+from kickstand.classify.images import measure as measure_image
+from kickstand.classify.inference import EmbeddedModel, interpret
+from kickstand.classify.policy import decide
+from kickstand.monitor.drift import (
     RELEASE,
     Budget,
     Drift,
@@ -44,10 +47,7 @@ from kickstand.drift import (
     measure,
     ratios,
 )
-from kickstand.images import measure as measure_image
-from kickstand.inference import EmbeddedModel, interpret
-from kickstand.policy import decide
-from kickstand_cli.baseline import predictions_by_path
+from kickstand_cli.monitor.baseline import predictions_by_path
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.training.photos import hold_out, read_folder, read_foreign
 

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import in_turns, spread
-from kickstand.images import prepare
-from kickstand.inference import EmbeddedModel
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
 from kickstand_cli.project import MODEL
 
 Array = NDArray[Any]

@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Any
 
 from fuzz.images import peak_megabytes
-from kickstand.drift import Budget
 from kickstand.events import ImageStatistics
-from kickstand.monitor import look, read_watch
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.look import look, read_watch
 from kickstand.records import Record
 from kickstand_cli.project import MODEL, PROJECT
 

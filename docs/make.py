@@ -11,11 +11,11 @@ from typing import Any
 import typer
 import yaml
 
-from kickstand_cli.architecture import draw_architecture, read_architecture
-from kickstand_cli.cost import expected_review_share, set_ups
-from kickstand_cli.main import app
+from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
+from kickstand_cli.drawing.state_machine import draw_state_machine
+from kickstand_cli.local.cost import expected_review_share, set_ups
+from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT, TEMPLATE
-from kickstand_cli.state_machine import draw_state_machine
 
 DOCS, README = PROJECT / "docs", PROJECT / "README.md"
 KINDS = {"Path": "PATH", "list[Path]": "PATH", "int": "N", "float": "NUMBER"}
@@ -116,6 +116,7 @@ Standard output then holds nothing else; progress and remarks go to standard err
 def walk(command: Any, words: tuple[str, ...] = ("kickstand",)) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Every command that does something, with the words that call it, in the order of `kickstand --help`."""
     for name, inner in command.commands.items():
+        inner = loaded(inner)
         if inner.hidden:
             continue
         if hasattr(inner, "commands"):

@@ -21,7 +21,7 @@ import boto3
 from moto.server import ThreadedMotoServer
 
 from kickstand_cli.local.template import Template
-from kickstand_cli.training_source import pack
+from kickstand_cli.training.training_source import pack
 
 PROJECT = Path(__file__).parents[1]
 TAKEN = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from kickstand.images import prepare
+from kickstand.classify.images import prepare
 from kickstand.records import compose_record
 
 EVENTS = Path(__file__).parent

@@ -10,9 +10,9 @@ from typing import Any
 
 from fuzz.events import WRONG, changed, paths
 from fuzz.tally import Tally
+from kickstand.classify.inference import EmbeddedModel
 from kickstand.errors import ModelUnavailable
 from kickstand.events import PreparedImage
-from kickstand.inference import EmbeddedModel
 
 PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "layers/model/model"

@@ -18,8 +18,8 @@ from typing import Any
 from PIL import Image
 
 from fuzz.tally import Tally
+from kickstand.classify.images import FORMATS, MAX_IMAGE_BYTES, prepare, thumbnail
 from kickstand.errors import InvalidImage
-from kickstand.images import FORMATS, MAX_IMAGE_BYTES, prepare, thumbnail
 
 Photos = Iterator[tuple[str, bytes]]
 SHAPE = (32, 32, 3)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageDraw
 
-from kickstand.artefact import ModelCard
-from kickstand.drift import Baseline, make_baseline, observe
+from kickstand.classify.artefact import ModelCard
+from kickstand.classify.images import measure
+from kickstand.classify.policy import SelectivePolicy, decide
 from kickstand.events import Answer, ImageRef, ImageSummary, Prediction, ReviewOutcome, ReviewStatus, Route, Shown
-from kickstand.images import measure
-from kickstand.policy import SelectivePolicy, decide
+from kickstand.monitor.drift import Baseline, make_baseline, observe
 from kickstand.records import Record
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

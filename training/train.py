@@ -73,8 +73,8 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
 def train(options: argparse.Namespace) -> None:
     """Train on the channel `dataset`: train/<label>/, test/<label>/ (only to keep its images out of training), and
     auxiliary.npz, where there is one: foreign images to pretrain on."""
-    from kickstand_cli.train import EVIDENCE, Leakage, Places, plan_recipe, train_model
     from kickstand_cli.training.recipe import Recipe
+    from kickstand_cli.training.train import EVIDENCE, Leakage, Places, plan_recipe, train_model
 
     dataset = Path(os.environ["SM_CHANNEL_DATASET"])
     auxiliary = dataset / "auxiliary.npz"
@@ -91,8 +91,8 @@ def train(options: argparse.Namespace) -> None:
 
 def add_baseline(dataset: Path, evidence: Path, out: Path) -> None:
     """Write into model.json what drift is measured against; a model of few images goes without."""
-    from kickstand.artefact import read_card
-    from kickstand_cli.baseline import BaselineError, make, measure_dataset, store
+    from kickstand.classify.artefact import read_card
+    from kickstand_cli.monitor.baseline import BaselineError, make, measure_dataset, store
 
     card = read_card(out)
     try:

@@ -13,7 +13,7 @@ from rich.console import Console
 from kickstand.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from kickstand.ledger_store import Books
+    from kickstand.ledger.store import Books
 
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -80,7 +80,7 @@ def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> "Books":
     """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
     import boto3
 
-    from kickstand.ledger_store import Books
+    from kickstand.ledger.store import Books
 
     try:
         return Books(

@@ -1,52 +1,150 @@
-"""The `kickstand` command."""
+"""The `kickstand` command: what there is, and what `kickstand --help` says of it.
+
+A command's module is imported when the command is called, so that help and typing errors cost no NumPy and no boto3.
+"""
+
+from importlib import import_module
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command, get_group
 
-from kickstand_cli import dataset, labels, switch, training_command
-from kickstand_cli.baseline import baseline
-from kickstand_cli.classify import classify
-from kickstand_cli.cost import cost
-from kickstand_cli.demo import demo
-from kickstand_cli.doctor import doctor
-from kickstand_cli.evaluate import evaluate
-from kickstand_cli.explain import explain
-from kickstand_cli.gate import gate
-from kickstand_cli.import_capture import import_capture
-from kickstand_cli.ledger import ledger
-from kickstand_cli.load import load
-from kickstand_cli.monitor import monitor
-from kickstand_cli.policy import policy
-from kickstand_cli.replay import replay
-from kickstand_cli.report import report
-from kickstand_cli.review import review
-from kickstand_cli.serve import serve
-from kickstand_cli.train import train
+# Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
+COMMANDS = {
+    "First steps": {
+        "demo": (
+            "local.demo",
+            "Run the shipped template, state machine and functions on this machine, and watch photos being decided.",
+        ),
+        "doctor": (
+            "local.doctor",
+            "Look whether this machine has what Kickstand needs, and say how to mend what it lacks.",
+        ),
+        "classify": ("classify.classify", "Classify files and print one JSON line for each."),
+    },
+    "Classify": {
+        "evaluate": ("classify.evaluate", "Evaluate the model and its policy on labelled images."),
+        "policy": (
+            "classify.policy",
+            "Derive the accept threshold from a promise, --max-risk, or from prices, --review-cost and --error-cost.",
+        ),
+        "replay": (
+            "classify.replay",
+            "Decide stored records again by another policy or model: which answers change, errors, review load.",
+        ),
+        "switch": (
+            "classify.switch",
+            "Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
+        ),
+        "serve": (
+            "classify.serve",
+            "Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs.",
+        ),
+    },
+    "Review": {
+        "review": (
+            "review.review",
+            "Decide about the photos that the model is unsure of. Calls the deployed stack's review function.",
+        ),
+        "labels": ("review.labels", "What people have answered, as a dataset."),
+    },
+    "Ledger": {
+        "ledger": (
+            "ledger.ledger",
+            "Count where every upload has ended, name what is missing, and with --replay send it again.",
+        ),
+        "explain": ("ledger.explain", "Tell in one paragraph what became of an image, and why."),
+    },
+    "Monitor": {
+        "monitor": (
+            "monitor.monitor",
+            "Compare records with the model's baseline, and estimate how often the answers are right.",
+        ),
+        "baseline": (
+            "monitor.baseline",
+            "Store in model.json how images and answers look when all is well; `kickstand monitor` compares with it.",
+        ),
+        "report": (
+            "monitor.report",
+            "Write the monitoring report: one HTML page that needs no other file and no network.",
+        ),
+        "import-capture": (
+            "monitor.import_capture",
+            "Turn an endpoint's captured inferences into records, every line of every file.",
+        ),
+    },
+    "Training": {
+        "train": (
+            "training.train",
+            "Pretrain, cross-validate, tune on everything, calibrate, choose the policy, write the artefact.",
+        ),
+        "training": ("training.training_command", "The deployed training: what it learns from, and starting it."),
+        "gate": ("training.gate", "Compare two models on the same held-out images, by an exact paired test."),
+    },
+    "Datasets": {
+        "dataset": ("datasets.dataset", "Fetch a dataset of labelled images, stage it on S3, check it."),
+    },
+    "Local": {
+        "load": (
+            "local.load",
+            "Upload many photos, some of them bad or twice, and see that each is decided exactly once.",
+        ),
+        "cost": (
+            "local.cost",
+            "What a month costs, by service, for each backend and workflow type, and for the student project's design.",
+        ),
+    },
+}
+
+
+class Deferred(TyperCommand):
+    """A command whose module has not been imported yet."""
+
+    def __init__(self, name: str, module: str, summary: str, panel: str) -> None:
+        super().__init__(name, help=summary, rich_help_panel=panel)
+        self.module = f"kickstand_cli.{module}"
+
+    def load(self) -> Any:
+        """The command itself."""
+        module = import_module(self.module)
+        if group := getattr(module, "app", None):
+            command: Any = get_group(group)
+        else:
+            single = typer.Typer(add_completion=False)
+            single.command()(getattr(module, str(self.name).replace("-", "_")))
+            command = get_command(single)
+        command.name = self.name
+        return command
+
+    def make_context(self, *parts: Any, **named_parts: Any) -> Any:
+        """The command's own context: from here on it parses, completes and runs."""
+        return self.load().make_context(*parts, **named_parts)
+
+
+def loaded(command: Any) -> Any:
+    """The command itself, its module imported."""
+    return command.load() if isinstance(command, Deferred) else command
+
+
+class Commands(TyperGroup):
+    """All commands, in the order of their panels."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        for panel, commands in COMMANDS.items():
+            for name, (module, summary) in commands.items():
+                self.add_command(Deferred(name, module, summary, panel))
+
 
 app = typer.Typer(
     name="kickstand",
-    help="Classifies photos as they are uploaded to S3, and guards every answer.",
+    cls=Commands,
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(doctor)
-app.command()(classify)
-app.command()(train)
-app.command()(evaluate)
-app.command()(policy)
-app.command()(gate)
-app.command()(review)
-app.command()(ledger)
-app.command()(explain)
-app.command()(load)
-app.command()(baseline)
-app.command()(monitor)
-app.command()(report)
-app.command()(import_capture)
-app.command()(replay)
-app.command()(serve)
-app.command()(cost)
-app.add_typer(dataset.app, name="dataset")
-app.add_typer(labels.app, name="labels")
-app.add_typer(training_command.app, name="training")
-app.add_typer(switch.app, name="switch")
+
+
+@app.callback()
+def kickstand() -> None:
+    """Classifies photos as they are uploaded to S3, and guards every answer."""

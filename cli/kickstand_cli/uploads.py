@@ -34,7 +34,7 @@ def read_from_bucket(s3: "S3Client") -> ReadUpload:
     """Exactly the version that was decided on. Raises StoreUnavailable too."""
 
     def read(record: "Record") -> bytes:
-        from kickstand.images import MAX_IMAGE_BYTES
+        from kickstand.classify.images import MAX_IMAGE_BYTES
         from kickstand.store import read_image
 
         return read_image(s3, record.image_ref, MAX_IMAGE_BYTES)

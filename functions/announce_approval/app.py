@@ -9,8 +9,8 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.control_store import find_approval, note_approval
-from kickstand.rollout import ApprovalChange, describe_rollout
+from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
+from kickstand.lifecycle.store import find_approval, note_approval
 from kickstand.store import EVENT_SOURCE, transient
 
 logger = Logger()

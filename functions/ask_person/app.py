@@ -9,8 +9,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.review_store import ask_person
-from kickstand.reviews import Asking
+from kickstand.review.rules import Asking
+from kickstand.review.store import ask_person
 
 logger = Logger()
 metrics = Metrics()

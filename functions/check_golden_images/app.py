@@ -10,10 +10,10 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.artefact import read_card
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import prepare
 from kickstand.events import Prediction
-from kickstand.golden import find_mistake, read_golden_images
-from kickstand.images import prepare
+from kickstand.lifecycle.golden import find_mistake, read_golden_images
 
 logger = Logger()
 metrics = Metrics()

@@ -8,14 +8,14 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.classify.policy import decide
 from kickstand.events import Prediction, PreparedImage, Route
-from kickstand.policy import decide
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.circuit_breaker import CircuitTransition
 
-    from kickstand.endpoint import GuardedEndpoint
-    from kickstand.inference import EmbeddedModel
+    from kickstand.classify.endpoint import GuardedEndpoint
+    from kickstand.classify.inference import EmbeddedModel
 
 logger = Logger()
 metrics = Metrics()
@@ -35,14 +35,14 @@ def load_model() -> "EmbeddedModel | GuardedEndpoint":
 
 
 def load_embedded(artefact: Path) -> "EmbeddedModel":
-    from kickstand.inference import EmbeddedModel
+    from kickstand.classify.inference import EmbeddedModel
 
     return EmbeddedModel(artefact)
 
 
 def guard_endpoint(artefact: Path) -> "GuardedEndpoint":
-    from kickstand.artefact import read_card
-    from kickstand.endpoint import EndpointModel, GuardedEndpoint, connect
+    from kickstand.classify.artefact import read_card
+    from kickstand.classify.endpoint import EndpointModel, GuardedEndpoint, connect
 
     runtime, circuits = connect(int(os.environ["ENDPOINT_TIMEOUT_SECONDS"]), os.environ["CONTROL_TABLE"])
     endpoint = EndpointModel(runtime, os.environ["ENDPOINT_NAME"], read_card(artefact))

@@ -9,8 +9,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.artefact import read_card
-from kickstand.policy import Deciding, decide, read_switch
+from kickstand.classify.artefact import read_card
+from kickstand.classify.policy import Deciding, decide, read_switch
 
 logger = Logger()
 metrics = Metrics()

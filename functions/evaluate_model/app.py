@@ -11,10 +11,10 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.dataset_store import Dataset, read_manifest
-from kickstand.evaluation import Contender, HeldOut, answer, compare, held_out, read_answers, unpack_artefact
-from kickstand.gate import Pledge
-from kickstand.registry import as_model_card, as_properties
+from kickstand.lifecycle.dataset_store import Dataset, read_manifest
+from kickstand.lifecycle.evaluation import Contender, HeldOut, answer, compare, held_out, read_answers, unpack_artefact
+from kickstand.lifecycle.gate import Pledge
+from kickstand.lifecycle.registry import as_model_card, as_properties
 from kickstand.store import transient
 
 logger = Logger()

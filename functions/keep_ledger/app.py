@@ -9,8 +9,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.ledger import Lack
-from kickstand.ledger_store import Books, draw_up, replay
+from kickstand.ledger.balance import Lack
+from kickstand.ledger.store import Books, draw_up, replay
 
 logger = Logger()
 metrics = Metrics()

@@ -10,11 +10,12 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.control_store import load_monitor, load_switch, save_monitor, switch_on_for_harm
-from kickstand.drift import Severity
+from kickstand.classify.store import load_switch
 from kickstand.events import Route
-from kickstand.monitor import Look, MonitorState, advance, read_watch, resume
-from kickstand.review_store import find_oldest
+from kickstand.monitor.drift import Severity
+from kickstand.monitor.look import Look, MonitorState, advance, read_watch, resume
+from kickstand.monitor.store import load_monitor, save_monitor, switch_on_for_harm
+from kickstand.review.store import find_oldest
 from kickstand.store import announce_degraded, read_changes
 
 logger = Logger()

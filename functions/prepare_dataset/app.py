@@ -9,9 +9,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.artefact import read_card
-from kickstand.dataset_store import prepare_dataset
-from kickstand.review_store import list_reviews
+from kickstand.classify.artefact import read_card
+from kickstand.lifecycle.dataset_store import prepare_dataset
+from kickstand.review.store import list_reviews
 
 logger = Logger()
 metrics = Metrics()

@@ -9,9 +9,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.artefact import read_card
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.events import ImageRef
-from kickstand.images import MAX_IMAGE_BYTES, prepare
 from kickstand.store import read_image
 
 logger = Logger()

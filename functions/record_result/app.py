@@ -9,8 +9,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.audit import sample
 from kickstand.records import Recording, compose_record
+from kickstand.review.audit import sample
 from kickstand.store import announce, put_record
 
 logger = Logger()

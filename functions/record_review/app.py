@@ -9,8 +9,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.review_store import record_review
-from kickstand.reviews import Closing
+from kickstand.review.rules import Closing
+from kickstand.review.store import record_review
 
 logger = Logger()
 metrics = Metrics()

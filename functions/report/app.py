@@ -13,11 +13,11 @@ from aws_lambda_powertools.utilities.data_classes import CloudWatchDashboardCust
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
-from kickstand.artefact import read_card
-from kickstand.drift import Budget, images_per_day
-from kickstand.images import MAX_IMAGE_BYTES
-from kickstand.monitor import read_watch
-from kickstand.report import compose, draw_report, draw_widget, frame_widget, small_pictures
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.monitor.drift import Budget, images_per_day
+from kickstand.monitor.look import read_watch
+from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, small_pictures
 from kickstand.store import read_changes, read_image
 
 logger = Logger()

@@ -10,9 +10,9 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.control_store import claim_training, load_training
-from kickstand.retraining import Choice, LastTraining, Limits, Request, Trigger, choose, name_execution
-from kickstand.review_store import count_answered
+from kickstand.lifecycle.retraining import Choice, LastTraining, Limits, Request, Trigger, choose, name_execution
+from kickstand.lifecycle.store import claim_training, load_training
+from kickstand.review.store import count_answered
 
 logger = Logger()
 metrics = Metrics()

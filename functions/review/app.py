@@ -12,11 +12,11 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from jinja2 import Environment, FileSystemLoader
 
-from kickstand.artefact import read_card
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import MAX_IMAGE_BYTES, thumbnail
 from kickstand.errors import InvalidImage
-from kickstand.images import MAX_IMAGE_BYTES, thumbnail
-from kickstand.review_store import answer_review, count_open, next_review, skip_review
-from kickstand.reviews import Desk, Refused, Review, choices
+from kickstand.review.rules import Desk, Refused, Review, choices
+from kickstand.review.store import answer_review, count_open, next_review, skip_review
 from kickstand.store import read_image
 
 logger = Logger()

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 from PIL import Image
 
-from kickstand import review_store, reviews
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
-from kickstand.reviews import CLAIM, Review
+from kickstand.review import rules, store
+from kickstand.review.rules import CLAIM, Review
 from kickstand_cli.local.stack import Stack, deploy
-from kickstand_cli.review import find_function, serving
+from kickstand_cli.review.review import find_function, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -108,13 +108,13 @@ def give(stack: Stack, review: Review, reviewer: str) -> None:
     """Has somebody else answer, whoever looks at the picture now."""
     later, tables = datetime.now(UTC) + 3 * CLAIM, ("ReviewsTable", "RecordsTable")
     key = review.image, review.version
-    change(stack, review.image, lambda review: reviews.claim(review, reviewer, later))
-    review_store.answer_review(stack.dynamodb, stack.stepfunctions, tables, key, "neither", reviewer, [], later)
+    change(stack, review.image, lambda review: rules.claim(review, reviewer, later))
+    store.answer_review(stack.dynamodb, stack.stepfunctions, tables, key, "neither", reviewer, [], later)
 
 
 def change(stack: Stack, image: str, rule: Callable[[Review], Review]) -> None:
     version = review_of(stack, image).version
-    review_store.change_review(stack.dynamodb, "ReviewsTable", image, version, rule)
+    store.change_review(stack.dynamodb, "ReviewsTable", image, version, rule)
 
 
 def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_at_once(
@@ -206,7 +206,7 @@ def test_an_answer_to_a_picture_that_went_to_somebody_else_is_refused(stack: Sta
     image, _ = upload(stack, "conflict 1.png", "conflict 2.png")
     page.goto(url)
     shows(page, "conflict 1.png")
-    change(stack, image, lambda review: reviews.claim(review, "Grace", datetime.now(UTC) + CLAIM))
+    change(stack, image, lambda review: rules.claim(review, "Grace", datetime.now(UTC) + CLAIM))
     press(page, "1")
     shows(page, "went to somebody else")
     shows(page, "conflict 2.png")

@@ -16,11 +16,11 @@ import pytest
 from botocore.exceptions import ClientError
 from waitress.server import create_server
 
-from kickstand.images import MAX_IMAGE_BYTES, prepare
-from kickstand.inference import EmbeddedModel
-from kickstand.invocations import BARE_LIST
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.invocations import BARE_LIST
+from kickstand_cli.classify.serve import runtime
 from kickstand_cli.project import MODEL, PROJECT
-from kickstand_cli.serve import runtime
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from kickstand_cli import deployment
 from kickstand_cli.local.stack import Stack, deploy
-from kickstand_cli.main import app
+from kickstand_cli.main import app, loaded
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
@@ -135,7 +135,7 @@ def check_kickstand(words: list[str]) -> str | None:
     command: Any = typer.main.get_command(app)
     parents = None
     while words and words[0] in getattr(command, "commands", {}):
-        command, words = command.commands[words[0]], words[1:]
+        command, words = loaded(command.commands[words[0]]), words[1:]
     if hasattr(command, "commands") and words and not words[0].startswith("-"):
         return f"no subcommand {words[0]}"
     context = typer.Context(command, parent=parents)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from botocore.stub import Stubber
 
-from kickstand.artefact import read_card
-from kickstand.golden import read_golden_images
+from kickstand.classify.artefact import read_card
+from kickstand.lifecycle.golden import read_golden_images
 from kickstand_cli.local.functions import Context, Function, LambdaService
 
 PROJECT = Path(__file__).parents[2]

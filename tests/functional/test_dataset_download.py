@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from kickstand_cli import dataset as commands
 from kickstand_cli.datasets import DatasetError
+from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets.download import Progress, download_archive, ignore_progress, locate_cache
 
 CONTENT = np.random.default_rng(3).bytes(300_000)

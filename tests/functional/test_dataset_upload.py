@@ -11,8 +11,8 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from kickstand_cli import dataset as commands
 from kickstand_cli.datasets import DatasetError, upload
+from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets.archive import SPLITS, Archive, Split
 from kickstand_cli.datasets.folder import write_dataset
 from kickstand_cli.datasets.upload import Destination, parse_s3_uri, upload_dataset

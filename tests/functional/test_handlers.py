@@ -24,9 +24,9 @@ from moto import mock_aws
 from PIL import Image
 from pydantic import ValidationError
 
-from kickstand.artefact import read_card
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.errors import InvalidImage, ModelUnavailable, StoreUnavailable
-from kickstand.images import MAX_IMAGE_BYTES
 from kickstand.store import from_item
 from kickstand_cli.local.functions import Context
 from kickstand_cli.local.template import Template
@@ -353,7 +353,7 @@ def test_the_circuits_table_out_of_reach_stops_nobody(
 
 
 def test_the_embedded_models_sandbox_imports_nothing_of_the_endpoints() -> None:
-    program = "import sys, app; print(sorted({'boto3', 'kickstand.endpoint'} & sys.modules.keys()))"
+    program = "import sys, app; print(sorted({'boto3', 'kickstand.classify.endpoint'} & sys.modules.keys()))"
     variables = environment("classify_image") | {"MODEL_DIR": str(MODEL)}
     folder = PROJECT / "functions/classify_image"
     ran = subprocess.run(

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from kickstand.records import Record
 from kickstand.store import put_record, read_changes
-from kickstand_cli.baseline import baseline
 from kickstand_cli.local.template import Template
-from kickstand_cli.monitor import monitor
+from kickstand_cli.monitor.baseline import baseline
+from kickstand_cli.monitor.monitor import monitor
 from tests.stream import make_records
 
 NOON = datetime.now(UTC).replace(hour=12) - timedelta(days=3)  # a look reads each day since

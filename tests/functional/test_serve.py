@@ -15,10 +15,10 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.invocations import BARE_LIST
 from kickstand.events import PreparedImage
-from kickstand.images import MAX_IMAGE_BYTES, prepare
-from kickstand.inference import EmbeddedModel
-from kickstand.invocations import BARE_LIST
 
 PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples/images"

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
-from kickstand.drift import CLASS_MIX, FEATURES, RATES
+from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand_cli.local.template import load_yaml
 
 PROJECT = Path(__file__).parents[2]

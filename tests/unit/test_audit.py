@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kickstand.audit import draw, sample
 from kickstand.events import Decision, ImageRef, Reason, Route
 from kickstand.records import Record
+from kickstand.review.audit import draw, sample
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 

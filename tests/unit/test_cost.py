@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand_cli.cost import read
+from kickstand_cli.local.cost import read
 from kickstand_cli.main import app
 
 PROJECT = Path(__file__).parents[2]

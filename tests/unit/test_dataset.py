@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand_cli import dataset as commands
 from kickstand_cli.datasets import DatasetError, folder
+from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets.archive import FOLDER, MAX_MEMBER_BYTES, read_archive
 from kickstand_cli.datasets.folder import encode_png, hash_images, open_dataset, write_dataset
 

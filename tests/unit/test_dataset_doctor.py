@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from typer.testing import CliRunner
 
-from kickstand_cli import dataset as commands
 from kickstand_cli.datasets import DatasetError, doctor
+from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets.doctor import (
     OutOfFold,
     Pair,

@@ -9,11 +9,11 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from kickstand.artefact import ModelCard
+from kickstand.classify.artefact import ModelCard
+from kickstand.classify.policy import SelectivePolicy
 from kickstand.events import Decision, ImageRef, Prediction, Reason, Route
-from kickstand.policy import SelectivePolicy
 from kickstand.records import Record
-from kickstand_cli.demo_report import Failure, Outcome, Run, make_picture, render_report
+from kickstand_cli.local.demo_report import Failure, Outcome, Run, make_picture, render_report
 
 SHAPE = (32, 32, 3)
 CARD = ModelCard(

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kickstand_cli import doctor
-from kickstand_cli.doctor import Finding, Machine, Status, examine
+from kickstand_cli.local import doctor
+from kickstand_cli.local.doctor import Finding, Machine, Status, examine
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL
 

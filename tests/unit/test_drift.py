@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from kickstand.drift import (
+from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.events import Decision, ImageRef, ImageStatistics, ImageSummary, Prediction, Reason, Route
+from kickstand.monitor.drift import (
     CLASS_MIX,
     EXAMPLES,
     Baseline,
@@ -23,8 +25,6 @@ from kickstand.drift import (
     observe,
     ratios,
 )
-from kickstand.events import Decision, ImageRef, ImageStatistics, ImageSummary, Prediction, Reason, Route
-from kickstand.policy import SelectivePolicy, decide
 from kickstand.records import Record
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -10,8 +10,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand_cli.classify import classify
-from kickstand_cli.evaluate import evaluate
+from kickstand_cli.classify.classify import classify
+from kickstand_cli.classify.evaluate import evaluate
 
 LABELS = ("red", "green", "blue")
 app = typer.Typer()

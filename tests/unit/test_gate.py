@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kickstand.events import Route
-from kickstand.gate import ALPHA, Outcome, Pledge, Verdict, at_least, judge, mcnemar
-from kickstand.reviews import NEITHER
-from kickstand_cli.gate import gate
+from kickstand.lifecycle.gate import ALPHA, Outcome, Pledge, Verdict, at_least, judge, mcnemar
+from kickstand.review.rules import NEITHER
+from kickstand_cli.training.gate import gate
 
 CHAMPION = Pledge(model_version="old", labels=("a", "b"), max_risk=0.02, confidence_level=0.95)
 CHALLENGER = CHAMPION.model_copy(update={"model_version": "new"})

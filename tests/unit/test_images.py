@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from kickstand.classify.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, measure, prepare
 from kickstand.errors import InvalidImage
-from kickstand.images import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, measure, prepare
 
 SHAPE = (32, 32, 3)
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from kickstand.events import Reason, Route
 from kickstand.records import Record
-from kickstand_cli.import_capture import import_capture
+from kickstand_cli.monitor.import_capture import import_capture
 from kickstand_cli.records import read_records
 
 REAL = Path(os.environ.get("KICKSTAND_CAPTURED", Path(__file__).parents[3] / "shared" / "data" / "captured"))

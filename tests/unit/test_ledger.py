@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kickstand.events import ImageRef, ReviewStatus
-from kickstand.ledger import Entry, Key, Lack, Ledger, Question, balance
+from kickstand.ledger.balance import Entry, Key, Lack, Ledger, Question, balance
 
 CLOSES = datetime(2026, 5, 4, 12, tzinfo=UTC)
 BEFORE, AFTER = CLOSES - timedelta(hours=1), CLOSES + timedelta(seconds=1)

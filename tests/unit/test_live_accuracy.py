@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from kickstand.drift import Budget
 from kickstand.events import (
     Answer,
     Decision,
@@ -17,7 +16,8 @@ from kickstand.events import (
     Route,
     Shown,
 )
-from kickstand.live_accuracy import Outcome, PromiseStatus, check_promise, estimate, judge, outcomes
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.live_accuracy import Outcome, PromiseStatus, check_promise, estimate, judge, outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
 

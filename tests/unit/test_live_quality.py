@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from kickstand.events import Answer, ReviewOutcome, ReviewStatus, Route, Shown
-from kickstand.live_quality import confusion, reliability, review_load, risk_coverage
+from kickstand.monitor.live_quality import confusion, reliability, review_load, risk_coverage
 from kickstand.records import Record
 from tests.stream import CARD, NOON, make_records
 

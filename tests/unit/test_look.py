@@ -6,10 +6,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from kickstand.drift import Budget, Drift
 from kickstand.events import Decision, Reason, Route
-from kickstand.live_accuracy import WINDOW, PromiseStatus, check_promise, estimate, outcomes
-from kickstand.monitor import LONGEST_GAP, Look, MonitorState, Watch, advance, resume
+from kickstand.monitor.drift import Budget, Drift
+from kickstand.monitor.live_accuracy import WINDOW, PromiseStatus, check_promise, estimate, outcomes
+from kickstand.monitor.look import LONGEST_GAP, Look, MonitorState, Watch, advance, resume
 from kickstand.records import Record
 from tests.stream import NOON, make_records, make_stream_baseline
 

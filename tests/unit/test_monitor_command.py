@@ -13,14 +13,14 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand.artefact import read_card
-from kickstand.drift import Budget
+from kickstand.classify.artefact import read_card
+from kickstand.classify.policy import decide
 from kickstand.events import ImageRef, ImageStatistics, ImageSummary, Prediction
-from kickstand.monitor import Watch, look, read_watch
-from kickstand.policy import decide
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.look import Watch, look, read_watch
 from kickstand.records import Record
-from kickstand_cli.baseline import baseline
-from kickstand_cli.monitor import monitor
+from kickstand_cli.monitor.baseline import baseline
+from kickstand_cli.monitor.monitor import monitor
 from kickstand_cli.records import parse_since
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from kickstand.classify.policy import SelectivePolicy, decide, read_switch
 from kickstand.events import Prediction, Reason, Route
-from kickstand.policy import SelectivePolicy, decide, read_switch
 
 POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
 

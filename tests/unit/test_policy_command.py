@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kickstand_cli.policy import policy
+from kickstand_cli.classify.policy import policy
 
 app = typer.Typer()
 app.command()(policy)

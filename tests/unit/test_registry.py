@@ -10,11 +10,11 @@ from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 from pydantic import BaseModel, ConfigDict, Field
 
-from kickstand.dataset_store import Dataset
 from kickstand.events import Route
-from kickstand.gate import Outcome, Pledge, judge, read_pledge
-from kickstand.registry import as_model_card
-from kickstand.reviews import NEITHER
+from kickstand.lifecycle.dataset_store import Dataset
+from kickstand.lifecycle.gate import Outcome, Pledge, judge, read_pledge
+from kickstand.lifecycle.registry import as_model_card
+from kickstand.review.rules import NEITHER
 
 SAGEMAKER = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 DATASET = Dataset(

@@ -9,6 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from kickstand.classify.images import prepare
+from kickstand.classify.policy import SelectivePolicy, decide
 from kickstand.errors import InvalidImage
 from kickstand.events import (
     Answer,
@@ -21,12 +23,10 @@ from kickstand.events import (
     Route,
     Shown,
 )
-from kickstand.images import prepare
-from kickstand.policy import SelectivePolicy, decide
 from kickstand.records import Record
-from kickstand_cli.classify import load_model
+from kickstand_cli.classify.classify import load_model
+from kickstand_cli.classify.replay import replay
 from kickstand_cli.project import MODEL, PROJECT
-from kickstand_cli.replay import replay
 from kickstand_cli.uploads import read_from_folder
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

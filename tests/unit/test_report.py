@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from kickstand.drift import Budget
 from kickstand.events import Reason, Route
-from kickstand.monitor import Watch
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.look import Watch
 from kickstand.records import Record
-from kickstand.report import compose, draw_report, draw_widget, verdict
+from kickstand.report.page import compose, draw_report, draw_widget, verdict
 from kickstand_cli.main import app
 from tests.stream import CARD, make_records, make_stream_baseline
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from kickstand import reviews
 from kickstand.errors import AlreadyAnswered, AlreadyAsked
 from kickstand.events import Decision, ImageRef, Reason, ReviewStatus, Route
 from kickstand.records import Record
-from kickstand.reviews import CLAIM, Desk, Refused, Review
+from kickstand.review import rules
+from kickstand.review.rules import CLAIM, Desk, Refused, Review
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -34,11 +34,11 @@ def asked(name: str = "a.jpg", at: datetime = NOON, audited: bool = False) -> Re
         audit_probability=0.02 if audited else 1.0,
         audited=audited,
     )
-    return reviews.open_review(record, "arn:first", TOKEN, at)
+    return rules.open_review(record, "arn:first", TOKEN, at)
 
 
 def answered(by: str = "Ada", label: str = "bicycle") -> Review:
-    return reviews.answer(reviews.claim(asked(), by, NOON), label, by, LABELS, NOON + 4 * SECOND)
+    return rules.answer(rules.claim(asked(), by, NOON), label, by, LABELS, NOON + 4 * SECOND)
 
 
 def test_an_answer_tells_who_when_what_how_long_and_what_was_shown() -> None:
@@ -69,46 +69,46 @@ def test_anything_else_is_not(label: str) -> None:
 
 def test_a_second_answer_is_refused() -> None:
     with pytest.raises(Refused, match="before you"):
-        reviews.answer(answered(), "bicycle", "Grace", LABELS, NOON)
+        rules.answer(answered(), "bicycle", "Grace", LABELS, NOON)
     with pytest.raises(Refused, match="stands"):
-        reviews.answer(answered(), "motorcycle", "Ada", LABELS, NOON)
+        rules.answer(answered(), "motorcycle", "Ada", LABELS, NOON)
 
 
 def test_the_same_answer_sent_again_changes_nothing() -> None:
     review = answered()
-    assert reviews.answer(review, "bicycle", "Ada", LABELS, NOON + CLAIM) is review
+    assert rules.answer(review, "bicycle", "Ada", LABELS, NOON + CLAIM) is review
 
 
 def test_whoever_was_not_shown_the_picture_cannot_answer() -> None:
-    for review in (asked(), reviews.claim(asked(), "Grace", NOON)):
+    for review in (asked(), rules.claim(asked(), "Grace", NOON)):
         with pytest.raises(Refused, match="not taken"):
-            reviews.answer(review, "bicycle", "Ada", LABELS, NOON)
+            rules.answer(review, "bicycle", "Ada", LABELS, NOON)
 
 
 def test_two_reviewers_do_not_get_the_same_picture_until_the_claim_expires() -> None:
-    review = reviews.claim(asked(), "Ada", NOON)
+    review = rules.claim(asked(), "Ada", NOON)
     with pytest.raises(Refused, match="Somebody else"):
-        reviews.claim(review, "Grace", NOON + CLAIM - SECOND)
-    taken = reviews.claim(review, "Grace", NOON + CLAIM)
+        rules.claim(review, "Grace", NOON + CLAIM - SECOND)
+    taken = rules.claim(review, "Grace", NOON + CLAIM)
     assert taken.claim
     assert taken.claim.by == "Grace"
     with pytest.raises(Refused, match="somebody else"):
-        reviews.answer(taken, "bicycle", "Ada", LABELS, NOON + CLAIM)
+        rules.answer(taken, "bicycle", "Ada", LABELS, NOON + CLAIM)
 
 
 def test_an_answer_after_the_own_claim_expired_counts_while_nobody_else_took_the_picture() -> None:
-    review = reviews.claim(asked(), "Ada", NOON)
-    assert reviews.answer(review, "bicycle", "Ada", LABELS, NOON + 3 * CLAIM).answer
+    review = rules.claim(asked(), "Ada", NOON)
+    assert rules.answer(review, "bicycle", "Ada", LABELS, NOON + 3 * CLAIM).answer
 
 
 def test_loading_the_page_again_keeps_the_picture_and_its_clock() -> None:
-    review = reviews.claim(reviews.claim(asked(), "Ada", NOON), "Ada", NOON + 10 * SECOND)
+    review = rules.claim(rules.claim(asked(), "Ada", NOON), "Ada", NOON + 10 * SECOND)
     assert review.claim
     assert (review.claim.since, review.claim.until) == (NOON, NOON + 10 * SECOND + CLAIM)
 
 
 def test_unsure_comes_before_audit_old_before_new_and_skipped_last() -> None:
-    skipped = reviews.skip(reviews.claim(asked("skipped", NOON - CLAIM), "Ada", NOON), "Ada", NOON)
+    skipped = rules.skip(rules.claim(asked("skipped", NOON - CLAIM), "Ada", NOON), "Ada", NOON)
     new, old = asked("new", NOON), asked("old", NOON - SECOND)
     audit = asked("audit", NOON - timedelta(days=3), audited=True)
     order = sorted([skipped, audit, new, old], key=lambda review: review.place or "")
@@ -120,8 +120,8 @@ def test_an_answered_review_has_no_place_among_the_open_ones() -> None:
 
 
 def test_skipping_what_somebody_else_looks_at_changes_nothing() -> None:
-    review = reviews.claim(asked(), "Ada", NOON)
-    assert reviews.skip(review, "Grace", NOON) is review
+    review = rules.claim(asked(), "Ada", NOON)
+    assert rules.skip(review, "Grace", NOON) is review
 
 
 def test_who_audits_is_not_told_what_the_model_said() -> None:
@@ -130,32 +130,32 @@ def test_who_audits_is_not_told_what_the_model_said() -> None:
 
 
 def test_a_retry_of_the_same_execution_gets_its_new_token_in() -> None:
-    retried = reviews.ask(asked(), "arn:first", SecretStr("second"), ReviewStatus.WAITING)
+    retried = rules.ask(asked(), "arn:first", SecretStr("second"), ReviewStatus.WAITING)
     assert retried.task_token == SecretStr("second")
 
 
 def test_another_execution_for_the_same_image_is_told_that_it_is_asked_already() -> None:
-    for review in (asked(), answered(), reviews.give_up(asked())):
+    for review in (asked(), answered(), rules.give_up(asked())):
         with pytest.raises(AlreadyAsked):
-            reviews.ask(review, "arn:second", SecretStr("second"), ReviewStatus.WAITING)
+            rules.ask(review, "arn:second", SecretStr("second"), ReviewStatus.WAITING)
 
 
 def test_an_execution_that_missed_the_answer_is_told_that_there_is_one() -> None:
     with pytest.raises(AlreadyAnswered):
-        reviews.ask(answered(), "arn:first", SecretStr("second"), ReviewStatus.ESCALATED)
+        rules.ask(answered(), "arn:first", SecretStr("second"), ReviewStatus.ESCALATED)
 
 
 def test_after_the_last_wait_a_review_stays_open_for_a_late_answer() -> None:
-    review = reviews.give_up(asked())
+    review = rules.give_up(asked())
     assert (review.status, review.place is None) == (ReviewStatus.UNANSWERED, False)
-    late = reviews.answer(reviews.claim(review, "Ada", NOON), "neither", "Ada", LABELS, NOON)
+    late = rules.answer(rules.claim(review, "Ada", NOON), "neither", "Ada", LABELS, NOON)
     assert late.answer
     assert late.answer.late
 
 
 def test_an_answer_of_the_last_moment_is_not_given_up() -> None:
     review = answered()
-    assert reviews.give_up(review) is review
+    assert rules.give_up(review) is review
 
 
 def test_a_review_shows_its_token_to_nobody() -> None:

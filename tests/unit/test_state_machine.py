@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kickstand_cli.state_machine import START, count_ways, draw_state_machine, read_transitions
+from kickstand_cli.drawing.state_machine import START, count_ways, draw_state_machine, read_transitions
 
 SVG = "{http://www.w3.org/2000/svg}"
 SHIPPED = {

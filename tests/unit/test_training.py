@@ -18,8 +18,8 @@ pytest.importorskip("onnx", reason="onnx is not installed: pip install 'kickstan
 import onnxruntime  # noqa: E402
 import typer  # noqa: E402
 
-from kickstand_cli.train import train  # noqa: E402
 from kickstand_cli.training import augment, card, export, fit, network, optimiser, photos, recipe, synthetic  # noqa: E402
+from kickstand_cli.training.train import train  # noqa: E402
 
 app = typer.Typer()
 app.command()(train)

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from kickstand_cli.project import PROJECT
-from kickstand_cli.training_source import pack_source
+from kickstand_cli.training.training_source import pack_source
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "neither": (128, 128, 128)}
 QUICK = ("--epochs", "2", "--pretrain-epochs", "1", "--members", "1", "--folds", "2")
@@ -76,7 +76,12 @@ def test_the_source_holds_the_entry_point_its_requirements_and_our_packages_and_
     packed = pack_source()
     with tarfile.open(fileobj=io.BytesIO(packed)) as source:
         names = source.getnames()
-    assert {"train.py", "requirements.txt", "kickstand/artefact.py", "kickstand_cli/training/recipe.py"} <= set(names)
+    assert {
+        "train.py",
+        "requirements.txt",
+        "kickstand/classify/artefact.py",
+        "kickstand_cli/training/recipe.py",
+    } <= set(names)
     assert packed == pack_source()
 
 

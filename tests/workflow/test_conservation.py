@@ -30,10 +30,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kickstand.errors import StoreUnavailable
-from kickstand.ledger import Key, Lack, Ledger
-from kickstand.review_store import answer_review, change_review
-from kickstand.reviews import Refused, Review, claim
-from kickstand_cli.ledger import send_again
+from kickstand.ledger.balance import Key, Lack, Ledger
+from kickstand.review.rules import Refused, Review, claim
+from kickstand.review.store import answer_review, change_review
+from kickstand_cli.ledger.ledger import send_again
 from kickstand_cli.local.stack import Stack, deploy
 from tests.workflow.conftest import raised
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from kickstand.artefact import read_card
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Route
-from kickstand.images import prepare
-from kickstand.inference import EmbeddedModel
-from kickstand.policy import decide
 from kickstand.records import Record
 from kickstand_cli.local import stack as local_stack
 from kickstand_cli.main import app

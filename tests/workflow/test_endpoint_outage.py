@@ -11,11 +11,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import pytest
 
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.invocations import serve
 from kickstand.events import Prediction
-from kickstand.inference import EmbeddedModel
-from kickstand.invocations import serve
+from kickstand_cli.classify.serve import runtime
 from kickstand_cli.local.stack import Stack, deploy
-from kickstand_cli.serve import runtime
 
 PROJECT = Path(__file__).parents[2]
 PHOTOS = sorted((PROJECT / "layers/model/golden").rglob("*.jpg"))

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from kickstand.artefact import read_card
-from kickstand.ledger import Key
+from kickstand.classify.artefact import read_card
+from kickstand.ledger.balance import Key
 from kickstand.records import Record
-from kickstand.review_store import answer_review, change_review
-from kickstand.reviews import claim
-from kickstand_cli.classify import load_model
-from kickstand_cli.explain import compare, describe
+from kickstand.review.rules import claim
+from kickstand.review.store import answer_review, change_review
+from kickstand_cli.classify.classify import load_model
+from kickstand_cli.ledger.explain import compare, describe
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL

@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from kickstand.reviews import answer, claim, open_review
+from kickstand.review.rules import answer, claim, open_review
 from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app

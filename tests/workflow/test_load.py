@@ -9,7 +9,7 @@ from random import Random
 import pytest
 from typer.testing import CliRunner
 
-from kickstand_cli.load import BURST, Profile, Sent, compose, starts_at
+from kickstand_cli.local.load import BURST, Profile, Sent, compose, starts_at
 from kickstand_cli.main import app
 
 

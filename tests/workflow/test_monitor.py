@@ -11,9 +11,10 @@ from typing import Any
 import boto3
 import pytest
 
-from kickstand.artefact import read_card
-from kickstand.control_store import load_monitor, load_switch, switch_off, switch_on
+from kickstand.classify.artefact import read_card
+from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.events import ModelDegraded
+from kickstand.monitor.store import load_monitor
 from kickstand.records import Record
 from kickstand.store import put_record
 from kickstand_cli.local.stack import Stack, deploy

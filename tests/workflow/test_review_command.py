@@ -14,11 +14,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from kickstand.artefact import read_card
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import decide
 from kickstand.events import ReviewStatus, Route
-from kickstand.images import prepare
-from kickstand.inference import EmbeddedModel
-from kickstand.policy import decide
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE

@@ -20,7 +20,7 @@ from PIL import Image
 
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
-from kickstand.reviews import Review
+from kickstand.review.rules import Review
 from kickstand_cli.local.stack import Stack, deploy
 from tests.workflow.conftest import Faults, event_of, raised
 

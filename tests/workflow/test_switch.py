@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from kickstand.control_store import switch_on
-from kickstand.policy import Switch
+from kickstand.classify.policy import Switch
+from kickstand.classify.store import switch_on
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app

@@ -21,12 +21,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from kickstand.events import Answer, ImageRef, ReviewStatus, Route, Shown
-from kickstand.reviews import AUDIT, Review
+from kickstand.review.rules import AUDIT, Review
 from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
-from kickstand_cli.training_source import pack_source
+from kickstand_cli.training.training_source import pack_source
 
 PARAMETERS = {
     "Training": "on",

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
-from kickstand.images import prepare
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.datasets.errors import DatasetError
 

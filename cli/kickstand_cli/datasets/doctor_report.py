@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
-from kickstand.images import prepare
-from kickstand.pages import data_uri, make_environment
+from kickstand.report.pages import data_uri, make_environment
 from kickstand_cli.datasets.doctor import Findings, list_images
 from kickstand_cli.datasets.errors import DatasetError
 

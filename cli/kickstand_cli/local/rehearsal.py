@@ -18,12 +18,12 @@ import typer
 import yaml
 from rich.console import Console
 
-from kickstand.ledger import Ledger
-from kickstand.ledger_store import draw_up, find_record
+from kickstand.ledger.balance import Ledger
+from kickstand.ledger.store import draw_up, find_record
 from kickstand.records import Record
 from kickstand_cli.deployment import open_books, read_outputs, reporting
 from kickstand_cli.project import PROJECT
-from kickstand_cli.review import find_function
+from kickstand_cli.review.review import find_function
 
 BUILT = PROJECT / ".aws-sam/build"
 SAM = PROJECT / ".venv-sam/bin/sam"

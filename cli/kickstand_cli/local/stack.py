@@ -16,11 +16,11 @@ import yaml
 from moto import mock_aws
 
 from kickstand.events import ReviewStatus
-from kickstand.ledger import Ledger
-from kickstand.ledger_store import Books, draw_up
+from kickstand.ledger.balance import Ledger
+from kickstand.ledger.store import Books, draw_up
 from kickstand.records import Record
-from kickstand.review_store import list_reviews
-from kickstand.reviews import Review
+from kickstand.review.rules import Review
+from kickstand.review.store import list_reviews
 from kickstand.store import from_item
 from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, function_arn

@@ -1,0 +1,1 @@
+"""What the model and its policy decide about a photo, and why."""

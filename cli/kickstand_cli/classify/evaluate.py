@@ -1,0 +1,91 @@
+"""`kickstand evaluate`: how good are the model and its policy on labelled images?"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from kickstand.events import Route
+from kickstand_cli.classify.classify import ModelOption, load_model, stderr
+from kickstand_cli.classify.evaluation import NEITHER, EvaluationError, answer_all, estimates, find_images, summarise
+from kickstand_cli.project import MODEL
+
+console = Console(highlight=False)
+
+
+def evaluate(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Images in DIR/<label>/, and foreign ones in DIR/neither/.")
+    ],
+    artefact: ModelOption = MODEL,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write evaluation.html with pictures, model-card.md and evaluation.json."),
+    ] = None,
+) -> None:
+    """Evaluate the model and its policy on labelled images.
+
+    Every number comes with its n and a 95 % interval: Wilson for shares, bootstrap for the rest.
+    """
+    model = load_model(artefact)
+    labels = model.card.labels
+    try:
+        images = find_images(folder, labels)
+    except EvaluationError as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    with Progress(console=stderr, transient=True) as progress:
+        task = progress.add_task("classifying", total=len(images))
+        examples = answer_all(images, model, lambda: progress.advance(task))
+        progress.update(task, description="bootstrapping")
+        result: dict[str, Any] = {
+            "model_version": model.card.model_version,
+            "policy_version": model.card.policy.policy_version,
+            **summarise(examples, labels),
+        }
+        if report:
+            from kickstand_cli.classify import (
+                evaluation_report,  # matplotlib takes a second, which only pictures are worth
+            )
+
+            progress.update(task, description="drawing")
+            raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
+            evaluation_report.write_report(report, result, examples, model.card, raw_card)
+    text = json.dumps(result, indent=2)
+    if json_file == Path("-"):
+        print(text)  # noqa: T201
+        return
+    if json_file:
+        json_file.write_text(text + "\n", "utf-8")
+    show(result)
+    if report:
+        console.print(f"pictures in {report / 'evaluation.html'}", markup=False)
+
+
+def show(result: dict[str, Any]) -> None:
+    """The numbers as tables."""
+    numbers = Table(title=f"model {result['model_version']}, policy {result['policy_version']}", title_justify="left")
+    for name, justify in (("", "left"), ("value", "right"), ("95 % interval", "right"), ("n", "right")):
+        numbers.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in estimates(result):
+        interval = f"{row['low']:.4f} to {row['high']:.4f}"
+        numbers.add_row(row["title"], f"{row['value']:.4f}", interval, f"{row['n']:,}")
+    console.print(numbers)
+    routes = Table(title="images by truth, label and route", title_justify="left")
+    routes.add_column("truth")
+    for column in [*result["confusion"], *Route]:
+        routes.add_column(column, justify="right")
+    for truth, by_route in result["routes"].items():
+        confusion = result["confusion"].get(truth, {})
+        cells = ["" if truth == NEITHER else str(confusion[label]) for label in result["confusion"]]
+        routes.add_row(truth, *cells, *(str(by_route[route]) for route in Route))
+    console.print(routes)
+    for path in result["unreadable"]:
+        console.print(f"unreadable, not counted: {path}", markup=False)

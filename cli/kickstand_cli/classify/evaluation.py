@@ -1,0 +1,177 @@
+"""What a model and its policy do on labelled images: numbers, each with its n and an interval."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.events import Prediction, Route
+from kickstand.quality import (
+    Interval,
+    auroc,
+    bootstrap_interval,
+    brier_score,
+    expected_calibration_error,
+    negative_log_likelihood,
+    wilson_interval,
+)
+from kickstand_cli.classify.classify import Answer, answer
+
+NEITHER = "neither"
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+TITLES = {  # key in the JSON → what a person reads
+    "accuracy": "accuracy of the label",
+    "coverage": "coverage (share accepted)",
+    "selective_risk": "selective risk (wrong among accepted)",
+    "foreign_accepted": "foreign images accepted",
+    "foreign_auroc": "AUROC of p(neither)",
+    "auroc_of_correctness": "AUROC of confidence, right against wrong",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
+    "nll": "negative log-likelihood, nats",
+}
+
+
+class EvaluationError(Exception):
+    """The folder cannot be evaluated; the message names what and why."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One labelled image and the answer to it. truth: a label, or "neither"."""
+
+    path: Path
+    truth: str
+    answer: Answer
+
+    @property
+    def accepted(self) -> bool:
+        return self.answer.decision.route is Route.ACCEPT
+
+
+@dataclass(frozen=True)
+class Readable(Example):
+    """An example that the model has seen."""
+
+    prediction: Prediction
+
+    @property
+    def correct(self) -> bool:
+        return self.prediction.label == self.truth
+
+
+def find_images(folder: Path, labels: Sequence[str]) -> list[tuple[Path, str]]:
+    """The images of DIR/<label>/ and DIR/neither/, with their labels, sorted.
+
+    Raises EvaluationError for a folder that is missing, is empty, or has a class that the model does not know.
+    """
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder}: no such folder")
+    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    known = [*labels, NEITHER]
+    if unknown := [name for name in classes if name not in known]:
+        raise EvaluationError(f"{folder}: the model knows {', '.join(known)}, not {', '.join(unknown)}")
+    found = [
+        (path, name)
+        for name in classes
+        for path in sorted((folder / name).rglob("*"))
+        if path.suffix.lower() in EXTENSIONS
+    ]
+    if not found:
+        raise EvaluationError(f"{folder}: no images in folders named {', '.join(known)}")
+    return found
+
+
+def answer_all(
+    images: Iterable[tuple[Path, str]], model: EmbeddedModel, progress: Callable[[], None] = lambda: None
+) -> list[Example]:
+    """Every image through the same core as in the workflow."""
+    examples: list[Example] = []
+    for path, truth in images:
+        given = answer(path.read_bytes(), str(path), model)
+        examples.append(
+            Readable(path, truth, given, given.prediction) if given.prediction else Example(path, truth, given)
+        )
+        progress()
+    return examples
+
+
+def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:
+    """The evaluation as JSON-ready values; `{value, low, high, n}` is an estimate with its 95 % interval, or null.
+
+    Rates of unreadable images would say nothing of the model: those are counted apart.
+    accuracy: of the label, whatever the route. coverage: share accepted. selective_risk: share wrong of the accepted.
+    foreign_*: of the images in neither/. foreign_auroc: how well p(neither) tells them from the labels' images.
+    Shares have Wilson intervals; ece, brier, nll and the AUROCs are bootstrapped (1,000 resamples).
+    """
+    readable = [example for example in examples if isinstance(example, Readable)]
+    known = [example for example in readable if example.truth != NEITHER]
+    foreign = [example for example in readable if example.truth == NEITHER]
+    accepted = [example for example in known if example.accepted]
+
+    def pick(values: Sequence[Any], rows: Sequence[int]) -> list[Any]:
+        return [values[row] for row in rows]
+
+    correct = [example.correct for example in known]
+    confidences = [example.prediction.confidence for example in known]
+    distributions = [[example.prediction.probabilities[label] for label in labels] for example in known]
+    classes = [labels.index(example.truth) for example in known]
+    neither = [example.prediction.neither for example in readable]
+    is_foreign = [example.truth == NEITHER for example in readable]
+
+    def calibration(statistic: Callable[..., float], *columns: Sequence[Any]) -> dict[str, Any] | None:
+        if not known:
+            return None
+        return _estimate(
+            bootstrap_interval(lambda rows: statistic(*(pick(column, rows) for column in columns)), len(known))
+        )
+
+    return {
+        "n": len(known),
+        "foreign_n": len(foreign),
+        "unreadable": [str(example.path) for example in examples if not isinstance(example, Readable)],
+        "accuracy": _share(sum(correct), len(known)),
+        "coverage": _share(len(accepted), len(known)),
+        "selective_risk": _share(sum(not example.correct for example in accepted), len(accepted)),
+        "foreign_accepted": _share(sum(example.accepted for example in foreign), len(foreign)),
+        "foreign_auroc": _estimate(
+            bootstrap_interval(lambda rows: auroc(pick(neither, rows), pick(is_foreign, rows)), len(readable))
+        )
+        if known and foreign
+        else None,
+        "auroc_of_correctness": calibration(auroc, confidences, correct) if 0 < sum(correct) < len(known) else None,
+        "ece": calibration(expected_calibration_error, confidences, correct),
+        "brier": calibration(brier_score, distributions, classes),
+        "nll": calibration(negative_log_likelihood, distributions, classes),
+        "mean_confidence": fmean(confidences) if known else None,
+        "routes": {
+            truth: {
+                route: sum(example.truth == truth and example.answer.decision.route is route for example in examples)
+                for route in Route
+            }
+            for truth in [*labels, NEITHER]
+        },
+        "confusion": {
+            truth: {
+                label: sum(example.truth == truth and example.prediction.label == label for example in known)
+                for label in labels
+            }
+            for truth in labels
+        },
+    }
+
+
+def estimates(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The result's estimates that apply, with their titles, in the order of TITLES."""
+    return [{"title": title, **result[key]} for key, title in TITLES.items() if result[key]]
+
+
+def _share(successes: int, n: int) -> dict[str, Any] | None:
+    return _estimate(wilson_interval(successes, n)) if n else None
+
+
+def _estimate(interval: Interval) -> dict[str, Any]:
+    return {name: round(value, 6) for name, value in interval._asdict().items()}

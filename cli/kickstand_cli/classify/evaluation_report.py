@@ -1,0 +1,152 @@
+"""The evaluation's pictures and the model card: drawn and written from the same numbers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from kickstand.classify.artefact import ModelCard
+from kickstand.classify.images import prepare
+from kickstand.quality import Interval, risk_coverage, upper_bound, wilson_interval
+from kickstand.report.figures import (
+    FILL,
+    RED,
+    SOFT,
+    as_svg,
+    draw_confusion,
+    draw_histograms,
+    draw_reliability,
+    draw_risk_coverage,
+)
+from kickstand.report.pages import make_environment
+from kickstand_cli.classify.evaluation import NEITHER, Example, Readable, estimates
+
+BINS = 10
+MISTAKES = 24
+
+
+def write_report(
+    folder: Path, result: dict[str, Any], examples: Sequence[Example], card: ModelCard, raw_card: dict[str, Any]
+) -> None:
+    """Write evaluation.html (one self-contained page), model-card.md and evaluation.json.
+
+    result: as `evaluation.summarise` gives it. raw_card: model.json as it is, for what only people read.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    readable = [example for example in examples if isinstance(example, Readable)]
+    known = [example for example in readable if example.truth != NEITHER]
+    figures = {}
+    if known:
+        figures = {
+            "Risk and coverage": (draw_risk(known, card, raw_card), RISK_COVERAGE),
+            "Reliability": (draw_calibration(known), RELIABILITY),
+            "Confusion": (draw_counts(result["confusion"]), CONFUSION),
+        }
+    figures["Confidence by outcome"] = (draw_confidences(readable, card), CONFIDENCES)
+    environment = make_environment("kickstand_cli")
+    context = {
+        "result": result,
+        "card": card,
+        "raw_card": raw_card,
+        "policy": raw_card.get("policy", {}),
+        "rows": estimates(result),
+        "figures": {name: (as_svg(figure, name), caption) for name, (figure, caption) in figures.items()},
+        "mistakes": contact_sheet(readable, card),
+    }
+    (folder / "evaluation.html").write_text(environment.get_template("evaluation.html").render(context), "utf-8")
+    (folder / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    plain = environment.overlay(autoescape=False)
+    (folder / "model-card.md").write_text(plain.get_template("model-card.md").render(context), "utf-8")
+
+
+RISK_COVERAGE = (
+    "Each point of the curve is a threshold on the confidence: to the right it accepts more, and more of it is wrong. "
+    "The band is the 95 % interval of the risk; the dot is the policy, the bar above it the largest risk that these "
+    "images do not rule out (one-sided, 95 %)."
+)
+RELIABILITY = (
+    "Where confidence is calibrated the dots lie on the diagonal. Bars are 95 % intervals; bins hold equal numbers of "
+    "images, so a dot never stands for a handful."
+)
+CONFUSION = "Rows are the truth, columns the label of the largest probability, whatever the route."
+CONFIDENCES = (
+    "How confidence spreads among right answers, wrong ones and foreign images; the line is the policy's threshold. "
+    "Foreign images beyond it are stopped by the first gate, the probability of showing none of the labels."
+)
+
+
+def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, Any]) -> Figure:
+    """Selective risk over coverage for every threshold behind the first gate, and the policy's point."""
+    gate = card.policy.neither_accept_at_most
+    confidences = [e.prediction.confidence if e.prediction.neither <= gate else 0.0 for e in known]
+    # The left end of the curve is a handful of images: an error among them says nothing.
+    least = max(10, len(known) // 50)
+    curve = [
+        (point.coverage, wilson_interval(point.errors, point.accepted))
+        for point in risk_coverage(confidences, [e.correct for e in known])
+        if point.accept_at > 0 and point.accepted >= min(least, len(known))
+    ]
+    accepted = [example for example in known if example.accepted]
+    point = None
+    if accepted:
+        errors, n = sum(not example.correct for example in accepted), len(accepted)
+        point = n / len(known), Interval(errors / n, 0.0, upper_bound(errors, n), n)
+    promised = raw_card.get("policy", {}).get("max_risk")
+    return draw_risk_coverage(curve, point, promised, "at most, 95 %")
+
+
+def draw_calibration(known: Sequence[Readable]) -> Figure:
+    """Accuracy over mean confidence, in bins of equal size."""
+    ranked = sorted(known, key=lambda example: example.prediction.confidence)
+    points = []
+    for index in range(BINS):
+        part = ranked[index * len(ranked) // BINS : (index + 1) * len(ranked) // BINS]
+        if part:
+            mean = sum(example.prediction.confidence for example in part) / len(part)
+            points.append((mean, wilson_interval(sum(example.correct for example in part), len(part))))
+    return draw_reliability(points, "confidence")
+
+
+def draw_counts(confusion: dict[str, dict[str, int]]) -> Figure:
+    """Counts of truth by label, shaded by their share of the row."""
+
+    def cell(truth: str, label: str) -> tuple[float, str]:
+        count = confusion[truth][label]
+        return count / max(1, sum(confusion[truth].values())), f"{count:,}"
+
+    return draw_confusion(list(confusion), list(confusion), cell, "label", "truth")
+
+
+def draw_confidences(readable: Sequence[Readable], card: ModelCard) -> Figure:
+    """Histograms of confidence: right, wrong, foreign."""
+    groups = {
+        "right": ([e for e in readable if e.truth != NEITHER and e.correct], FILL),
+        "wrong": ([e for e in readable if e.truth != NEITHER and not e.correct], RED),
+        "foreign": ([e for e in readable if e.truth == NEITHER], SOFT),
+    }
+    shown = {
+        name: ([e.prediction.confidence for e in examples], colour)
+        for name, (examples, colour) in groups.items()
+        if examples
+    }
+    return draw_histograms(shown, 1 / len(card.labels), card.policy.accept_at)
+
+
+def contact_sheet(readable: Sequence[Readable], card: ModelCard) -> list[dict[str, Any]]:
+    """The worst mistakes as the model saw them: wrong answers, accepted ones first, then by confidence."""
+    wrong = [example for example in readable if not example.correct and (example.truth != NEITHER or example.accepted)]
+    wrong.sort(key=lambda example: (not example.accepted, -example.prediction.confidence))
+    return [
+        {
+            "name": example.path.name,
+            "truth": example.truth,
+            "label": example.prediction.label,
+            "confidence": example.prediction.confidence,
+            "neither": example.prediction.neither,
+            "route": example.answer.decision.route.value,
+            "png": prepare(example.path.read_bytes(), example.path.name, card.input_shape).png,
+        }
+        for example in wrong[:MISTAKES]
+    ]

@@ -1,0 +1,266 @@
+"""`kickstand replay`: what another policy or model would have made of stored records; nothing in AWS is changed."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kickstand_cli.classify.classify import load_model, stderr
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.project import MODEL
+from kickstand_cli.records import RecordsError, read_records, scan_records
+from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
+
+if TYPE_CHECKING:
+    from kickstand.classify.inference import EmbeddedModel
+    from kickstand.classify.policy import SelectivePolicy
+    from kickstand.events import Prediction
+    from kickstand.records import Record
+
+console = Console(highlight=False, soft_wrap=True)
+
+LISTED = 20
+
+Rescored = tuple["Record", "Prediction | None"]
+"""A stored record, and the prediction that is to be decided on now; None for an unreadable image."""
+
+
+def replay(
+    records: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Records, one JSON object a line, such as the demo's records.jsonl, instead of a stack's table.",
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `kickstand policy --json` printed, or a model.json.")
+    ] = None,
+    accept_at: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Another smallest confidence that is accepted.")
+    ] = None,
+    neither_accept_at_most: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Another largest p(neither) that is accepted.")
+    ] = None,
+    neither_reject_at_least: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Another smallest p(neither) that is rejected.")
+    ] = None,
+    artefact: Annotated[
+        Path | None,
+        typer.Option(
+            "--model",
+            metavar="DIR",
+            help="Another model artefact: it looks at the stored images again, with its policy.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="With --records and --model: the folder that was uploaded."),
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON object.")] = False,
+) -> None:
+    """Decide stored records again by another policy or model: which answers change, errors, review load.
+
+    The policy is that of --policy, else of the model's artefact, with what the options change. Another model reads the
+    stored images and runs on this machine; nothing in AWS is invoked or written. Errors come from reviews and audits,
+    weighted by how probable it was that a person was asked; so they stay honest for images that only the new policy
+    or model accepts.
+
+    Exit codes: 0 all compared; 1 an error, or images that are gone: they are named, and left out of the comparison.
+    """
+    from kickstand.classify.artefact import read_card
+    from kickstand.classify.policy import SelectivePolicy
+
+    changes = {
+        "accept_at": accept_at,
+        "neither_accept_at_most": neither_accept_at_most,
+        "neither_reject_at_least": neither_reject_at_least,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    if images and not artefact:
+        raise typer.BadParameter("only another --model looks at images", param_hint="--images")
+    if artefact and records and not images:
+        raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
+    try:
+        if policy:
+            told = json.loads(policy.read_bytes())
+            base = SelectivePolicy.model_validate(told.get("policy", told))
+        else:
+            base = read_card(artefact or MODEL).policy
+        chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
+        with reporting():
+            stored, read = _open(records, images, stack_name, outputs)
+            gone: list[str] = []
+            pairs = (
+                list(rescore(stored, load_model(artefact), read, gone))
+                if artefact and read
+                else [(record, record.prediction) for record in stored]
+            )
+        for reason in gone:
+            stderr.print(f"error: left out: {reason}", markup=False)
+        if gone and len(gone) == len(stored):
+            raise RecordsError("no image could be looked at again")
+        result = compare(pairs, chosen) | {"left_out": gone}
+    except (RecordsError, OSError, ValueError, AttributeError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    if as_json:
+        print(json.dumps(result))  # noqa: T201
+    else:
+        _print(result)
+    if gone:
+        raise typer.Exit(1)
+
+
+def _open(
+    file: Path | None, images: Path | None, stack_name: str, outputs: Path | None
+) -> "tuple[list[Record], ReadUpload | None]":
+    """The records, and how to read their images; None where nothing says where those are."""
+    if file:
+        return list(read_records(file)), read_from_folder(images) if images else None
+    books = open_books(read_outputs(stack_name, outputs))
+    return list(scan_records(books.records_table)), read_from_folder(images) if images else read_from_bucket(books.s3)
+
+
+def rescore(
+    stored: "Sequence[Record]", model: "EmbeddedModel", read: ReadUpload, gone: list[str]
+) -> Iterator[Rescored]:
+    """What this model says of the stored images, one after the other; an image that is gone, or not the one that was
+    decided on, is left out and its reason added to `gone`.
+    """
+    from kickstand.classify.images import prepare
+    from kickstand.errors import InvalidImage
+
+    with ExitStack() as open_:
+        looking: Iterable[Record] = stored
+        if stderr.is_terminal:
+            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+            progress = open_.enter_context(Progress(*columns, console=stderr, transient=True))
+            looking = progress.track(stored, description="look again")
+        for record in looking:
+            if record.prepared_image is None:
+                yield record, None
+                continue
+            try:
+                data = read(record)
+                if (sha256 := hashlib.sha256(data).hexdigest()) != record.prepared_image.sha256:
+                    raise InvalidImage(
+                        f"{record.image}: SHA-256 {sha256[:12]}…, the record says {record.prepared_image.sha256[:12]}…"
+                    )
+                yield record, model.predict(prepare(data, record.image, model.card.input_shape))
+            except InvalidImage as error:
+                gone.append(str(error))
+
+
+def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str, Any]:
+    """Before and after, JSON-ready. Unreadable images have no scores: they stay as they were decided.
+
+    model: whose predictions are decided on; None where there is none, or more than one.
+    routes: how many the policies send where, whatever the switch "review everything" made of it.
+    accepted: live accuracy of the accepted answers.
+    judged: answers that a person has checked, and how many of those were, and would be, wrong.
+    changes: every image with another route, or another label.
+    """
+    from kickstand.classify.policy import decide
+    from kickstand.events import Route
+    from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
+
+    stored = list(pairs)
+    scored = [(record, record.prediction, now) for record, now in stored if record.prediction and now]
+    before: Counter[str] = Counter(record.decision.by_policy for record, _ in stored)
+    after: Counter[str] = Counter(
+        record.decision.by_policy for record, now in stored if not (record.prediction and now)
+    )
+    moves: Counter[str] = Counter()
+    judged: Counter[str] = Counter()
+    changed: list[dict[str, Any]] = []
+    accepted = []
+    known = outcomes([record for record, _, _ in scored])
+    for (record, was, prediction), seen in zip(scored, known, strict=True):
+        decision = decide(prediction, policy)
+        then = record.model_copy(update={"prediction": prediction, "decision": decision})
+        after[decision.route] += 1
+        if seen.wrong is not None:
+            judged.update(n=1, wrong_before=seen.wrong, wrong_after=bool(judge(then)))
+        if decision.route is Route.ACCEPT:
+            accepted.append(as_label(then, seen))
+        if (decision.route, prediction.label) != (record.decision.by_policy, was.label):
+            moves[f"{record.decision.by_policy} → {decision.route}"] += 1
+            changed.append(
+                {
+                    "image": record.image,
+                    "version": record.version,
+                    "from": record.decision.by_policy,
+                    "to": decision.route,
+                    "label_before": was.label,
+                    "label": prediction.label,
+                    "confidence": prediction.confidence,
+                    "neither": prediction.neither,
+                    "truth": record.review.answer.label if record.review and record.review.answer else None,
+                }
+            )
+    models = {prediction.model_version for _, _, prediction in scored}
+    return {
+        "policy": policy.model_dump(mode="json"),
+        "model": models.pop() if len(models) == 1 else None,
+        "images": len(stored),
+        "changed": len(changed),
+        "moves": dict(moves),
+        "routes": {
+            "before": {route: before[route] for route in Route},
+            "after": {route: after[route] for route in Route},
+        },
+        "judged": {name: judged[name] for name in ("n", "wrong_before", "wrong_after")},
+        "accepted": {
+            "before": estimate(outcomes([record for record, _, _ in scored], Route.ACCEPT)).model_dump(),
+            "after": estimate(accepted).model_dump(),
+        },
+        "changes": changed,
+    }
+
+
+def _print(result: dict[str, Any]) -> None:
+    policy, routes = result["policy"], result["routes"]
+    console.print(
+        f"accept from confidence {policy['accept_at']:.5f} and p(neither) up to {policy['neither_accept_at_most']:g}; "
+        f"reject from p(neither) {policy['neither_reject_at_least']:g}"
+    )
+    moves = ", ".join(f"{count} {move}" for move, count in result["moves"].items())
+    if result["model"]:
+        console.print(f"model {result['model']}", markup=False)
+    console.print(f"{result['changed']:,} of {result['images']:,} answers change{': ' + moves if moves else ''}")
+    for route, before in routes["before"].items():
+        console.print(f"  {route:<8} {before:,} → {routes['after'][route]:,}", markup=False)
+    judged = result["judged"]
+    if judged["n"]:
+        console.print(
+            f"of {judged['n']:,} answers that a person has checked, {judged['wrong_before']:,} were wrong, "
+            f"{judged['wrong_after']:,} would be"
+        )
+    for when, live in result["accepted"].items():
+        console.print(
+            f"accepted, {when:<6}  {live['accuracy']:.3f} [{live['low']:.3f}, {live['high']:.3f}] right; "
+            f"{live['answers']:,} of {live['images']:,} seen by a person",
+            markup=False,
+        )
+    for change in result["changes"][:LISTED]:
+        label = change["label"]
+        if change["label_before"] != label:
+            label = f"{change['label_before']} → {label}"
+        truth = f", in truth {change['truth']}" if change["truth"] else ""
+        console.print(
+            f"  {change['from']} → {change['to']}: {change['image']} ({label} {change['confidence']:.3f}, "
+            f"p(neither) {change['neither']:.3f}{truth})",
+            markup=False,
+        )
+    if result["changed"] > LISTED:
+        console.print(f"  and {result['changed'] - LISTED:,} more: --json lists them all")

@@ -1,0 +1,76 @@
+"""`kickstand serve`: the inference container on this machine, with SageMaker's runtime in front of it."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.project import MODEL
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from kickstand.classify.invocations import Application
+
+stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def serve(
+    model: Annotated[
+        Path, typer.Option(metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
+    ] = MODEL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8080,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
+) -> None:
+    """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs."""
+    from waitress.server import create_server
+
+    from kickstand.classify.images import MAX_IMAGE_BYTES
+    from kickstand.classify.inference import EmbeddedModel
+    from kickstand.classify.invocations import serve as application
+    from kickstand.errors import ModelUnavailable
+
+    try:
+        app = runtime(application(EmbeddedModel(model)))
+        server: Any = create_server(
+            app, host="127.0.0.1", port=port, threads=threads, max_request_body_size=MAX_IMAGE_BYTES + 1
+        )
+    except (ModelUnavailable, OSError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    url = f"http://127.0.0.1:{server.effective_port}"
+    typer.echo(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
+    server.run()
+
+
+def runtime(container: "Application") -> "Application":
+    """The container behind InvokeEndpoint of any endpoint's name: its refusals become ModelError, as SageMaker's do.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
+    """
+
+    def invoke_endpoint(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        _, *parts = environ["PATH_INFO"].split("/")
+        if len(parts) != 3 or (parts[0], parts[2]) != ("endpoints", "invocations"):
+            return container(environ, start_response)
+        status, headers = "", [("", "")]
+
+        def hear(said: str, with_headers: list[tuple[str, str]], *_: Any) -> "Callable[[bytes], object]":
+            nonlocal status, headers
+            status, headers = said, with_headers
+            return lambda _: None
+
+        body = b"".join(container({**environ, "PATH_INFO": "/invocations"}, hear))
+        if not status.startswith("200"):
+            code = int(status.split()[0])
+            reason = f"Received client error ({code}) from primary with message {body.decode()!r}."
+            told = {"Message": reason, "OriginalStatusCode": code, "OriginalMessage": body.decode()}
+            body, status = json.dumps(told).encode(), "424 Failed Dependency"
+            headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", "ModelError")]
+        start_response(status, [*headers, ("x-Amzn-Invoked-Production-Variant", "local")])
+        return [body]
+
+    return invoke_endpoint

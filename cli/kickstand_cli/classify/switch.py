@@ -1,0 +1,107 @@
+"""`kickstand switch`: a person decides about everything, for a reason and for a while."""
+
+import getpass
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.records import parse_duration
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+app = typer.Typer(
+    help="Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
+    no_args_is_help=True,
+)
+console = Console(highlight=False, soft_wrap=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the switch as one JSON object.")]
+
+
+@app.command()
+def on(
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stands in every record that it changes.")],
+    length: Annotated[str | None, typer.Option("--for", metavar="LENGTH", help="How long: 30m, 4h, 7d.")] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Instead: until then, ISO 8601; UTC where it does not say.")
+    ] = None,
+    by: Annotated[str, typer.Option(metavar="NAME", help="Who you are; by default your login.")] = "",
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Send to a person what would be accepted. It holds from the next image on; what is rejected stays rejected.
+
+    It ends by itself. Once more replaces it, with another reason or end.
+    """
+    from kickstand.classify.policy import Switch
+    from kickstand.classify.store import switch_on
+
+    now = datetime.now(UTC)
+    end = _end(length, until, now)
+    if not reason.strip():
+        raise typer.BadParameter("say why", param_hint="--reason")
+    with reporting():
+        dynamodb, table = _open(stack_name, outputs)
+        switch_on(dynamodb, table, Switch(reason=reason.strip(), by=by or getpass.getuser(), since=now, until=end))
+        _print(dynamodb, table, now, as_json)
+
+
+@app.command()
+def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
+    """Let the policy decide again, from the next image on. What has been asked stays asked."""
+    from kickstand.classify.store import switch_off
+
+    with reporting():
+        dynamodb, table = _open(stack_name, outputs)
+        switch_off(dynamodb, table)
+        _print(dynamodb, table, datetime.now(UTC), as_json)
+
+
+@app.command()
+def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
+    """Whether it is on: who switched it on, why, since when and until when."""
+    with reporting():
+        _print(*_open(stack_name, outputs), datetime.now(UTC), as_json)
+
+
+def _open(stack_name: str, outputs: Path | None) -> "tuple[DynamoDBClient, str]":
+    import boto3
+
+    told = read_outputs(stack_name, outputs)
+    if "ControlTableName" not in told:
+        raise DeploymentError("the stack has no output 'ControlTableName': is it one of Kickstand's?")
+    return boto3.client("dynamodb"), told["ControlTableName"]
+
+
+def _end(length: str | None, until: str | None, now: datetime) -> datetime:
+    if (length is None) == (until is None):
+        raise typer.BadParameter("say --for or --until: it has to end")
+    try:
+        end = now + parse_duration(length) if length else datetime.fromisoformat(until or "")
+    except ValueError as error:
+        option, given = ("--for", length) if length else ("--until", until)
+        raise typer.BadParameter(f"{given}: neither like 30m, 4h, 7d nor ISO 8601", param_hint=option) from error
+    end = (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
+    if end <= now:
+        raise typer.BadParameter(f"{end:%Y-%m-%d %H:%M} UTC is over")
+    return end
+
+
+def _print(dynamodb: "DynamoDBClient", table: str, now: datetime, as_json: bool) -> None:
+    from kickstand.classify.store import load_switch
+
+    switch = load_switch(dynamodb, table)
+    holds = switch is not None and switch.is_on(now)
+    if as_json:
+        print(json.dumps({"on": holds} | (switch.model_dump(mode="json") if switch and holds else {})))  # noqa: T201
+    elif switch and holds:
+        console.print(f"on: {switch}\nswitched on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC", markup=False)
+    else:
+        console.print("off: the policy decides")

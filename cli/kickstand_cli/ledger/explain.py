@@ -1,0 +1,255 @@
+"""`kickstand explain`: why an image went where it went, in one paragraph; and whether that can be computed again."""
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.classify.classify import ModelOption, load_model
+from kickstand_cli.deployment import (
+    DEFAULT_STACK,
+    DeploymentError,
+    OutputsFile,
+    StackName,
+    open_books,
+    read_outputs,
+    reporting,
+)
+from kickstand_cli.project import MODEL
+from kickstand_cli.records import RecordsError, read_records
+from kickstand_cli.terminal import printable
+from kickstand_cli.uploads import read_from_bucket, read_from_folder
+
+if TYPE_CHECKING:
+    from kickstand.classify.inference import EmbeddedModel
+    from kickstand.events import ReviewOutcome
+    from kickstand.ledger.store import Books
+    from kickstand.records import Record
+
+console = Console(soft_wrap=True, highlight=False)
+
+DIFFERS = 4
+TOLERANCE = 0.001  # of a probability: processors round differently, and more so with 8-bit weights
+ROUTES = {"accept": "was accepted", "reject": "was rejected", "review": "was sent to a person"}
+
+
+def explain(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="s3://bucket/key; with --records the key is enough.")],
+    version: Annotated[
+        str | None, typer.Option(metavar="ID", help="Which upload to that key; the latest, if you do not say.")
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compute it again from the stored image, and compare.")
+    ] = False,
+    artefact: ModelOption = MODEL,
+    records: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Records to look in instead of a stack's, as the demo's records.jsonl."),
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --records and --verify: the folder that was uploaded.")
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+) -> None:
+    """Tell in one paragraph what became of an image, and why.
+
+    --verify reads exactly that version of the image again, checks its SHA-256, repeats prepare, classify and decide
+    with the model artefact (of the recorded version), and names every field that comes out differently.
+
+    Exit codes: 0 explained, and with --verify: it matches; 1 an error; 4 with --verify: it does not match.
+    """
+    from kickstand.errors import InvalidImage
+
+    with reporting():
+        try:
+            if records:
+                found = _from_file(records, image, version)
+                read = read_from_folder(images) if images else None
+            else:
+                books = open_books(read_outputs(stack_name, outputs))
+                found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
+        except RecordsError as error:
+            raise DeploymentError(str(error)) from error
+        if not found:
+            which = f"{image} (version {version})" if version else image
+            raise DeploymentError(f"{which}: there is no record of it")
+        record = max(
+            found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at)
+        )  # S3 tells whole seconds
+        console.print(describe(record), markup=False)
+        if len(found) > 1:
+            console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
+        if verify:
+            if read is None:
+                raise DeploymentError("--verify with --records needs --images, the folder that was uploaded")
+            try:
+                data = read(record)
+            except InvalidImage as error:
+                raise DeploymentError(f"cannot be verified: {error}") from error
+            differences = compare(record, data, load_model(artefact))
+            for difference in differences:
+                console.print(f"differs: {difference}", markup=False)
+            if differences:
+                raise typer.Exit(DIFFERS)
+            console.print("verified: computed again from the stored image, it comes out the same")
+
+
+# ---- the paragraph
+
+
+def describe(record: "Record") -> str:
+    """What became of the upload and why, for people."""
+    return printable(" ".join([_what(record), _scores(record), _route(record), *_audit(record), *_review(record)]))
+
+
+def _what(record: "Record") -> str:
+    ref, photo = record.image_ref, record.prepared_image
+    details = [f"version {record.version}"]
+    if photo:
+        details += [f"{photo.format}, {photo.width} × {photo.height} pixels", f"SHA-256 {photo.sha256[:12]}…"]
+    return (
+        f"{record.image} ({'; '.join(details)}) was uploaded at {_at(ref.uploaded_at)} "
+        f"and decided at {_at(record.recorded_at)} by execution {record.execution.rpartition(':')[2]}."
+    )
+
+
+def _scores(record: "Record") -> str:
+    prediction = record.prediction
+    if prediction is None:
+        return "No model was asked."
+    others = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:]
+    return (
+        f"Model {prediction.model_version} ({prediction.backend}, {prediction.latency_ms:.1f} ms) saw "
+        f"{prediction.label} with confidence {prediction.confidence:.3f} "
+        f"({', '.join(f'{label} {probability:.3f}' for label, probability in others)}), "
+        f"and a probability of {prediction.neither:.3f} that it is none of these."
+        + (f" It answered in the endpoint's place: {prediction.fallback}." if prediction.fallback else "")
+    )
+
+
+def _route(record: "Record") -> str:
+    decision = record.decision
+    policy = f" by policy {decision.policy_version}" if decision.policy_version else ""
+    because = f": {decision.explanation}" if decision.explanation else ""
+    return f"It {ROUTES[decision.route]}{policy} as {decision.reason.replace('_', ' ')}{because}."
+
+
+def _audit(record: "Record") -> list[str]:
+    if record.decision.route == "review" or not record.audit_probability:
+        return []
+    lot = "fell on it" if record.audited else "did not fall on it"
+    return [f"Of such answers {record.audit_probability:.1%} are audited by a person, by lot, which {lot}."]
+
+
+def _review(record: "Record") -> list[str]:
+    outcome = record.review
+    if outcome is None:
+        return ["A person is to be asked, and has not answered yet."] if record.asks_a_person else []
+    asked = f"A person was asked at {_at(outcome.requested_at)}, {_why(outcome)}."
+    answer = outcome.answer
+    if answer is None:
+        return [asked, "Nobody has answered in time; the question stays open."]
+    late = ", late" if answer.late else ""
+    label = "could not tell what it shows" if answer.label == "cannot_tell" else f"answered {answer.label}"
+    return [
+        asked,
+        f"{answer.reviewer} {label} at {_at(answer.answered_at)}, after {answer.seconds_taken:.0f} s of looking{late}.",
+    ]
+
+
+def _why(outcome: "ReviewOutcome") -> str:
+    if outcome.why == "audit":
+        return "for the audit"
+    if outcome.why == "review_everything":
+        return "as about every answer then"
+    return f"because the model's answer was {outcome.why.replace('_', ' ')}"
+
+
+def _at(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S %Z}"
+
+
+# ---- once more
+
+
+def compare(record: "Record", data: bytes, model: "EmbeddedModel") -> list[str]:
+    """The fields that come out differently when these bytes go through prepare, classify and decide again.
+
+    Raises DeploymentError when another model than this one decided.
+    """
+    from kickstand.classify.images import prepare
+    from kickstand.classify.policy import decide
+    from kickstand.errors import InvalidImage
+    from kickstand.events import Reason
+
+    was, version = record.prediction, model.card.model_version
+    if was and was.model_version != version:
+        raise DeploymentError(
+            f"model {was.model_version} decided, and this artefact is {version}; --model names the folder of the other"
+        )
+    sha256 = hashlib.sha256(data).hexdigest()
+    if record.prepared_image and record.prepared_image.sha256 != sha256:
+        return [f"sha256 was {record.prepared_image.sha256}, is {sha256}: these are not the bytes that were decided on"]
+    try:
+        prepared = prepare(data, record.image, model.card.input_shape)
+    except InvalidImage as error:
+        return _differences([("decision.explanation", record.decision.explanation, str(error))])
+    if record.prepared_image is None or was is None:
+        return [f"decision.reason was {record.decision.reason}, and now the image can be read"]
+    prediction = model.predict(prepared)
+    switched_on = record.decision.explanation if record.decision.reason is Reason.REVIEW_EVERYTHING else None
+    decision = decide(prediction, model.card.policy, switched_on)
+    statistics = record.prepared_image.statistics.model_dump()
+    labels = sorted(was.probabilities.keys() | prediction.probabilities.keys())
+    return _differences(
+        [
+            *((name, getattr(record.prepared_image, name), getattr(prepared, name)) for name in ("width", "height")),
+            *((f"statistics.{name}", statistics[name], getattr(prepared.statistics, name)) for name in statistics),
+            ("label", was.label, prediction.label),
+            *(
+                (f"probabilities.{label}", was.probabilities.get(label), prediction.probabilities.get(label))
+                for label in labels
+            ),
+            ("neither", was.neither, prediction.neither),
+            ("policy_version", record.decision.policy_version, decision.policy_version),
+            ("route", record.decision.route, decision.route),
+            ("reason", record.decision.reason, decision.reason),
+        ]
+    )
+
+
+def _differences(fields: Iterable[tuple[str, Any, Any]]) -> list[str]:
+    def same(old: Any, new: Any) -> bool:
+        if isinstance(old, float) and isinstance(new, float):
+            return abs(old - new) <= TOLERANCE
+        return bool(old == new)
+
+    return [f"{name} was {old}, is {new}" for name, old, new in fields if not same(old, new)]
+
+
+# ---- where records and images are
+
+
+def _from_file(file: Path, image: str, version: str | None) -> "list[Record]":
+    return [
+        record
+        for record in read_records(file)
+        if image in (record.image, record.image_ref.key) and version in (None, record.version)
+    ]
+
+
+def _from_stack(books: "Books", image: str, version: str | None) -> "list[Record]":
+    from kickstand.store import from_item
+
+    pages = books.dynamodb.get_paginator("query").paginate(
+        TableName=books.records_table,
+        KeyConditionExpression="image = :image",
+        ExpressionAttributeValues={":image": {"S": image}},
+    )
+    found = [from_item(item) for page in pages for item in page["Items"]]
+    return [record for record in found if version in (None, record.version)]

@@ -1,0 +1,135 @@
+"""`kickstand ledger`: has every upload ended somewhere? And if not, send it again."""
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.terminal import printable
+
+if TYPE_CHECKING:
+    from kickstand.ledger.balance import Ledger, Missing
+    from kickstand.ledger.store import Books
+
+console = Console(soft_wrap=True, highlight=False)
+
+UNBALANCED = 4
+WORDS = {
+    "decision": "was uploaded, but nothing was decided about it",
+    "question": "should be shown to a person, but nobody was asked",
+    "answer": "was answered by a person, but its record does not say so",
+    "image": "is gone from the bucket, though something was decided about it",
+}
+
+
+def ledger(
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    grace: Annotated[
+        float,
+        typer.Option(min=0, metavar="MINUTES", help="What is younger may be under way; it is not missing."),
+    ] = 15,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Send again what is missing and what lies in the dead-letter queue.")
+    ] = False,
+    wait: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="With --replay: how long to wait for what comes of it.")
+    ] = 120,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as one JSON object.")] = False,
+) -> None:
+    """Count where every upload has ended, name what is missing, and with --replay send it again.
+
+    An upload is a version of an object in the bucket. It ends in exactly one of accepted, rejected, waiting (for a
+    person), reviewed (by a person) and dead-letter; else it is missing.
+
+    Exit codes: 0 nothing is missing; 1 an error; 4 something is missing.
+    """
+    with reporting():
+        books = open_books(read_outputs(stack_name, outputs))
+        found = _draw_up(books, grace)
+        if replay and (found.missing or found.dead_letter):
+            if not as_json:
+                _print(found)
+            sent = send_again(books, found, wait)
+            if not as_json:
+                console.print(sent)
+            found = _draw_up(books, grace)
+    print(json.dumps(as_dict(found) | _details(found))) if as_json else _print(found)  # noqa: T201
+    if found.missing:
+        raise typer.Exit(UNBALANCED)
+
+
+def as_dict(ledger: "Ledger") -> dict[str, int]:
+    """What `demo-output/ledger.json` holds."""
+    return {"uploads": ledger.uploads, **ledger.counts}
+
+
+def describe(missing: "Missing") -> str:
+    """What is missing, in words."""
+    return printable(f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}")
+
+
+def send_again(
+    books: "Books", ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
+) -> str:
+    """Replay what is missing and redrive the dead letters; returns what came of it, in words.
+
+    pause: between two looks at what has come of it.
+
+    A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
+    """
+    from kickstand.ledger.balance import Lack
+    from kickstand.ledger.store import is_settled, read_letters, redrive, release, throw_away
+    from kickstand.ledger.store import replay as send
+
+    letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
+    lost = [missing for missing in ledger.lacks if missing.lack is not Lack.IMAGE]
+    for missing in lost:
+        send(books, missing, datetime.now(UTC))
+    for letter in letters:
+        redrive(books, letter, datetime.now(UTC))
+    open_keys = {(missing.image, missing.version) for missing in lost} | {
+        letter.key for letter in letters if letter.key
+    }
+    sent, deadline = len(open_keys), time.monotonic() + wait_seconds
+    while True:
+        open_keys = {key for key in open_keys if not is_settled(books, key)}
+        if not open_keys or time.monotonic() > deadline:
+            break
+        pause()
+    newer = read_letters(books)
+    release(books, newer)
+    failed_again = {letter.key for letter in newer}
+    for letter in letters:
+        if letter.key and (letter.key not in open_keys or letter.key in failed_again):
+            throw_away(books, letter)
+        else:
+            release(books, [letter])
+    unread = sum(letter.key is None for letter in letters)
+    return f"replayed: {sent} sent again, {sent - len(open_keys)} of them settled" + (
+        f"; {unread} messages in the dead-letter queue name no upload, and stay" if unread else ""
+    )
+
+
+def _draw_up(books: "Books", grace_minutes: float) -> "Ledger":
+    from kickstand.ledger.store import draw_up
+
+    return draw_up(books, datetime.now(UTC) - timedelta(minutes=grace_minutes))
+
+
+def _details(ledger: "Ledger") -> dict[str, object]:
+    return {
+        "under_way": ledger.under_way,
+        "lacks": [missing.model_dump(mode="json", exclude={"image_ref"}) for missing in ledger.lacks],
+    }
+
+
+def _print(ledger: "Ledger") -> None:
+    console.print(str(ledger), markup=False)
+    for missing in ledger.lacks:
+        console.print(f"missing: {describe(missing)}", markup=False)

@@ -1,0 +1,285 @@
+"""`kickstand doctor`: what this machine has, what it lacks, for what that is needed, and how it is mended."""
+
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from kickstand.classify.artefact import read_card
+from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.review.review import DEFAULT_PORT
+
+ENGINES = ("docker", "finch", "podman")
+NEEDED_GB = 5  # the environments 2, .aws-sam 1, a container engine's base image 1, and room
+
+
+class Status(StrEnum):
+    """lacking: something can be done without; wrong: nothing works as it should."""
+
+    OK = "ok"
+    LACKING = "lacking"
+    WRONG = "wrong"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    needed_for: what does not work without it. mend: what to do; empty when all is well.
+    """
+
+    name: str
+    status: Status
+    found: str
+    needed_for: str
+    mend: str = ""
+
+
+class Machine:
+    """What a look at this machine takes; tests put another in its place."""
+
+    environment: Mapping[str, str] = os.environ
+    python: tuple[int, ...] = sys.version_info[:3]
+    project, model, home = PROJECT, MODEL, Path.home()
+
+    def which(self, program: str) -> str | None:
+        """Where on PATH, or beside SAM CLI, this program is."""
+        return shutil.which(program) or shutil.which(program, path=str(self.project / ".venv-sam/bin"))
+
+    def run(self, *command: str) -> str | None:
+        """What the command prints; None when it fails, or takes more than five seconds."""
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return (ran.stdout or ran.stderr).strip()
+
+    def free_bytes(self) -> int:
+        return shutil.disk_usage(self.project if self.project.exists() else Path.home()).free
+
+    def takes(self, port: int) -> bool:
+        """Whether something can listen on this port of 127.0.0.1."""
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            return False
+        return True
+
+
+def doctor(
+    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    online: Annotated[
+        bool, typer.Option("--online", help="Also ask AWS who you are; nothing else here uses the network.")
+    ] = False,
+) -> None:
+    """Look whether this machine has what Kickstand needs, and say how to mend what it lacks.
+
+    What is only lacking keeps single commands from working and leaves the exit code at 0; it is 4 when something is
+    wrong.
+    """
+    findings = examine(Machine(), online=online)
+    well = all(finding.status is not Status.WRONG for finding in findings)
+    if json_:
+        typer.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=1))
+    else:
+        _print(findings)
+    if not well:
+        raise typer.Exit(4)
+
+
+def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
+    """Everything that is looked at, in the order in which a newcomer needs it."""
+    findings = [
+        _python(machine),
+        _checkout(machine),
+        _model(machine),
+        _disk(machine),
+        _port(machine),
+        _sam(machine),
+        _python_of_functions(machine),
+        _engine(machine),
+        _credentials(machine),
+        _region(machine),
+        _program(machine, "node", "asl-validator in `make check`", "install Node.js"),
+        _program(machine, "chromium", "tests/browser", "install Chromium: apt-get install chromium"),
+    ]
+    return [*findings, _identity(machine)] if online else findings
+
+
+# ---- what everything needs
+
+
+def _python(machine: Machine) -> Finding:
+    version = ".".join(map(str, machine.python))
+    if machine.python >= (3, 11):
+        return Finding("Python", Status.OK, version, "everything")
+    mend = "install Python 3.11 or newer: make PYTHON=/path/to/python .venv/.installed"
+    return Finding("Python", Status.WRONG, f"{version}, older than 3.11", "everything", mend)
+
+
+def _checkout(machine: Machine) -> Finding:
+    if (machine.project / "template.yaml").is_file():
+        return Finding("checkout", Status.OK, str(machine.project), "demo, build, deploy")
+    mend = "run it from a checkout of Kickstand: make .venv/.installed"
+    return Finding("checkout", Status.WRONG, f"no template.yaml in {machine.project}", "demo, build, deploy", mend)
+
+
+def _model(machine: Machine) -> Finding:
+    """Whether the network is the one that its card describes; it is not loaded."""
+    mend = "git checkout layers/model, or make train"
+    try:
+        card = read_card(machine.model)
+        sha256 = hashlib.sha256((machine.model / "model.onnx").read_bytes()).hexdigest()
+    except (OSError, ValueError) as error:
+        return Finding("model artefact", Status.WRONG, str(error).splitlines()[0], "every prediction", mend)
+    if sha256 != card.model_sha256:
+        found = f"model.onnx has SHA-256 {sha256[:12]}…, its card says {card.model_sha256[:12]}…"
+        return Finding("model artefact", Status.WRONG, found, "every prediction", mend)
+    return Finding("model artefact", Status.OK, f"{card.model_version}: {', '.join(card.labels)}", "every prediction")
+
+
+def _disk(machine: Machine) -> Finding:
+    free = machine.free_bytes() / 1e9
+    if free >= NEEDED_GB:
+        return Finding("disk", Status.OK, f"{free:.0f} GB free", "environments, builds")
+    mend = f"free {NEEDED_GB - free:.1f} GB; `make clean` removes what was built here"
+    return Finding("disk", Status.WRONG, f"{free:.1f} GB free of {NEEDED_GB} needed", "environments, builds", mend)
+
+
+def _port(machine: Machine) -> Finding:
+    if machine.takes(DEFAULT_PORT):
+        return Finding(f"port {DEFAULT_PORT}", Status.OK, "free", "the reviewers' page")
+    mend = "choose another: kickstand review --web --port 0"
+    return Finding(f"port {DEFAULT_PORT}", Status.LACKING, "taken by another program", "the reviewers' page", mend)
+
+
+# ---- what building and deploying need
+
+
+def _sam(machine: Machine) -> Finding:
+    needed = "make build, make deploy"
+    sam = machine.which("sam")
+    if sam and (version := machine.run(sam, "--version")):
+        return Finding("SAM CLI", Status.OK, version.rpartition(" ")[2], needed)
+    return Finding(
+        "SAM CLI", Status.LACKING, "does not run" if sam else "not here", needed, "make .venv-sam/.installed"
+    )
+
+
+def _python_of_functions(machine: Machine) -> Finding:
+    """A name on PATH may be a shim of a version that is not there, so it is run."""
+    needed = "make build without a container engine, make deploy-local"
+    name = f"python{_wanted(machine)}"
+    path = machine.which(name)
+    if path and (version := machine.run(path, "--version")):
+        return Finding(name, Status.OK, version.removeprefix("Python "), needed)
+    found = f"{path} does not run" if path else "not on PATH"
+    mend = f"install Python {_wanted(machine)}, which the functions run on, or start a container engine"
+    return Finding(name, Status.LACKING, found, needed, mend)
+
+
+def _wanted(machine: Machine) -> str:
+    try:
+        return (machine.project / ".python-version").read_text("utf-8").split()[0]
+    except (OSError, IndexError):
+        return "3.13"
+
+
+def _engine(machine: Machine) -> Finding:
+    needed = "sam local invoke, tests/container"
+    there = [engine for engine in ENGINES if machine.which(engine)]
+    for engine in there:
+        if machine.run(engine, "info") is not None:
+            return Finding("container engine", Status.OK, engine, needed)
+    if there:
+        found = f"{' and '.join(there)} installed, but no answer to `{there[0]} info`"
+        mend = "start it, and see that you may use it (on Linux: the group docker)"
+        return Finding("container engine", Status.LACKING, found, needed, mend)
+    return Finding("container engine", Status.LACKING, "none", needed, f"install one of {', '.join(ENGINES)}")
+
+
+def _credentials(machine: Machine) -> Finding:
+    """Only whether there are any; whether they are valid, AWS alone knows."""
+    needed, environment = "make deploy, every command on a deployed stack", machine.environment
+    for name in (
+        *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+        *("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI"),
+    ):
+        if environment.get(name):
+            return Finding("AWS credentials", Status.OK, name, needed)
+    for variable, usual in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
+        file = Path(environment.get(variable) or machine.home / ".aws" / usual)
+        if file.is_file() and any(
+            word in _text(file) for word in ("aws_access_key_id", "sso_", "role_", "credential_")
+        ):
+            return Finding("AWS credentials", Status.OK, str(file), needed)
+    mend = "aws configure, or aws configure sso; the demo and the tests need none"
+    return Finding("AWS credentials", Status.LACKING, "none", needed, mend)
+
+
+def _region(machine: Machine) -> Finding:
+    needed = "make deploy, every command on a deployed stack"
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
+        if region := machine.environment.get(name):
+            return Finding("AWS region", Status.OK, f"{region} ({name})", needed)
+    file = Path(machine.environment.get("AWS_CONFIG_FILE") or machine.home / ".aws" / "config")
+    if file.is_file() and "region" in _text(file):
+        return Finding("AWS region", Status.OK, str(file), needed)
+    return Finding("AWS region", Status.LACKING, "none", needed, "export AWS_REGION=us-east-1, or another of yours")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _identity(machine: Machine) -> Finding:
+    """Asks AWS, and waits for no longer than two tries of five seconds."""
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    needed = "make deploy, every command on a deployed stack"
+    once = Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 2})
+    region = machine.environment.get("AWS_REGION") or machine.environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+    try:
+        arn = boto3.client("sts", config=once, region_name=region).get_caller_identity()["Arn"]
+    except (BotoCoreError, ClientError) as error:
+        mend = "aws sso login, or newer credentials; or the network"
+        return Finding("AWS identity", Status.LACKING, str(error), needed, mend)
+    return Finding("AWS identity", Status.OK, arn, needed)
+
+
+def _program(machine: Machine, name: str, needed: str, mend: str) -> Finding:
+    path = machine.which(name)
+    if path and (version := machine.run(path, "--version")):
+        return Finding(name, Status.OK, version.splitlines()[0], needed)
+    return Finding(name, Status.LACKING, "does not run" if path else "not here", needed, mend)
+
+
+# ---- what is shown
+
+COLOURS = {Status.OK: "green", Status.LACKING: "yellow", Status.WRONG: "bold red"}
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    for finding in findings:
+        line = Text.assemble((f"{finding.status:8}", COLOURS[finding.status]), f"{finding.name}: {finding.found}")
+        console.print(line)
+        if finding.mend:
+            console.print(Text(f"{'':8}needed for {finding.needed_for}; to mend it: {finding.mend}"))

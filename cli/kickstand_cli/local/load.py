@@ -1,0 +1,402 @@
+"""`kickstand load`: many uploads, steady, in bursts or more and more; and what became of them."""
+
+import inspect
+import io
+import json
+import math
+import random
+import statistics
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.ledger.ledger import as_dict
+from kickstand_cli.project import PROJECT, TEMPLATE
+
+if TYPE_CHECKING:
+    from kickstand.ledger.balance import Key
+    from kickstand.records import Record
+    from kickstand_cli.local.stack import Stack
+
+UNBALANCED = 4
+BURST = 100  # uploads at once
+AT_ONCE = 8  # executions: moto, which plays AWS here, gets no faster with more
+REDELIVERED = 0.1  # share of the events that come twice, locally
+WAIT_SECONDS = 600
+CALLERS = ("PrepareImageFunction", "RecordResultFunction", "AskPersonFunction")  # functions that call AWS
+PLACES = {"accept": "accepted", "reject": "rejected", "review": "waiting"}
+BAD = (b"", b"no photo", b"%PDF-1.7\n%%EOF", b"\x89PNG\r\n\x1a\n", b"<html></html>", b"\xff\xd8\xff\xe0half a photo")
+
+
+class Profile(StrEnum):
+    """How uploads follow each other: evenly; BURST at once, then a pause; or more and more, to twice the rate."""
+
+    STEADY = "steady"
+    BURST = "burst"
+    RAMP = "ramp"
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One upload. bad: no photo. duplicate: the bytes of an earlier one under the same key."""
+
+    key: str
+    data: bytes = field(repr=False)
+    bad: bool
+    duplicate: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What became of the uploads of one run.
+
+    duplicates: uploads of the same bytes under the same key again: each is a version with a decision of its own.
+    redelivered: events delivered twice. faults: injected, by service. ledger: uploads by where they ended.
+    doubled: uploads with more than one record. wrong: bad files not rejected as unreadable, and photos that were.
+    milliseconds: from upload to record, percentiles.
+    """
+
+    uploads: int
+    bad: int
+    duplicates: int
+    redelivered: int
+    faults: dict[str, int]
+    ledger: dict[str, int]
+    doubled: int
+    wrong: int
+    milliseconds: dict[str, float]
+    seconds: float
+
+    @property
+    def balanced(self) -> bool:
+        """Whether every upload has ended in exactly one place, and as it should."""
+        return not (self.ledger["missing"] or self.doubled or self.wrong)
+
+
+def load(
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many uploads.")] = 200,
+    profile: Annotated[Profile, typer.Option(case_sensitive=False, help="How they follow each other.")] = Profile.BURST,
+    rate: Annotated[float, typer.Option(min=0.1, metavar="N", help="Uploads a second, on average.")] = 20.0,
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photos to upload instead of drawn ones; every file below DIR.")
+    ] = None,
+    bad: Annotated[float, typer.Option(min=0, max=1, help="Share of files that are no photo.")] = 0.05,
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share that is uploaded twice.")] = 0.05,
+    throttle: Annotated[
+        float, typer.Option(min=0, max=0.5, help="Locally: share of calls that AWS refuses as too many.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(help="The same seed, the same uploads.")] = 1,
+    aws: Annotated[
+        bool, typer.Option("--aws", help="Into the deployed stack (--stack-name), not into one on this machine.")
+    ] = False,
+    bucket: Annotated[
+        str | None, typer.Option(metavar="NAME", help="With --aws: only upload, into this bucket, and do not wait.")
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+) -> None:
+    """Upload many photos, some of them bad or twice, and see that each is decided exactly once.
+
+    On this machine everything runs in one process: it is the ledger that counts, and the times are those of the local
+    engine. With --aws the uploads cost money and stay in the bucket, below load/.
+
+    Exit codes: 0 all uploads have ended where they should; 1 an error; 4 they have not.
+    """
+    if bucket and not aws:
+        raise typer.BadParameter("needs --aws", param_hint="--bucket")
+    with reporting():
+        try:
+            sent = list(compose(count, images, bad, duplicates, random.Random(seed)))  # noqa: S311 - the same again
+        except OSError as error:
+            typer.echo(f"error: {images}: {error}", err=True)
+            raise typer.Exit(1) from error
+        if bucket:
+            upload_only(sent, bucket, profile, rate)
+            print(json.dumps({"uploads": len(sent), "bucket": bucket}))  # noqa: T201
+            return
+        if aws:
+            summary = run_on_aws(sent, profile, rate, stack_name, outputs)
+        else:
+            summary = run_locally(sent, profile, rate, throttle, random.Random(seed))  # noqa: S311
+    if as_json:
+        print(json.dumps(asdict(summary) | {"balanced": summary.balanced}))  # noqa: T201
+    else:
+        show(summary, Console(soft_wrap=True, highlight=False), local=not aws)
+    if not summary.balanced:
+        raise typer.Exit(UNBALANCED)
+
+
+# ---- what is uploaded, and when
+
+
+def compose(count: int, images: Path | None, bad: float, duplicates: float, chance: random.Random) -> Iterator[Sent]:
+    """The uploads, in order; exactly these shares of them, rounded, are bad and duplicates."""
+    folder = images or PROJECT / "samples" / "images"
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and (images or "broken" not in path.parts))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no files")
+    photos = [file.read_bytes() for file in files] if images else None
+    number_bad, number_twice = round(count * bad), round(count * duplicates)
+    fresh = max(1, count - number_twice)
+    kinds = [True] * min(number_bad, fresh) + [False] * max(0, fresh - number_bad)
+    chance.shuffle(kinds)
+    first: list[Sent] = []
+    for position, is_bad in enumerate(kinds):
+        name = f"load/{chance.getrandbits(32):08x}/{position:06d} +é.png"
+        data = chance.choice(BAD) if is_bad else chance.choice(photos) if photos else draw(chance)
+        first.append(Sent(name, data, is_bad, duplicate=False))
+        yield first[-1]
+        while number_twice and chance.random() < number_twice / (len(kinds) - position):
+            again = chance.choice(first)
+            number_twice -= 1
+            yield Sent(again.key, again.data, again.bad, duplicate=True)
+
+
+def draw(chance: random.Random) -> bytes:
+    """A drawing of nothing in particular, as PNG; no two are alike."""
+    from PIL import Image, ImageDraw
+
+    def colour() -> tuple[int, int, int]:
+        return chance.randrange(256), chance.randrange(256), chance.randrange(256)
+
+    image = Image.new("RGB", (96, 72), colour())
+    pen = ImageDraw.Draw(image)
+    for _ in range(6):
+        x, y, size = chance.randrange(96), chance.randrange(72), chance.randrange(8, 40)
+        pen.ellipse((x - size, y - size, x + size, y + size), outline=colour(), width=chance.randrange(1, 6))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def starts_at(position: int, count: int, profile: Profile, rate: float) -> float:
+    """Seconds from the beginning to this upload.
+
+    >>> [starts_at(n, 200, Profile.BURST, 50) for n in (0, 99, 100)]
+    [0.0, 0.0, 2.0]
+    """
+    if profile is Profile.BURST:
+        return position // BURST * BURST / rate
+    if profile is Profile.RAMP:  # the rate grows from nothing to twice the average
+        return count / rate * math.sqrt(position / count)
+    return position / rate
+
+
+# ---- the runs
+
+
+class Throttling:
+    """Refuses a share of the calls that the local functions make of AWS, as AWS does when they are too many.
+
+    thrown: how many were refused, by service.
+    """
+
+    def __init__(self, stack: "Stack", share: float, chance: random.Random) -> None:
+        self.thrown: Counter[str] = Counter()
+        for name in CALLERS if share else ():
+            scope = inspect.unwrap(stack.functions[name].load()).__globals__
+            for client in {id(value): value for value in scope.values() if hasattr(value, "meta")}.values():
+                service = client.meta.service_model.service_name
+
+                def refuse(service: str = service, **_: Any) -> Any:
+                    if chance.random() >= share:
+                        return None
+                    self.thrown[service] += 1
+                    error = {"Code": "ThrottlingException", "Message": "injected by kickstand load"}
+                    answer = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": 400}}
+                    return SimpleNamespace(status_code=400), answer
+
+                client.meta.events.register("before-call", refuse)
+        self._share, self._chance = share, chance
+
+    def refuse_model(self, function: str) -> None:
+        """The same for the model, which locally is no service; called before each invocation."""
+        from kickstand.errors import ModelUnavailable
+
+        if function == "ClassifyImageFunction" and self._chance.random() < self._share:
+            self.thrown["model"] += 1
+            raise ModelUnavailable("ThrottlingException, injected by kickstand load")
+
+
+def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float, chance: random.Random) -> Summary:
+    """Into the shipped template on this machine; a tenth of the events is delivered twice."""
+    from kickstand_cli.local.demo import _show_progress, divert_output
+    from kickstand_cli.local.stack import deploy
+
+    started, folder = time.monotonic(), Path("build")
+    folder.mkdir(exist_ok=True)
+    throttling: list[Throttling] = []
+
+    def fault(function: str) -> None:
+        for one in throttling:
+            one.refuse_model(function)
+
+    with ExitStack() as open_, divert_output(folder / "load-functions.log"), _show_progress() as progress:
+        stack = open_.enter_context(deploy(TEMPLATE, faults=fault))
+        throttling.append(Throttling(stack, throttle, chance))
+        uploads: dict[Key, tuple[datetime, Sent]] = {}
+        redelivered = 0
+
+        def send(item: Sent) -> None:
+            at = datetime.now(UTC)
+            version = stack.upload(item.key, item.data)
+            uploads[f"s3://{stack.outputs['ImageBucketName']}/{item.key}", version] = (at, item)
+            progress.advance(task)
+
+        def copies() -> int:
+            nonlocal redelivered
+            while _running(stack) >= AT_ONCE:
+                time.sleep(0.02)
+            again = chance.random() < REDELIVERED
+            redelivered += again
+            return 1 + again
+
+        task = progress.add_task("upload and decide", total=len(sent))
+        pace(sent, profile, rate, send, lambda: stack.deliver(copies))
+        stack.settle(lambda: time.sleep(0.1))
+        ledger = as_dict(stack.ledger())
+        records = stack.records()
+    faults = dict(throttling[0].thrown)
+    return summarise(uploads, records, ledger, faults, redelivered, time.monotonic() - started)
+
+
+def _running(stack: "Stack") -> int:
+    """Executions of classify_image under way."""
+    arn = stack.outputs["ClassifyImageStateMachineArn"]
+    return len(stack.stepfunctions.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"])
+
+
+def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str, outputs: Path | None) -> Summary:
+    """Into the deployed stack; waits until each upload has a record, at most ten minutes after the last one."""
+    from kickstand.ledger.store import find_record, read_letters, release
+    from kickstand_cli.local.demo import _show_progress
+
+    started, books = time.monotonic(), open_books(read_outputs(stack_name, outputs))
+    uploads: dict[Key, tuple[datetime, Sent]] = {}
+    records: list[Record] = []
+    with _show_progress() as progress:
+        uploading = progress.add_task("upload", total=len(sent))
+
+        def send(item: Sent) -> None:
+            at = datetime.now(UTC)
+            answer = books.s3.put_object(Bucket=books.bucket, Key=item.key, Body=item.data)
+            version = answer.get("VersionId") or answer["ETag"].strip('"')
+            uploads[f"s3://{books.bucket}/{item.key}", version] = (at, item)
+            progress.advance(uploading)
+
+        pace(sent, profile, rate, send, lambda: None)
+        waiting, deadline = set(uploads), time.monotonic() + WAIT_SECONDS
+        deciding = progress.add_task("decide", total=len(sent))
+        while waiting and time.monotonic() < deadline:
+            for key in list(waiting):
+                if record := find_record(books, key):
+                    records.append(record)
+                    waiting.remove(key)
+                    progress.advance(deciding)
+            time.sleep(1)
+    letters = read_letters(books)
+    release(books, letters)
+    dead = {letter.key for letter in letters} & set(uploads)
+    places = Counter(PLACES[record.decision.route] for record in records if (record.image, record.version) not in dead)
+    lost = len(waiting - dead)
+    ledger = {"uploads": len(uploads), **places, "dead_letter": len(dead), "missing": lost}
+    return summarise(uploads, records, ledger, {}, 0, time.monotonic() - started)
+
+
+def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) -> None:
+    """Into any bucket, and no more."""
+    import boto3
+
+    s3 = boto3.client("s3")
+    pace(sent, profile, rate, lambda item: s3.put_object(Bucket=bucket, Key=item.key, Body=item.data), lambda: None)
+
+
+def pace(
+    sent: list[Sent], profile: Profile, rate: float, send: Callable[[Sent], Any], after: Callable[[], Any]
+) -> None:
+    """Send each upload when the profile says so, or as soon as possible after that. after: each burst, or upload."""
+    started = time.monotonic()
+    for position, item in enumerate(sent):
+        wait = starts_at(position, len(sent), profile, rate) - (time.monotonic() - started)
+        if wait > 0:
+            time.sleep(wait)
+        send(item)
+        if profile is not Profile.BURST or (position + 1) % BURST == 0 or position + 1 == len(sent):
+            after()
+
+
+# ---- what became of them
+
+
+def summarise(
+    uploads: "dict[Key, tuple[datetime, Sent]]",
+    records: "list[Record]",
+    ledger: dict[str, int],
+    faults: dict[str, int],
+    redelivered: int,
+    seconds: float,
+) -> Summary:
+    """Compare what was sent with what was recorded."""
+    found = Counter((record.image, record.version) for record in records)
+    waits, wrong = [], 0
+    for record in records:
+        at, item = uploads[record.image, record.version]
+        waits.append((record.recorded_at - at).total_seconds() * 1000)
+        wrong += item.bad != (record.decision.reason == "unreadable")
+    sent = [item for _, item in uploads.values()]
+    return Summary(
+        uploads=len(sent),
+        bad=sum(item.bad for item in sent),
+        duplicates=sum(item.duplicate for item in sent),
+        redelivered=redelivered,
+        faults=faults,
+        ledger=ledger,
+        doubled=sum(number > 1 for number in found.values()),
+        wrong=wrong,
+        milliseconds=percentiles(waits),
+        seconds=round(seconds, 1),
+    )
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """p50, p90, p99 and the most.
+
+    >>> percentiles([float(n) for n in range(1, 102)])
+    {'p50': 51.0, 'p90': 91.0, 'p99': 100.0, 'max': 101.0}
+    """
+    if len(values) < 2:
+        return {}
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return {name: round(cuts[at - 1], 1) for name, at in (("p50", 50), ("p90", 90), ("p99", 99))} | {
+        "max": round(max(values), 1)
+    }
+
+
+def show(summary: Summary, console: Console, *, local: bool) -> None:
+    """The summary for people."""
+    console.print(
+        f"{summary.uploads:,} uploads in {summary.seconds:,.0f} s: {summary.bad:,} bad files, {summary.duplicates:,} "
+        f"uploaded again, {summary.redelivered:,} events delivered twice"
+    )
+    if summary.faults:
+        refused = ", ".join(f"{service} {number:,}" for service, number in sorted(summary.faults.items()))
+        console.print(f"throttled: {refused}")
+    ends = ", ".join(f"{place.replace('_', '-')} {number:,}" for place, number in summary.ledger.items())
+    console.print(f"ledger: {ends}")
+    engine = " (of the local engine, all in one process)" if local else ""
+    times = ", ".join(f"{name} {value:,.0f}" for name, value in summary.milliseconds.items())
+    console.print(f"from upload to record, ms: {times}{engine}")
+    verdict = "balanced: each upload was decided once" if summary.balanced else "NOT BALANCED"
+    console.print(f"{verdict}; {summary.doubled:,} recorded twice, {summary.wrong:,} ended where they should not")

@@ -1,0 +1,1 @@
+"""Drift, live accuracy, and the report on both."""

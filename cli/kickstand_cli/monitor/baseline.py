@@ -1,0 +1,203 @@
+"""`kickstand baseline`: how images and answers look when all is well, for the monitor to compare with."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.classify.images import prepare
+from kickstand.classify.policy import decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Prediction
+from kickstand.monitor.drift import Baseline, make_baseline, measure, observe
+from kickstand.records import Record
+from kickstand_cli.classify.classify import ModelOption, load_model, stderr
+from kickstand_cli.classify.evaluation import EvaluationError, find_images
+from kickstand_cli.classify.policy import OUT_OF_FOLD
+from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.project import MODEL
+from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since
+
+console = Console(highlight=False, soft_wrap=True)
+
+Measured = tuple[Mapping[str, float], Mapping[str, bool]]
+
+
+class BaselineError(Exception):
+    """No baseline can be made of this; the message says why."""
+
+
+def predictions_by_path(file: Path, card: ModelCard) -> dict[str, Prediction]:
+    """The out-of-fold answers, by the image's path in the dataset.
+
+    Raises BaselineError when the file is missing, damaged, or of another model.
+    """
+    try:
+        told = json.loads(file.read_bytes())
+        if tuple(told["labels"]) != card.labels:
+            raise BaselineError(f"{file}: of a model with the labels {', '.join(told['labels'])}")
+        rows = zip(told["probabilities"], told["known"]["probabilities"], strict=True)
+        return {path: _prediction(row, card) for path, row in rows}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BaselineError(f"{file}: {error}") from error
+
+
+def _prediction(row: list[float], card: ModelCard) -> Prediction:
+    """row: probabilities of the labels, then of neither; they sum to 1 but for rounding."""
+    *known, neither = row
+    total = max(sum(known), 1e-12)
+    return Prediction.of(
+        {label: min(1.0, p / total) for label, p in zip(card.labels, known, strict=True)},
+        neither=neither,
+        model_version=card.model_version,
+        backend="embedded",
+        latency_ms=0.0,
+    )
+
+
+def measure_dataset(dataset: Path, out_of_fold: Path, card: ModelCard) -> list[Measured]:
+    """Each training image with the answer of models that never saw it, routed by the artefact's policy.
+
+    Raises BaselineError for an image that is missing or cannot be read.
+    """
+    measured: list[Measured] = []
+    for path, prediction in predictions_by_path(out_of_fold, card).items():
+        try:
+            image = prepare((dataset / path).read_bytes(), path, card.input_shape)
+        except (OSError, InvalidImage) as error:
+            raise BaselineError(f"{dataset / path}: {error}; is this the dataset that was trained on?") from error
+        measured.append(measure(image.statistics, prediction, decide(prediction, card.policy)))
+    return measured
+
+
+def measure_unseen(folder: Path, artefact: Path) -> list[Measured]:
+    """Each image of DIR/<label>/ with the model's own answer: only for images that it has not learnt from.
+
+    Raises EvaluationError for a folder that cannot be used.
+    """
+    model = load_model(artefact)
+    measured: list[Measured] = []
+    for path, _ in find_images(folder, model.card.labels):
+        try:
+            image = prepare(path.read_bytes(), str(path), model.card.input_shape)
+        except InvalidImage:
+            continue
+        prediction = model.predict(image)
+        measured.append(measure(image.statistics, prediction, decide(prediction, model.card.policy)))
+    return measured
+
+
+def baseline_of_records(records: Iterable[Record]) -> Baseline:
+    """Of a time when all was well, as far as the model and policy that decided most of them did.
+
+    Raises BaselineError where there is too little to compare with.
+    """
+    seen = list(records)
+    deciders = Counter(
+        (record.prediction.model_version, record.decision.policy_version or "") for record in seen if record.prediction
+    )
+    if not deciders:
+        raise BaselineError("no record has a prediction")
+    (model, policy), _ = deciders.most_common(1)[0]
+    observed = [observe(record, model, policy) for record in seen]
+    return make([(one.features, one.rates) for one in observed], "records", model, policy)
+
+
+def baseline(
+    dataset: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DATASET]", help="The dataset that the model was trained on: train/<label>/*.png."),
+    ] = None,
+    out_of_fold: Annotated[
+        Path, typer.Option(metavar="FILE", help="The out-of-fold answers that training wrote.")
+    ] = OUT_OF_FOLD,
+    unseen: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Instead: images in DIR/<label>/ that the model has never seen."),
+    ] = None,
+    records: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Instead: records, one JSON object a line, of a time when all was well."),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="WHEN", help="Instead: the stack's records since then: 24h, 21d, or ISO 8601."),
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    artefact: ModelOption = MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the baseline as JSON.")] = False,
+) -> None:
+    """Store in model.json how images and answers look when all is well; `kickstand monitor` compares with it.
+
+    A few kilobytes: order statistics of each feature, and how often the gate flags, a person is asked, an image is
+    rejected. Made from training images, with the answers of models that had not seen them, it knows neither your
+    cameras nor your share of classes: after some weeks in which all was well, make it anew --since then.
+    """
+    if [dataset, unseen, records, since].count(None) != 3:
+        raise typer.BadParameter("say one of DATASET, --unseen, --records and --since")
+    try:
+        card = read_card(artefact)
+        if records:
+            made = baseline_of_records(read_records(records))
+        elif since:
+            made = baseline_of_records(_read_stack(stack_name, outputs, since))
+        else:
+            if dataset:
+                measured, source = measure_dataset(dataset, out_of_fold, card), "training images, out-of-fold answers"
+            else:
+                measured = measure_unseen(unseen or Path(), artefact)
+                source = f"the model's answers to {(unseen or Path()).name}/"
+            made = make(measured, source, card.model_version, card.policy.policy_version)
+    except (BaselineError, EvaluationError, RecordsError, OSError, ValueError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    store(artefact, made)
+    if as_json:
+        print(made.model_dump_json())  # noqa: T201
+        return
+    largest = max(quantiles.n for quantiles in made.features.values())
+    console.print(f"baseline {made.version}: {largest:,} images ({made.source}); written to model.json", markup=False)
+    for name, quantiles in made.features.items():
+        low, middle, high = quantiles.low[4], quantiles.low[49], quantiles.high[4]
+        console.print(f"  {name:<12} 5 % below {low:g}, half below {middle:g}, 5 % above {high:g}")
+    for name, rate in made.rates.items():
+        console.print(f"  {name:<24} {rate.hits:,} of {rate.n:,}", markup=False)
+
+
+def _read_stack(stack_name: str, outputs: Path | None, since: str) -> Iterable[Record]:
+    now = datetime.now(UTC)
+    start = parse_since_option(since, now, example="21d")
+    with reporting():
+        table = read_outputs(stack_name, outputs).get("RecordsTableName")
+        if table is None:
+            raise DeploymentError(f"{stack_name} has no output RecordsTableName: is it one of Kickstand's?")
+        return list(read_since(table, start, now))
+
+
+def make(measured: Sequence[Measured], source: str, model_version: str, policy_version: str) -> Baseline:
+    """Raises BaselineError where there is too little to compare with."""
+    if len(measured) < 100:
+        raise BaselineError(f"{len(measured)} images make no baseline: it takes at least 100, better 1,000")
+    made = make_baseline(measured, source, model_version, policy_version)
+    if not made.features:
+        raise BaselineError("none of the records has image statistics")
+    return made
+
+
+def store(artefact: Path, made: Baseline) -> None:
+    """Put the baseline into model.json, all or nothing; everything else there stays as it is."""
+    file = artefact / "model.json"
+    card: dict[str, Any] = json.loads(file.read_text("utf-8"))
+    card.pop("baseline", None)
+    # One line: a list of numbers, one a line, would bury what people read.
+    text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
+    draft = file.with_suffix(".json.part")
+    draft.write_text(f'{text},\n "baseline": {made.model_dump_json()}\n}}\n', "utf-8")
+    draft.replace(file)

@@ -1,0 +1,116 @@
+"""`kickstand import-capture`: what SageMaker's data capture wrote becomes decision records."""
+
+import base64
+import binascii
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.classify.classify import ModelOption, stderr
+from kickstand_cli.project import MODEL
+
+if TYPE_CHECKING:
+    from kickstand.classify.artefact import ModelCard
+    from kickstand.records import Record
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class CaptureError(Exception):
+    """A captured line cannot become a record; the message says which and why."""
+
+
+def import_capture(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", help="JSON Lines that data capture wrote; a folder means all in it."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the records go, one JSON object a line.")] = Path(
+        "records.jsonl"
+    ),
+    endpoint: Annotated[str, typer.Option(metavar="NAME", help="The endpoint's name.")] = "captured",
+    artefact: ModelOption = MODEL,
+) -> None:
+    """Turn an endpoint's captured inferences into records, every line of every file.
+
+    Labels and policy are those of model.json. `kickstand monitor --records` then reads the result; a baseline of an
+    endpoint's own good weeks is made by `kickstand baseline --records`.
+
+    Lines that cannot be used are named on standard error, the others are written, and the exit code is 1.
+    """
+    from kickstand.classify.artefact import read_card
+
+    try:
+        card = read_card(artefact)
+        paths = [path for file in files for path in (sorted(file.rglob("*.jsonl")) if file.is_dir() else [file])]
+        records, failures = [], 0
+        for path in paths:
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+                if line.strip():
+                    try:
+                        records.append(read_line(line, f"{path.name}:{number}", card, endpoint))
+                    except CaptureError as error:
+                        stderr.print(f"error: {path}, line {number}: {error}", markup=False)
+                        failures += 1
+        out.write_text("".join(f"{record.model_dump_json()}\n" for record in records), "utf-8")
+    except (OSError, ValueError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    console.print(f"{len(records):,} records of {len(paths):,} files written to {out}", markup=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+def read_line(line: str, name: str, card: "ModelCard", endpoint: str) -> "Record":
+    """One captured inference as a record; name: of the file and line, which stands for the image's key.
+
+    Format: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
+
+    Raises CaptureError.
+    """
+    from kickstand.classify.endpoint import read_answer
+    from kickstand.classify.images import prepare
+    from kickstand.classify.policy import decide
+    from kickstand.errors import InvalidImage
+    from kickstand.events import Decision, ImageRef, Reason, Route
+    from kickstand.records import Record
+
+    try:
+        captured = json.loads(line)
+        data, told = captured["captureData"], captured["eventMetadata"]
+        photo, answer = _decode(data["endpointInput"]), json.loads(_decode(data["endpointOutput"]))
+        prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
+        at, event_id = datetime.fromisoformat(told["inferenceTime"]), str(told["eventId"])
+    except KeyError as error:
+        raise CaptureError(f"{error} is missing") from error
+    except (ValueError, TypeError) as error:
+        raise CaptureError(str(error)) from error
+    try:
+        image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
+    except InvalidImage as error:
+        image, decision = None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))
+    ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
+    return Record(
+        image=f"captured:{endpoint}/{event_id}",
+        version=event_id,
+        image_ref=ref,
+        prepared_image=image,
+        prediction=prediction,
+        decision=decision,
+        execution=f"captured:{endpoint}",
+        recorded_at=at,
+    )
+
+
+def _decode(part: dict[str, Any]) -> bytes:
+    """The bytes that went in or came out. Raises ValueError."""
+    if part["encoding"] == "BASE64":
+        try:
+            return base64.b64decode(part["data"], validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"damaged base64 ({error})") from error
+    return str(part["data"]).encode()

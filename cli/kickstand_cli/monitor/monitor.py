@@ -1,0 +1,146 @@
+"""`kickstand monitor`: what has moved, since when, and how often the answers are right, from any records."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from kickstand_cli.classify.classify import ModelOption, stderr
+from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.project import MODEL
+from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
+from kickstand_cli.terminal import printable
+
+if TYPE_CHECKING:
+    from kickstand.monitor.drift import Finding
+    from kickstand.monitor.live_accuracy import LiveAccuracy
+    from kickstand.monitor.look import MonitorReport
+    from kickstand.records import Record
+
+console = Console(soft_wrap=True, highlight=False)
+
+HARMED = 4
+
+Since = Annotated[str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")]
+ImagesPerDay = Annotated[
+    float | None,
+    typer.Option(min=1, help="How many images come in; by default as many as these records say, at least 100."),
+]
+FalseAlarms = Annotated[float, typer.Option(min=0.001, help="At most so many false alarms in 90 days, on average.")]
+
+
+def monitor(
+    records: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Records, one JSON object a line, instead of a stack's table."),
+    ] = None,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    since: Since = None,
+    images_per_day: ImagesPerDay = None,
+    false_alarms: FalseAlarms = 1.0,
+    artefact: ModelOption = MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
+) -> None:
+    """Compare records with the model's baseline, and estimate how often the answers are right.
+
+    A notice says that the input has changed; a page that the model is harmed. Both together raise at most one false
+    alarm in 90 days, on average. Accuracy comes from reviews and random audits, weighted by how probable it was that
+    a person was asked.
+
+    Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
+    """
+    from kickstand.monitor.drift import Budget
+    from kickstand.monitor.drift import images_per_day as observed_pace
+    from kickstand.monitor.look import look, read_watch
+
+    now = datetime.now(UTC)
+    start = parse_since_option(since, now) if since else None
+    try:
+        watch = read_watch(artefact)
+        seen = _read(records, stack_name, outputs, start, now)
+    except (RecordsError, OSError, ValueError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    if start:
+        seen = [record for record in seen if record.recorded_at >= start]
+    pace = images_per_day or observed_pace([record.recorded_at for record in seen])
+    report, _ = look(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json") | {"harmed": report.harmed, "images_per_day": pace}))  # noqa: T201
+    else:
+        _print(report, pace, false_alarms)
+    if report.harmed:
+        raise typer.Exit(HARMED)
+
+
+def _read(
+    file: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
+) -> "list[Record]":
+    if file:
+        return list(read_records(file))
+    with reporting():
+        told = read_outputs(stack_name, outputs)
+        if "RecordsTableName" not in told:
+            raise DeploymentError(f"{stack_name} has no output RecordsTableName: is it one of Kickstand's?")
+        table = told["RecordsTableName"]
+        return list(read_since(table, since, now) if since else scan_records(table))
+
+
+def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
+    from kickstand.events import Route
+
+    if not report.images:
+        console.print("no records: nothing to say")
+        return
+    routes = report.routes
+    console.print(
+        f"{report.images:,} images from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M} UTC: "
+        f"{routes[Route.ACCEPT]:,} accepted, {routes[Route.REVIEW]:,} to a person, {routes[Route.REJECT]:,} rejected"
+    )
+    if report.drift is None:
+        console.print("drift     no baseline in model.json: make one with `kickstand baseline`", markup=False)
+    else:
+        console.print(
+            f"drift     false alarms: at most {false_alarms:g} in 90 days on average, at {pace:,.0f} images a day"
+        )
+        for finding in report.drift:
+            _print_finding(finding)
+    _print_accuracy("accepted", report.accepted)
+    _print_accuracy("overall", report.overall)
+    if report.promise:
+        promise = report.promise
+        missing = f"; about {promise.audits_missing:,} more audits would show it" if promise.audits_missing else ""
+        console.print(
+            f"promise   at most {promise.max_risk:.1%} of accepted answers wrong: {promise.status}; "
+            f"{promise.errors} of {promise.audits} audits wrong{missing}",
+            markup=False,
+        )
+
+
+def _print_finding(finding: "Finding") -> None:
+    from kickstand.monitor.drift import describe
+
+    if not finding.seen:
+        console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)", markup=False)
+        return
+    if not finding.alarm:
+        console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)", markup=False)
+        return
+    console.print(f"  {finding.severity:<7} {describe(finding)}", markup=False)
+    console.print(f"          since {finding.since:%Y-%m-%d %H:%M}, noticed {finding.raised_at:%Y-%m-%d %H:%M} UTC")
+    console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}", markup=False)
+
+
+def _print_accuracy(name: str, live: "LiveAccuracy") -> None:
+    if not live.images:
+        console.print(f"accuracy  {name}: no images")
+        return
+    console.print(
+        f"accuracy  {name}: {live.accuracy:.3f} [{live.low:.3f}, {live.high:.3f}], {live.answers:,} of "
+        f"{live.images:,} seen by a person; confidences alone say {live.predicted:.3f}",
+        markup=False,
+    )

@@ -1,0 +1,187 @@
+"""`kickstand labels`: what people have answered becomes a dataset to train with."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from pydantic import BaseModel, ConfigDict
+from rich.console import Console
+
+from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.datasets.folder import replace_folder
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting, stderr
+from kickstand_cli.project import MODEL
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from kickstand.review.rules import Review
+
+app = typer.Typer(help="What people have answered, as a dataset.", no_args_is_help=True)
+MANIFEST = "labels.json"
+
+
+class Label(BaseModel):
+    """One image and what a person said it shows; not who.
+
+    path: the image as the model sees it, relative to the folder. original: the uploaded bytes.
+    sha256: of the original.
+    audit: asked by lot, whatever the model said.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    path: str
+    original: str
+    label: str
+    image: str
+    version: str
+    sha256: str
+    answered_at: datetime
+    audit: bool
+
+
+class Export(BaseModel):
+    """What the folder holds. cannot_tell, gone: answers that gave no label, and images that are no longer there."""
+
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal["kickstand-labels-1"] = "kickstand-labels-1"
+    input_shape: tuple[int, int, int]
+    counts: dict[str, int]
+    cannot_tell: int
+    gone: int
+    labels: tuple[Label, ...]
+
+
+@app.callback()
+def labels() -> None:
+    """What people have answered, as a dataset."""
+
+
+@app.command()
+def export(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it appears only once it is complete.")],
+    with_audits: Annotated[
+        bool,
+        typer.Option(
+            "--with-audits/--without-audits",
+            help="Put answers of the random audit into train/ too; otherwise they lie apart, in audit/, "
+            "where they can go on telling the model's accuracy.",
+        ),
+    ] = False,
+    artefact: Annotated[
+        Path, typer.Option("--model", metavar="DIR", help="Whose input size the images get: a model artefact.")
+    ] = MODEL,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+) -> None:
+    """Write every answered image into train/<label>/, as `kickstand train` reads it.
+
+    The images are prepared as the workflow prepares them; the uploaded bytes lie beside them in original/<label>/, and
+    labels.json tells of each one which upload it was, and when it was answered; not by whom. Nothing is replaced.
+
+    Exit codes: 0 written; 1 an error, and nothing is written.
+    """
+    from kickstand.classify.artefact import read_card
+    from kickstand.review.store import list_reviews
+
+    with reporting():
+        books = open_books(read_outputs(stack_name, outputs))
+        try:
+            shape = read_card(artefact).input_shape
+            reviews = list_reviews(books.dynamodb, books.reviews_table)
+            written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
+        except (DatasetError, OSError) as error:
+            stderr.print(f"error: {error}", markup=False)
+            raise typer.Exit(1) from error
+    console = Console(soft_wrap=True, highlight=False)
+    for folder, number in written.counts.items():
+        console.print(f"{folder}: {number}", markup=False)
+    console.print(
+        f"{len(written.labels)} labels in {out}; left out: {written.cannot_tell} that nobody could tell, "
+        f"{written.gone} whose image is gone",
+        markup=False,
+    )
+
+
+def write_labels(
+    s3: "S3Client",
+    reviews: "Iterable[Review]",
+    out: Path,
+    input_shape: tuple[int, int, int],
+    *,
+    with_audits: bool = False,
+) -> Export:
+    """Write the folder in one step: either all of it is there afterwards, or nothing has changed.
+
+    Raises DatasetError where out is not empty or cannot be written.
+    """
+    from kickstand.errors import InvalidImage
+    from kickstand.review.rules import CANNOT_TELL
+
+    found: list[Label] = []
+    cannot_tell = gone = 0
+    with replace_folder(out) as folder:
+        for review in reviews:
+            if review.answer is None:
+                continue
+            if review.answer.label == CANNOT_TELL:
+                cannot_tell += 1
+                continue
+            try:
+                found.append(_write_one(s3, review, review.answer.label, folder, input_shape, with_audits=with_audits))
+            except InvalidImage:
+                gone += 1
+        found.sort(key=lambda label: (label.path, label.image, label.version))
+        folders = Counter(label.path.rpartition("/")[0] for label in found)
+        export = Export(
+            input_shape=input_shape,
+            counts=dict(sorted(folders.items())),
+            cannot_tell=cannot_tell,
+            gone=gone,
+            labels=tuple(found),
+        )
+        (folder / MANIFEST).write_text(export.model_dump_json(indent=1) + "\n", "utf-8")
+    return export
+
+
+def _write_one(
+    s3: "S3Client",
+    review: "Review",
+    label: str,
+    folder: Path,
+    input_shape: tuple[int, int, int],
+    *,
+    with_audits: bool,
+) -> Label:
+    """Write the image and its original. The same bytes uploaded twice are one file. Raises InvalidImage."""
+    import base64
+
+    from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+    from kickstand.review.rules import AUDIT
+    from kickstand.store import read_image
+
+    data = read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
+    prepared = prepare(data, review.image, input_shape)
+    name = hashlib.sha256(data).hexdigest()[:16]
+    audit = review.why == AUDIT
+    path = f"{'audit' if audit and not with_audits else 'train'}/{label}/{name}.png"
+    original = f"original/{label}/{name}.{prepared.format.lower()}"
+    for relative, content in {path: base64.b64decode(prepared.png), original: data}.items():
+        (folder / relative).parent.mkdir(parents=True, exist_ok=True)
+        (folder / relative).write_bytes(content)
+    return Label(
+        path=path,
+        original=original,
+        label=label,
+        image=review.image,
+        version=review.version,
+        sha256=prepared.sha256,
+        answered_at=review.answer.answered_at if review.answer else review.requested_at,
+        audit=audit,
+    )

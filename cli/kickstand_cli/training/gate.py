@@ -1,0 +1,120 @@
+"""`kickstand gate`: may a challenger take the champion's place? The same rule as in the workflow `train_model`."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from kickstand.classify.images import hash_pixels, prepare
+from kickstand.errors import InvalidImage
+from kickstand.lifecycle.gate import Outcome, Pledge, Verdict, judge, read_pledge
+from kickstand_cli.classify.classify import load_model, stderr
+from kickstand_cli.classify.evaluation import EXTENSIONS, EvaluationError, Example, Readable, answer_all, find_images
+
+console = Console(highlight=False, soft_wrap=True)
+STAYS = 4
+
+
+def gate(
+    champion: Annotated[Path, typer.Argument(metavar="CHAMPION", help="The artefact that serves now: a folder.")],
+    challenger: Annotated[Path, typer.Argument(metavar="CHALLENGER", help="The artefact that would replace it.")],
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES", help="Held-out images in IMAGES/<label>/ and IMAGES/neither/, learnt from by neither."
+        ),
+    ],
+    trained_on: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR", help="Folder with the challenger's training images; a held-out image among them leaks."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+) -> None:
+    """Compare two models on the same held-out images, by an exact paired test.
+
+    The challenger passes when it is shown to serve more images right without a person, when it is not shown to accept
+    more wrong answers, and when the images refute neither its promise nor its confidences.
+
+    Exit codes: 0 the challenger may replace the champion; 1 an error; 4 the champion stays.
+    """
+    try:
+        card = load_model(champion).card
+        held_out = find_images(images, card.labels)
+        leaked = None if trained_on is None else _find_leaks(held_out, trained_on, card.input_shape)
+    except (EvaluationError, OSError) as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise typer.Exit(1) from error
+    with Progress(console=stderr, transient=True) as progress:
+        task = progress.add_task("classifying", total=2 * len(held_out))
+        contenders = [
+            _answer(artefact, held_out, lambda: progress.advance(task)) for artefact in (champion, challenger)
+        ]
+    verdict = judge(contenders[0], contenders[1], leaked)
+    if as_json:
+        print(verdict.model_dump_json(indent=1))  # noqa: T201
+    else:
+        _show(verdict)
+    if not verdict.promote:
+        raise typer.Exit(STAYS)
+
+
+def _answer(
+    artefact: Path, images: Sequence[tuple[Path, str]], progress: Callable[[], None]
+) -> tuple[Pledge, list[Outcome]]:
+    model = load_model(artefact)
+    examples = answer_all(images, model, progress)
+    pledge = read_pledge(json.loads((artefact / "model.json").read_text("utf-8")))
+    return pledge, [as_outcome(example) for example in examples]
+
+
+def as_outcome(example: Example) -> Outcome:
+    """What the gate needs of an answer."""
+    prediction = example.prediction if isinstance(example, Readable) else None
+    return Outcome(
+        image=str(example.path),
+        truth=example.truth,
+        label=prediction.label if prediction else None,
+        confidence=prediction.confidence if prediction else 0.0,
+        route=example.answer.decision.route,
+    )
+
+
+def _find_leaks(
+    held_out: Sequence[tuple[Path, str]], folders: Sequence[Path], input_shape: tuple[int, int, int]
+) -> list[str]:
+    """Held-out images that the model cannot tell from a training image. Raises EvaluationError, OSError."""
+    learnt: set[str] = set()
+    for folder in folders:
+        files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS]
+        if not files:
+            raise EvaluationError(f"{folder}: no images to compare with")
+        learnt |= set(filter(None, (_fingerprint(path, input_shape) for path in files)))
+    return [str(path) for path, _ in held_out if _fingerprint(path, input_shape) in learnt]
+
+
+def _fingerprint(path: Path, input_shape: tuple[int, int, int]) -> str | None:
+    """Of the pixels that the model sees; None for what cannot be read, and so was not learnt from."""
+    try:
+        return hash_pixels(prepare(path.read_bytes(), str(path), input_shape))
+    except InvalidImage:
+        return None
+
+
+def _show(verdict: Verdict) -> None:
+    table = Table("", "champion", "challenger", title="on the same held-out images", title_justify="left")
+    for name in ("accuracy", "coverage", "selective_risk", "foreign_accepted", "served", "harmed"):
+        shares = [getattr(verdict.champion, name), getattr(verdict.challenger, name)]
+        cells = [f"{share.value:.4f} [{share.low:.4f}, {share.high:.4f}] n={share.n}" for share in shares]
+        table.add_row(name.replace("_", " "), *cells)
+    console.print(table)
+    for check in verdict.checks:
+        mark = {True: "yes", False: "NO", None: "?"}[check.passed]
+        console.print(f"{mark:4}{check.name}: {check.told}", markup=False)
+    console.print(verdict.reason, markup=False)

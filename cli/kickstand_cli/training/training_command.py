@@ -1,0 +1,159 @@
+"""`kickstand training`: give the deployed training what it learns from, and start it."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from kickstand_cli.deployment import (
+    DEFAULT_STACK,
+    DeploymentError,
+    OutputsFile,
+    StackName,
+    read_outputs,
+    reporting,
+    stderr,
+)
+from kickstand_cli.project import MODEL
+from kickstand_cli.training.training_source import pack, pack_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+app = typer.Typer(help="The deployed training: what it learns from, and starting it.", no_args_is_help=True)
+console = Console(soft_wrap=True, highlight=False)
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+ARTEFACT = ("model.onnx", "model.json")
+CHAMPION = "champion"  # its own approval is no news to anybody
+
+
+@app.callback()
+def training() -> None:
+    """The deployed training: what it learns from, and starting it."""
+
+
+@app.command()
+def upload(
+    dataset: Annotated[
+        Path, typer.Argument(help="Images in train/<label>/ and, held out, in test/<label>/; `neither` is a label too.")
+    ],
+    auxiliary: Annotated[
+        Path | None,
+        typer.Option(help="An .npz of foreign images to pretrain on, as `kickstand train` reads it."),
+    ] = None,
+    artefact: Annotated[
+        Path, typer.Option("--model", metavar="DIR", help="The champion: the artefact that is deployed.")
+    ] = MODEL,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+) -> None:
+    """Put the dataset, the training code and the champion where the workflow finds them.
+
+    The champion becomes the first package of the registry, approved, unless there is one already: it is what you go
+    back to.
+    """
+    with reporting():
+        found = read_outputs(stack_name, outputs)
+        bucket = _output(found, "TrainingBucketName")
+        files = _list_images(dataset)
+        with Progress(console=stderr, transient=True) as progress:
+            task = progress.add_task("uploading", total=len(files))
+            _upload(bucket, files, auxiliary, lambda: progress.advance(task))
+        registered = _register_champion(
+            _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact
+        )
+    console.print(f"{len(files)} images and the training code in s3://{bucket}", markup=False)
+    console.print(
+        f"champion registered as {registered}" if registered else "the registry has its champion", markup=False
+    )
+
+
+@app.command()
+def start(
+    reason: Annotated[str, typer.Option(help="Why; it is recorded, and told with the outcome.")],
+    algorithm: Annotated[str, typer.Option(help="kickstand, or image-classification: SageMaker's own.")] = "kickstand",
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+) -> None:
+    """Start `train_model` now, however short ago the last training was; not while one is under way."""
+    import boto3
+
+    with reporting():
+        function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
+        request = json.dumps({"reason": reason, "algorithm": algorithm})
+        answer = boto3.client("lambda").invoke(FunctionName=function, Payload=request)
+        told: dict[str, Any] = json.loads(answer["Payload"].read())
+        if "started" not in told:
+            raise DeploymentError(f"{function}: {told.get('errorMessage', told)}")
+        if not told["started"]:
+            raise DeploymentError(f"not started: {told['reason']}")
+    console.print(told["execution"], markup=False)
+
+
+def _output(outputs: dict[str, str], name: str) -> str:
+    if name not in outputs:
+        raise DeploymentError(f"the stack has no output {name}: deploy it with Training=on (docs/training.md)")
+    return outputs[name]
+
+
+def _list_images(dataset: Path) -> dict[str, Path]:
+    """Every image by its key below base/. Raises DeploymentError where a split is missing."""
+    files: dict[str, Path] = {}
+    for split in ("train", "test"):
+        found = [path for path in sorted((dataset / split).glob("*/*")) if path.suffix.lower() in SUFFIXES]
+        if not found:
+            raise DeploymentError(f"{dataset / split}: no images in folders of labels")
+        files |= {f"base/{path.relative_to(dataset).as_posix()}": path for path in found}
+    return files
+
+
+def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progress: "Callable[[], None]") -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    import boto3
+
+    s3 = boto3.client("s3")
+
+    def send(item: tuple[str, Path]) -> None:
+        s3.put_object(Bucket=bucket, Key=item[0], Body=item[1].read_bytes())
+        progress()
+
+    with ThreadPoolExecutor(8) as pool:  # as many as boto3's connection pool serves without waiting (10)
+        list(pool.map(send, files.items()))
+    if auxiliary:
+        s3.upload_file(str(auxiliary), bucket, "base/auxiliary.npz")
+    s3.put_object(Bucket=bucket, Key="source/sourcedir.tar.gz", Body=pack_source())
+
+
+def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
+    """The new package's ARN; None where the registry holds one already. Raises DeploymentError for no artefact."""
+    import boto3
+
+    from kickstand.classify.artefact import read_card
+
+    sagemaker: Any = boto3.client("sagemaker")
+    if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
+        return None
+    try:
+        card = read_card(artefact)
+        packed = pack({name: artefact / name for name in ARTEFACT})
+    except (OSError, ValueError) as error:
+        raise DeploymentError(f"{artefact}: no model artefact ({error})") from error
+    key = f"jobs/champion-{card.model_version}/output/model.tar.gz"
+    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=packed)
+    package = sagemaker.create_model_package(
+        ModelPackageGroupName=group,
+        ModelPackageDescription="The champion when training was set up.",
+        ModelApprovalStatus="Approved",
+        InferenceSpecification={
+            "Containers": [{"Image": image, "ModelDataUrl": f"s3://{bucket}/{key}"}],
+            "SupportedContentTypes": ["image/png", "image/jpeg"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+        CustomerMetadataProperties={"role": CHAMPION, "model_version": card.model_version},
+    )
+    arn: str = package["ModelPackageArn"]
+    return arn

@@ -1,0 +1,141 @@
+"""The model behind a SageMaker endpoint: the same predictions as the embedded one, which answers when it cannot."""
+
+import base64
+import json
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from aws_lambda_powertools.utilities.circuit_breaker import (
+    CircuitBreakerConfig,
+    CircuitBreakerOpenError,
+    CircuitTransition,
+    circuit_breaker,
+)
+from aws_lambda_powertools.utilities.circuit_breaker.persistence import (
+    CircuitBreakerDynamoDBPersistence,
+    CircuitBreakerPersistenceLayer,
+)
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from kickstand.classify.artefact import ModelCard
+from kickstand.errors import ModelUnavailable
+from kickstand.events import Prediction, PreparedImage
+
+FAILURES_IN_A_ROW = 3  # of one sandbox: each has made a photo wait for the endpoint's timeout
+
+if TYPE_CHECKING:
+    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
+
+    from kickstand.classify.inference import EmbeddedModel
+
+
+class EndpointModel:
+    """A SageMaker endpoint that answers image/png with JSON.
+
+    Two answers are understood: `{"probabilities": {label: p, …}, "neither": p, "model_version": v}`, and the bare
+    list of probabilities, in label order, of SageMaker's built-in image classification, which cannot say "neither".
+    https://docs.aws.amazon.com/sagemaker/latest/dg/IC-HowItWorks.html
+    """
+
+    def __init__(self, runtime: "SageMakerRuntimeClient", name: str, card: ModelCard) -> None:
+        self._runtime, self.name, self._card = runtime, name, card
+
+    def predict(self, image: PreparedImage) -> Prediction:
+        """The endpoint's prediction; latency_ms includes the network.
+
+        Raises ModelUnavailable when the endpoint fails, or when its answer is not one of the two.
+        """
+        started = time.perf_counter()
+        try:
+            answer = self._runtime.invoke_endpoint(
+                EndpointName=self.name,
+                ContentType="image/png",
+                Accept="application/json",
+                Body=base64.b64decode(image.png),
+            )
+            body = answer["Body"].read()
+        except (BotoCoreError, ClientError) as error:
+            raise ModelUnavailable(f"endpoint {self.name}: {error}") from error
+        elapsed = (time.perf_counter() - started) * 1000
+        try:
+            return read_answer(json.loads(body), self._card, self.name, elapsed)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelUnavailable(f"endpoint {self.name}: unreadable answer {body[:200]!r}: {error}") from error
+
+
+class GuardedEndpoint:
+    """An endpoint behind a circuit breaker, and the embedded model behind both: every image gets an answer.
+
+    load_fallback: called once, at the first image that the endpoint does not answer.
+    circuits: the circuit's state, which all sandboxes share; where it cannot be read, the endpoint is asked.
+    recovery_seconds: how long an open circuit stays open before one sandbox tries the endpoint on one image, which is
+        answered either way. One success closes the circuit: a sandbox may not be called for a second.
+    on_transition: told of every change of the circuit's state.
+
+    Circuit breaker: Nygard, Release It!, 2nd edition (2018), chapter 5.
+    """
+
+    def __init__(
+        self,
+        endpoint: EndpointModel,
+        load_fallback: "Callable[[], EmbeddedModel]",
+        circuits: CircuitBreakerPersistenceLayer,
+        recovery_seconds: int,
+        on_transition: Callable[[CircuitTransition], None],
+    ) -> None:
+        config = CircuitBreakerConfig(FAILURES_IN_A_ROW, recovery_seconds, success_threshold=1)
+        guard = circuit_breaker(f"endpoint:{endpoint.name}", circuits, on_transition=on_transition, config=config)
+        self._ask: Callable[[PreparedImage], Prediction] = guard(endpoint.predict)
+        self._load_fallback = load_fallback
+        self._fallback: EmbeddedModel | None = None
+
+    def predict(self, image: PreparedImage) -> Prediction:
+        """The endpoint's prediction, else the embedded model's, which says why.
+
+        Raises ModelUnavailable when that cannot be loaded either.
+        """
+        try:
+            return self._ask(image)
+        except CircuitBreakerOpenError:
+            why = "the circuit is open: the endpoint has failed a moment ago"
+        except ModelUnavailable as error:
+            why = str(error)[:300]
+        self._fallback = self._fallback or self._load_fallback()
+        return self._fallback.predict(image).model_copy(update={"fallback": why})
+
+
+def connect(
+    timeout_seconds: int, control_table: str
+) -> "tuple[SageMakerRuntimeClient, CircuitBreakerDynamoDBPersistence]":
+    """SageMaker's runtime and the circuits in the table, neither of which a photo waits for any longer than it must."""
+
+    def once(read_timeout: int) -> Config:  # the breaker and the fallback are the second attempt
+        return Config(connect_timeout=1, read_timeout=read_timeout, retries={"total_max_attempts": 1})
+
+    runtime = boto3.client("sagemaker-runtime", config=once(timeout_seconds))
+    dynamodb = boto3.client("dynamodb", config=once(1))
+    return runtime, CircuitBreakerDynamoDBPersistence(control_table, expiry_attr="expires_at", boto3_client=dynamodb)
+
+
+def read_answer(answer: Any, card: ModelCard, endpoint: str, latency_ms: float) -> Prediction:
+    """The prediction in an endpoint's answer.
+
+    Raises ValueError, KeyError or TypeError where it is neither of the two that `EndpointModel` knows.
+    """
+    if isinstance(answer, list):
+        probabilities = dict(zip(card.labels, answer, strict=True))
+        neither, version = 0.0, f"endpoint:{endpoint}"
+    else:
+        probabilities = {label: answer["probabilities"][label] for label in card.labels}
+        neither, version = answer["neither"], answer["model_version"]
+    return Prediction.of(
+        probabilities,
+        neither=neither,
+        model_version=version,
+        backend="sagemaker",
+        latency_ms=latency_ms,
+        policy=card.policy,
+    )

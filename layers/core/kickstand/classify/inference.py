@@ -1,0 +1,86 @@
+"""The embedded model: ONNX Runtime on one thread."""
+
+import base64
+import hashlib
+import io
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.errors import InvalidImage, ModelUnavailable
+from kickstand.events import Prediction, PreparedImage
+
+
+class EmbeddedModel:
+    """The artefact's network in this process.
+
+    Raises ModelUnavailable when the artefact is missing, damaged, or not the one that its card describes.
+    """
+
+    def __init__(self, artefact: Path) -> None:
+        try:
+            self.card: ModelCard = read_card(artefact)
+            network = (artefact / "model.onnx").read_bytes()
+        except FileNotFoundError as error:
+            raise ModelUnavailable(str(error)) from error  # which names the file
+        except (OSError, ValueError) as error:
+            raise ModelUnavailable(f"{artefact}: {error}") from error
+        sha256 = hashlib.sha256(network).hexdigest()
+        if sha256 != self.card.model_sha256:
+            raise ModelUnavailable(f"{artefact}/model.onnx: SHA-256 {sha256}, its card says {self.card.model_sha256}")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1  # a small function has less than one core
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
+            outputs = self.logits(np.zeros((1, *self.card.input_shape), np.uint8)).shape
+        except Exception as error:  # ONNX Runtime's exceptions have no common class
+            raise ModelUnavailable(f"{artefact}/model.onnx: {error}") from error
+        if outputs != (1, len(self.card.labels) + 1):
+            raise ModelUnavailable(f"{artefact}: outputs {outputs} for {len(self.card.labels)} labels and neither")
+
+    def logits(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_labels + 1), "neither" last."""
+        result: np.ndarray[Any, np.dtype[np.float32]] = self._session.run(["logits"], {"image": images})[0]
+        return result
+
+    def predict(self, image: PreparedImage) -> Prediction:
+        """The calibrated prediction for one image. Raises InvalidImage when it is not one that `prepare` has made.
+
+        While a model of another input shape is rolled out, images come prepared for either; they are scaled again.
+        """
+        height, width, _ = self.card.input_shape
+        try:
+            photo = Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",))
+            if photo.mode != "RGB":
+                raise ValueError(f"mode {photo.mode}")
+            pixels = np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise InvalidImage(f"prepared image of {image.sha256}: not an RGB PNG ({error})") from error
+        started = time.perf_counter()
+        logits = self.logits(pixels[np.newaxis])[0]
+        elapsed = time.perf_counter() - started
+        return interpret(logits.tolist(), self.card, "embedded", elapsed * 1000)
+
+
+def interpret(logits: Sequence[float], card: ModelCard, backend: str, latency_ms: float) -> Prediction:
+    """Temperature-scaled softmax of one row of logits, as a prediction."""
+    scaled = np.asarray(logits, dtype=np.float64) / card.temperature
+    joint = np.exp(scaled - scaled.max())
+    joint /= joint.sum()
+    known = joint[:-1] / joint[:-1].sum()
+    # Six digits are more than the network is good for, and keep records, events and reports readable.
+    return Prediction.of(
+        dict(zip(card.labels, known.round(6).tolist(), strict=True)),
+        neither=round(float(joint[-1]), 6),
+        model_version=card.model_version,
+        backend=backend,
+        latency_ms=round(latency_ms, 3),
+        policy=card.policy,
+    )

@@ -1,0 +1,1 @@
+"""Where each upload has ended, and which ones are missing."""

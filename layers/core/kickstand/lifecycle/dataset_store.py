@@ -1,0 +1,273 @@
+"""The dataset of one training run, on S3: the base dataset, and what people have answered since."""
+
+import base64
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from kickstand.classify.images import MAX_IMAGE_BYTES, hash_pixels, prepare
+from kickstand.errors import InvalidImage
+from kickstand.events import Payload, Sha256
+from kickstand.review.rules import AUDIT, CANNOT_TELL, NEITHER, Review
+from kickstand.store import read_image, transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BASE = "base/"
+AUXILIARY = "auxiliary.npz"
+MAX_IMAGES = 20_000  # at 25 images a second, which S3's latency and four workers allow, 800 s of Lambda's 900
+WORKERS = 4  # each may hold one photo of 50 megapixels, 400 MB
+VALIDATION_SHARE = 10  # every tenth training image tells the built-in algorithm which epoch to keep
+
+Split = Literal["train", "test"]
+
+
+class Dataset(Payload):
+    """What the workflow knows of the run's dataset; `$.dataset` in the execution.
+
+    name: of the run, at most 36 characters: also S3's folder, and the token that makes a registration happen once.
+    uri: s3://bucket/runs/name/dataset/, with train/<label>/, test/<label>/, train.lst, validation.lst, manifest.json.
+    artefact_uri: where SageMaker puts the job's model.tar.gz.
+    answers_uri: where a batch transform writes its answers.
+    n_labels: without "neither". n_train: images in train.lst.
+    image_shape: channels, height, width, as SageMaker's image classification reads it.
+    data_sha256: over the sorted lines `<split>/<label>/<SHA-256 of the pixels>`.
+    reviewed, audited: images that people have labelled, by where they went: to training, and to the held-out ones.
+    left_out: answers that gave no label, images that are gone, that occur twice, or that are also held out.
+    """
+
+    name: str
+    job_name: str
+    uri: str
+    artefact_uri: str
+    answers_uri: str
+    labels: tuple[str, ...]
+    n_labels: int
+    n_train: int
+    image_shape: str
+    counts: dict[str, int]
+    data_sha256: Sha256
+    reviewed: int
+    audited: int
+    left_out: dict[str, int]
+
+
+class Image(Payload):
+    """One image of the dataset. path: relative to its folder. origin: what it was made of."""
+
+    path: str
+    split: Split
+    label: str
+    pixels_sha256: Sha256
+    origin: str
+
+
+class Manifest(Payload):
+    """Everything in the dataset; written last, so that where it is missing the dataset is not whole."""
+
+    format: Literal["kickstand-training-1"] = "kickstand-training-1"
+    dataset: Dataset
+    images: tuple[Image, ...]
+
+
+class NothingToLearnError(ValueError):
+    """The base dataset is missing, one-sided, or too large; the message says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """An image that may become part of the dataset. read: its bytes; raises InvalidImage when it is gone."""
+
+    split: Split
+    label: str
+    origin: str
+    read: Callable[[], bytes]
+
+
+def name_run(execution_name: str) -> str:
+    """A name for S3's folder and SageMaker's jobs, from the execution's; equal names give equal ones.
+
+    >>> name_run("20261122T201500")
+    '20261122T201500'
+    """
+    plain = re.sub(r"[^a-zA-Z0-9]+", "-", execution_name).strip("-")
+    return plain if len(plain) <= 36 else hashlib.sha256(execution_name.encode()).hexdigest()[:32]
+
+
+def prepare_dataset(
+    s3: "S3Client",
+    bucket: str,
+    reviews: Iterable[Review],
+    execution_name: str,
+    labels: tuple[str, ...],
+    input_shape: tuple[int, int, int],
+) -> Dataset:
+    """Write runs/<name>/dataset/ from base/ and the answered reviews; a second call finds it there.
+
+    Answers to random audits are held out, never learnt from: they alone show the stream as it is. An image whose pixels
+    are also held out is left out of training, so that the two models can be compared on what neither has seen.
+
+    Raises NothingToLearnError, StoreUnavailable.
+    """
+    name = name_run(execution_name)
+    folder = f"runs/{name}/dataset/"
+    if standing := read_manifest(s3, bucket, folder):
+        return standing.dataset
+    left_out: Counter[str] = Counter()
+    sources = [*_list_base(s3, bucket, (*labels, NEITHER)), *_list_answers(s3, reviews, (*labels, NEITHER), left_out)]
+    if len(sources) > MAX_IMAGES:
+        raise NothingToLearnError(f"{len(sources):,} images, more than the {MAX_IMAGES:,} that fit into one run")
+    images: dict[tuple[str, str], Image] = {}
+    held_out: set[str] = set()
+    for split in ("test", "train"):  # in this order: what is held out is known before anything is learnt from
+        for image in _write_images(s3, bucket, folder, [one for one in sources if one.split == split], input_shape):
+            if image is None:
+                left_out["gone"] += 1
+            elif split == "train" and image.pixels_sha256 in held_out:
+                left_out["held_out"] += 1
+            elif (split, image.pixels_sha256) in images:
+                left_out["twice"] += 1
+            else:
+                images[split, image.pixels_sha256] = image
+        held_out = {pixels for _, pixels in images}
+    found = sorted(images.values(), key=lambda image: image.path)
+    counts = Counter(f"{image.split}/{image.label}" for image in found)
+    for label in labels:
+        if not counts[f"train/{label}"] or not counts[f"test/{label}"]:
+            raise NothingToLearnError(
+                f"s3://{bucket}/{BASE}: no images of {label} to train on, or none held out; "
+                "`kickstand training upload` puts them there"
+            )
+    lists = _list_files(found, labels)
+    for file, text in lists.items():
+        _put(s3, bucket, f"{folder}{file}", text.encode())
+    _copy_auxiliary(s3, bucket, folder)
+    _sweep(s3, bucket, folder, {f"{folder}{name}" for name in (*(one.path for one in found), *lists, AUXILIARY)})
+    height, width, channels = input_shape
+    dataset = Dataset(
+        name=name,
+        job_name=f"kickstand-{name}",
+        uri=f"s3://{bucket}/{folder}",
+        artefact_uri=f"s3://{bucket}/jobs/kickstand-{name}/output/model.tar.gz",
+        answers_uri=f"s3://{bucket}/runs/{name}/answers",
+        labels=labels,
+        n_labels=len(labels),
+        n_train=lists["train.lst"].count("\n"),
+        image_shape=f"{channels},{height},{width}",
+        counts=dict(sorted(counts.items())),
+        data_sha256=hash_dataset(found),
+        reviewed=sum(image.origin != BASE and image.split == "train" for image in found),
+        audited=sum(image.origin != BASE and image.split == "test" for image in found),
+        left_out=dict(left_out),
+    )
+    _put(
+        s3, bucket, f"{folder}manifest.json", Manifest(dataset=dataset, images=tuple(found)).model_dump_json().encode()
+    )
+    return dataset
+
+
+def read_manifest(s3: "S3Client", bucket: str, folder: str) -> Manifest | None:
+    """The dataset's manifest; None where the dataset is not whole. Raises StoreUnavailable."""
+    try:
+        with transient("S3"):
+            return Manifest.model_validate_json(
+                s3.get_object(Bucket=bucket, Key=f"{folder}manifest.json")["Body"].read()
+            )
+    except s3.exceptions.NoSuchKey:
+        return None
+
+
+def hash_dataset(images: Iterable[Image]) -> str:
+    """SHA-256 of what is in it, whatever the order and the files' names."""
+    lines = sorted(f"{image.split}/{image.label}/{image.pixels_sha256}\n" for image in images)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _list_base(s3: "S3Client", bucket: str, labels: tuple[str, ...]) -> Iterator[_Source]:
+    """Every image of base/train/<label>/ and base/test/<label>/."""
+
+    def reader(key: str) -> Callable[[], bytes]:
+        return lambda: s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+    for split in ("train", "test"):
+        for label in labels:
+            prefix = f"{BASE}{split}/{label}/"
+            with transient("S3"):
+                for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+                    for item in page.get("Contents", []):
+                        yield _Source("train" if split == "train" else "test", label, BASE, reader(item["Key"]))
+
+
+def _list_answers(
+    s3: "S3Client", reviews: Iterable[Review], labels: tuple[str, ...], left_out: Counter[str]
+) -> Iterator[_Source]:
+    """Every answered review that names a label."""
+
+    def reader(review: Review) -> Callable[[], bytes]:
+        return lambda: read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
+
+    for review in reviews:
+        if review.answer is None:
+            continue
+        if review.answer.label not in labels:
+            left_out["cannot_tell" if review.answer.label == CANNOT_TELL else "other_label"] += 1
+            continue
+        split: Split = "test" if review.why == AUDIT else "train"
+        yield _Source(split, review.answer.label, f"{review.image}@{review.version}", reader(review))
+
+
+def _write_images(
+    s3: "S3Client", bucket: str, folder: str, sources: list[_Source], input_shape: tuple[int, int, int]
+) -> Iterator[Image | None]:
+    """Each image as the model sees it, named by its pixels; None for one that is gone or cannot be read."""
+
+    def write(source: _Source) -> Image | None:
+        try:
+            with transient("S3"):
+                prepared = prepare(source.read(), source.origin, input_shape)
+        except InvalidImage:
+            return None
+        pixels = hash_pixels(prepared)
+        path = f"{source.split}/{source.label}/{pixels[:16]}.png"
+        _put(s3, bucket, f"{folder}{path}", base64.b64decode(prepared.png))
+        return Image(path=path, split=source.split, label=source.label, pixels_sha256=pixels, origin=source.origin)
+
+    with ThreadPoolExecutor(WORKERS) as pool:
+        yield from pool.map(write, sources)
+
+
+def _list_files(images: list[Image], labels: tuple[str, ...]) -> Mapping[str, str]:
+    """SageMaker's lists: number, label index, path below train/. They part the training images; nothing is held out."""
+    lines: dict[str, list[str]] = {"train.lst": [], "validation.lst": []}
+    for number, image in enumerate(images):
+        if image.split == "train" and image.label in labels:
+            file = "validation.lst" if int(image.pixels_sha256[:8], 16) % VALIDATION_SHARE == 0 else "train.lst"
+            lines[file].append(f"{number}\t{labels.index(image.label)}\t{image.path.removeprefix('train/')}\n")
+    return {file: "".join(rows) for file, rows in lines.items()}
+
+
+def _copy_auxiliary(s3: "S3Client", bucket: str, folder: str) -> None:
+    """The foreign images to pretrain on, where the base has some."""
+    with transient("S3"):
+        if s3.list_objects_v2(Bucket=bucket, Prefix=f"{BASE}{AUXILIARY}", MaxKeys=1).get("KeyCount"):
+            source = {"Bucket": bucket, "Key": f"{BASE}{AUXILIARY}"}
+            s3.copy_object(Bucket=bucket, Key=f"{folder}{AUXILIARY}", CopySource=source)  # type: ignore[arg-type]
+
+
+def _sweep(s3: "S3Client", bucket: str, folder: str, keys: set[str]) -> None:
+    """Remove what is not part of the dataset: images that turned out to be held out, or an attempt that broke off."""
+    with transient("S3"):
+        for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
+            for item in page.get("Contents", []):
+                if item["Key"] not in keys:
+                    s3.delete_object(Bucket=bucket, Key=item["Key"])
+
+
+def _put(s3: "S3Client", bucket: str, key: str, content: bytes) -> None:
+    with transient("S3"):
+        s3.put_object(Bucket=bucket, Key=key, Body=content)

@@ -1,0 +1,153 @@
+"""Champion and challenger answer the held-out images; the gate compares them."""
+
+import io
+import json
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Prediction, Route
+from kickstand.lifecycle.dataset_store import Image, Manifest
+from kickstand.lifecycle.gate import Outcome, Pledge, Verdict, judge, read_pledge
+from kickstand.quality import PromiseRefusedError, learn_then_test
+
+MAX_ARTEFACT_BYTES = 100 * 2**20  # of one file; Kickstand's own model takes a hundredth
+ARTEFACT = ("model.onnx", "model.json")
+
+HeldOut = Sequence[tuple[Image, bytes]]
+"""Held-out images with their PNG."""
+
+
+class Contender(NamedTuple):
+    """A model's promise and its answers."""
+
+    pledge: Pledge
+    outcomes: Sequence[Outcome]
+
+
+def unpack_artefact(packed: bytes, folder: Path) -> Path:
+    """Write model.onnx and model.json of a model.tar.gz, whatever else is in it, into the folder.
+
+    Raises ValueError for what is no such archive, lacks one of them, or holds one that is too large.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tarfile.open(fileobj=io.BytesIO(packed), mode="r:gz") as archive:
+            members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
+            for name in ARTEFACT:
+                if name not in members:
+                    raise ValueError(f"model.tar.gz holds {', '.join(sorted(members)) or 'nothing'}, no {name}")
+                if members[name].size > MAX_ARTEFACT_BYTES:
+                    raise ValueError(f"{name} in model.tar.gz: more than {MAX_ARTEFACT_BYTES:,} bytes")
+                file = archive.extractfile(members[name])
+                (folder / name).write_bytes(file.read() if file else b"")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"model.tar.gz cannot be read: {error}") from error
+    return folder
+
+
+def answer(artefact: Path, held_out: HeldOut) -> Contender:
+    """The artefact's answers under its own policy, by the way that the workflow takes. Raises ModelUnavailable."""
+    model = EmbeddedModel(artefact)
+    policy = model.card.policy
+    pledge = read_pledge(json.loads((artefact / "model.json").read_bytes()))
+
+    def predict(image: Image, png: bytes) -> Prediction | None:
+        try:
+            return model.predict(prepare(png, image.path, model.card.input_shape))
+        except InvalidImage:
+            return None
+
+    return Contender(pledge, [_outcome(image, predict(image, png), policy) for image, png in held_out])
+
+
+def read_answers(
+    answers: Mapping[str, bytes], held_out: HeldOut, labels: tuple[str, ...], champion: Pledge, model_version: str
+) -> Contender:
+    """The built-in algorithm's answers, as a batch transform has written them.
+
+    answers: content by the image's file name: a list of probabilities, one per label, bare or under "prediction".
+
+    That model knows neither a policy nor "neither". Its threshold is the lowest that keeps the champion's promise, by
+    learn-then-test on these very images: the guarantee holds, because it has learnt from none of them, while the
+    coverage it is compared by is a little flattered. Where they cannot support it, its promise is refused.
+
+    Raises ValueError naming an image without an answer, or an answer that is none.
+    """
+    predictions = [_read_prediction(image, answers, labels, model_version) for image, _ in held_out]
+    known = [
+        (one.confidence, one.label == image.label)
+        for (image, _), one in zip(held_out, predictions, strict=True)
+        if image.label in labels
+    ]
+    accept_at, refused = 1.0, None
+    max_risk, confidence_level = champion.max_risk or 0.02, champion.confidence_level or 0.95
+    try:
+        confidences, right = [c for c, _ in known], [ok for _, ok in known]
+        accept_at = learn_then_test(confidences, right, max_risk, confidence_level).accept_at
+    except PromiseRefusedError as error:
+        refused = str(error)
+    policy = SelectivePolicy(
+        policy_version=model_version, accept_at=accept_at, neither_accept_at_most=0.0, neither_reject_at_least=1.0
+    )
+    pledge = Pledge(
+        model_version=model_version,
+        labels=labels,
+        max_risk=max_risk,
+        confidence_level=confidence_level,
+        refused=refused,
+    )
+    return Contender(
+        pledge,
+        [_outcome(image, one, policy) for (image, _), one in zip(held_out, predictions, strict=True)],
+    )
+
+
+def compare(champion: Contender, challenger: Contender, manifest: Manifest) -> Verdict:
+    """The gate's verdict; leakage is looked for in the manifest itself, whoever wrote it."""
+    learnt = {image.pixels_sha256 for image in manifest.images if image.split == "train"}
+    leaked = [image.path for image in manifest.images if image.split == "test" and image.pixels_sha256 in learnt]
+    return judge(champion, challenger, leaked)
+
+
+def held_out(manifest: Manifest, read: Callable[[Image], bytes]) -> HeldOut:
+    """The images that neither model has learnt from."""
+    return [(image, read(image)) for image in manifest.images if image.split == "test"]
+
+
+def _read_prediction(
+    image: Image, answers: Mapping[str, bytes], labels: tuple[str, ...], model_version: str
+) -> Prediction:
+    name = image.path.rpartition("/")[2]
+    if name not in answers:
+        raise ValueError(f"{image.path}: the batch transform has left no answer")
+    try:
+        told = json.loads(answers[name])
+        row = [float(p) for p in (told["prediction"] if isinstance(told, dict) else told)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{image.path}: the answer is no list of probabilities ({error})") from error
+    if len(row) != len(labels):
+        raise ValueError(f"{image.path}: {len(row)} probabilities for {len(labels)} labels")
+    total = sum(row)
+    return Prediction.of(
+        {label: min(1.0, max(0.0, p / total)) for label, p in zip(labels, row, strict=True)},
+        neither=0.0,
+        model_version=model_version,
+        backend="sagemaker",
+        latency_ms=0.0,
+    )
+
+
+def _outcome(image: Image, prediction: Prediction | None, policy: SelectivePolicy) -> Outcome:
+    return Outcome(
+        image=image.path,
+        truth=image.label,
+        label=prediction.label if prediction else None,
+        confidence=prediction.confidence if prediction else 0.0,
+        route=decide(prediction, policy).route if prediction else Route.REJECT,
+    )

@@ -1,0 +1,100 @@
+"""What the model registry is told of a challenger: the properties of its package, and its model card."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from kickstand.lifecycle.dataset_store import Dataset
+from kickstand.lifecycle.gate import Check, Pledge, Score, Share, Verdict
+
+_PASSED = {True: "passed", False: "failed", None: "not checked"}
+
+
+def as_properties(told: Mapping[str, object]) -> dict[str, str]:
+    """Metadata of a model package: letters, digits, spaces and `_.:/=+-@`, 256 of them at most.
+
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackage.html
+
+    >>> as_properties({"why": "3 new labels (of 200)"})
+    {'why': '3 new labels  of 200 '}
+    """
+
+    def plain(value: object) -> Iterable[str]:
+        return (sign if sign.isalnum() or sign in " _.:/=+-@" else " " for sign in str(value))
+
+    return {name: "".join(plain(value))[:256] or "-" for name, value in told.items()}
+
+
+def as_model_card(
+    verdict: Verdict, challenger: Pledge, dataset: Dataset, report_uri: str, told: Mapping[str, object]
+) -> str:
+    """The card of a model package: what the verdict and `model.json` say, by SageMaker's schema.
+
+    told: further facts, in words.
+
+    On one line, as SageMaker's pattern asks, and far below its 100,000 characters, as each part is bounded:
+    https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-details.html#model-card-schema
+    """
+    counts = ", ".join(f"{number} {place}" for place, number in dataset.counts.items())
+    gate = {"name": "gate", "metric_data": [_check(check) for check in verdict.checks]}
+    card = {
+        "model_overview": {
+            "model_creator": "Kickstand's workflow train_model",
+            "model_artifact": [dataset.artefact_uri],
+        },
+        "intended_uses": {
+            "purpose_of_model": f"Says which of these a photo shows: {', '.join(challenger.labels)}"[:2048],
+            "intended_uses": "Answers that the policy accepts need no person; a person decides about the others. It is "
+            "not for decisions about people, nor tested on photos unlike those that it was evaluated on.",
+        },
+        "training_details": {
+            "training_observations": f"Answers of people: {dataset.reviewed} learnt from, {dataset.audited} among the "
+            f"held-out images. All images: {counts}"[:1024],
+            "training_job_details": {
+                "training_datasets": [dataset.uri],
+                "user_provided_training_metrics": [
+                    {"name": name, "value": share.value, "notes": f"Out of fold: {_interval(share)}"}
+                    for name, share in list(challenger.metrics.items())[:50]
+                ],
+            },
+        },
+        "evaluation_details": [
+            {
+                "name": "Challenger and champion on the held-out images",
+                "evaluation_observation": verdict.reason[:2096],
+                "datasets": [dataset.uri],
+                "metadata": {"data_sha256": dataset.data_sha256, "report": report_uri},
+                "metric_groups": [
+                    _scores("challenger", verdict.challenger),
+                    _scores("champion", verdict.champion),
+                    gate,
+                ],
+            }
+        ],
+        "additional_information": {
+            "caveats_and_recommendations": "The numbers hold for photos like the held-out ones. What the model does in "
+            "use, the monitor and people's answers say.",
+            "custom_details": {name: str(value)[:1024] for name, value in told.items()},
+        },
+    }
+    return json.dumps(card, allow_nan=False)
+
+
+def _scores(name: str, score: Score) -> dict[str, Any]:
+    shares = {key: getattr(score, key) for key, field in Score.model_fields.items() if field.annotation is Share}
+    return {
+        "name": name,
+        "metric_data": [
+            {"name": key, "type": "number", "value": share.value, "notes": _interval(share)}
+            for key, share in shares.items()
+            if share.n
+        ],
+    }
+
+
+def _check(check: Check) -> dict[str, Any]:
+    return {"name": check.name, "type": "string", "value": _PASSED[check.passed], "notes": check.told[:1024]}
+
+
+def _interval(share: Share) -> str:
+    return f"{share.low:g} to {share.high:g} (95 %), n = {share.n}"

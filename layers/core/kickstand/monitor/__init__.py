@@ -1,0 +1,1 @@
+"""Whether the input has drifted, and how often the answers are right."""

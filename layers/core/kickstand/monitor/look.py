@@ -1,0 +1,225 @@
+"""One look at the records: what has moved, since when, and how often the answers are right."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import Field
+
+from kickstand.events import ModelDegraded, Payload, Route, Symptom
+from kickstand.monitor.drift import Baseline, Budget, Checkpoint, Drift, Finding, Severity, describe
+from kickstand.monitor.live_accuracy import Accepted, LiveAccuracy, PromiseCheck, check_promise, estimate, outcomes
+from kickstand.records import Record
+
+FEWEST_A_DAY = 100.0
+"""A handful of images in a minute does not count as a flood."""
+LONGEST_GAP = timedelta(days=2)
+"""After a longer pause a look begins so long ago: the memory that it takes is that of the images since."""
+
+
+class Watch(Payload):
+    """What the monitor takes from the artefact's `model.json`.
+
+    baseline: None where nobody has made one yet; then nothing can be said of drift.
+    max_risk: the promise, largest share of accepted answers that is wrong; None where the policy was set otherwise.
+    """
+
+    model_version: str = ""
+    policy_version: str = ""
+    baseline: Baseline | None = None
+    max_risk: float | None = None
+    confidence_level: float = Field(default=0.95, gt=0, lt=1)
+
+
+class MonitorReport(Payload):
+    """What the monitor sees.
+
+    first, last: when the first and the last of the `images` were recorded. routes: how many went where.
+    drift: one finding for each statistic, alarms first; None without a baseline.
+    compared: images that drift has seen since its checkpoint began, those of earlier looks too.
+    accepted, overall: live accuracy of accepted answers, and of all.
+    """
+
+    images: int
+    first: datetime | None
+    last: datetime | None
+    routes: dict[Route, int]
+    drift: tuple[Finding, ...] | None
+    compared: int
+    accepted: LiveAccuracy
+    overall: LiveAccuracy
+    promise: PromiseCheck | None
+
+    @property
+    def moved(self) -> tuple[Finding, ...]:
+        """The statistics that have moved."""
+        return tuple(finding for finding in self.drift or () if finding.alarm)
+
+    @property
+    def harmed(self) -> bool:
+        """Whether somebody should be called: a page, or a promise that the evidence no longer supports."""
+        paged = any(finding.severity is Severity.PAGE for finding in self.moved)
+        return paged or (self.promise is not None and not self.promise.supported)
+
+
+def read_watch(artefact: Path) -> Watch:
+    """Raises OSError or ValueError where there is no readable `model.json`."""
+    card = json.loads((artefact / "model.json").read_bytes())
+    policy = card.get("policy", {})
+    names = ("policy_version", "max_risk", "confidence_level")
+    told = {key: policy[key] for key in names if policy.get(key) is not None}
+    return Watch(baseline=card.get("baseline"), model_version=card.get("model_version", ""), **told)
+
+
+def look(
+    records: Iterable[Record], watch: Watch, budget: Budget, checkpoint: Checkpoint | None = None
+) -> tuple[MonitorReport, Checkpoint | None]:
+    """The report on these records, and where drift goes on from; time and memory are linear in them.
+
+    Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late.
+    """
+    seen = list(records)
+    drift = Drift(watch.baseline, budget, checkpoint) if watch.baseline else None
+    if drift:
+        drift.read(seen)
+    times = [record.recorded_at for record in seen]
+    routes = Counter(record.decision.route for record in seen)
+    report = MonitorReport(
+        images=len(seen),
+        first=min(times, default=None),
+        last=max(times, default=None),
+        routes={route: routes[route] for route in Route},
+        drift=tuple(drift.findings()) if drift else None,
+        compared=drift.n if drift else 0,
+        accepted=estimate(outcomes(seen, Route.ACCEPT), watch.confidence_level),
+        overall=estimate(outcomes(seen), watch.confidence_level),
+        promise=check_promise(seen, watch.max_risk, budget, watch.confidence_level)
+        if watch.max_risk is not None
+        else None,
+    )
+    return report, drift.checkpoint() if drift else None
+
+
+# ---- look by look
+
+
+class MonitorState(Payload):
+    """What the scheduled monitor keeps between two looks, in some kilobytes.
+
+    until: everything that was written or answered by then has been counted.
+    degraded: the harm that has been found and is not over. announced: the event about it is out. switched: the switch
+        "review everything" has been on because of it.
+    """
+
+    until: datetime
+    drift: Checkpoint | None = None
+    accepted: Accepted
+    degraded: ModelDegraded | None = None
+    announced: bool = False
+    switched: bool = False
+
+
+class Look(Payload):
+    """What one look of the scheduled monitor sees.
+
+    images, routes: recorded since the last look. drift: one finding for each statistic. accepted, promise: of the last
+    `live_accuracy.WINDOW`.
+    """
+
+    images: int
+    routes: dict[Route, int]
+    drift: tuple[Finding, ...]
+    accepted: LiveAccuracy
+    promise: PromiseCheck | None
+
+    def moved(self, severity: Severity) -> list[Finding]:
+        """The statistics in alarm."""
+        return [finding for finding in self.drift if finding.alarm and finding.severity is severity]
+
+    @property
+    def broken_promise(self) -> bool:
+        """Whether people's answers no longer support the promise."""
+        return self.promise is not None and not self.promise.supported
+
+    @property
+    def symptoms(self) -> tuple[Symptom, ...]:
+        """What amounts to harm; none where all is well."""
+        found = [
+            Symptom(statistic=finding.statistic, description=describe(finding), since=finding.since)
+            for finding in self.moved(Severity.PAGE)
+        ]
+        if self.promise and self.broken_promise:
+            told = f"{self.promise.errors} of {self.promise.audits} audited answers wrong, promised at most"
+            found.insert(0, Symptom(statistic="promise", description=f"{told} {self.promise.max_risk:.1%}"))
+        return tuple(found)
+
+    @property
+    def harm(self) -> str:
+        """The symptoms in one sentence; empty where there are none."""
+        return "; ".join(symptom.description for symptom in self.symptoms)
+
+
+def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> MonitorState:
+    """Where this look goes on from: the standing state, unless it is missing, too old, or of another policy."""
+    earliest = until - LONGEST_GAP
+    if standing is None or standing.until < earliest:
+        state = MonitorState(until=earliest, accepted=Accepted(policy_version=watch.policy_version, since=earliest))
+        return state.model_copy(update={"drift": standing.drift}) if standing else state
+    if standing.accepted.policy_version != watch.policy_version:
+        fresh = Accepted(policy_version=watch.policy_version, since=standing.until)
+        return standing.model_copy(update={"accepted": fresh})
+    return standing
+
+
+def advance(
+    state: MonitorState, changes: Iterable[Record], watch: Watch, until: datetime, bucket: str
+) -> tuple[Look, MonitorState]:
+    """One look at what has been written or answered since the last one; time and memory are linear in that.
+
+    changes: everything since `state.until`, as far as it can be seen; what is newer than `until` is left to the next
+        look, and may come more than once.
+    until: later than which executions may still be recording, or the index may lag behind.
+    """
+    seen = {(record.image, record.version): record for record in changes}.values()
+    written = [record for record in seen if state.until < record.recorded_at <= until]
+    # Its place in the index may have moved on between finding and fetching it: then the next look sees it again.
+    answered = [record for record in seen if record.review and (record.changed_at or record.recorded_at) <= until]
+    routes = Counter(record.decision.route for record in written)
+    budget = Budget(images_per_day=_pace(state.accepted, len(written), until))
+    drift = Drift(watch.baseline, budget, state.drift) if watch.baseline else None
+    if drift:
+        drift.read(written)
+    accepted = state.accepted.after(written, answered, until, 1.0 if watch.max_risk is None else watch.max_risk, budget)
+    look = Look(
+        images=len(written),
+        routes={route: routes[route] for route in Route},
+        drift=tuple(drift.findings()) if drift else (),
+        accepted=accepted.estimate(watch.confidence_level),
+        promise=None if watch.max_risk is None else accepted.check_promise(watch.max_risk, watch.confidence_level),
+    )
+    degraded = state.degraded if look.symptoms else None
+    if look.symptoms and degraded is None:
+        degraded = ModelDegraded(
+            bucket=bucket,
+            reason=look.harm,
+            findings=look.symptoms,
+            model_version=watch.model_version,
+            policy_version=watch.policy_version,
+            degraded_at=until,
+        )
+    return look, MonitorState(
+        until=until,
+        drift=drift.checkpoint() if drift else None,
+        accepted=accepted,
+        degraded=degraded,
+        announced=state.announced and degraded is not None,
+        switched=state.switched and degraded is not None,
+    )
+
+
+def _pace(accepted: Accepted, more: int, until: datetime) -> float:
+    """Images a day so far."""
+    days = max(1.0, (until.date() - min(accepted.images, default=until.date())).days + 1.0)
+    return max(FEWEST_A_DAY, (sum(accepted.images.values()) + more) / days)

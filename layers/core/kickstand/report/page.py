@@ -1,0 +1,485 @@
+"""The monitoring report: one page, from records, that says whether all is well and shows why."""
+
+import hashlib
+import heapq
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+from statistics import median, quantiles
+from typing import Any, NamedTuple
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from kickstand.classify.artefact import ModelCard
+from kickstand.classify.images import thumbnail
+from kickstand.errors import InvalidImage
+from kickstand.events import Payload, Route
+from kickstand.monitor.drift import (
+    CLASS_MIX,
+    FEATURES,
+    Baseline,
+    Budget,
+    Checkpoint,
+    Finding,
+    Severity,
+    describe,
+    observe,
+)
+from kickstand.monitor.live_accuracy import LiveAccuracy, judge
+from kickstand.monitor.live_quality import (
+    ConfusionRow,
+    LiveRiskCoverage,
+    ReliabilityBin,
+    ReviewLoad,
+    asked_at,
+    confusion,
+    hours_between,
+    hours_to_answer,
+    reliability,
+    review_load,
+    risk_coverage,
+)
+from kickstand.monitor.look import MonitorReport, Watch, look
+from kickstand.quality import Interval, wilson_interval
+from kickstand.records import Record
+from kickstand.report import figures
+from kickstand.report.pages import data_uri, make_environment, moment, percent
+
+DOTS = 1200  # images on the timeline: more would only cover each other
+SPANS = 36  # at most, along any time axis
+IMAGES_PER_SPAN = 15
+MOMENT = timedelta(minutes=1)  # no time axis is shorter
+PICTURES = 8  # on each contact sheet
+LONGEST = 160  # pixels of such a picture
+
+ReadPicture = Callable[[Record], str | None]
+"""The image of a record as an address (`pages.data_uri`); None where it is not to be had."""
+
+
+class Report(Payload):
+    """All numbers of the page. monitor: as `kickstand.monitor.look.look` gives it."""
+
+    monitor: MonitorReport
+    images_per_day: float
+    model_versions: dict[str, int]
+    reliability: tuple[ReliabilityBin, ...]
+    risk_coverage: tuple[LiveRiskCoverage, ...]
+    confusion: tuple[ConfusionRow, ...]
+    reviews: ReviewLoad
+
+    def numbers(self) -> dict[str, Any]:
+        """JSON-ready: what `kickstand monitor --json` prints, and what the page adds to it."""
+        monitor = {"harmed": self.monitor.harmed, "images_per_day": self.images_per_day}
+        return self.monitor.model_dump(mode="json") | monitor | self.model_dump(mode="json", exclude={"monitor"})
+
+
+class Spans:
+    """Equal spans of time that together hold all records."""
+
+    def __init__(self, times: Sequence[datetime]) -> None:
+        self.start, self.end = min(times), max(times)
+        if self.end - self.start < MOMENT:
+            self.end = self.start + MOMENT
+        self.n = max(1, min(SPANS, len(times) // IMAGES_PER_SPAN))
+        self.length = (self.end - self.start) / self.n
+
+    def of(self, at: datetime) -> int:
+        """Which span this moment falls into; moments outside fall into the first or the last."""
+        return max(0, min(self.n - 1, int((at - self.start) / self.length)))
+
+    def edges(self, index: int) -> tuple[datetime, datetime]:
+        """Where this span starts and ends."""
+        return self.start + index * self.length, self.start + (index + 1) * self.length
+
+
+class Verdict(NamedTuple):
+    """How it stands. colour: the route whose colour says it."""
+
+    colour: Route
+    words: str
+    sentence: str
+
+
+class Drawing(NamedTuple):
+    """A figure as the page shows it."""
+
+    title: str
+    figure: Figure
+    caption: str
+
+    @property
+    def svg(self) -> Markup:
+        return figures.as_svg(self.figure, f"{self.title}. {self.caption}")
+
+
+class Tile(NamedTuple):
+    """An image on a contact sheet. record: None where it is not among those that were read."""
+
+    record: Record | None
+    image: str
+    value: float | None
+
+
+class Picture(NamedTuple):
+    """It as the page shows it. uri: None where the image is not to be had."""
+
+    uri: str | None
+    name: str
+    caption: str
+
+
+class Sheet(NamedTuple):
+    """A finding, the pictures that moved it most, and usual ones; before: these are of the time before it moved."""
+
+    finding: Finding
+    words: str
+    moved: list[Picture]
+    usual: list[Picture]
+    before: bool
+
+
+def compose(
+    records: Sequence[Record],
+    watch: Watch,
+    card: ModelCard,
+    budget: Budget,
+    checkpoint: Checkpoint | None = None,
+    as_of: datetime | None = None,
+) -> Report:
+    """The numbers, in time and memory linear in the records.
+
+    as_of: when the records were read, for the age of what waits; by default the latest moment that they tell of.
+    """
+    monitor, _ = look(records, watch, budget, checkpoint)
+    level = watch.confidence_level
+    return Report(
+        monitor=monitor,
+        images_per_day=budget.images_per_day,
+        model_versions=Counter(record.prediction.model_version for record in records if record.prediction),
+        reliability=reliability(records, level),
+        risk_coverage=risk_coverage(records, card.policy, level),
+        confusion=confusion(records, level),
+        reviews=review_load(records, as_of or _latest(records)),
+    )
+
+
+def _latest(records: Sequence[Record]) -> datetime | None:
+    times = [record.recorded_at for record in records]
+    times += [record.review.answer.answered_at for record in records if record.review and record.review.answer]
+    return max(times, default=None)
+
+
+def draw_report(
+    report: Report, records: Sequence[Record], watch: Watch, card: ModelCard, read_picture: ReadPicture
+) -> str:
+    """The whole page, which needs no other file and no network. records: those that the report was composed of."""
+    return _page("report.html", report, records, watch, card, read_picture)
+
+
+def draw_widget(report: Report, records: Sequence[Record], watch: Watch, card: ModelCard) -> str:
+    """The essentials as a fragment without scripts, for a CloudWatch dashboard."""
+    return _page("report_widget.html", report, records, watch, card, None)
+
+
+def frame_widget(drawn: str, link: str, endpoint: str, *, dark: bool) -> str:
+    """What the dashboard shows: the widget as `draw_widget` drew it, empty if it never did, and what to do next.
+
+    link: to the whole page. endpoint: ARN of the function that the button calls.
+    """
+    frame = {"drawn": Markup(drawn), "link": link, "endpoint": endpoint, "dark": dark}  # noqa: S704 - drawn by us
+    return make_environment().get_template("report_frame.html").render(frame)
+
+
+def small_pictures(read: Callable[[Record], bytes] | None) -> ReadPicture:
+    """Thumbnails of the uploads that this reads; none of what is gone or cannot be decoded, or where nothing reads."""
+
+    def picture(record: Record) -> str | None:
+        try:
+            return data_uri(*thumbnail(read(record), record.image, LONGEST)) if read else None
+        except InvalidImage:
+            return None
+
+    return picture
+
+
+def _page(
+    template: str,
+    report: Report,
+    records: Sequence[Record],
+    watch: Watch,
+    card: ModelCard,
+    read_picture: ReadPicture | None,
+) -> str:
+    spans = Spans([record.recorded_at for record in records]) if records else None
+    content: dict[str, Any] = {
+        "report": report,
+        "monitor": report.monitor,
+        "card": card,
+        "level": f"{watch.confidence_level:.0%}".replace("%", " %"),
+        "verdict": verdict(report.monitor),
+        "essentials": _draw_essentials(report, records, watch, card, spans) if spans else [],
+    }
+    if read_picture:
+        content |= {
+            "quality": _draw_quality(report, watch, card) if spans else [],
+            "load": _draw_load(report, records, spans) if spans else [],
+            "board": _draw_board(report.monitor, records, watch.baseline, spans) if spans and watch.baseline else [],
+            "sheets": [_lay_out(finding, records, read_picture) for finding in report.monitor.moved],
+            # What a script block may hold: no end of it, whatever the images are called.
+            "numbers": Markup(json.dumps(report.numbers()).replace("<", "\\u003c")),  # noqa: S704
+        }
+    return make_environment().get_template(template).render(content)
+
+
+def verdict(monitor: MonitorReport) -> Verdict:
+    """The worst that the monitor sees, for whoever looks for two seconds."""
+    paged = [finding for finding in monitor.moved if finding.severity is Severity.PAGE]
+    promise = monitor.promise
+    if not monitor.images:
+        return Verdict(Route.REVIEW, "No records", "There is nothing to say about no images.")
+    if promise and not promise.supported:
+        wrong = f"{promise.errors:,} of {promise.audits:,} audited answers were wrong"
+        sentence = f"{wrong}; at most {percent(promise.max_risk)} of the accepted ones is promised."
+        return Verdict(Route.REJECT, f"The promise is {promise.status}", sentence)
+    if paged:
+        return Verdict(Route.REJECT, "The model is harmed", _list(paged))
+    if monitor.moved:
+        return Verdict(Route.REVIEW, "The input has changed", _list(monitor.moved))
+    if monitor.drift is None:
+        return Verdict(Route.REVIEW, "No baseline", "Without a baseline in model.json nothing can be said of drift.")
+    return Verdict(Route.ACCEPT, "All is well", "No statistic has moved, and nothing speaks against the promise.")
+
+
+def _list(moved: Iterable[Finding]) -> str:
+    text = "; ".join(map(describe, moved))
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+# ---- the figures
+
+
+def _draw_essentials(
+    report: Report, records: Sequence[Record], watch: Watch, card: ModelCard, spans: Spans
+) -> list[Drawing]:
+    monitor = report.monitor
+    rows = [(f"accepted\nn = {monitor.accepted.images:,}", _right(monitor.accepted))]
+    rows.append((f"all\nn = {monitor.overall.images:,}", _right(monitor.overall)))
+    promised = None if watch.max_risk is None else 1 - watch.max_risk
+    scored = [record for record in records if record.prediction]
+    dots = _sample_dots(scored)
+    shown = f"{len(dots):,} of {len(scored):,} images" if len(dots) < len(scored) else f"n = {len(scored):,} images"
+    confidences = _split(
+        ((record.recorded_at, record.prediction.confidence) for record in scored if record.prediction), spans
+    )
+    counts = [Counter[Route]() for _ in range(spans.n)]
+    for record in records:
+        counts[spans.of(record.recorded_at)][record.decision.route] += 1
+    since = [finding.since for finding in monitor.moved if finding.since]
+    return [
+        Drawing(
+            "Estimated accuracy",
+            figures.draw_accuracy(rows, promised),
+            f"Dot: the estimate from {monitor.overall.answers:,} answers by people, weighted by how probable it was "
+            "that a person was asked, and from confidences. Bar: its interval, which assumes nothing about the images.",
+        ),
+        Drawing(
+            "Confidence over time",
+            figures.draw_timeline(dots, _medians(confidences, spans), card.policy.accept_at, since),
+            f"{shown}: each a dot, coloured by where it went. The line is the median of all. Times are UTC.",
+        ),
+        Drawing(
+            "Routes",
+            figures.draw_routes([(*spans.edges(i), counts[i]) for i in range(spans.n)]),
+            f"n = {monitor.images:,} images in {spans.n:,} equal span{'s' * (spans.n > 1)} of time.",
+        ),
+    ]
+
+
+def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing]:
+    answers = report.monitor.overall.answers
+    bins = [part for part in report.reliability if part.live.answers]
+    curve = [point for point in report.risk_coverage if point.live.answers]
+    policy = next(((p.coverage, _wrong(p.live)) for p in curve if p.accept_at == card.policy.accept_at), None)
+    cells = {row.answer: row for row in report.confusion}
+    truths = list(report.confusion[0].truth) if report.confusion else []
+
+    def cell(truth: str, answer: str) -> tuple[float, str]:
+        share = cells[answer].truth[truth]
+        if not cells[answer].answers:
+            return 0.0, "?"
+        return share.share, f"{share.share:.1%}\n{share.low:.0%} to {share.high:.0%}".replace("%", " %")
+
+    return [
+        Drawing(
+            "Reliability",
+            figures.draw_reliability(
+                [(part.live.predicted, _right(part.live)) for part in bins],
+                "probability of being right, by the model",
+            ),
+            f"n = {answers:,} answers by people, about equally many behind each dot. On the diagonal the model is as "
+            "often right as it says; bars are intervals.",
+        ),
+        Drawing(
+            "Risk and coverage",
+            figures.draw_risk_coverage(
+                [(point.coverage, _wrong(point.live)) for point in curve],
+                policy,
+                watch.max_risk,
+                "up to the interval's end",
+            ),
+            "Each point of the curve is a threshold on the confidence: to the right more is accepted, and more of it "
+            f"is wrong. Band: interval. n = {answers:,} answers by people.",
+        ),
+        Drawing(
+            "Confusion",
+            figures.draw_confusion(
+                truths,
+                [f"{row.answer}\nn = {row.images:,}\n{row.answers:,} checked" for row in report.confusion],
+                lambda truth, column: cell(truth, column.partition("\n")[0]),
+                "Kickstand's answer",
+                "what it shows",
+            ),
+            "For each answer, what the images that were given it really show, by people: estimate and interval. "
+            "“neither” is answered by rejecting.",
+        ),
+    ]
+
+
+def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[Drawing]:
+    load, asked = report.reviews, [record for record in records if record.asks_a_person]
+    told, open_ = [0] * spans.n, [0] * spans.n
+    for record in asked:
+        (open_ if hours_to_answer(record) is None else told)[spans.of(record.recorded_at)] += 1
+    answered = [hours for record in asked if (hours := hours_to_answer(record)) is not None]
+    waiting = [
+        hours_between(asked_at(record), load.as_of)
+        for record in asked
+        if hours_to_answer(record) is None and load.as_of
+    ]
+    return [
+        Drawing(
+            "Review load",
+            figures.draw_load([(*spans.edges(i), told[i], open_[i]) for i in range(spans.n)]),
+            f"n = {load.asked:,} questions to people, {load.audits:,} of them audits, by when the image was decided.",
+        ),
+        Drawing(
+            "Review age",
+            figures.draw_ages(answered, waiting),
+            f"n = {load.answered:,} answered and {load.waiting:,} waiting"
+            + (f", as of {moment(load.as_of)} UTC." if load.as_of else "."),
+        ),
+    ]
+
+
+def _draw_board(
+    monitor: MonitorReport, records: Sequence[Record], baseline: Baseline, spans: Spans
+) -> list[tuple[Finding, str, Markup]]:
+    """Each statistic with what it says and how it went; alarms first."""
+    seen = [observe(record, baseline.model_version, baseline.policy_version) for record in records]
+    board = []
+    for finding in monitor.drift or ():
+        name = finding.statistic
+        if name in FEATURES:
+            values = _split(((one.at, one.features.get(name)) for one in seen), spans)
+            quantile = baseline.features[name]
+            usual = quantile.low[9], quantile.low[49], quantile.high[9]
+            bands = _medians(values, spans, 10)
+        else:
+            source = f"{CLASS_MIX}:{finding.event.rpartition(' ')[2]}" if name == CLASS_MIX else name
+            values = _split(((one.at, one.rates.get(source)) for one in seen), spans)
+            share = wilson_interval(baseline.rates[source].hits, baseline.rates[source].n)
+            usual = share.low, share.value, share.high
+            bands = _shares(values, spans)
+        says = f"{finding.event} over time, beside the baseline"
+        drawing = figures.draw_statistic(
+            bands, usual, finding.since if finding.alarm else None, share=name not in FEATURES
+        )
+        board.append((finding, describe(finding) if finding.alarm else finding.event, figures.as_svg(drawing, says)))
+    return board
+
+
+def _sample_dots(scored: Sequence[Record]) -> list[figures.Dot]:
+    """A random sample, the same each time; whatever was found wrong is in it, as far as it goes."""
+    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not judge(record), _lot(record)))
+    return [
+        figures.Dot(record.recorded_at, record.prediction.confidence, record.decision.route, bool(judge(record)))
+        for record in chosen
+        if record.prediction
+    ]
+
+
+def _lot(record: Record) -> bytes:
+    return hashlib.sha256(f"{record.image}\n{record.version}".encode()).digest()
+
+
+def _split(told: Iterable[tuple[datetime, float | None]], spans: Spans) -> list[list[float]]:
+    """The values in each span of time; None is none."""
+    values: list[list[float]] = [[] for _ in range(spans.n)]
+    for at, value in told:
+        if value is not None:
+            values[spans.of(at)].append(float(value))
+    return values
+
+
+def _medians(values: Sequence[Sequence[float]], spans: Spans, parts: int = 4) -> list[figures.Band]:
+    """The median of each span with the first and last of its quantiles."""
+    bands = []
+    for index, part in enumerate(values):
+        if part:
+            cuts = quantiles(part, n=parts, method="inclusive") if len(part) > 1 else [part[0]]
+            bands.append(figures.Band(*spans.edges(index), cuts[0], median(part), cuts[-1], len(part)))
+    return bands
+
+
+def _shares(values: Sequence[Sequence[float]], spans: Spans) -> list[figures.Band]:
+    """The share of each span with its interval."""
+    bands = []
+    for index, part in enumerate(values):
+        if part:
+            share = wilson_interval(int(sum(part)), len(part))
+            bands.append(figures.Band(*spans.edges(index), share.low, share.value, share.high, len(part)))
+    return bands
+
+
+def _right(live: LiveAccuracy) -> Interval:
+    return Interval(live.accuracy, live.low, live.high, live.answers)
+
+
+def _wrong(live: LiveAccuracy) -> Interval:
+    return Interval(1 - live.accuracy, 1 - live.high, 1 - live.low, live.answers)
+
+
+# ---- contact sheets
+
+
+def _lay_out(finding: Finding, records: Sequence[Record], read_picture: ReadPicture) -> Sheet:
+    """The pictures that moved the finding most, and a random handful of the ones before it moved."""
+    by_key = {(record.image, record.version): record for record in records}
+    keys = [(example.image, example.version) for example in finding.examples]
+    moved = [Tile(by_key.get(key), key[0], example.value) for key, example in zip(keys, finding.examples, strict=True)]
+    readable = [record for record in records if record.prepared_image and (record.image, record.version) not in keys]
+    before = [record for record in readable if finding.since and record.recorded_at < finding.since]
+    usual = heapq.nsmallest(PICTURES, before or readable, key=_lot)
+    name = finding.statistic
+
+    def value(record: Record) -> float | None:
+        if record.prepared_image and name in type(record.prepared_image.statistics).model_fields:
+            return float(getattr(record.prepared_image.statistics, name))
+        return getattr(record.prediction, name, None) if name in FEATURES else None
+
+    def show(tile: Tile) -> Picture:
+        record = tile.record
+        caption = "" if tile.value is None or name not in FEATURES else f"{name} {tile.value:.3f}"
+        if record and record.prediction and not caption:
+            caption = f"{record.decision.route}, {record.prediction.label} {record.prediction.confidence:.2f}"
+        return Picture(read_picture(record) if record else None, tile.image.rpartition("/")[2], caption)
+
+    return Sheet(
+        finding,
+        describe(finding),
+        [show(tile) for tile in moved],
+        [show(Tile(record, record.image, value(record))) for record in usual],
+        before=bool(before),
+    )

@@ -1,0 +1,56 @@
+"""The pages that Kickstand shows in a browser: one environment, one base page, one style, no network."""
+
+import base64
+from datetime import datetime
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+
+def make_environment(package: str = "kickstand.report") -> Environment:
+    """For the templates of this package, and those that all share (`base.html`): whatever is filled in is escaped."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, "kickstand.report"))]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, moment=moment, hours=hours)
+    return environment
+
+
+def percent(value: float) -> str:
+    """A share for people: never rounded up to certainty.
+
+    >>> percent(0.99996), percent(0.421), percent(0.0)
+    ('> 99.9 %', '42.1 %', '0.0 %')
+    """
+    if 0.9995 <= value < 1:
+        return "> 99.9 %"
+    return "< 0.1 %" if 0 < value < 0.0005 else f"{value:.1%}".replace("%", " %")
+
+
+def moment(at: datetime) -> str:
+    """A moment for people.
+
+    >>> from datetime import UTC
+    >>> moment(datetime(2026, 5, 4, 9, 30, tzinfo=UTC))
+    '2026-05-04 09:30'
+    """
+    return f"{at:%Y-%m-%d %H:%M}"
+
+
+def hours(value: float) -> str:
+    """A time span for people.
+
+    >>> hours(0.25), hours(5.2), hours(50)
+    ('15 min', '5.2 h', '2.1 days')
+    """
+    if value < 1:
+        return f"{value * 60:.0f} min"
+    return f"{value:.1f} h" if value < 48 else f"{value / 24:.1f} days"
+
+
+def data_uri(media_type: str, content: bytes) -> str:
+    """The content as an address, so that a page needs no other file."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"

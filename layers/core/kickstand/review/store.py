@@ -1,0 +1,250 @@
+"""Reviews in DynamoDB: every change is a rule of `reviews`, written only if nobody changed the review meanwhile."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer
+from pydantic import SecretStr
+
+from kickstand.errors import StoreUnavailable
+from kickstand.events import ReviewStatus
+from kickstand.records import Record
+from kickstand.review import rules
+from kickstand.review.rules import GROUPS, Refused, Review
+from kickstand.store import changed, to_item, transient
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_stepfunctions import SFNClient
+
+OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue (always "open"), place
+_ATTEMPTS = 8
+
+
+def ask_person(
+    dynamodb: "DynamoDBClient", table: str, record: Record, execution: str, token: SecretStr, again: bool, now: datetime
+) -> Review:
+    """Open the record's review, or ask once more with a new token.
+
+    again: the first wait is over.
+
+    Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable.
+    """
+    status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
+    opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
+    if _write(dynamodb, table, opened, standing=None):
+        return opened
+    return change_review(
+        dynamodb, table, record.image, record.version, lambda review: rules.ask(review, execution, token, status)
+    )
+
+
+def next_review(dynamodb: "DynamoDBClient", table: str, reviewer: str, now: datetime) -> Review | None:
+    """The most valuable open review that nobody else looks at, claimed for the reviewer; None when there is none."""
+    for image, version in _open_keys(dynamodb, table):
+        try:
+            return change_review(dynamodb, table, image, version, lambda review: rules.claim(review, reviewer, now))
+        except Refused:
+            continue
+    return None
+
+
+def skip_review(
+    dynamodb: "DynamoDBClient", table: str, image: str, version: str, reviewer: str, now: datetime
+) -> Review:
+    """Put the review behind all others."""
+    return change_review(dynamodb, table, image, version, lambda review: rules.skip(review, reviewer, now))
+
+
+def answer_review(
+    dynamodb: "DynamoDBClient",
+    stepfunctions: "SFNClient",
+    tables: tuple[str, str],
+    key: tuple[str, str],
+    label: str,
+    reviewer: str,
+    labels: Sequence[str],
+    now: datetime,
+) -> Review:
+    """Write the answer down, then wake the execution that waits for it; where none does any more, tell the record.
+
+    tables: of reviews and of records. key: image and version.
+
+    Raises Refused, with a message for the reviewer, when the answer is not taken; StoreUnavailable when it may not
+    have arrived everywhere: the same answer again completes it.
+    """
+    reviews_table, records_table = tables
+    review = change_review(
+        dynamodb, reviews_table, *key, lambda review: rules.answer(review, label, reviewer, labels, now)
+    )
+    if not _wake(stepfunctions, review):
+        record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
+    return review
+
+
+def record_review(
+    dynamodb: "DynamoDBClient",
+    reviews_table: str,
+    records_table: str,
+    image: str,
+    version: str,
+    answered: bool,
+    now: datetime,
+) -> Review:
+    """Write into the record what came of its review; once more changes nothing.
+
+    answered: False when the last wait is over. An answer that came in the last moment stands.
+    now: an answer takes the record to this place in the index by time, so that the monitor sees it, however late.
+
+    Raises LookupError when the answer, or the record, is not there.
+    """
+    settle = rules.forget_token if answered else rules.give_up
+    review = change_review(dynamodb, reviews_table, image, version, settle)
+    if answered and review.answer is None:
+        raise LookupError(f"{image} {version}: no answer has been written down")
+    place = changed(image, now) if review.answer else {}
+    try:
+        with transient("DynamoDB"):
+            dynamodb.update_item(
+                TableName=records_table,
+                Key=_key(image, version),
+                UpdateExpression="SET review = :outcome" + "".join(f", {name} = :{name}" for name in place),
+                ConditionExpression="attribute_exists(image) AND (attribute_not_exists(review) OR "
+                "review.#status <> :answered)",
+                ExpressionAttributeNames={"#status": "status"},
+                ExpressionAttributeValues={
+                    ":outcome": {"M": to_item(review.outcome)},
+                    ":answered": {"S": ReviewStatus.ANSWERED},
+                    **{f":{name}": value for name, value in place.items()},
+                },
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+    except dynamodb.exceptions.ConditionalCheckFailedException as error:
+        if "Item" not in error.response:
+            raise LookupError(f"{image} {version}: there is no record") from error
+    return review
+
+
+def count_open(dynamodb: "DynamoDBClient", table: str) -> int:
+    """How many reviews wait for an answer; may lag behind by a second."""
+    return sum(page["Count"] for page in _open_pages(dynamodb, table, Select="COUNT"))
+
+
+def find_oldest(dynamodb: "DynamoDBClient", table: str) -> datetime | None:
+    """Since when the oldest open review waits: since it was asked, or since somebody last put it behind all others."""
+    places = []
+    for group in GROUPS:
+        with transient("DynamoDB"):
+            found = dynamodb.query(
+                TableName=table,
+                IndexName=OPEN_REVIEWS,
+                KeyConditionExpression="queue = :open AND begins_with(place, :group)",
+                ExpressionAttributeValues={":open": {"S": "open"}, ":group": {"S": f"{group}#"}},
+                Limit=1,
+            )
+        places += [item["place"]["S"] for item in found["Items"]]
+    return min((datetime.fromisoformat(place.partition("#")[2]) for place in places), default=None)
+
+
+def load_review(dynamodb: "DynamoDBClient", table: str, image: str, version: str) -> Review:
+    """Raises Refused when there is no such review."""
+    with transient("DynamoDB"):
+        answer = dynamodb.get_item(TableName=table, Key=_key(image, version), ConsistentRead=True)
+    if "Item" not in answer:
+        raise Refused("Nobody was asked about this picture.")
+    return _from_item(answer["Item"])
+
+
+def list_reviews(dynamodb: "DynamoDBClient", table: str) -> Iterator[Review]:
+    """Every review, open or answered."""
+    for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+        yield from map(_from_item, page["Items"])
+
+
+def count_answered(dynamodb: "DynamoDBClient", table: str, since: datetime | None) -> int:
+    """How many reviews have been answered since then; all, where since is None. Reads the whole table."""
+    pages = dynamodb.get_paginator("scan").paginate(
+        TableName=table,
+        ProjectionExpression="#answer.answered_at",
+        FilterExpression="attribute_exists(#answer)",
+        ExpressionAttributeNames={"#answer": "answer"},
+    )
+    found = (item["answer"]["M"]["answered_at"]["S"] for page in pages for item in page["Items"])
+    return sum(since is None or datetime.fromisoformat(answered_at) > since for answered_at in found)
+
+
+def change_review(
+    dynamodb: "DynamoDBClient", table: str, image: str, version: str, rule: Callable[[Review], Review]
+) -> Review:
+    """Apply the rule to the review as it stands, and again if somebody else was faster. Returns what stands then.
+
+    Raises what the rule raises, and then nothing is changed; Refused when there is no such review.
+    """
+    for _ in range(_ATTEMPTS):
+        standing = load_review(dynamodb, table, image, version)
+        review = rule(standing)
+        if review is standing:
+            return standing
+        review = review.model_copy(update={"revision": standing.revision + 1})
+        if _write(dynamodb, table, review, standing):
+            return review
+    raise StoreUnavailable(f"{image} {version}: changed by others {_ATTEMPTS} times in a row")
+
+
+def _write(dynamodb: "DynamoDBClient", table: str, review: Review, standing: Review | None) -> bool:
+    """Whether the review could take the place of the standing one, or of none."""
+    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(image)"}
+    if standing:
+        condition = {
+            "ConditionExpression": "revision = :standing",
+            "ExpressionAttributeValues": {":standing": {"N": str(standing.revision)}},
+        }
+    item = to_item(review)
+    if review.task_token:
+        item["task_token"] = {"S": review.task_token.get_secret_value()}
+    if review.place:
+        item |= {"queue": {"S": "open"}, "place": {"S": review.place}}
+    try:
+        with transient("DynamoDB"):
+            dynamodb.put_item(TableName=table, Item=item, **condition)
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def _wake(stepfunctions: "SFNClient", review: Review) -> bool:
+    """Whether an execution took notice of the answer. Its output stays empty: the answer stands in the table."""
+    if review.task_token is None:
+        return False
+    gone = stepfunctions.exceptions
+    try:
+        with transient("Step Functions"):
+            stepfunctions.send_task_success(taskToken=review.task_token.get_secret_value(), output="{}")
+    except (gone.TaskTimedOut, gone.TaskDoesNotExist, gone.InvalidToken):
+        return False
+    return True
+
+
+def _open_keys(dynamodb: "DynamoDBClient", table: str) -> Iterator[tuple[str, str]]:
+    for page in _open_pages(dynamodb, table):
+        yield from ((item["image"]["S"], item["version"]["S"]) for item in page["Items"])
+
+
+def _open_pages(dynamodb: "DynamoDBClient", table: str, **how: Any) -> Iterator[Any]:
+    with transient("DynamoDB"):
+        yield from dynamodb.get_paginator("query").paginate(
+            TableName=table,
+            IndexName=OPEN_REVIEWS,
+            KeyConditionExpression="queue = :open",
+            ExpressionAttributeValues={":open": {"S": "open"}},
+            **how,
+        )
+
+
+def _key(image: str, version: str) -> dict[str, Any]:
+    return {"image": {"S": image}, "version": {"S": version}}
+
+
+def _from_item(item: dict[str, Any]) -> Review:
+    return Review.model_validate({name: TypeDeserializer().deserialize(value) for name, value in item.items()})
