@@ -3,6 +3,7 @@
 `make docs` runs it; tests/docs fails where it has been forgotten.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ def write_all() -> dict[Path, str]:
         DOCS / "architecture.svg": draw_architecture(
             read_architecture(TEMPLATE), "What starts what, and who reads and writes where"
         ),
+        DOCS / "architecture.md": with_rooms((DOCS / "architecture.md").read_text("utf-8")),
         DOCS / "cli.md": describe_cli(),
         README: with_costs(README.read_text("utf-8")),
         DOCS / "serving.md": with_bills((DOCS / "serving.md").read_text("utf-8")),
@@ -36,6 +38,32 @@ def write_all() -> dict[Path, str]:
         name = definition.name.partition(".")[0]
         files[DOCS / f"{name}.svg"] = draw_state_machine(yaml.safe_load(definition.read_text("utf-8")), None, name)
     return files
+
+
+# ---- the rooms of the core, in architecture.md
+
+CORE = PROJECT / "layers/core/kickstand"
+
+
+def with_rooms(page: str) -> str:
+    """The page with a map of the core between its two marks: an arrow goes from a room to one that it imports from."""
+    arrows: set[tuple[str, str]] = set()
+    rows = []
+    for home in sorted(path.parent for path in CORE.glob("*/__init__.py")):
+        modules = {file.stem: ast.parse(file.read_text("utf-8")) for file in sorted(home.glob("*.py"))}
+        rows.append((home.name, ast.get_docstring(modules.pop("__init__")) or "", ", ".join(modules)))
+        imports = (
+            node.module or ""
+            for tree in modules.values()
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+        )
+        rooms = {words[1] for name in imports if (words := name.split("."))[0] == "kickstand" and len(words) > 2}
+        arrows |= {(home.name, room) for room in rooms - {home.name}}
+    lines = ["```mermaid", "flowchart TD", *(f"    {above} --> {below}" for above, below in sorted(arrows)), "```", ""]
+    lines += ["| room | what it is for | modules |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
+    found = re.compile(r"(<!-- rooms: make docs -->\n).*(<!-- /rooms -->)", re.DOTALL)
+    return found.sub(lambda marks: "\n".join([marks[1], *lines, "", marks[2]]), page)
 
 
 # ---- what it costs, in the README

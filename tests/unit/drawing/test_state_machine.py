@@ -14,7 +14,7 @@ from kickstand_cli.drawing.state_machine import START, count_ways, draw_state_ma
 SVG = "{http://www.w3.org/2000/svg}"
 SHIPPED = {
     path.name: yaml.safe_load(path.read_text("utf-8"))
-    for path in sorted((Path(__file__).parents[2] / "statemachine").glob("*.asl.yaml"))
+    for path in sorted((Path(__file__).parents[3] / "statemachine").glob("*.asl.yaml"))
 }
 LOOP: dict[str, Any] = {
     "StartAt": "Ask",

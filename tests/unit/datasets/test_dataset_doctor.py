@@ -386,7 +386,7 @@ def test_a_report_that_cannot_be_written_is_a_clear_error(folder: Path, tmp_path
 
 
 def find_real_archive() -> Path | None:
-    beside = Path(__file__).parents[2] / "../shared/data/cifar-100-python.tar.gz"
+    beside = Path(__file__).parents[3] / "../shared/data/cifar-100-python.tar.gz"
     path = Path(os.environ.get("KICKSTAND_CIFAR100") or beside)
     return path if path.exists() else None
 

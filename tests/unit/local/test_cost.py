@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from kickstand_cli.local.cost import read
 from kickstand_cli.main import app
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 MILLION = 1_000_000
 
 

@@ -18,7 +18,7 @@ from kickstand.records import Record
 from kickstand_cli.monitor.import_capture import import_capture
 from kickstand_cli.records import read_records
 
-REAL = Path(os.environ.get("KICKSTAND_CAPTURED", Path(__file__).parents[3] / "shared" / "data" / "captured"))
+REAL = Path(os.environ.get("KICKSTAND_CAPTURED", Path(__file__).parents[4] / "shared" / "data" / "captured"))
 
 app = typer.Typer()
 app.command()(import_capture)

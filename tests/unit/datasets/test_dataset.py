@@ -603,7 +603,7 @@ def test_a_missing_archive_is_named(tmp_path: Path) -> None:
 
 
 def find_real_archive() -> Path | None:
-    beside = Path(__file__).parents[2] / "../shared/data/cifar-100-python.tar.gz"
+    beside = Path(__file__).parents[3] / "../shared/data/cifar-100-python.tar.gz"
     path = Path(os.environ.get("KICKSTAND_CIFAR100") or beside)
     return path if path.exists() else None
 
