@@ -19,7 +19,7 @@ COMMANDS = {
         ),
         "doctor": (
             "local.doctor",
-            "Look whether this machine has what Kickstand needs, and say how to mend what it lacks.",
+            "Check this machine for what Kickstand needs, and say how to fix what is missing.",
         ),
         "classify": ("classify.classify", "Classify files and print one JSON line for each."),
     },
@@ -54,7 +54,7 @@ COMMANDS = {
             "ledger.ledger",
             "Count where every upload has ended, name what is missing, and with --replay send it again.",
         ),
-        "explain": ("ledger.explain", "Tell in one paragraph what became of an image, and why."),
+        "explain": ("ledger.explain", "Explain in one paragraph what happened to an image, and why."),
     },
     "Monitor": {
         "monitor": (

@@ -135,6 +135,7 @@ def test_every_image_gets_a_decision_while_the_endpoint_hangs(stack: Stack, endp
     endpoint.released.set()
     recovered()
     assert by_backend(answers(stack, "released"))["sagemaker"] > 0
+    assert state(stack) == "CLOSED"
 
     assert len(stack.records()) == 80
     assert stack.dead_letters() == []

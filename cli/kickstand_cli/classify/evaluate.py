@@ -51,9 +51,7 @@ def evaluate(
             **summarise(examples, labels),
         }
         if report:
-            from kickstand_cli.classify import (
-                evaluation_report,  # matplotlib takes a second, which only pictures are worth
-            )
+            from kickstand_cli.classify import evaluation_report  # slow: matplotlib
 
             progress.update(task, description="drawing")
             raw_card = json.loads((artefact / "model.json").read_text("utf-8"))

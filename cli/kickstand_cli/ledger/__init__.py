@@ -1,1 +1,1 @@
-"""What became of every upload."""
+"""Where every upload ended, and why."""

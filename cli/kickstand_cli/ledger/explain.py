@@ -56,7 +56,7 @@ def explain(
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
 ) -> None:
-    """Tell in one paragraph what became of an image, and why.
+    """Explain in one paragraph what happened to an image, and why.
 
     --verify reads exactly that version of the image again, checks its SHA-256, repeats prepare, classify and decide
     with the model artefact (of the recorded version), and names every field that comes out differently.

@@ -84,7 +84,7 @@ def doctor(
         bool, typer.Option("--online", help="Also ask AWS who you are; nothing else here uses the network.")
     ] = False,
 ) -> None:
-    """Look whether this machine has what Kickstand needs, and say how to mend what it lacks.
+    """Check this machine for what Kickstand needs, and say how to fix what is missing.
 
     What is only lacking keeps single commands from working and leaves the exit code at 0; it is 4 when something is
     wrong.
