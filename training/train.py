@@ -61,8 +61,6 @@ def share(text: str) -> float:
 def read_options(arguments: list[str]) -> argparse.Namespace:
     """The hyperparameters. Raises ValueError for one that is unknown or out of its range."""
     parser = Options(description=__doc__, allow_abbrev=False)
-    for name in ("members", "pretrain-epochs", "epochs"):
-        parser.add_argument(f"--{name}", type=whole(1))
     parser.add_argument("--folds", type=whole(2), default=5)
     parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--max-risk", type=share, default=0.02)
@@ -72,36 +70,22 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
 
 def train(options: argparse.Namespace) -> None:
     """Train on the channel `dataset`: train/<label>/, test/<label>/ (only to keep its images out of training), and
-    auxiliary.npz, where there is one: foreign images to pretrain on."""
-    from kickstand_cli.training.recipe import Recipe
-    from kickstand_cli.training.train import EVIDENCE, Leakage, Places, plan_recipe, train_model
+    auxiliary.npz, where there is one: more images of neither."""
+    from kickstand_cli.training.head import Recipe
+    from kickstand_cli.training.pipeline import Leakage, Places, train_model
 
     dataset = Path(os.environ["SM_CHANNEL_DATASET"])
     auxiliary = dataset / "auxiliary.npz"
-    out = Path(os.environ["SM_MODEL_DIR"])
-    evidence = Path(os.environ["SM_OUTPUT_DATA_DIR"]) / EVIDENCE
-    places = Places(dataset, auxiliary if auxiliary.is_file() else None, out, evidence, CHECKPOINTS)
+    places = Places(
+        photos=[dataset, auxiliary] if auxiliary.is_file() else [dataset],
+        out=Path(os.environ["SM_MODEL_DIR"]),
+        evidence=Path(os.environ["SM_OUTPUT_DATA_DIR"]),
+        features=CHECKPOINTS / "features.sqlite",
+        backbone=Path(__file__).parent / "model",
+    )
     recipe = Recipe(folds=options.folds, seed=options.seed)
-    plan = plan_recipe(recipe, options.members, options.pretrain_epochs, options.epochs, quick=False)
     threads = int(os.environ.get("SM_NUM_CPUS", "1"))
-    card = train_model(places, plan, Leakage.DROP, options.max_risk, options.confidence, threads)
-    add_baseline(dataset, evidence, out)
-    report(card)
-
-
-def add_baseline(dataset: Path, evidence: Path, out: Path) -> None:
-    """Write into model.json what drift is measured against; a model of few images goes without."""
-    from kickstand.classify.artefact import read_card
-    from kickstand_cli.monitor.baseline import BaselineError, make, measure_dataset, store
-
-    card = read_card(out)
-    try:
-        measured = measure_dataset(dataset, evidence, card)
-        store(
-            out, make(measured, "training images, out-of-fold answers", card.model_version, card.policy.policy_version)
-        )
-    except BaselineError as error:
-        print(f"no baseline for drift: {error}", flush=True)  # noqa: T201
+    report(train_model(places, recipe, Leakage.DROP, options.max_risk, options.confidence, threads).card)
 
 
 def report(card: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -16,6 +17,7 @@ from kickstand.quality import PromiseRefusedError, cheapest_threshold, learn_the
 from kickstand_cli.classify.classify import ModelOption, load_model, stderr
 from kickstand_cli.classify.evaluation import NEITHER, EvaluationError, Readable, answer_all, find_images
 from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.training.card import choose_gate
 
 console = Console(highlight=False, soft_wrap=True)
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
@@ -23,9 +25,13 @@ OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
 
 @dataclass(frozen=True)
 class Labelled:
-    """Answers to labelled images that the model did not learn from. confidences: 0 where the first gate refuses."""
+    """Answers to labelled images that the model did not learn from.
+
+    gate: largest probability of "neither" that is accepted. confidences: 0 where that gate refuses.
+    """
 
     source: str
+    gate: float
     confidences: Sequence[float]
     correct: Sequence[bool]
 
@@ -46,34 +52,40 @@ def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
         pairs = list(zip(known["probabilities"], known["label"], strict=True))
         if tuple(rows["labels"]) != card.labels:
             raise EvidenceError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
+        gate = card.policy.neither_accept_at_most or choose_gate(np.array(rows["foreign"]["probabilities"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise EvidenceError(f"{file}: {error}") from error
     confidences, correct = [], []
     for (*probabilities, neither), truth in pairs:
         best = max(probabilities)
-        confidences.append(best / sum(probabilities) if neither <= card.policy.neither_accept_at_most else 0.0)
+        confidences.append(best / sum(probabilities) if neither <= gate else 0.0)
         correct.append(probabilities[truth] == best)
-    return Labelled(f"out-of-fold answers, SHA-256 {hashlib.sha256(text).hexdigest()}", confidences, correct)
+    return Labelled(f"out-of-fold answers, SHA-256 {hashlib.sha256(text).hexdigest()}", gate, confidences, correct)
 
 
 def answer_labelled(folder: Path, artefact: Path) -> Labelled:
-    """The model's own answers to the images of DIR/<label>/; those in DIR/neither/ do not count here.
+    """The model's own answers to the images of DIR/<label>/.
+
+    Those in DIR/neither/ say how wide the first gate may open, where the artefact's policy was refused and has none.
 
     Raises EvaluationError for a folder that cannot be used.
     """
     model = load_model(artefact)
-    examples = answer_all([image for image in find_images(folder, model.card.labels) if image[1] != NEITHER], model)
+    examples = answer_all(find_images(folder, model.card.labels), model)
     read = [example for example in examples if isinstance(example, Readable)]
-    gate = model.card.policy.neither_accept_at_most
+    known = [example for example in read if example.truth != NEITHER]
+    foreign = [[*e.prediction.probabilities.values(), e.prediction.neither] for e in read if e.truth == NEITHER]
+    gate = model.card.policy.neither_accept_at_most or choose_gate(np.array(foreign))
     return Labelled(
         f"the model's answers to {folder.name}/",
-        [example.prediction.confidence if example.prediction.neither <= gate else 0.0 for example in read],
-        [example.correct for example in read],
+        gate,
+        [example.prediction.confidence if example.prediction.neither <= gate else 0.0 for example in known],
+        [example.correct for example in known],
     )
 
 
 def derive(labelled: Labelled, card: ModelCard, goal: dict[str, float]) -> dict[str, Any]:
-    """A policy with its evidence; the gates on p(neither) stay as they are.
+    """A policy with its evidence; what is rejected stays as it is.
 
     goal: max_risk and confidence_level, or review_cost and error_cost.
 
@@ -92,7 +104,7 @@ def derive(labelled: Labelled, card: ModelCard, goal: dict[str, float]) -> dict[
     accepted, errors = (point[0].accepted, point[0].errors) if point else (0, 0)
     policy = {
         "accept_at": accept_at,
-        "neither_accept_at_most": card.policy.neither_accept_at_most,
+        "neither_accept_at_most": labelled.gate,
         "neither_reject_at_least": card.policy.neither_reject_at_least,
         **goal,
     }

@@ -43,12 +43,12 @@ def predictions_by_path(file: Path, card: ModelCard) -> dict[str, Prediction]:
         if tuple(told["labels"]) != card.labels:
             raise BaselineError(f"{file}: of a model with the labels {', '.join(told['labels'])}")
         rows = zip(told["probabilities"], told["known"]["probabilities"], strict=True)
-        return {path: _prediction(row, card) for path, row in rows}
+        return {path: as_prediction(row, card) for path, row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise BaselineError(f"{file}: {error}") from error
 
 
-def _prediction(row: list[float], card: ModelCard) -> Prediction:
+def as_prediction(row: list[float], card: ModelCard) -> Prediction:
     """row: probabilities of the labels, then of neither; they sum to 1 but for rounding."""
     *known, neither = row
     total = max(sum(known), 1e-12)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from kickstand import quality
 from kickstand.quality import Interval, Promise, PromiseRefusedError
+from kickstand_cli.classify.evaluation import NEITHER
 
-from .recipe import Logits, Material, OutOfFold
+from .photos import Logits, Photos
 
 Probabilities = NDArray[np.float64]
 
@@ -20,10 +21,11 @@ GATES = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Candidates for the largest probability of "neither" that may still be accepted."""
 
 PROCEDURE = (
-    "Out-of-fold confidences of the labelled images under the first gate, whose level was chosen on foreign images "
-    "alone; then Learn-then-Test: exact binomial tests in fixed sequence from strict to lax thresholds, one for each "
-    "percent of coverage. The committees of the folds learnt from fewer images than the deployed one: the promise "
-    "carries over as far as more images make a model no worse; see docs/model-lab.md for how far they agree."
+    "Answers to the labelled photos by models that learnt neither from the photo nor, where its source is known, from "
+    "any photo of that source; under the first gate, whose level was chosen on photos of neither alone; then "
+    "Learn-then-Test: exact binomial tests in fixed sequence from strict to lax thresholds, one for each percent of "
+    "coverage. It holds for photos as these, in the mix that they are; the models of cross-validation learnt from "
+    "fewer photos than the one that is served."
 )
 
 
@@ -117,9 +119,7 @@ def choose_policy(
     return {"policy_version": version, **policy, "evidence": evidence}
 
 
-def measure(
-    known: Probabilities, classes: NDArray[np.int64], foreign: Probabilities, synthetic: Probabilities, policy: Any
-) -> dict[str, Any]:
+def measure(known: Probabilities, classes: NDArray[np.int64], foreign: Probabilities, policy: Any) -> dict[str, Any]:
     """Metrics, each with its interval (95 %) and the number of images behind it."""
     p, truth = renormalise(known), classes.tolist()
     confidence = p.max(axis=1)
@@ -129,7 +129,7 @@ def measure(
     rows, ok, sure = p.tolist(), right.tolist(), confidence.tolist()
 
     def over(statistic: Any) -> dict[str, float]:
-        return _told(quality.bootstrap_interval(statistic, len(known), resamples=500))
+        return _told(quality.bootstrap_interval(statistic, len(known), resamples=200))
 
     def pick(values: Sequence[Any], chosen: Sequence[int]) -> list[Any]:
         return [values[i] for i in chosen]
@@ -145,18 +145,16 @@ def measure(
         "selective_risk": _share(~right[accepted]),
         "called_neither": _share(known[:, -1] >= policy["neither_reject_at_least"]),
     }
-    for name, strangers in (("foreign", foreign), ("synthetic", synthetic)):
-        if not len(strangers):
-            continue
-        scores = np.concatenate([known[:, -1], strangers[:, -1]])
+    if len(foreign):
+        scores = np.concatenate([known[:, -1], foreign[:, -1]])
         is_foreign = np.arange(len(scores)) >= len(known)
 
-        def separation(i: Sequence[int], s: Any = scores, f: Any = is_foreign) -> float:
-            return quality.auroc(s[list(i)].tolist(), f[list(i)].tolist())
+        def separation(i: Sequence[int]) -> float:
+            return quality.auroc(scores[list(i)].tolist(), is_foreign[list(i)].tolist())
 
-        metrics[f"{name}_auroc"] = _told(quality.bootstrap_interval(separation, len(scores), resamples=500))
-        metrics[f"{name}_accepted"] = _share(gated(strangers, gate) >= accept_at)
-        metrics[f"{name}_rejected"] = _share(strangers[:, -1] >= policy["neither_reject_at_least"])
+        metrics["foreign_auroc"] = _told(quality.bootstrap_interval(separation, len(scores), resamples=200))
+        metrics["foreign_accepted"] = _share(gated(foreign, gate) >= accept_at)
+        metrics["foreign_rejected"] = _share(foreign[:, -1] >= policy["neither_reject_at_least"])
     return metrics
 
 
@@ -168,31 +166,54 @@ def _told(interval: Interval) -> dict[str, float]:
     return {key: round(value, 5) for key, value in interval._asdict().items()}
 
 
-def list_evidence(material: Material, scores: OutOfFold, temperature: float) -> dict[str, Any]:
+def measure_sources(photos: Photos, p: Probabilities, policy: Any) -> dict[str, Any]:
+    """For each known source what its photos of labels and of neither get; p: of all photos, out of fold.
+
+    accuracy: of the label. accepted: share. selective_risk: wrong among the accepted. foreign_accepted: of neither.
+    """
+    accepted = gated(p, policy["neither_accept_at_most"]) >= policy["accept_at"]
+    right = renormalise(p).argmax(axis=1) == photos.classes
+    known = photos.labels != NEITHER
+    found: dict[str, Any] = {}
+    for source in sorted(set(photos.sources.tolist())):
+        labelled, foreign = known & (photos.sources == source), ~known & (photos.sources == source)
+        found[source or "not stated"] = {
+            name: _share(hits)
+            for name, hits in (
+                ("accuracy", right[labelled]),
+                ("accepted", accepted[labelled]),
+                ("selective_risk", ~right[labelled & accepted]),
+                ("foreign_accepted", accepted[foreign]),
+            )
+            if len(hits)
+        }
+    return found
+
+
+def list_evidence(photos: Photos, fold: NDArray[np.int64], p: Probabilities) -> dict[str, Any]:
     """The out-of-fold rows, enough to derive another policy and to find wrong labels.
 
-    Rows of known, foreign and synthetic: probabilities of the labels, then of neither. `probabilities`: those of the
-    labels alone, renormalised, by the image's path.
+    Rows of known and foreign: probabilities of the labels, then of neither; fold -1 was never learnt from; sha256: the
+    first 16 digits of each file's. `probabilities`: those of the labels alone, renormalised, by the photo's path.
     """
 
     def rows(p: Probabilities) -> list[list[float]]:
         return [[round(float(value), 5) for value in row] for row in p]
 
-    foreign = material.foreign
-    known = soften(scores.known, temperature)
+    def part(keep: NDArray[np.bool_]) -> dict[str, Any]:
+        return {
+            "source": photos.sources[keep].tolist(),
+            "sha256": [sha[:16] for sha, kept in zip(photos.sha256, keep, strict=True) if kept],
+            "fold": fold[keep].tolist(),
+            "probabilities": rows(p[keep]),
+        }
+
+    known, paths = photos.labels != NEITHER, np.array(photos.paths)
     return {
-        "labels": list(material.known.names),
-        "probabilities": dict(zip(material.known.paths, rows(renormalise(known)), strict=True)),
-        "known": {
-            "label": material.known.classes.tolist(),
-            "fold": material.fold.tolist(),
-            "probabilities": rows(known),
-        },
-        "foreign": {
-            "class": [foreign.names[c] for c in foreign.classes[material.held]] if foreign else [],
-            "probabilities": rows(soften(scores.foreign, temperature)),
-        },
-        "synthetic": {"probabilities": rows(soften(scores.synthetic, temperature))},
+        "labels": list(photos.names),
+        "probabilities": dict(zip(paths[known].tolist(), rows(renormalise(p[known])), strict=True)),
+        "known": {"label": photos.classes[known].tolist(), **part(known)},
+        "foreign": {"path": paths[~known].tolist(), **part(~known)},
     }
 
 

@@ -1,17 +1,37 @@
-"""Read the photos to learn from: a folder of classes, and foreign images that show none of them."""
+"""Read the photos to learn from: folders of classes, the source of each photo, and its features."""
 
+import base64
+import csv
 import hashlib
-from collections.abc import Collection, Sequence
+import io
+import multiprocessing
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-NEITHER = "neither"
-"""The folder of this name, beside those of the labels, holds foreign images."""
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.errors import InvalidImage
+from kickstand.events import ImageStatistics
+from kickstand_cli.classify.evaluation import EXTENSIONS, NEITHER
+from kickstand_cli.datasets.folder import encode_png
+
+Logits = NDArray[np.float32]
+"""Shape (n, n_labels + 1), "neither" last."""
+
+VIEWS = ("plain", "mirrored", "padded")
+THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as `kickstand dataset check` finds them
+AT_ONCE = 16  # photos that a process is given at a time
+MANIFEST = "manifest.csv"
 
 
 class TrainingError(Exception):
@@ -19,133 +39,292 @@ class TrainingError(Exception):
 
 
 @dataclass(frozen=True)
-class Photos:
-    """Images of one size with their classes.
+class File:
+    """A photo to read.
 
-    pixels: uint8 RGB, shape (n, height, width, 3).
-    classes: index into `names`, shape (n,).
-    names: the classes, sorted.
-    sha256: of each image's pixels, so that a re-encoded file counts as the same image.
-    paths: of each image, relative to the dataset; empty where it is no file.
+    path: relative to the folder that was named; evidence calls the photo so.
+    label: the folder of its class, or "neither".
+    source: where it comes from, as far as that is known: one camera, driver, shop or data set. "" where it is not.
+    read: gives its bytes.
+    place: the file itself; None for an image in an .npz.
     """
 
-    pixels: NDArray[np.uint8]
-    classes: NDArray[np.int64]
-    names: tuple[str, ...]
-    sha256: tuple[str, ...]
+    path: str
+    label: str
+    source: str
+    read: Callable[[], bytes]
+    place: Path | None = None
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos as the head learns from them, one row each.
+
+    labels, sources: str, shape (n,); see `File`.
+    sha256: of each file.
+    features: float16, shape (n, len(VIEWS), width), by the frozen backbone.
+    thumbnails: uint8, shape (n, 32, 32, 3).
+    statistics: of the image that the model sees; drift is watched by them.
+    """
+
     paths: tuple[str, ...]
+    labels: NDArray[np.str_]
+    sources: NDArray[np.str_]
+    sha256: tuple[str, ...]
+    features: NDArray[np.float16]
+    thumbnails: NDArray[np.uint8]
+    statistics: tuple[ImageStatistics, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The labels, sorted; "neither" is none of them."""
+        return tuple(sorted(set(self.labels.tolist()) - {NEITHER}))
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """Index into `names`; len(names) for "neither"."""
+        index = {name: i for i, name in enumerate((*self.names, NEITHER))}
+        return np.array([index[label] for label in self.labels.tolist()], dtype=np.int64)
 
     @property
     def data_sha256(self) -> str:
-        """Of all images and classes, whatever their order."""
-        lines = sorted(f"{sha} {self.names[c]}\n" for sha, c in zip(self.sha256, self.classes, strict=True))
+        """Of all photos and labels, whatever their order."""
+        lines = sorted(f"{sha} {label}\n" for sha, label in zip(self.sha256, self.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def counts(self) -> dict[str, int]:
-        return {name: int((self.classes == index).sum()) for index, name in enumerate(self.names)}
-
-    def only(self, names: Collection[str]) -> "Photos":
-        """Those of the classes named, renumbered."""
-        kept = [name for name in self.names if name in names]
-        keep = np.isin(self.classes, [self.names.index(name) for name in kept])
-        renumber = np.array([kept.index(name) if name in kept else -1 for name in self.names], dtype=np.int64)
-        return self._keep(keep, renumber, tuple(kept))
-
-    def without(self, paths: Collection[str]) -> "Photos":
-        """Those of other paths; the classes stay as they are."""
-        return self._keep(np.array([path not in paths for path in self.paths]), np.arange(len(self.names)), self.names)
-
-    def _keep(self, keep: NDArray[np.bool_], renumber: NDArray[np.int64], names: tuple[str, ...]) -> "Photos":
-        return Photos(
-            self.pixels[keep],
-            renumber[self.classes[keep]],
-            names,
-            tuple(sha for sha, here in zip(self.sha256, keep, strict=True) if here),
-            tuple(path for path, here in zip(self.paths, keep, strict=True) if here),
-        )
+        """Photos of each label and of neither."""
+        return dict(sorted(Counter(self.labels.tolist()).items()))
 
 
-def of_arrays(pixels: NDArray[np.uint8], names: list[str], paths: Sequence[str] | None = None) -> Photos:
-    """Photos from pixels (n, height, width, 3), each one's class, and its path if it has one."""
-    kinds = sorted(set(names))
-    index = {name: i for i, name in enumerate(kinds)}
-    return Photos(
-        pixels,
-        np.array([index[name] for name in names], dtype=np.int64),
-        tuple(kinds),
-        tuple(hashlib.sha256(image.tobytes()).hexdigest() for image in np.ascontiguousarray(pixels)),
-        tuple(paths or [""] * len(names)),
-    )
+# ---- which files
 
 
-def join(parts: Sequence[Photos]) -> Photos:
-    """All of them; classes of equal name become one. Raises TrainingError where sizes differ."""
-    shapes = {part.pixels.shape[1:] for part in parts}
-    if len(shapes) > 1:
-        raise TrainingError(f"foreign images differ in shape: {', '.join(str(shape) for shape in sorted(shapes))}")
-    names = [part.names[c] for part in parts for c in part.classes]
-    return of_arrays(np.concatenate([part.pixels for part in parts]), names)
+def list_photos(folder: Path) -> list[File]:
+    """The photos of `<folder>/<class>/`, or of `<folder>/train/<class>/`; an .npz is images of neither.
 
-
-def read_folder(folder: Path, dataset: Path | None = None) -> Photos:
-    """Every image of `<folder>/<class>/`, in the order of their paths, which are told relative to the dataset.
+    The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`), else the
+    folder between its class and itself, if there is one.
 
     Raises TrainingError naming what is wrong.
     """
+    if folder.suffix == ".npz":
+        return list(_list_arrays(folder))
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder; expected {folder}/<class>/<image>.png")
-    pixels, names, paths, shape = [], [], [], None
-    for home in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        files = sorted(path for path in home.iterdir() if path.suffix.lower() in SUFFIXES)
-        if not files:
-            raise TrainingError(f"{home}: a class without an image")
-        for file in files:
-            try:
-                with Image.open(file) as image:
-                    one = np.asarray(image.convert("RGB"))
-            except Exception as error:  # a decoder may fail in any way; which file it was is what helps
-                raise TrainingError(f"{file}: cannot be read ({type(error).__name__}: {error})") from error
-            shape = shape or one.shape
-            if one.shape != shape:
-                raise TrainingError(
-                    f"{file}: {one.shape[1]} × {one.shape[0]} pixels, the images before it {shape[1]} × {shape[0]}; "
-                    "training needs one size"
-                )
-            pixels.append(one)
-            names.append(home.name)
-            paths.append(file.relative_to(dataset or folder).as_posix())
-    if not pixels:
-        raise TrainingError(f"{folder}: no class folders in it; expected {folder}/<class>/<image>.png")
-    return of_arrays(np.stack(pixels), names, paths)
+        raise TrainingError(f"{folder}: no such folder; expected {folder}/<class>/<photo>")
+    home = folder / "train" if (folder / "train").is_dir() else folder
+    told = _read_manifest(home / MANIFEST)
+    files = []
+    for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        found = [path for path in sorted((home / name).rglob("*")) if path.suffix.lower() in EXTENSIONS]
+        if not found:
+            raise TrainingError(f"{home / name}: a class without a photo")
+        for path in found:
+            inside = path.relative_to(home / name)
+            source = told.get((name, inside.as_posix()), inside.parts[0] if len(inside.parts) > 1 else "")
+            files.append(File(path.relative_to(folder).as_posix(), name, source, path.read_bytes, path))
+    if not files:
+        raise TrainingError(f"{folder}: no class folders in it; expected {folder}/<class>/<photo>")
+    return files
 
 
-def read_foreign(path: Path) -> Photos:
-    """Foreign images: an .npz with `image` uint8 (n, H, W, 3) and `label` str (n,), or a folder of class folders."""
-    if path.is_dir():
-        return read_folder(path)
+def _read_manifest(file: Path) -> dict[tuple[str, str], str]:
+    """Source by class and file; empty without a manifest."""
+    if not file.is_file():
+        return {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            pixels, names = arrays["image"], arrays["label"].tolist()
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            return {(row["class"], row["file"]): row["source"] for row in csv.DictReader(lines)}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise TrainingError(f"{file}: no manifest with the columns class, file and source ({error})") from error
+
+
+def _list_arrays(file: Path) -> Iterator[File]:
+    """Images of neither from an .npz: `image` uint8 (n, H, W, 3) and `label` str (n,), which says what they show."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            pixels, shown = arrays["image"], arrays["label"].tolist()
     except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f"{path}: no .npz with arrays `image` and `label`, no folder either ({error})") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(names):
-        raise TrainingError(f"{path}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3) for n labels")
-    return of_arrays(pixels, [str(name) for name in names])
+        raise TrainingError(f"{file}: no .npz with arrays `image` and `label` ({error})") from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(shown):
+        raise TrainingError(f"{file}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3) for n labels")
+    for number, (image, name) in enumerate(zip(pixels, shown, strict=True)):
+        yield File(f"{file.name}/{name}/{number}", NEITHER, "", lambda image=image: encode_png(image))  # type: ignore[misc]
 
 
-def split_evenly(classes: NDArray[np.int64], parts: int, seed: int) -> NDArray[np.int64]:
-    """A part in 0..parts-1 for each image; every class is spread evenly, at random."""
-    rng, part = np.random.default_rng(seed), np.empty(len(classes), dtype=np.int64)
-    for index in np.unique(classes):
-        members = np.flatnonzero(classes == index)
-        part[rng.permutation(members)] = np.arange(len(members)) % parts
-    return part
+# ---- features
 
 
-def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> NDArray[np.bool_]:
-    """True for the images kept apart: this share of every class, rounded, at random."""
-    rng, held = np.random.default_rng(seed), np.zeros(len(classes), dtype=np.bool_)
-    for index in np.unique(classes):
-        members = np.flatnonzero(classes == index)
-        held[rng.permutation(members)[: round(len(members) * share)]] = True
-    return held
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of a photo; see `Photos`."""
+
+    features: NDArray[np.float16]
+    thumbnail: NDArray[np.uint8]
+    statistics: ImageStatistics
+
+
+def make_views(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], ImageStatistics]:
+    """A photo as the model sees it, mirrored, and padded to a square; uint8, shape (len(VIEWS), height, width, 3).
+
+    Padding keeps the photo's proportions. It is learnt from, so that a narrow vehicle is known as well.
+
+    Raises InvalidImage.
+    """
+    image = prepare(data, name, input_shape)
+    photo = Image.open(io.BytesIO(base64.b64decode(image.png)))
+    longest = max(image.width, image.height)
+    fitted = photo.resize(
+        (max(1, round(photo.width * image.width / longest)), max(1, round(photo.height * image.height / longest))),
+        Image.Resampling.LANCZOS,
+    )
+    padded = Image.new("RGB", photo.size, (127, 127, 127))
+    padded.paste(fitted, ((photo.width - fitted.width) // 2, (photo.height - fitted.height) // 2))
+    plain = np.asarray(photo)
+    return np.stack([plain, plain[:, ::-1], np.asarray(padded)]), image.statistics
+
+
+@cache
+def _load(artefact: Path) -> EmbeddedModel:
+    """Once in every process."""
+    return EmbeddedModel(artefact)
+
+
+def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | str]:
+    """What is kept of each photo, or why it cannot be used."""
+    model = _load(artefact)
+    found: list[_Seen | str] = []
+    for name, data in photos:
+        try:
+            views, statistics = make_views(data, name, model.card.input_shape)
+        except InvalidImage as error:
+            found.append(str(error))
+            continue
+        thumbnail = np.asarray(Image.fromarray(views[0]).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+        found.append(_Seen(model.features(views).astype(np.float16), thumbnail, statistics))
+    return found
+
+
+class _Store:
+    """Features by backbone and photo, so that no photo is looked at twice."""
+
+    def __init__(self, file: Path, backbone: str) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._backbone = backbone
+        self._database = sqlite3.connect(file)
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS photos (backbone, sha256, features, thumbnail, statistics, "
+            "PRIMARY KEY (backbone, sha256))"
+        )
+
+    def close(self) -> None:
+        self._database.close()
+
+    def get(self, sha256: str) -> _Seen | None:
+        row = self._database.execute(
+            "SELECT features, thumbnail, statistics FROM photos WHERE backbone = ? AND sha256 = ?",
+            (self._backbone, sha256),
+        ).fetchone()
+        if row is None:
+            return None
+        return _Seen(
+            np.frombuffer(row[0], np.float16).reshape(len(VIEWS), -1),
+            np.frombuffer(row[1], np.uint8).reshape(THUMBNAIL, THUMBNAIL, 3),
+            ImageStatistics.model_validate_json(row[2]),
+        )
+
+    def put(self, seen: Iterable[tuple[str, _Seen]]) -> None:
+        rows = [
+            (self._backbone, sha, one.features.tobytes(), one.thumbnail.tobytes(), one.statistics.model_dump_json())
+            for sha, one in seen
+        ]
+        with self._database:
+            self._database.executemany("INSERT OR REPLACE INTO photos VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def read_photos(
+    files: Sequence[File],
+    artefact: Path,
+    features: Path,
+    threads: int,
+    on_photo: Callable[[int], None] = lambda _: None,
+    on_unusable: Callable[[str], None] = lambda _: None,
+) -> Photos:
+    """Look at every photo with the artefact's backbone, in as many processes as there are threads.
+
+    features: an SQLite file, in which the features of every photo are kept.
+    on_photo: told of every so many photos done. on_unusable: told why a photo is left out.
+
+    Raises TrainingError where no photo can be used.
+    """
+    kept: list[tuple[File, str, _Seen]] = []
+    with closing(_Store(features, EmbeddedModel(artefact).backbone)) as store:
+        for file, sha, found in _look_at_all(files, store, artefact, threads):
+            on_photo(1)
+            if isinstance(found, str):
+                on_unusable(found)
+            else:
+                kept.append((file, sha, found))
+    if not kept:
+        raise TrainingError("none of the photos can be used")
+    return Photos(
+        tuple(file.path for file, _, _ in kept),
+        np.array([file.label for file, _, _ in kept]),
+        np.array([file.source for file, _, _ in kept]),
+        tuple(sha for _, sha, _ in kept),
+        np.stack([seen.features for _, _, seen in kept]),
+        np.stack([seen.thumbnail for _, _, seen in kept]),
+        tuple(seen.statistics for _, _, seen in kept),
+    )
+
+
+def _look_at_all(
+    files: Sequence[File], store: _Store, artefact: Path, threads: int
+) -> Iterator[tuple[File, str, _Seen | str]]:
+    """Every file in turn. As many processes as threads, for a small network does not gain from several threads."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(threads, context) as pool:
+        try:
+            for start in range(0, len(files), AT_ONCE * threads):
+                part = [(file, file.read()) for file in files[start : start + AT_ONCE * threads]]
+                hashes = [hashlib.sha256(data).hexdigest() for _, data in part]
+                seen: dict[str, _Seen | str] = {}
+                for sha in hashes:
+                    if known := store.get(sha):
+                        seen[sha] = known
+                new = {
+                    sha: (file.path, data) for sha, (file, data) in zip(hashes, part, strict=True) if sha not in seen
+                }
+                shares = [share for i in range(threads) if (share := list(new)[i::threads])]
+                answers = pool.map(partial(_look, artefact), [[new[sha] for sha in share] for share in shares])
+                for share, found in zip(shares, answers, strict=True):
+                    seen |= dict(zip(share, found, strict=True))
+                store.put((sha, one) for sha in new if isinstance(one := seen[sha], _Seen))
+                for (file, _), sha in zip(part, hashes, strict=True):
+                    yield file, sha, seen[sha]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# ---- what the shipped model knows of neither
+
+
+def write_neither(photos: Photos, backbone: str, file: Path, at_most: int, seed: int) -> None:
+    """Keep features of photos of neither, for training on photos of other classes.
+
+    at_most: photos of each source; 8 bits a feature, which lie between 0 and 6.
+    """
+    rng, kept = np.random.default_rng(seed), []
+    for source in np.unique(photos.sources):
+        for label in np.unique(photos.labels):
+            rows = np.flatnonzero((photos.sources == source) & (photos.labels == label))
+            kept += rng.permutation(rows)[:at_most].tolist()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        file,
+        backbone=np.array(backbone),
+        features=np.round(photos.features[kept].astype(np.float32) * (255 / 6)).astype(np.uint8),
+        label=photos.labels[kept],
+        source=photos.sources[kept],
+    )

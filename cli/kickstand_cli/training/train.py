@@ -1,69 +1,64 @@
-"""`kickstand train`: from a folder of photos to a model artefact."""
+"""`kickstand train`: from a folder of photos to a guarded classifier."""
 
 import json
-import platform
-import time
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from enum import StrEnum
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
+import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from kickstand_cli.training.photos import Photos
-    from kickstand_cli.training.recipe import Material, Recipe
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import thumbnail
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import decide
+from kickstand.errors import ModelUnavailable
+from kickstand.lifecycle.golden import GoldenImage, find_mistake
+from kickstand_cli.classify.classify import Answer, answer
+from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
+from kickstand_cli.classify.evaluation_report import write_report
+from kickstand_cli.project import MODEL
 
+from .head import Recipe
+from .photos import TrainingError
+from .pipeline import Leakage, Places, Result, notices, train_model
 
-class Leakage(StrEnum):
-    """What to do about training images that are also, exactly or nearly, test images."""
-
-    REFUSE = "refuse"
-    DROP = "drop"
-    ALLOW = "allow"
-
-
-EVIDENCE = "out_of_fold.json"
-notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
+GOLDEN = 4  # golden photos of each label and of neither
+GOLDEN_SIDE = 512  # pixels at most
 
 
 def train(
-    dataset: Annotated[
-        Path,
+    photos: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="DATASET",
-            help="What `kickstand dataset` writes: train/<class>/*.png; or a folder of class folders.",
+            metavar="PHOTOS...",
+            help="Folders of <class>/ and perhaps neither/, with photos of any size and format; "
+            "or .npz files of images of neither.",
         ),
     ],
-    auxiliary: Annotated[
-        Path | None,
-        typer.Option(
-            help="Other images, to pretrain on and as examples of neither: an .npz with `image` uint8 (n, H, W, 3) "
-            "and `label`, or a folder of class folders."
-        ),
-    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for model.onnx and model.json.")] = Path(
-        "build/model"
+        "build/own/model"
     ),
     evidence: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="File for the out-of-fold answers; default: beside the artefact's folder."),
+        typer.Option(metavar="DIR", help="Folder for the out-of-fold answers and the report; default: beside DIR."),
     ] = None,
-    checkpoints: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR", help="Where training is kept from epoch to epoch: the same command goes on from there."
-        ),
-    ] = Path("build/checkpoints"),
-    members: Annotated[int | None, typer.Option(min=1, help="Networks in the committee.")] = None,
-    folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation.")] = 5,
-    pretrain_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs on the auxiliary images.")] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs on the dataset, per fold and for all of it.")
+    golden: Annotated[
+        bool, typer.Option("--golden/--no-golden", help="Choose golden photos, beside DIR, for the rollout to check.")
+    ] = True,
+    unseen: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="Measure on the photos of this source, but never learn from them."),
+    ] = None,
+    shipped: Annotated[
+        bool,
+        typer.Option("--shipped/--no-shipped", help="Take along what the shipped model knows of neither."),
+    ] = True,
+    keep_neither: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep features of these photos there, as what later trainings take along."),
     ] = None,
     leakage: Annotated[
         Leakage,
@@ -72,247 +67,147 @@ def train(
             "drop them from training, or allow them."
         ),
     ] = Leakage.REFUSE,
+    folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation, where sources make no more.")] = 5,
     max_risk: Annotated[float, typer.Option(help="Promise: largest share of accepted answers that is wrong.")] = 0.02,
     confidence: Annotated[float, typer.Option(help="With which confidence the promise holds.")] = 0.95,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds give equal models on the same machine.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds and photos give equal models.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
-    exact: Annotated[bool, typer.Option("--exact", help="Keep 32-bit weights: larger and slower.")] = False,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few epochs only: tries the way out, no good model.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON instead of a table.")] = False,
+    features: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where features are kept: a photo is looked at once only.")
+    ] = Path("build/features.sqlite"),
+    backbone: Annotated[Path, typer.Option(metavar="DIR", help="The artefact whose frozen backbone is used.")] = MODEL,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON instead of words.")] = False,
 ) -> None:
-    """Pretrain, cross-validate, tune on everything, calibrate, choose the policy, write the artefact."""
-    try:
-        import onnx  # noqa: F401
-        import torch  # noqa: F401
+    """Learn a classifier of your own from photos, with its threshold, its evidence and a report.
 
-        from kickstand_cli.training import photos, recipe
-    except ModuleNotFoundError as error:
-        typer.echo(
-            f"error: training needs {error.name}: use `make train`, which installs it in an environment of its own",
-            err=True,
-        )
-        raise typer.Exit(1) from error
-
+    The backbone is frozen; a linear head on its features is learnt, by cross-validation over the sources where they
+    are known: the folder between a class and its photos, or the column `source` of PHOTOS/manifest.csv.
+    """
     if not 0.0 < max_risk < 1.0:
         raise typer.BadParameter("must lie between 0 and 1", param_hint="--max-risk")
     if not 0.0 < confidence < 1.0:
         raise typer.BadParameter("must lie between 0 and 1", param_hint="--confidence")
-    plan = plan_recipe(recipe.Recipe(folds=folds, seed=seed), members, pretrain_epochs, epochs, quick=quick)
-    places = Places(dataset, auxiliary, out, evidence or out.parent / f"{out.name}-evidence" / EVIDENCE, checkpoints)
+    places = Places(
+        photos,
+        out,
+        evidence or out.parent / f"{out.name}-evidence",
+        features,
+        backbone,
+        unseen or (),
+        keep_neither,
+    )
     try:
-        card = train_model(places, plan, leakage, max_risk, confidence, threads, exact=exact)
-    except photos.TrainingError as error:
+        result = train_model(
+            places, Recipe(folds=folds, seed=seed), leakage, max_risk, confidence, threads, shipped=shipped
+        )
+    except (TrainingError, ModelUnavailable) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error
+    _write_report(result, places)
+    if golden:
+        _write_golden(result, out, out.parent / "golden")
     if as_json:
-        typer.echo(json.dumps(card))
+        typer.echo(json.dumps(result.card))
     else:
-        _print_card(card, out)
+        _print(result, places)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where training reads and writes; see the options of `train`. evidence: a file."""
-
-    dataset: Path
-    auxiliary: Path | None
-    out: Path
-    evidence: Path
-    checkpoints: Path
+# ---- what is written for people
 
 
-def train_model(
-    places: Places,
-    plan: "Recipe",
-    leakage: Leakage,
-    max_risk: float,
-    confidence: float,
-    threads: int,
-    *,
-    exact: bool = False,
-) -> dict[str, Any]:
-    """Train, or go on training, and write the artefact; its card comes back.
-
-    Raises TrainingError where the images cannot be learnt from.
-    """
-    from kickstand_cli.training import recipe
-
-    known, foreign = _read(places.dataset, places.auxiliary, leakage)
-    material = recipe.divide(known, foreign, plan)
-    home = recipe.open_checkpoints(places.checkpoints, material, plan)
-    _fit(material, plan, home, threads)
-    return _write(material, plan, home, places, max_risk, confidence, exact=exact)
+def _write_report(result: Result, places: Places) -> None:
+    """The page of `kickstand evaluate`, with the out-of-fold answers."""
+    card, photos = read_card(places.out), result.photos
+    examples = []
+    for path, label, prediction in zip(photos.paths, photos.labels.tolist(), result.predictions, strict=True):
+        place = result.files[path].place if path in result.files else None
+        if place:
+            examples.append(Readable(place, label, Answer(prediction, decide(prediction, card.policy)), prediction))
+    raw_card = json.loads((places.out / "model.json").read_text("utf-8"))
+    write_report(places.evidence, summarise(examples, card.labels), examples, card, raw_card)
 
 
-def plan_recipe(
-    plan: "Recipe", members: int | None, pretrain_epochs: int | None, epochs: int | None, *, quick: bool
-) -> "Recipe":
-    if quick:
-        members, pretrain_epochs, epochs = members or 1, pretrain_epochs or 2, epochs or 3
-    plan = replace(plan, members=members or plan.members)
-    if pretrain_epochs:
-        plan = replace(plan, pretrain=replace(plan.pretrain, epochs=pretrain_epochs))
-    if epochs:
-        plan = replace(
-            plan,
-            tune=(
-                replace(plan.tune[0], epochs=epochs),
-                *(replace(of, epochs=max(1, epochs // 2)) for of in plan.tune[1:]),
-            ),
-            scratch=replace(plan.scratch, epochs=epochs),
-        )
-    return plan
+def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
+    """Photos beyond doubt, of those that the served model gets right; drawings of neither, where there is no photo."""
+    model, photos = EmbeddedModel(artefact), result.photos
+    shutil.rmtree(golden, ignore_errors=True)
+    for label in (*photos.names, NEITHER):
+        rows = [i for i in np.flatnonzero(photos.labels == label).tolist() if photos.paths[i] in result.files]
+        p = [result.predictions[i] for i in rows]
+        sure = [one.neither if label == NEITHER else one.probabilities[label] for one in p]
+        kept = 0
+        for _, i in sorted(zip(sure, rows, strict=True), reverse=True)[: 5 * GOLDEN]:
+            path = photos.paths[i]
+            _, data = thumbnail(result.files[path].read(), path, GOLDEN_SIDE)
+            image = GoldenImage(f"{label}/{Path(path).stem}.jpg", data, label)
+            given = answer(data, image.name, model).prediction
+            if kept < GOLDEN and given and find_mistake(image, given, model.card.policy) is None:
+                (golden / label).mkdir(parents=True, exist_ok=True)
+                (golden / image.name).write_bytes(data)
+                kept += 1
+        if label == NEITHER and not kept:
+            shutil.copytree(MODEL.parent / "golden" / NEITHER, golden / NEITHER)
+        elif not kept:
+            notices.print(f"no golden photo of {label}: the model accepts none of them", markup=False)
 
 
-def _read(dataset: Path, auxiliary: Path | None, leakage: Leakage) -> "tuple[Photos, Photos | None]":
-    """The labelled images, and the foreign ones of --auxiliary and of the dataset's own `neither` folder.
-
-    Raises TrainingError where the images cannot be read, or leak and may not.
-    """
-    from kickstand_cli.training.photos import NEITHER, join, read_folder, read_foreign
-
-    everything = read_folder(dataset / "train" if (dataset / "train").is_dir() else dataset, dataset)
-    if leakage is not Leakage.ALLOW and (dataset / "test").is_dir():
-        everything = everything.without(_find_leaks(dataset, drop=leakage is Leakage.DROP))
-    known = everything.only(set(everything.names) - {NEITHER})
-    foreign = [everything.only({NEITHER})] if NEITHER in everything.names else []
-    if auxiliary:
-        foreign.append(read_foreign(auxiliary))
-    return known, join(foreign) if foreign else None
+# ---- what is said
 
 
-def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
-    """Paths of the training images to drop. Raises TrainingError naming the pairs, unless they are to be dropped."""
-    from kickstand_cli.datasets.doctor import examine_dataset
-    from kickstand_cli.training.photos import TrainingError
-
-    findings = examine_dataset(dataset)
-    pairs = [(pair.first, pair.second) for pair in findings.pairs if pair.leaks]
-    if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
-        named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
-        raise TrainingError(
-            f"{dataset}: {findings.pair_counts.leaks} pairs of images lie in different splits ({named} …). "
-            "`kickstand dataset check --report` shows them; --leakage=drop leaves up to 200 out of training, "
-            "--leakage=allow trains on them"
-        )
-    leaked = {path for pair in pairs for path in pair if path.startswith("train/")}
-    for path in sorted(leaked):
-        notices.print(f"left out, it is among the test images: {path}", markup=False)
-    return leaked
-
-
-def _fit(material: "Material", plan: "Recipe", home: Path, threads: int) -> None:
-    from kickstand_cli.training.recipe import run_all, stages
-
-    jobs = [job for group in stages(material, plan) for job in group]
-    notices.print(
-        f"{len(material.known.pixels)} labelled images of {len(material.known.names)} classes, "
-        f"{0 if material.foreign is None else len(material.foreign.pixels)} foreign ones; "
-        f"{len(jobs)} networks to fit; checkpoints in {home}",
-        markup=False,
+def _print(result: Result, places: Places) -> None:
+    console, card = Console(soft_wrap=True, highlight=False), result.card
+    table = Table(
+        "metric, out of fold", "value", "95 % interval", "n", title=f"model {card['model_version']} in {places.out}"
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-    )
-    with Progress(*columns, console=notices, disable=not notices.is_terminal) as progress:
-        bars: dict[str, Any] = {}
-        for name, done, total, loss in run_all(material, plan, home, threads):
-            if name not in bars:
-                bars[name] = progress.add_task(name, total=total, loss="")
-            progress.update(bars[name], completed=done, loss=f"loss {loss:.3f}")
-            if done == total and not notices.is_terminal:
-                notices.print(f"{name}: {total} epochs, loss {loss:.3f}", markup=False)
-
-
-def _write(
-    material: "Material",
-    plan: "Recipe",
-    home: Path,
-    places: Places,
-    max_risk: float,
-    confidence: float,
-    *,
-    exact: bool,
-) -> dict[str, Any]:
-    """Score out of fold, calibrate, export; the model card comes back."""
-    from kickstand_cli.training import card as cards
-    from kickstand_cli.training.export import write_onnx
-    from kickstand_cli.training.recipe import deploy, score_out_of_fold
-
-    started = time.perf_counter()
-    scores = score_out_of_fold(material, plan, home, exact=exact)
-    temperature = cards.find_temperature(scores.known, material.known.classes)
-    known, foreign, synthetic = (
-        cards.soften(logits, temperature) for logits in (scores.known, scores.foreign, scores.synthetic)
-    )
-    policy = cards.choose_policy(known, material.known.classes, foreign, max_risk, confidence)
-    metrics = cards.measure(known, material.known.classes, foreign, synthetic, policy)
-
-    sha256 = write_onnx(deploy("final", material, plan, home, exact=exact), places.out / "model.onnx")
-    card = {
-        "model_version": sha256[:8],
-        "model_sha256": sha256,
-        "labels": list(material.known.names),
-        "input_shape": list(material.known.pixels.shape[1:]),
-        "normalisation": "inside the graph: (pixel / 255 - 0.5) / 0.25; the input is uint8 RGB",
-        "weights": "float32" if exact else "int8, static, per channel",
-        "temperature": temperature,
-        "policy": policy,
-        "training": _describe(material, plan),
-        "metrics": metrics,
-        "out_of_fold_sha256": cards.write_json(
-            places.evidence, cards.list_evidence(material, scores, temperature), compact=True
-        ),
-    }
-    cards.write_json(places.out / "model.json", card)
-    notices.print(f"scored, exported and written in {time.perf_counter() - started:.0f} s", markup=False)
-    return card
-
-
-def _describe(material: "Material", plan: "Recipe") -> dict[str, Any]:
-    from dataclasses import asdict
-    from importlib.metadata import version
-
-    foreign = material.foreign
-    return {
-        "data_sha256": material.known.data_sha256,
-        "auxiliary_sha256": foreign.data_sha256 if foreign else None,
-        "n_images": material.known.counts(),
-        "n_foreign": {"seen": int((~material.held).sum()), "held_out": int(material.held.sum())},
-        "seed": plan.seed,
-        "recipe": asdict(plan),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "onnx", "onnxruntime", "numpy", "pillow")},
-        },
-        "date": datetime.now(UTC).date().isoformat(),
-    }
-
-
-def _print_card(card: dict[str, Any], out: Path) -> None:
-    console = Console(soft_wrap=True, highlight=False)
-    table = Table("metric, out of fold", "value", "95 % interval", "n", title=f"model {card['model_version']} in {out}")
     for name, told in card["metrics"].items():
         table.add_row(
             name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
         )
     console.print(table)
-    policy = card["policy"]
-    evidence = policy["evidence"]
+    for line in tell(result):
+        console.print(line, markup=False)
+    console.print(f"report: {places.evidence / 'evaluation.html'}", markup=False)
+    console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}", markup=False)
+
+
+def tell(result: Result) -> list[str]:
+    """How good the model is, what it cannot promise, and which photos would help, in sentences."""
+    metrics, policy = result.card["metrics"], result.card["policy"]
+    accuracy, evidence = metrics["accuracy"], policy["evidence"]
+    lines = [
+        f"Of {accuracy['n']} photos that the model had not seen, it names {accuracy['value']:.1%} rightly "
+        f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})."
+    ]
     if "refused" in evidence:
-        console.print(f"promise {evidence['refused']}", markup=False)
-        console.print("until then the policy sends every image to a person", markup=False)
+        lines += [
+            f"No promise: {evidence['refused']}.",
+            "Until then every photo goes to a person. `kickstand policy --max-risk` states another promise.",
+        ]
     else:
-        console.print(
-            f"accept from {policy['accept_at']:.4f}: {evidence['errors']} of {evidence['accepted']} wrong, at most "
-            f"{evidence['upper_bound']:.4f} with confidence {policy['confidence_level']:g}; "
-            f"promised {policy['max_risk']:g}",
-            markup=False,
+        lines.append(
+            f"It accepts answers from confidence {policy['accept_at']:.4f}: {evidence['accepted']} of {evidence['n']}, "
+            f"{evidence['errors']} of them wrong; at most {evidence['upper_bound']:.2%} with confidence "
+            f"{policy['confidence_level']:g}, where {policy['max_risk']:.2%} is promised."
         )
+    if "foreign_accepted" in metrics:
+        foreign = metrics["foreign_accepted"]
+        lines.append(f"Of {foreign['n']} photos that show none of the labels, it accepts {foreign['value']:.2%}.")
+    photos, rates = result.photos, {}
+    for name in photos.names:
+        given = [result.predictions[i].label for i in np.flatnonzero(photos.labels == name).tolist()]
+        rates[name] = (sum(label != name for label in given), len(given))
+    worst = max(rates, key=lambda name: rates[name][0] / rates[name][1])
+    wrong, n = rates[worst]
+    if wrong:
+        lines.append(f"It is wrong most often about {worst}: {wrong} of {n}. More photos of {worst} help first.")
+    if result.half is not None:
+        lines.append(
+            f"With half of the photos {result.half:.1%} of the labels would be wrong, with all of them "
+            f"{1 - accuracy['value']:.1%}: "
+            + (
+                f"twice as many ({2 * accuracy['n']}) should help again."
+                if result.half > 1.1 * (1 - accuracy["value"])
+                else "more photos of the same kind would change little; photos of new places and cameras may."
+            )
+        )
+    return lines

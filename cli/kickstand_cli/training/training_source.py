@@ -1,11 +1,11 @@
-"""Packs what a SageMaker training job runs: the entry point, its requirements, and our two packages."""
+"""Packs what a SageMaker training job runs: the entry point, its requirements, our two packages, and the backbone."""
 
 import gzip
 import io
 import tarfile
 from pathlib import Path
 
-from kickstand_cli.project import PROJECT
+from kickstand_cli.project import MODEL, PROJECT
 
 ENTRY_POINT = "train.py"
 PACKAGES = {"kickstand": PROJECT / "layers" / "core" / "kickstand", "kickstand_cli": PROJECT / "cli" / "kickstand_cli"}
@@ -19,6 +19,7 @@ def pack_source() -> bytes:
     files = {name: PROJECT / "training" / name for name in (ENTRY_POINT, "requirements.txt")}
     for package, home in PACKAGES.items():
         files |= {f"{package}/{path.relative_to(home).as_posix()}": path for path in home.rglob("*.py")}
+    files |= {f"model/{name}": MODEL / name for name in ("model.onnx", "model.json")}
     return pack(files)
 
 

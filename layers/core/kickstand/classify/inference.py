@@ -45,9 +45,23 @@ class EmbeddedModel:
         if outputs != (1, len(self.card.labels) + 1):
             raise ModelUnavailable(f"{artefact}: outputs {outputs} for {len(self.card.labels)} labels and neither")
 
+    @property
+    def backbone(self) -> str:
+        """Which network the features are by; features of another one mean nothing to a head of this one."""
+        return str(self._session.get_modelmeta().custom_metadata_map.get("backbone", ""))
+
     def logits(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
         """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_labels + 1), "neither" last."""
-        result: np.ndarray[Any, np.dtype[np.float32]] = self._session.run(["logits"], {"image": images})[0]
+        return self._run("logits", images)
+
+    def features(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
+        """images: as for `logits` → what the linear head sees of them, shape (n, width)."""
+        return self._run("features", images)
+
+    def _run(
+        self, output: str, images: "np.ndarray[Any, np.dtype[np.uint8]]"
+    ) -> "np.ndarray[Any, np.dtype[np.float32]]":
+        result: np.ndarray[Any, np.dtype[np.float32]] = self._session.run([output], {"image": images})[0]
         return result
 
     def predict(self, image: PreparedImage) -> Prediction:

@@ -1,0 +1,231 @@
+"""The linear head on the frozen backbone: fit, cross-validated by source, and merged into one graph."""
+
+import hashlib
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+
+from kickstand_cli.classify.evaluation import NEITHER
+from kickstand_cli.datasets.doctor import NEAR, pair_near
+from kickstand_cli.project import PROJECT
+
+from .photos import Logits, Photos, TrainingError
+
+SOURCES_AT_MOST = 20  # folds; more sources share them
+NEITHER_FEATURES = PROJECT / "model-evidence" / "neither.npz"
+SHIPPED = "shipped:"  # begins the source of what the shipped model knows of neither
+WEIGHT, BIAS, NODE = "head.weight", "head.bias", "head"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the head is fitted; chosen by leaving out one source at a time, see docs/model-lab.md.
+
+    penalty: `C` of scikit-learn's LogisticRegression on standardised features.
+    unnamed: how many sources the photos of no known source count as, for they are of many.
+    neither: how much "neither" counts, of a label.
+    folds: parts for cross-validation, where sources do not make more.
+    """
+
+    penalty: float = 1e-4
+    unnamed: float = 3.0
+    neither: float = 2.0
+    folds: int = 5
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Head:
+    """logits = features @ weight + bias. weight: (width, n_labels + 1). bias: (n_labels + 1,)."""
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def __call__(self, features: NDArray[np.float16]) -> Logits:
+        """features: plain view, shape (n, width)."""
+        return np.asarray(features.astype(np.float32) @ self.weight + self.bias)
+
+
+def weigh(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.float64]:
+    """How much each photo counts: every source alike within a class, every label alike; 0 outside `learn`.
+
+    Otherwise the largest source decides, and a class would be known by that source's background.
+    """
+    groups = np.array([SHIPPED if source.startswith(SHIPPED) else source for source in photos.sources.tolist()])
+    weights = np.zeros(len(groups))
+    for label in np.unique(photos.labels[learn]):
+        mine = learn & (photos.labels == label)
+        for group in np.unique(groups[mine]):
+            rows = mine & (groups == group)
+            weights[rows] = (1.0 if group else recipe.unnamed) / rows.sum()
+        weights[mine] *= (recipe.neither if label == NEITHER else 1.0) / weights[mine].sum()
+    return weights * (learn.sum() / weights.sum())
+
+
+def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
+    """Multinomial logistic regression on all views of the photos in `learn`, standardisation folded into it."""
+    n_classes, views = len(photos.names) + 1, photos.features.shape[1]
+    weights = np.tile(weigh(photos, learn, recipe)[learn], views) / views  # more views are no more evidence
+    classes = np.tile(photos.classes[learn], views)
+    features = np.concatenate([photos.features[learn, view] for view in range(views)]).astype(np.float32)
+    mean = np.average(features, axis=0, weights=weights)
+    scale = 1.0 / (np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights)) + 0.02)
+    model = LogisticRegression(C=recipe.penalty, tol=3e-4, max_iter=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are as good as convergence here
+        model.fit(np.ascontiguousarray((features - mean) * scale, np.float32), classes, weights)
+    weight, bias = np.zeros((features.shape[1], n_classes)), np.full(n_classes, -20.0)
+    coefficients, intercepts = model.coef_.T, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn then gives the second class alone
+        coefficients, intercepts = np.hstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercepts / 2
+    weight[:, model.classes_], bias[model.classes_] = coefficients, intercepts
+    weight *= scale[:, np.newaxis]
+    return Head(weight.astype(np.float32), (bias - mean @ weight).astype(np.float32))
+
+
+# ---- cross-validation
+
+
+def find_bursts(photos: Photos) -> NDArray[np.int64]:
+    """A number for each photo, equal for near duplicates: the series of one shutter press, a copy, a mirrored copy."""
+    alike = pair_near(list(photos.thumbnails), NEAR)
+    root = np.arange(len(photos.paths))
+
+    def find(i: int) -> int:
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = int(root[i])
+        return i
+
+    for first, second in zip(alike.first.tolist(), alike.second.tolist(), strict=True):
+        root[find(first)] = find(second)
+    return np.array([find(i) for i in range(len(root))])
+
+
+def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
+    """The fold of each photo; -1 for those of `unseen`, from which nothing is learnt.
+
+    A known source lies in one fold, unless one of its classes has no other source. The rest is dealt out at random,
+    class by class, near duplicates together.
+
+    Raises TrainingError where a class has too few photos.
+    """
+    for name, count in photos.counts().items():
+        if count < recipe.folds:
+            raise TrainingError(f"class {name!r} has {count} photos, fewer than the {recipe.folds} folds")
+    labels_of: dict[str, set[str]] = {}
+    sources_of: dict[str, set[str]] = {}
+    for label, source, left in zip(photos.labels.tolist(), photos.sources.tolist(), unseen.tolist(), strict=True):
+        if not left:
+            labels_of.setdefault(source, set()).add(label)
+            sources_of.setdefault(label, set()).add(source)
+    named = [
+        source
+        for source, labels in sorted(labels_of.items())
+        if source and all(len(sources_of[label]) > 1 for label in labels)
+    ]
+    folds = max(recipe.folds, min(len(named), SOURCES_AT_MOST))
+    fold = np.full(len(photos.paths), -1)
+    for number, source in enumerate(named):
+        fold[~unseen & (photos.sources == source)] = number % folds
+    rng, bursts = np.random.default_rng(recipe.seed), find_bursts(photos)
+    rest = (fold < 0) & ~unseen
+    for label in np.unique(photos.labels[rest]):
+        mine = np.flatnonzero(rest & (photos.labels == label))
+        for turn, burst in enumerate(rng.permutation(np.unique(bursts[mine])).tolist()):
+            fold[mine[bursts[mine] == burst]] = turn % folds
+    return fold
+
+
+def score_out_of_fold(
+    photos: Photos, fold: NDArray[np.int64], recipe: Recipe, on_fold: Callable[[], None] = lambda: None
+) -> tuple[Logits, Head]:
+    """Logits of every photo by a head that learnt neither from it nor from its fold; and the head of all folds."""
+    logits = np.zeros((len(fold), len(photos.names) + 1), np.float32)
+    head = fit(photos, fold >= 0, recipe)
+    on_fold()
+    for number in range(-1, fold.max() + 1):
+        out = fold == number
+        if out.any():
+            learnt = head if number < 0 else fit(photos, (fold >= 0) & ~out, recipe)
+            logits[out] = learnt(photos.features[out, 0])
+        on_fold()
+    return logits, head
+
+
+# ---- what the shipped model knows of neither
+
+
+def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
+    """The photos, and features of others that show none of their labels; unchanged where the backbone is another.
+
+    Of the shipped ones those named like a label are left out, and those that look like one: a head that has not seen
+    them finds a label likelier than neither. They would be taught as their own opposite.
+    """
+    if not NEITHER_FEATURES.is_file():
+        return photos
+    with np.load(NEITHER_FEATURES, allow_pickle=False) as told:
+        if str(told["backbone"]) != backbone:
+            return photos
+        other = ~np.isin(told["label"], photos.names)
+        features = (told["features"][other].astype(np.float32) * (6 / 255)).astype(np.float16)
+        sources = np.char.add(SHIPPED, told["source"][other])
+    if not len(features):
+        return photos
+    half = np.random.default_rng(recipe.seed).random(len(features)) < 0.5
+    wanted = np.zeros(len(features), np.bool_)
+    for unseen in (half, ~half):
+        more = _append(photos, features[~unseen], sources[~unseen])
+        logits = fit(more, np.ones(len(more.paths), np.bool_), recipe)(features[unseen])
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        wanted[unseen] = 2 * p[:, -1] >= p.sum(axis=1)
+    return _append(photos, features[wanted], sources[wanted])
+
+
+def _append(photos: Photos, features: NDArray[np.float16], sources: NDArray[np.str_]) -> Photos:
+    """With more of neither, of which only features (n, width) are known; they stand for each view."""
+    n, (_, views, width) = len(features), photos.features.shape
+    return replace(
+        photos,
+        paths=photos.paths + tuple(f"{source}/{i}" for i, source in enumerate(sources)),
+        labels=np.concatenate([photos.labels, np.full(n, NEITHER)]),
+        sources=np.concatenate([photos.sources, sources]),
+        sha256=photos.sha256 + ("",) * n,
+        features=np.concatenate([photos.features, np.broadcast_to(features[:, np.newaxis], (n, views, width))]),
+        thumbnails=np.concatenate([photos.thumbnails, np.zeros((n, *photos.thumbnails.shape[1:]), np.uint8)]),
+    )
+
+
+# ---- one graph
+
+
+def merge(artefact: bytes, head: Head) -> onnx.ModelProto:
+    """The artefact's backbone with this head: `image` uint8 RGB (n, height, width, 3) → `logits`, and `features`."""
+    model = onnx.load_from_string(artefact)
+    graph = model.graph
+    for kept, name in ((graph.node, NODE), (graph.initializer, WEIGHT), (graph.initializer, BIAS)):
+        for item in [item for item in kept if item.name == name]:
+            kept.remove(item)
+    graph.initializer.extend([numpy_helper.from_array(head.weight, WEIGHT), numpy_helper.from_array(head.bias, BIAS)])
+    graph.node.append(helper.make_node("Gemm", ["features", WEIGHT, BIAS], ["logits"], NODE))
+    del graph.output[:]
+    for name, columns in (("logits", len(head.bias)), ("features", len(head.weight))):
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", columns]))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def write_onnx(model: onnx.ModelProto, path: Path) -> str:
+    """Write it; the SHA-256 of the file comes back."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content: bytes = model.SerializeToString()
+    path.write_bytes(content)
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,261 @@
+"""From photos to a model artefact: learn, calibrate, choose the policy, write."""
+
+import csv
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from kickstand.classify.artefact import read_card
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import decide
+from kickstand.events import Prediction
+from kickstand.monitor.drift import measure as measure_drift
+from kickstand_cli.classify.evaluation import NEITHER
+from kickstand_cli.datasets.doctor import examine_dataset
+from kickstand_cli.monitor.baseline import BaselineError, as_prediction, make, store
+from kickstand_cli.project import MODEL
+
+from . import card as cards
+from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, split, write_onnx
+from .photos import File, Photos, TrainingError, list_photos, read_photos, write_neither
+
+EVIDENCE = "out_of_fold.json"
+NEITHER_AT_MOST = 200  # photos of a source and class, whose features are kept
+LEARNING_CURVE_AT_MOST = 3000  # photos; of more, half as many say little
+notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
+
+
+class Leakage(StrEnum):
+    """What to do about training images that are also, exactly or nearly, test images."""
+
+    REFUSE = "refuse"
+    DROP = "drop"
+    ALLOW = "allow"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where training reads and writes; see the options of `train`.
+
+    neither: file for features of neither, for trainings on other classes.
+    """
+
+    photos: Sequence[Path]
+    out: Path
+    evidence: Path
+    features: Path
+    backbone: Path = MODEL
+    unseen: Sequence[str] = ()
+    neither: Path | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What training found.
+
+    card: model.json, but for the baseline. files: by path. predictions: of each photo, out of fold.
+    half: share of wrong labels out of fold where half of the photos are learnt from; None where that was not tried.
+    """
+
+    card: dict[str, Any]
+    files: dict[str, File]
+    photos: Photos
+    predictions: Sequence[Prediction]
+    half: float | None
+
+
+def train_model(
+    places: Places,
+    recipe: Recipe,
+    leakage: Leakage,
+    max_risk: float,
+    confidence: float,
+    threads: int,
+    *,
+    shipped: bool = True,
+) -> Result:
+    """Learn from the photos, and write the artefact, its evidence, golden photos and the report.
+
+    Raises TrainingError where the photos cannot be learnt from, ModelUnavailable for a damaged backbone.
+    """
+    files = _list_files(places, leakage)
+    with _progress("photos", len(files)) as advance:
+        photos = read_photos(files, places.backbone, places.features, threads, advance, _leave_out)
+    if places.neither:
+        write_neither(photos, EmbeddedModel(places.backbone).backbone, places.neither, NEITHER_AT_MOST, recipe.seed)
+    if shipped:
+        photos = add_shipped(photos, EmbeddedModel(places.backbone).backbone, recipe)
+    if len(photos.names) < 2:
+        raise TrainingError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
+    if unknown := set(places.unseen) - set(photos.sources.tolist()):
+        raise TrainingError(f"--unseen {', '.join(sorted(unknown))}: no photo is of this source")
+    unseen = np.isin(photos.sources, list(places.unseen))
+    fold = split(photos, unseen, recipe)
+    with _progress("cross-validation", int(fold.max()) + 3) as advance:
+        logits, head = score_out_of_fold(photos, fold, recipe, lambda: advance(1))
+    known, classes = photos.labels != NEITHER, photos.classes
+    temperature = cards.find_temperature(logits[known], classes[known])
+    p = cards.soften(logits, temperature)
+    policy = cards.choose_policy(p[known], classes[known], p[~known], max_risk, confidence)
+    sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx")
+    card = {
+        "model_version": sha256[:8],
+        "model_sha256": sha256,
+        "labels": list(photos.names),
+        "input_shape": list(read_card(places.backbone).input_shape),
+        "temperature": temperature,
+        "policy": policy,
+        "training": _describe(photos, fold, recipe, places),
+        "metrics": cards.measure(p[known], classes[known], p[~known], policy),
+        "sources": cards.measure_sources(photos, p, policy),
+        "out_of_fold_sha256": cards.write_json(
+            places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p), compact=True
+        ),
+    }
+    cards.write_json(places.out / "model.json", card)
+    predictions = [as_prediction(row, read_card(places.out)) for row in p.tolist()]
+    _store_baseline(photos, predictions, places.out)
+    return Result(
+        card, {file.path: file for file in files}, photos, predictions, _learn_from_half(photos, fold, recipe)
+    )
+
+
+# ---- what is learnt from
+
+
+def _list_files(places: Places, leakage: Leakage) -> list[File]:
+    """Every photo, but for those that are also test images. Raises TrainingError."""
+    files: dict[str, File] = {}
+    for folder in places.photos:
+        leaks: set[str] = set()
+        if leakage is not Leakage.ALLOW and (folder / "test").is_dir():
+            leaks = _find_leaks(folder, drop=leakage is Leakage.DROP)
+        for file in list_photos(folder):
+            if file.path in files:
+                raise TrainingError(f"{folder}: {file.path} lies in two of the folders; give one of them another name")
+            if file.path not in leaks:
+                files[file.path] = file
+    return list(files.values())
+
+
+def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
+    """Paths of the training images to drop. Raises TrainingError naming the pairs, unless they are to be dropped."""
+    findings = examine_dataset(dataset)
+    pairs = [(pair.first, pair.second) for pair in findings.pairs if pair.leaks]
+    if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
+        named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
+        raise TrainingError(
+            f"{dataset}: {findings.pair_counts.leaks} pairs of images lie in different splits ({named} …). "
+            "`kickstand dataset check --report` shows them; --leakage=drop leaves up to 200 out of training, "
+            "--leakage=allow trains on them"
+        )
+    leaked = {path for pair in pairs for path in pair if path.startswith("train/")}
+    for path in sorted(leaked):
+        _leave_out(f"{path}: it is among the test images")
+    return leaked
+
+
+def _leave_out(reason: str) -> None:
+    notices.print(f"left out: {reason}", markup=False)
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar with the time left; where nobody watches, a line at the end."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=notices, disable=not notices.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda done: progress.advance(task, done)
+    if not notices.is_terminal:
+        notices.print(f"{name}: {total}", markup=False)
+
+
+def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> float | None:
+    """Share of wrong labels out of fold when every fold learns from half as many labelled photos."""
+    known = photos.labels != NEITHER
+    if known.sum() > LEARNING_CURVE_AT_MOST:
+        return None
+    kept = ~known | (np.random.default_rng(recipe.seed).random(len(known)) < 0.5)
+    if any((kept & (fold >= 0) & (photos.labels == name)).sum() < 2 * recipe.folds for name in photos.names):
+        return None
+    wrong = 0
+    for number in range(fold.max() + 1):
+        out = (fold == number) & known
+        if out.any():
+            logits = fit(photos, kept & (fold >= 0) & (fold != number), recipe)(photos.features[out, 0])
+            wrong += int((logits[:, :-1].argmax(axis=1) != photos.classes[out]).sum())
+    return wrong / int((known & (fold >= 0)).sum())
+
+
+# ---- what is written
+
+
+def _describe(photos: Photos, fold: NDArray[np.int64], recipe: Recipe, places: Places) -> dict[str, Any]:
+    own = ~np.char.startswith(photos.sources, SHIPPED)
+    told = {row["source"]: row for folder in places.photos for row in _read_sources(folder / "sources.csv")}
+    sources = []
+    for source in sorted(set(photos.sources.tolist())):
+        mine = photos.sources == source
+        counts = dict(sorted(Counter(photos.labels[mine].tolist()).items()))
+        sources.append(
+            {
+                "source": source or "not stated",
+                **told.get(source, {}),
+                "learnt": bool((fold[mine] >= 0).all()),
+                "n": counts,
+            }
+        )
+    return {
+        "data_sha256": photos.data_sha256,
+        "n_photos": dict(sorted(Counter(photos.labels[own].tolist()).items())),
+        "sources": sources,
+        "backbone": EmbeddedModel(places.backbone).backbone,
+        "seed": recipe.seed,
+        "recipe": asdict(recipe),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("scikit-learn", "onnx", "onnxruntime", "numpy", "pillow")},
+        },
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def _read_sources(file: Path) -> list[dict[str, str]]:
+    """What is told of each source: repository, commit, licence; nothing where there is no such file."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8-sig", newline="") as lines:
+        return [row for row in csv.DictReader(lines) if "source" in row]
+
+
+def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path) -> None:
+    """Write into model.json what drift is measured against; a model of few photos goes without."""
+    card = read_card(out)
+    measured = [
+        measure_drift(photos.statistics[i], predictions[i], decide(predictions[i], card.policy))
+        for i in np.flatnonzero(photos.labels != NEITHER).tolist()
+    ]
+    try:
+        store(
+            out, make(measured, "training photos, out-of-fold answers", card.model_version, card.policy.policy_version)
+        )
+    except BaselineError as error:
+        notices.print(f"no baseline for drift: {error}", markup=False)
