@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from kickstand_cli.classify.evaluation import NEITHER
 from kickstand_cli.datasets.doctor import NEAR, pair_near
@@ -73,13 +74,16 @@ def weigh(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> NDArray[n
 def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
     """Multinomial logistic regression on all views of the photos in `learn`, standardisation folded into it."""
     n_classes, views = len(photos.names) + 1, photos.features.shape[1]
-    weights = np.tile(weigh(photos, learn, recipe)[learn], views) / views  # more views are no more evidence
-    classes = np.tile(photos.classes[learn], views)
-    features = np.concatenate([photos.features[learn, view] for view in range(views)]).astype(np.float32)
+    # Views are no more evidence. The shipped features are of one view, which need not be learnt from three times.
+    weight_of, once = weigh(photos, learn, recipe), np.char.startswith(photos.sources, SHIPPED)
+    rows = [learn if view == 0 else learn & ~once for view in range(views)]
+    features = np.concatenate([photos.features[keep, view] for view, keep in enumerate(rows)]).astype(np.float32)
+    classes = np.concatenate([photos.classes[keep] for keep in rows])
+    weights = np.concatenate([np.where(once, weight_of, weight_of / views)[keep] for keep in rows])
     mean = np.average(features, axis=0, weights=weights)
     scale = 1.0 / (np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights)) + 0.02)
     model = LogisticRegression(C=recipe.penalty, tol=3e-4, max_iter=300)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # on one core, the same numbers come out each time
         warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are as good as convergence here
         model.fit(np.ascontiguousarray((features - mean) * scale, np.float32), classes, weights)
     weight, bias = np.zeros((features.shape[1], n_classes)), np.full(n_classes, -20.0)
@@ -113,8 +117,8 @@ def find_bursts(photos: Photos) -> NDArray[np.int64]:
 def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
     """The fold of each photo; -1 for those of `unseen`, from which nothing is learnt.
 
-    A known source lies in one fold, unless one of its classes has no other source. The rest is dealt out at random,
-    class by class, near duplicates together.
+    A known source lies in one fold, and has it for itself as far as there are 20, unless one of its classes has no
+    other source. The rest is dealt out at random, class by class, near duplicates together.
 
     Raises TrainingError where a class has too few photos.
     """
@@ -132,9 +136,10 @@ def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[
         for source, labels in sorted(labels_of.items())
         if source and all(len(sources_of[label]) > 1 for label in labels)
     ]
-    folds = max(recipe.folds, min(len(named), SOURCES_AT_MOST))
+    own = [source for source in named if not source.startswith(SHIPPED)]
+    folds = max(recipe.folds, min(len(own), SOURCES_AT_MOST))
     fold = np.full(len(photos.paths), -1)
-    for number, source in enumerate(named):
+    for number, source in enumerate(sorted(named, key=lambda source: source not in own)):
         fold[~unseen & (photos.sources == source)] = number % folds
     rng, bursts = np.random.default_rng(recipe.seed), find_bursts(photos)
     rest = (fold < 0) & ~unseen

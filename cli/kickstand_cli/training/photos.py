@@ -198,7 +198,7 @@ def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | s
         try:
             views, statistics = make_views(data, name, model.card.input_shape)
         except InvalidImage as error:
-            found.append(str(error))
+            found.append(str(error).removeprefix(f"{name}: "))
             continue
         thumbnail = np.asarray(Image.fromarray(views[0]).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
         found.append(_Seen(model.features(views).astype(np.float16), thumbnail, statistics))
@@ -262,7 +262,7 @@ def read_photos(
         for file, sha, found in _look_at_all(files, store, artefact, threads):
             on_photo(1)
             if isinstance(found, str):
-                on_unusable(found)
+                on_unusable(f"{file.path}: {found}")
             else:
                 kept.append((file, sha, found))
     if not kept:
@@ -324,7 +324,7 @@ def write_neither(photos: Photos, backbone: str, file: Path, at_most: int, seed:
     np.savez_compressed(
         file,
         backbone=np.array(backbone),
-        features=np.round(photos.features[kept].astype(np.float32) * (255 / 6)).astype(np.uint8),
+        features=np.round(photos.features[kept, 0].astype(np.float32) * (255 / 6)).astype(np.uint8),
         label=photos.labels[kept],
         source=photos.sources[kept],
     )

@@ -32,7 +32,7 @@ from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, s
 from .photos import File, Photos, TrainingError, list_photos, read_photos, write_neither
 
 EVIDENCE = "out_of_fold.json"
-NEITHER_AT_MOST = 200  # photos of a source and class, whose features are kept
+NEITHER_AT_MOST = 100  # photos of a source and class, whose features are kept
 LEARNING_CURVE_AT_MOST = 3000  # photos; of more, half as many say little
 notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
@@ -86,7 +86,7 @@ def train_model(
     *,
     shipped: bool = True,
 ) -> Result:
-    """Learn from the photos, and write the artefact, its evidence, golden photos and the report.
+    """Learn from the photos, and write the artefact with its baseline and its evidence.
 
     Raises TrainingError where the photos cannot be learnt from, ModelUnavailable for a damaged backbone.
     """

@@ -49,7 +49,11 @@ def write_answers(file: Path, n: int, error_rate: float, labels: tuple[str, ...]
         neither = 0.1
         rows.append([(1 - neither) * (confidence if i == predicted else rest) for i in range(len(labels))] + [neither])
         truths.append(truth)
-    file.write_text(json.dumps({"labels": labels, "known": {"label": truths, "probabilities": rows}}))
+    file.write_text(
+        json.dumps(
+            {"labels": labels, "known": {"label": truths, "probabilities": rows}, "foreign": {"probabilities": []}}
+        )
+    )
     return file
 
 
