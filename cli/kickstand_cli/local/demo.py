@@ -83,6 +83,7 @@ def demo(
             f"else from {ARCHIVE_VARIABLE}, else as `kickstand dataset` downloaded it.",
         ),
     ] = False,
+    artefact: ModelOption = MODEL,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")] = Path("demo-output"),
     workflow: Annotated[
         WorkflowType, typer.Option(case_sensitive=False, help="The template's WorkflowType.")
@@ -98,9 +99,10 @@ def demo(
     if not console.is_terminal:
         console.width = 120  # of a log file, where nobody wants names broken
     try:
-        sources, about = _collect(paths or [], images or [], cifar100=cifar100)
+        card = _read_model(artefact)
+        sources, about = _collect(paths or [], images or [], card.labels, cifar100=cifar100)
         folder = _make_folder(out)
-        with _running(sources[:limit], about, workflow, folder) as demonstration:
+        with _running(sources[:limit], about, workflow, folder, artefact, card) as demonstration:
             run, ledger = demonstration.results()
             _write(run, folder, ledger)
             _print(console, run, demonstration.seconds, folder)
@@ -118,7 +120,19 @@ def demo(
 # ---- what is uploaded
 
 
-def _collect(paths: Sequence[Path], images: Sequence[Path], *, cifar100: bool) -> tuple[list[Source], str]:
+def _read_model(artefact: Path) -> "ModelCard":
+    """The card of the model that is to decide. Raises DemoError for what is none."""
+    from kickstand.classify.artefact import read_card
+
+    try:
+        return read_card(artefact)
+    except (OSError, ValueError) as error:
+        raise DemoError(f"{artefact}: no model artefact ({error})") from error
+
+
+def _collect(
+    paths: Sequence[Path], images: Sequence[Path], labels: Sequence[str], *, cifar100: bool
+) -> tuple[list[Source], str]:
     """What to upload, and a sentence on what it is. Raises DemoError where there is nothing."""
     if not TEMPLATE.is_file():
         raise DemoError(
@@ -129,7 +143,7 @@ def _collect(paths: Sequence[Path], images: Sequence[Path], *, cifar100: bool) -
             raise DemoError("--images and --cifar100 exclude each other")
         if len(paths) > 1:
             raise DemoError(f"--cifar100 takes one archive, not {len(paths)}")
-        return _read_cifar100(paths[0] if paths else None)
+        return _read_cifar100(paths[0] if paths else None, labels)
     if own := [*images, *paths]:
         return list(_find_files(own)), "Your own images."
     return list(_find_files([PROJECT / "samples" / "images"])), (
@@ -156,9 +170,8 @@ def _is_hidden(path: Path) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
-def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
+def _read_cifar100(archive: Path | None, labels: Sequence[str]) -> tuple[list[Source], str]:
     """The archive's test images of the classes that the model knows."""
-    from kickstand.classify.artefact import read_card
     from kickstand_cli.datasets.archive import read_archive
     from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
     from kickstand_cli.datasets.errors import DatasetError
@@ -175,7 +188,6 @@ def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
         content = read_archive(archive)
     except DatasetError as error:
         raise DemoError(str(error)) from error
-    labels = read_card(MODEL).labels
     test = content.splits["test"]
     sources = [
         Source(f"{content.class_names[label]}/{filename}", lambda pixels=pixels: encode_png(pixels))  # type: ignore[misc]
@@ -216,18 +228,18 @@ class Demonstration:
 
 
 @contextmanager
-def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path) -> Iterator[Demonstration]:
+def _running(
+    sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path, artefact: Path, card: "ModelCard"
+) -> Iterator[Demonstration]:
     """Deploy, upload, wait; then the stack stays up for as long as the context lasts."""
     started = time.monotonic()
     with ExitStack() as open_, divert_output(folder / "functions.log"):
         with _show_progress() as progress:
             # Imported here: moto takes a second, which no other command should wait for.
-            from kickstand.classify.artefact import read_card
             from kickstand_cli.local.stack import deploy
 
             starting = progress.add_task("deploy", total=None)
-            card = read_card(MODEL)
-            stack = open_.enter_context(deploy(TEMPLATE, {"WorkflowType": workflow}))
+            stack = open_.enter_context(deploy(TEMPLATE, {"WorkflowType": workflow}, artefact=artefact))
             progress.remove_task(starting)
             uploads = []
             for source in progress.track(sources, description="upload and decide"):
@@ -432,7 +444,7 @@ def _draw_monitoring(run: "Run") -> str:
 
     records = [outcome.record for outcome in run.outcomes]
     pictures = {(o.record.image, o.record.version): o.picture.uri for o in run.outcomes if o.picture}
-    watch = read_watch(MODEL)
+    watch = read_watch(artefact)
     report = compose(records, watch, run.card, Budget())
     return draw_report(report, records, watch, run.card, lambda record: pictures.get((record.image, record.version)))
 

@@ -59,12 +59,15 @@ class Target:
 class Stack:
     """The deployed template. Make one with `deploy`."""
 
-    def __init__(self, template: Path, parameters: Mapping[str, str], lambdas: LambdaService) -> None:
+    def __init__(
+        self, template: Path, parameters: Mapping[str, str], lambdas: LambdaService, artefact: Path | None = None
+    ) -> None:
         self.template = Template(template, parameters, self._reference, self._attribute)
         self.s3, self.sqs, self.sns = boto3.client("s3"), boto3.client("sqs"), boto3.client("sns")
         self.dynamodb, self.events = boto3.client("dynamodb"), boto3.client("events")
         self.stepfunctions = boto3.client("stepfunctions")
         self._lambdas = lambdas
+        self._artefact = artefact
         self._physical: dict[str, Physical] = {}
         self._targets: list[Target] = []
         self._state_machines: list[str] = []
@@ -289,7 +292,9 @@ class Stack:
         return Physical(str(self.template.folder / raw["ContentUri"]))
 
     def _from_layer(self, value: str) -> str:
-        """A path below /opt is a path below one of the layers."""
+        """A path below /opt is a path below one of the layers; /opt/model is the artefact, where one was named."""
+        if value == "/opt/model" and self._artefact:
+            return str(self._artefact.resolve())
         if value.startswith("/opt/"):
             for layer in self.template.resolve(self.template.function_globals["Layers"]):
                 path = Path(layer) / value.removeprefix("/opt/")
@@ -375,11 +380,14 @@ def _as_eventbridge_sends_it(event: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def deploy(
-    template: Path, parameters: Mapping[str, str] | None = None, faults: Callable[[str], None] | None = None
+    template: Path,
+    parameters: Mapping[str, str] | None = None,
+    faults: Callable[[str], None] | None = None,
+    artefact: Path | None = None,
 ) -> Iterator[Stack]:
     """The template's resources for as long as the context lasts; nothing outside this process is touched.
 
-    parameters: of the template.
+    parameters: of the template. artefact: the model's folder; None for that of the template's layer.
     faults: see LambdaService.
 
     Raises TemplateError when the template holds what cannot be created locally.
@@ -392,7 +400,7 @@ def deploy(
         }
         stack.enter_context(_setting(settings))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
-        deployed = Stack(template, parameters or {}, lambdas)
+        deployed = Stack(template, parameters or {}, lambdas, artefact)
         yield deployed
         deployed.settle()  # what still ran would run on into whatever is deployed next in this process
 
