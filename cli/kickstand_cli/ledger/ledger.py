@@ -83,17 +83,15 @@ def send_again(
 
     A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
     """
-    from kickstand.ledger.balance import Lack
     from kickstand.ledger.store import is_settled, read_letters, redrive, release, throw_away
     from kickstand.ledger.store import replay as send
 
     letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
-    lost = [missing for missing in ledger.lacks if missing.lack is not Lack.IMAGE]
-    for missing in lost:
+    for missing in ledger.lost:
         send(books, missing, datetime.now(UTC))
     for letter in letters:
         redrive(books, letter, datetime.now(UTC))
-    open_keys = {(missing.image, missing.version) for missing in lost} | {
+    open_keys = {(missing.image, missing.version) for missing in ledger.lost} | {
         letter.key for letter in letters if letter.key
     }
     sent, deadline = len(open_keys), time.monotonic() + wait_seconds

@@ -291,9 +291,9 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
 
         def send(item: Sent) -> None:
             at = datetime.now(UTC)
-            answer = books.s3.put_object(Bucket=books.bucket, Key=item.key, Body=item.data)
+            answer = books.s3.put_object(Bucket=books.image_bucket, Key=item.key, Body=item.data)
             version = answer.get("VersionId") or answer["ETag"].strip('"')
-            uploads[f"s3://{books.bucket}/{item.key}", version] = (at, item)
+            uploads[f"s3://{books.image_bucket}/{item.key}", version] = (at, item)
             progress.advance(uploading)
 
         pace(sent, profile, rate, send, lambda: None)

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -12,13 +12,12 @@ from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kickstand.errors import InvalidImage, StoreUnavailable
-from kickstand.events import ImageRef, ModelDegraded, Payload
+from kickstand.events import ImageRef, Payload
 from kickstand.records import Record
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
     from mypy_boto3_s3 import S3Client
 
 EVENT_SOURCE = "kickstand"
@@ -131,24 +130,19 @@ def announce(events: "EventBridgeClient", record: Record) -> None:
     Raises StoreUnavailable when EventBridge does not take them.
     """
     names = ["Image Classified", *(["Review Requested"] if record.asks_a_person else [])]
-    detail = record.model_dump_json(
-        exclude_none=True, exclude={"review"}
-    )  # a reviewer's name is nobody else's business
-    entries: list[PutEventsRequestEntryTypeDef] = [
-        {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": [record.execution]}
-        for name in names
+    # A reviewer's name is nobody else's business.
+    detail = record.model_dump_json(exclude_none=True, exclude={"review"})
+    publish(events, names, detail, [record.execution])
+
+
+def publish(events: "EventBridgeClient", names: Sequence[str], detail: str, resources: Sequence[str] = ()) -> None:
+    """Publish an event of each of these types, with the same detail, which is JSON.
+
+    Raises StoreUnavailable when EventBridge does not take them.
+    """
+    entries: Any = [
+        {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": resources} for name in names
     ]
-    _put_events(events, entries)
-
-
-def announce_degraded(events: "EventBridgeClient", degraded: ModelDegraded) -> None:
-    """Publish "Model Degraded". Raises StoreUnavailable when EventBridge does not take it."""
-    _put_events(
-        events, [{"Source": EVENT_SOURCE, "DetailType": "Model Degraded", "Detail": degraded.model_dump_json()}]
-    )
-
-
-def _put_events(events: "EventBridgeClient", entries: "list[PutEventsRequestEntryTypeDef]") -> None:
     with transient("EventBridge"):
         answer = events.put_events(Entries=entries)
     if answer["FailedEntryCount"]:

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boto3.dynamodb.types import TypeDeserializer
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
     from mypy_boto3_stepfunctions import SFNClient
 
+GRACE = timedelta(minutes=15)  # all attempts of an execution together take five at most
+REPLAY_AT_MOST = 100  # in one run: what is missing in thousands has a cause that somebody must find first
 _HOLD_SECONDS = 60  # nobody else sees the dead letters while they are read
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
@@ -37,7 +39,7 @@ class Books:
     dynamodb: "DynamoDBClient"
     sqs: "SQSClient"
     stepfunctions: "SFNClient"
-    bucket: str
+    image_bucket: str
     records_table: str
     reviews_table: str
     dead_letter_queue: str
@@ -74,15 +76,26 @@ def draw_up(books: Books, closes_at: datetime, name_at_most: int | None = None) 
     )
 
 
+def keep_ledger(books: Books, now: datetime) -> Ledger:
+    """One run of the ledger's function: draw it up, and send again what is lost.
+
+    Dead letters are left to a person: whatever failed would fail again.
+    """
+    ledger = draw_up(books, now - GRACE, name_at_most=REPLAY_AT_MOST)
+    for missing in ledger.lost:
+        replay(books, missing, now)
+    return ledger
+
+
 # ---- what there is
 
 
 def list_uploads(books: Books) -> Iterator[ImageRef]:
     """Every version of every object in the bucket."""
-    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.bucket):
+    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.image_bucket):
         for found in page.get("Versions", []):
             yield ImageRef(
-                bucket=books.bucket,
+                bucket=books.image_bucket,
                 key=found["Key"],
                 etag=found["ETag"].strip('"'),
                 version_id=None if found["VersionId"] == "null" else found["VersionId"],

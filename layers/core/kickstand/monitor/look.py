@@ -5,18 +5,24 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from kickstand.classify.policy import Switch
 from kickstand.events import ModelDegraded, Payload, Route, Symptom
 from kickstand.monitor.drift import Baseline, Budget, Checkpoint, Drift, Finding, Severity, describe
 from kickstand.monitor.live_accuracy import Accepted, LiveAccuracy, PromiseCheck, check_promise, estimate, outcomes
 from kickstand.records import Record
+from kickstand.settings import Settings
 
 FEWEST_A_DAY = 100.0
 """A handful of images in a minute does not count as a flood."""
 LONGEST_GAP = timedelta(days=2)
 """After a longer pause a look begins so long ago: the memory that it takes is that of the images since."""
+
+When = Literal["never", "promise", "harm"]
+"""What turns the switch "review everything" on: nothing, a promise that is no longer supported, or any harm."""
 
 
 class Watch(Payload):
@@ -105,6 +111,29 @@ def look(
 # ---- look by look
 
 
+class MonitorSettings(Settings):
+    """What the scheduled monitor reads from its environment.
+
+    lag_seconds: later than which executions may still be recording, or the index may lag behind.
+    """
+
+    records_table: str
+    reviews_table: str
+    control_table: str
+    image_bucket: str
+    review_everything_when: When
+    lag_seconds: float = Field(ge=0)
+    model_dir: Path
+
+
+class Measure(NamedTuple):
+    """A metric's name, unit and value, as CloudWatch shows it and alarms watch it."""
+
+    name: str
+    unit: str
+    value: float
+
+
 class MonitorState(Payload):
     """What the scheduled monitor keeps between two looks, in some kilobytes.
 
@@ -159,6 +188,39 @@ class Look(Payload):
     def harm(self) -> str:
         """The symptoms in one sentence; empty where there are none."""
         return "; ".join(symptom.description for symptom in self.symptoms)
+
+    def calls_for_review(self, when: When) -> bool:
+        """Whether a person is to decide about everything."""
+        return bool(self.symptoms) and (when == "harm" or (when == "promise" and self.broken_promise))
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Each statistic's drift, 1 for an alarm. For the log: as a metric each would cost $0.30 a month."""
+        return {finding.statistic: finding.strength for finding in self.drift}
+
+
+def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, now: datetime) -> list[Measure]:
+    """What CloudWatch is told of a run.
+
+    oldest_review: since when the review that has waited longest has been open; None where none is.
+    """
+    waited = (now - oldest_review).total_seconds() / 3600 if oldest_review else 0.0
+    found = [
+        Measure("OldestReviewHours", "None", waited),
+        Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
+        Measure("MonitorImages", "Count", look.images),
+        Measure("PromiseUnsupported", "None", float(look.broken_promise)),
+        Measure("DriftPages", "Count", len(look.moved(Severity.PAGE))),
+        Measure("DriftNotices", "Count", len(look.moved(Severity.NOTICE))),
+        Measure("DriftStrength", "Percent", 100 * max(look.strengths.values(), default=0.0)),
+    ]
+    if look.images:
+        found.append(Measure("PercentReviewed", "Percent", 100 * look.routes[Route.REVIEW] / look.images))
+        found.append(Measure("PercentRejected", "Percent", 100 * look.routes[Route.REJECT] / look.images))
+    if look.accepted.images:
+        found.append(Measure("AcceptedAccuracy", "Percent", 100 * look.accepted.accuracy))
+        found.append(Measure("AcceptedAccuracyLow", "Percent", 100 * look.accepted.low))
+    return found
 
 
 def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> MonitorState:

@@ -1,17 +1,45 @@
-"""Where the monitor stands, and the switch that it turns on for harm, in the table of controls."""
+"""A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
 
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import as_item, load_switch
-from kickstand.monitor.look import MonitorState
-from kickstand.store import transient
+from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Watch, advance, resume
+from kickstand.store import publish, read_changes, transient
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_events import EventBridgeClient
 
 MONITOR = "monitor"
+HOLD = timedelta(hours=4)  # of the automatic switch, after the last run that found harm
+
+
+def run_monitor(
+    dynamodb: "DynamoDBClient", events: "EventBridgeClient", settings: MonitorSettings, watch: Watch, now: datetime
+) -> Look | None:
+    """Look at what is new, and act on harm; None where another run was faster.
+
+    Harm is published once; the switch holds as long as the harm lasts, unless a person turns it.
+    """
+    table, until = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
+    standing, revision = load_monitor(dynamodb, table)
+    before = resume(standing, watch, until)
+    changes = read_changes(dynamodb, settings.records_table, before.until, now + timedelta(hours=1))  # clocks differ
+    look, state = advance(before, changes, watch, until, settings.image_bucket)
+    if not save_monitor(dynamodb, table, state, revision):
+        return None
+    if state.degraded:
+        switches = look.calls_for_review(settings.review_everything_when)
+        if switches:
+            switch_on_for_harm(dynamodb, table, look.harm, now, HOLD, again=state.switched)
+        if not state.announced:
+            publish(events, ["Model Degraded"], state.degraded.model_dump_json())
+        done = state.model_copy(update={"announced": True, "switched": state.switched or switches})
+        if done != state:
+            save_monitor(dynamodb, table, done, revision + 1)
+    return look
 
 
 def switch_on_for_harm(
