@@ -4,16 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import boto3
 import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from rich.console import Console
 
 from kickstand.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from kickstand.ledger.store import Books
+from kickstand.ledger.store import Books
 
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -64,7 +63,6 @@ def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
 
 
 def _ask_cloudformation(stack_name: str) -> dict[str, str]:
-    import boto3  # it takes half a second, which `kickstand --help` should not wait for
 
     cloudformation: Any = boto3.client("cloudformation")
     try:
@@ -76,11 +74,8 @@ def _ask_cloudformation(stack_name: str) -> dict[str, str]:
     return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
 
 
-def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> "Books":
+def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
     """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
-    import boto3
-
-    from kickstand.ledger.store import Books
 
     try:
         return Books(

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import boto3
 import typer
 from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from kickstand.records import Record
+from kickstand.records import Record
+from kickstand.store import from_item, read_changes, transient
 
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
@@ -18,12 +18,11 @@ class RecordsError(Exception):
     """The records cannot be read; the message says which and why."""
 
 
-def read_records(file: Path) -> "Iterator[Record]":
+def read_records(file: Path) -> Iterator[Record]:
     """The records of a JSON Lines file, such as the demo's `records.jsonl`; blank lines are none.
 
     Raises RecordsError naming the line.
     """
-    from kickstand.records import Record
 
     try:
         with file.open("rb") as lines:
@@ -37,11 +36,8 @@ def read_records(file: Path) -> "Iterator[Record]":
         raise RecordsError(f"{file}: {error.strerror}") from error
 
 
-def scan_records(table: str) -> "Iterator[Record]":
+def scan_records(table: str) -> Iterator[Record]:
     """Every record of the table, a page at a time."""
-    import boto3
-
-    from kickstand.store import from_item, transient
 
     dynamodb = boto3.client("dynamodb")
     with transient("DynamoDB"):
@@ -49,11 +45,8 @@ def scan_records(table: str) -> "Iterator[Record]":
             yield from map(from_item, page["Items"])
 
 
-def read_since(table: str, since: datetime, now: datetime) -> "Iterator[Record]":
+def read_since(table: str, since: datetime, now: datetime) -> Iterator[Record]:
     """The table's records that were decided since then; costs what those cost, however many there are."""
-    import boto3
-
-    from kickstand.store import read_changes
 
     # One that is answered during the reading may come twice.
     changes = {(one.image, one.version): one for one in read_changes(boto3.client("dynamodb"), table, since, now)}

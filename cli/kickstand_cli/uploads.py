@@ -4,10 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.errors import InvalidImage
+from kickstand.records import Record
+from kickstand.store import read_image
+
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from kickstand.records import Record
 
 ReadUpload = Callable[["Record"], bytes]
 """Raises InvalidImage where the upload is not there any more, saying which."""
@@ -16,8 +20,7 @@ ReadUpload = Callable[["Record"], bytes]
 def read_from_folder(folder: Path) -> ReadUpload:
     """From the folder that was uploaded; a key is a path in it."""
 
-    def read(record: "Record") -> bytes:
-        from kickstand.errors import InvalidImage
+    def read(record: Record) -> bytes:
 
         file = folder / record.image_ref.key
         if not file.resolve().is_relative_to(folder.resolve()):
@@ -33,9 +36,7 @@ def read_from_folder(folder: Path) -> ReadUpload:
 def read_from_bucket(s3: "S3Client") -> ReadUpload:
     """Exactly the version that was decided on. Raises StoreUnavailable too."""
 
-    def read(record: "Record") -> bytes:
-        from kickstand.classify.images import MAX_IMAGE_BYTES
-        from kickstand.store import read_image
+    def read(record: Record) -> bytes:
 
         return read_image(s3, record.image_ref, MAX_IMAGE_BYTES)
 

@@ -10,6 +10,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from kickstand.events import Route
+from kickstand_cli.classify import evaluation_report
 from kickstand_cli.classify.classify import ModelOption, load_model, stderr
 from kickstand_cli.classify.evaluation import NEITHER, EvaluationError, answer_all, estimates, find_images, summarise
 from kickstand_cli.project import MODEL
@@ -51,8 +52,6 @@ def evaluate(
             **summarise(examples, labels),
         }
         if report:
-            from kickstand_cli.classify import evaluation_report  # slow: matplotlib
-
             progress.update(task, description="drawing")
             raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
             evaluation_report.write_report(report, result, examples, model.card, raw_card)

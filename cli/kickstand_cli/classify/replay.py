@@ -6,23 +6,25 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Prediction, Route
+from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
+from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, read_records, scan_records
 from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
-
-if TYPE_CHECKING:
-    from kickstand.classify.inference import EmbeddedModel
-    from kickstand.classify.policy import SelectivePolicy
-    from kickstand.events import Prediction
-    from kickstand.records import Record
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -77,8 +79,6 @@ def replay(
 
     Exit codes: 0 all compared; 1 an error, or images that are gone: they are named, and left out of the comparison.
     """
-    from kickstand.classify.artefact import read_card
-    from kickstand.classify.policy import SelectivePolicy
 
     changes = {
         "accept_at": accept_at,
@@ -123,7 +123,7 @@ def replay(
 
 def _open(
     file: Path | None, images: Path | None, stack_name: str, outputs: Path | None
-) -> "tuple[list[Record], ReadUpload | None]":
+) -> tuple[list[Record], ReadUpload | None]:
     """The records, and how to read their images; None where nothing says where those are."""
     if file:
         return list(read_records(file)), read_from_folder(images) if images else None
@@ -131,14 +131,10 @@ def _open(
     return list(scan_records(books.records_table)), read_from_folder(images) if images else read_from_bucket(books.s3)
 
 
-def rescore(
-    stored: "Sequence[Record]", model: "EmbeddedModel", read: ReadUpload, gone: list[str]
-) -> Iterator[Rescored]:
+def rescore(stored: Sequence[Record], model: "EmbeddedModel", read: ReadUpload, gone: list[str]) -> Iterator[Rescored]:
     """What this model says of the stored images, one after the other; an image that is gone, or not the one that was
     decided on, is left out and its reason added to `gone`.
     """
-    from kickstand.classify.images import prepare
-    from kickstand.errors import InvalidImage
 
     with ExitStack() as open_:
         looking: Iterable[Record] = stored
@@ -161,7 +157,7 @@ def rescore(
                 gone.append(str(error))
 
 
-def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str, Any]:
+def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, Any]:
     """Before and after, JSON-ready. Unreadable images have no scores: they stay as they were decided.
 
     model: whose predictions are decided on; None where there is none, or more than one.
@@ -170,9 +166,6 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
     judged: answers that a person has checked, and how many of those were, and would be, wrong.
     changes: every image with another route, or another label.
     """
-    from kickstand.classify.policy import decide
-    from kickstand.events import Route
-    from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
 
     stored = list(pairs)
     scored = [(record, record.prediction, now) for record, now in stored if record.prediction and now]

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from waitress.server import create_server
 
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.invocations import Application
+from kickstand.classify.invocations import serve as application
+from kickstand.errors import ModelUnavailable
 from kickstand_cli.project import MODEL
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
 
-    from kickstand.classify.invocations import Application
 
 stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
@@ -26,12 +31,6 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
 ) -> None:
     """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs."""
-    from waitress.server import create_server
-
-    from kickstand.classify.images import MAX_IMAGE_BYTES
-    from kickstand.classify.inference import EmbeddedModel
-    from kickstand.classify.invocations import serve as application
-    from kickstand.errors import ModelUnavailable
 
     try:
         app = runtime(application(EmbeddedModel(model)))
@@ -46,7 +45,7 @@ def serve(
     server.run()
 
 
-def runtime(container: "Application") -> "Application":
+def runtime(container: Application) -> Application:
     """The container behind InvokeEndpoint of any endpoint's name: its refusals become ModelError, as SageMaker's do.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
@@ -58,7 +57,7 @@ def runtime(container: "Application") -> "Application":
             return container(environ, start_response)
         status, headers = "", [("", "")]
 
-        def hear(said: str, with_headers: list[tuple[str, str]], *_: Any) -> "Callable[[bytes], object]":
+        def hear(said: str, with_headers: list[tuple[str, str]], *_: Any) -> Callable[[bytes], object]:
             nonlocal status, headers
             status, headers = said, with_headers
             return lambda _: None

@@ -6,9 +6,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import boto3
 import typer
 from rich.console import Console
 
+from kickstand.classify.policy import Switch
+from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
 
@@ -40,8 +43,6 @@ def on(
 
     It ends by itself. Once more replaces it, with another reason or end.
     """
-    from kickstand.classify.policy import Switch
-    from kickstand.classify.store import switch_on
 
     now = datetime.now(UTC)
     end = _end(length, until, now)
@@ -56,7 +57,6 @@ def on(
 @app.command()
 def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
     """Let the policy decide again, from the next image on. What has been asked stays asked."""
-    from kickstand.classify.store import switch_off
 
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
@@ -72,7 +72,6 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 
 def _open(stack_name: str, outputs: Path | None) -> "tuple[DynamoDBClient, str]":
-    import boto3
 
     told = read_outputs(stack_name, outputs)
     if "ControlTableName" not in told:
@@ -95,7 +94,6 @@ def _end(length: str | None, until: str | None, now: datetime) -> datetime:
 
 
 def _print(dynamodb: "DynamoDBClient", table: str, now: datetime, as_json: bool) -> None:
-    from kickstand.classify.store import load_switch
 
     switch = load_switch(dynamodb, table)
     holds = switch is not None and switch.is_on(now)

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
+from kickstand_cli.datasets.doctor import Findings, examine_dataset, read_out_of_fold
+from kickstand_cli.datasets.doctor_report import write_report
 from kickstand_cli.datasets.download import CIFAR100_URL, download_archive, locate_cache
 from kickstand_cli.datasets.download import Progress as OnProgress
 from kickstand_cli.datasets.errors import DatasetError
@@ -24,10 +26,7 @@ from kickstand_cli.datasets.folder import (
     read_manifest,
     write_dataset,
 )
-
-if TYPE_CHECKING:
-    from kickstand_cli.datasets.doctor import Findings
-    from kickstand_cli.datasets.upload import Destination, Upload
+from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
 
 app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
 LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
@@ -115,8 +114,6 @@ def check(
 
     Exits with 1 if an image of one split is, exactly or nearly, in another.
     """
-    from kickstand_cli.datasets.doctor import examine_dataset, read_out_of_fold
-    from kickstand_cli.datasets.doctor_report import write_report
 
     with _exit_on_error():
         predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
@@ -134,7 +131,7 @@ def check(
             )
 
 
-def _print_findings(findings: "Findings", page: Path | None) -> None:
+def _print_findings(findings: Findings, page: Path | None) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
     table = Table("class", *findings.counts, title=findings.folder)
     for label in next(iter(findings.counts.values())):
@@ -171,10 +168,9 @@ def _split_names(classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _parse_destination(uri: str | None) -> "Destination | None":
+def _parse_destination(uri: str | None) -> Destination | None:
     if uri is None:
         return None
-    from kickstand_cli.datasets.upload import parse_s3_uri  # boto3 takes long to import
 
     try:
         return parse_s3_uri(uri)
@@ -231,14 +227,13 @@ def _write(archive: Archive, out: Path, classes: Sequence[str], neither: int, *,
         return write_dataset(archive, out, classes, neither=neither, force=force, on_progress=on_progress)
 
 
-def _upload(out: Path, destination: "Destination") -> "Upload":
-    from kickstand_cli.datasets.upload import upload_dataset
+def _upload(out: Path, destination: Destination) -> Upload:
 
     with _show_progress("upload") as on_progress:
         return upload_dataset(out, destination, on_progress=on_progress)
 
 
-def _summarise(out: Path, manifest: Manifest, uploaded: "Upload | None", *, already_there: bool) -> dict[str, Any]:
+def _summarise(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> dict[str, Any]:
     return {
         "out": str(out),
         "already_there": already_there,
@@ -253,7 +248,7 @@ def _summarise(out: Path, manifest: Manifest, uploaded: "Upload | None", *, alre
     }
 
 
-def _print_summary(out: Path, manifest: Manifest, uploaded: "Upload | None", *, already_there: bool) -> None:
+def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> None:
     console = Console(soft_wrap=True, highlight=False)
     table = Table("class", *manifest.counts, title=f"{out}{' (already there)' if already_there else ''}")
     for label in next(iter(manifest.counts.values())):

@@ -4,11 +4,19 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Reason, ReviewOutcome
+from kickstand.ledger.store import Books
+from kickstand.records import Record
+from kickstand.store import from_item
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.deployment import (
     DEFAULT_STACK,
@@ -23,12 +31,6 @@ from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, read_records
 from kickstand_cli.terminal import printable
 from kickstand_cli.uploads import read_from_bucket, read_from_folder
-
-if TYPE_CHECKING:
-    from kickstand.classify.inference import EmbeddedModel
-    from kickstand.events import ReviewOutcome
-    from kickstand.ledger.store import Books
-    from kickstand.records import Record
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -63,7 +65,6 @@ def explain(
 
     Exit codes: 0 explained, and with --verify: it matches; 1 an error; 4 with --verify: it does not match.
     """
-    from kickstand.errors import InvalidImage
 
     with reporting():
         try:
@@ -102,12 +103,12 @@ def explain(
 # ---- the paragraph
 
 
-def describe(record: "Record") -> str:
+def describe(record: Record) -> str:
     """What became of the upload and why, for people."""
     return printable(" ".join([_what(record), _scores(record), _route(record), *_audit(record), *_review(record)]))
 
 
-def _what(record: "Record") -> str:
+def _what(record: Record) -> str:
     ref, photo = record.image_ref, record.prepared_image
     details = [f"version {record.version}"]
     if photo:
@@ -118,7 +119,7 @@ def _what(record: "Record") -> str:
     )
 
 
-def _scores(record: "Record") -> str:
+def _scores(record: Record) -> str:
     prediction = record.prediction
     if prediction is None:
         return "No model was asked."
@@ -132,21 +133,21 @@ def _scores(record: "Record") -> str:
     )
 
 
-def _route(record: "Record") -> str:
+def _route(record: Record) -> str:
     decision = record.decision
     policy = f" by policy {decision.policy_version}" if decision.policy_version else ""
     because = f": {decision.explanation}" if decision.explanation else ""
     return f"It {ROUTES[decision.route]}{policy} as {decision.reason.replace('_', ' ')}{because}."
 
 
-def _audit(record: "Record") -> list[str]:
+def _audit(record: Record) -> list[str]:
     if record.decision.route == "review" or not record.audit_probability:
         return []
     lot = "fell on it" if record.audited else "did not fall on it"
     return [f"Of such answers {record.audit_probability:.1%} are audited by a person, by lot, which {lot}."]
 
 
-def _review(record: "Record") -> list[str]:
+def _review(record: Record) -> list[str]:
     outcome = record.review
     if outcome is None:
         return ["A person is to be asked, and has not answered yet."] if record.asks_a_person else []
@@ -162,7 +163,7 @@ def _review(record: "Record") -> list[str]:
     ]
 
 
-def _why(outcome: "ReviewOutcome") -> str:
+def _why(outcome: ReviewOutcome) -> str:
     if outcome.why == "audit":
         return "for the audit"
     if outcome.why == "review_everything":
@@ -177,15 +178,11 @@ def _at(moment: datetime) -> str:
 # ---- once more
 
 
-def compare(record: "Record", data: bytes, model: "EmbeddedModel") -> list[str]:
+def compare(record: Record, data: bytes, model: "EmbeddedModel") -> list[str]:
     """The fields that come out differently when these bytes go through prepare, classify and decide again.
 
     Raises DeploymentError when another model than this one decided.
     """
-    from kickstand.classify.images import prepare
-    from kickstand.classify.policy import decide
-    from kickstand.errors import InvalidImage
-    from kickstand.events import Reason
 
     was, version = record.prediction, model.card.model_version
     if was and was.model_version != version:
@@ -235,7 +232,7 @@ def _differences(fields: Iterable[tuple[str, Any, Any]]) -> list[str]:
 # ---- where records and images are
 
 
-def _from_file(file: Path, image: str, version: str | None) -> "list[Record]":
+def _from_file(file: Path, image: str, version: str | None) -> list[Record]:
     return [
         record
         for record in read_records(file)
@@ -243,8 +240,7 @@ def _from_file(file: Path, image: str, version: str | None) -> "list[Record]":
     ]
 
 
-def _from_stack(books: "Books", image: str, version: str | None) -> "list[Record]":
-    from kickstand.store import from_item
+def _from_stack(books: Books, image: str, version: str | None) -> list[Record]:
 
     pages = books.dynamodb.get_paginator("query").paginate(
         TableName=books.records_table,

@@ -4,17 +4,16 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from kickstand.ledger.balance import Ledger, Missing
+from kickstand.ledger.store import Books, draw_up, is_settled, read_letters, redrive, release, throw_away
+from kickstand.ledger.store import replay as send
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import printable
-
-if TYPE_CHECKING:
-    from kickstand.ledger.balance import Ledger, Missing
-    from kickstand.ledger.store import Books
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -64,18 +63,18 @@ def ledger(
         raise typer.Exit(UNBALANCED)
 
 
-def as_dict(ledger: "Ledger") -> dict[str, int]:
+def as_dict(ledger: Ledger) -> dict[str, int]:
     """What `demo-output/ledger.json` holds."""
     return {"uploads": ledger.uploads, **ledger.counts}
 
 
-def describe(missing: "Missing") -> str:
+def describe(missing: Missing) -> str:
     """What is missing, in words."""
     return printable(f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}")
 
 
 def send_again(
-    books: "Books", ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
+    books: Books, ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
 ) -> str:
     """Replay what is missing and redrive the dead letters; returns what came of it, in words.
 
@@ -83,8 +82,6 @@ def send_again(
 
     A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
     """
-    from kickstand.ledger.store import is_settled, read_letters, redrive, release, throw_away
-    from kickstand.ledger.store import replay as send
 
     letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
     for missing in ledger.lost:
@@ -114,20 +111,19 @@ def send_again(
     )
 
 
-def _draw_up(books: "Books", grace_minutes: float) -> "Ledger":
-    from kickstand.ledger.store import draw_up
+def _draw_up(books: Books, grace_minutes: float) -> Ledger:
 
     return draw_up(books, datetime.now(UTC) - timedelta(minutes=grace_minutes))
 
 
-def _details(ledger: "Ledger") -> dict[str, object]:
+def _details(ledger: Ledger) -> dict[str, object]:
     return {
         "under_way": ledger.under_way,
         "lacks": [missing.model_dump(mode="json", exclude={"image_ref"}) for missing in ledger.lacks],
     }
 
 
-def _print(ledger: "Ledger") -> None:
+def _print(ledger: Ledger) -> None:
     console.print(str(ledger), markup=False)
     for missing in ledger.lacks:
         console.print(f"missing: {describe(missing)}", markup=False)

@@ -22,15 +22,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.events import ReviewStatus
+from kickstand.ledger.balance import Ledger
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.look import read_watch
+from kickstand.records import StateError
+from kickstand.report.page import compose, draw_report
+from kickstand_cli.datasets.archive import read_archive
+from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
+from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.deployment import DeploymentError
+from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
+from kickstand_cli.ledger.ledger import as_dict
+from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review.review import DEFAULT_PORT, find_function, serve
 from kickstand_cli.terminal import printable
 
 if TYPE_CHECKING:
-    from kickstand.classify.artefact import ModelCard
-    from kickstand.ledger.balance import Ledger
-    from kickstand_cli.local.demo_report import Failure, Outcome, Picture, Run
     from kickstand_cli.local.stack import Stack
 
 ARCHIVE_VARIABLE = "KICKSTAND_CIFAR100"
@@ -64,7 +75,7 @@ class Upload:
     key: str
     version: str
     at: datetime
-    picture: "Picture | None"
+    picture: Picture | None
 
 
 def demo(
@@ -158,11 +169,6 @@ def _is_hidden(path: Path) -> bool:
 
 def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
     """The archive's test images of the classes that the model knows."""
-    from kickstand.classify.artefact import read_card
-    from kickstand_cli.datasets.archive import read_archive
-    from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
-    from kickstand_cli.datasets.errors import DatasetError
-    from kickstand_cli.datasets.folder import encode_png
 
     if archive is None:
         archive = Path(os.environ.get(ARCHIVE_VARIABLE) or locate_cache() / CIFAR100_URL.rpartition("/")[2])
@@ -198,12 +204,11 @@ class Demonstration:
     uploads: list[Upload]
     about: str
     workflow: WorkflowType
-    card: "ModelCard"
+    card: ModelCard
     seconds: float
 
-    def results(self) -> "tuple[Run, Ledger]":
+    def results(self) -> tuple[Run, Ledger]:
         """What there is to show by now, and where all has ended."""
-        from kickstand_cli.local.demo_report import Run
 
         outcomes, failures = _gather(self.stack, self.uploads)
         summary = (
@@ -222,7 +227,6 @@ def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, fold
     with ExitStack() as open_, divert_output(folder / "functions.log"):
         with _show_progress() as progress:
             # Imported here: moto takes a second, which no other command should wait for.
-            from kickstand.classify.artefact import read_card
             from kickstand_cli.local.stack import deploy
 
             starting = progress.add_task("deploy", total=None)
@@ -238,9 +242,8 @@ def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, fold
         yield Demonstration(stack, uploads, about, workflow, card, time.monotonic() - started)
 
 
-def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> "tuple[Run, Ledger]":
+def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> tuple[Run, Ledger]:
     """Serve the reviewers' page until Ctrl-C; the files follow every answer. Returns the last results."""
-    from kickstand.events import ReviewStatus
 
     stack, answered = demonstration.stack, 0
 
@@ -261,7 +264,6 @@ def _review(demonstration: Demonstration, console: Console, port: int, folder: P
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:
-    from kickstand_cli.local.demo_report import make_picture
 
     try:
         data = source.read()
@@ -286,10 +288,8 @@ def _list_executions(stack: "Stack", **only: Any) -> list[Any]:
     return [execution for page in pages for execution in page["executions"]]
 
 
-def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], list[Failure]]":
+def _gather(stack: "Stack", uploads: Sequence[Upload]) -> tuple[list[Outcome], list[Failure]]:
     """What became of each upload, by key; and what failed, with its cause."""
-    from kickstand.records import StateError
-    from kickstand_cli.local.demo_report import Failure, Outcome
     from kickstand_cli.local.stack import FAILED
 
     bucket = stack.outputs["ImageBucketName"]
@@ -328,7 +328,6 @@ def _name_upload(event: dict[str, Any]) -> tuple[str, str]:
 
 def _draw(stack: "Stack") -> str:
     """The state machine that ran, with how many executions went each way."""
-    from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
 
     arn = stack.outputs["ClassifyImageStateMachineArn"]
     definition = json.loads(stack.stepfunctions.describe_state_machine(stateMachineArn=arn)["definition"])
@@ -402,9 +401,7 @@ def _make_folder(out: Path) -> Path:
     return out
 
 
-def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
-    from kickstand_cli.ledger.ledger import as_dict
-    from kickstand_cli.local.demo_report import render_report
+def _write(run: Run, folder: Path, ledger: "Ledger") -> None:
 
     lines = [
         json.dumps({"key": outcome.key, "ms": round(outcome.ms), **outcome.record.model_dump(mode="json")})
@@ -424,11 +421,8 @@ def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
             raise DemoError(f"{folder / name}: cannot be written ({error.strerror})") from error
 
 
-def _draw_monitoring(run: "Run") -> str:
+def _draw_monitoring(run: Run) -> str:
     """The monitoring report of these records; the pictures are those of the demo's own page."""
-    from kickstand.monitor.drift import Budget
-    from kickstand.monitor.look import read_watch
-    from kickstand.report.page import compose, draw_report
 
     records = [outcome.record for outcome in run.outcomes]
     pictures = {(o.record.image, o.record.version): o.picture.uri for o in run.outcomes if o.picture}
@@ -437,7 +431,7 @@ def _draw_monitoring(run: "Run") -> str:
     return draw_report(report, records, watch, run.card, lambda record: pictures.get((record.image, record.version)))
 
 
-def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
+def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
     table = Table(
         "image",
         "label",
@@ -475,6 +469,5 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
 
 
 def _routes() -> dict[Any, str]:
-    from kickstand_cli.local.demo_report import ROUTES
 
     return dict(ROUTES)

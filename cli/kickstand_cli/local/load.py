@@ -17,16 +17,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
+import boto3
 import typer
+from PIL import Image, ImageDraw
 from rich.console import Console
 
+from kickstand.errors import ModelUnavailable
+from kickstand.ledger.balance import Key
+from kickstand.ledger.store import find_record, read_letters, release
+from kickstand.records import Record
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.ledger.ledger import as_dict
+from kickstand_cli.local.demo import _show_progress, divert_output
 from kickstand_cli.project import PROJECT, TEMPLATE
 
 if TYPE_CHECKING:
-    from kickstand.ledger.balance import Key
-    from kickstand.records import Record
     from kickstand_cli.local.stack import Stack
 
 UNBALANCED = 4
@@ -166,7 +171,6 @@ def compose(count: int, images: Path | None, bad: float, duplicates: float, chan
 
 def draw(chance: random.Random) -> bytes:
     """A drawing of nothing in particular, as PNG; no two are alike."""
-    from PIL import Image, ImageDraw
 
     def colour() -> tuple[int, int, int]:
         return chance.randrange(256), chance.randrange(256), chance.randrange(256)
@@ -223,7 +227,6 @@ class Throttling:
 
     def refuse_model(self, function: str) -> None:
         """The same for the model, which locally is no service; called before each invocation."""
-        from kickstand.errors import ModelUnavailable
 
         if function == "ClassifyImageFunction" and self._chance.random() < self._share:
             self.thrown["model"] += 1
@@ -232,7 +235,6 @@ class Throttling:
 
 def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float, chance: random.Random) -> Summary:
     """Into the shipped template on this machine; a tenth of the events is delivered twice."""
-    from kickstand_cli.local.demo import _show_progress, divert_output
     from kickstand_cli.local.stack import deploy
 
     started, folder = time.monotonic(), Path("build")
@@ -280,8 +282,6 @@ def _running(stack: "Stack") -> int:
 
 def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str, outputs: Path | None) -> Summary:
     """Into the deployed stack; waits until each upload has a record, at most ten minutes after the last one."""
-    from kickstand.ledger.store import find_record, read_letters, release
-    from kickstand_cli.local.demo import _show_progress
 
     started, books = time.monotonic(), open_books(read_outputs(stack_name, outputs))
     uploads: dict[Key, tuple[datetime, Sent]] = {}
@@ -317,7 +317,6 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
 
 def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) -> None:
     """Into any bucket, and no more."""
-    import boto3
 
     s3 = boto3.client("s3")
     pace(sent, profile, rate, lambda item: s3.put_object(Bucket=bucket, Key=item.key, Body=item.data), lambda: None)
@@ -341,8 +340,8 @@ def pace(
 
 
 def summarise(
-    uploads: "dict[Key, tuple[datetime, Sent]]",
-    records: "list[Record]",
+    uploads: dict[Key, tuple[datetime, Sent]],
+    records: list[Record],
     ledger: dict[str, int],
     faults: dict[str, int],
     redelivered: int,

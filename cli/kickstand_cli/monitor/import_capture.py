@@ -5,17 +5,20 @@ import binascii
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.classify.endpoint import read_answer
+from kickstand.classify.images import prepare
+from kickstand.classify.policy import decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Decision, ImageRef, Reason, Route
+from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, stderr
 from kickstand_cli.project import MODEL
-
-if TYPE_CHECKING:
-    from kickstand.classify.artefact import ModelCard
-    from kickstand.records import Record
 
 console = Console(highlight=False, soft_wrap=True)
 
@@ -42,7 +45,6 @@ def import_capture(
 
     Lines that cannot be used are named on standard error, the others are written, and the exit code is 1.
     """
-    from kickstand.classify.artefact import read_card
 
     try:
         card = read_card(artefact)
@@ -65,19 +67,13 @@ def import_capture(
         raise typer.Exit(1)
 
 
-def read_line(line: str, name: str, card: "ModelCard", endpoint: str) -> "Record":
+def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     """One captured inference as a record; name: of the file and line, which stands for the image's key.
 
     Format: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
 
     Raises CaptureError.
     """
-    from kickstand.classify.endpoint import read_answer
-    from kickstand.classify.images import prepare
-    from kickstand.classify.policy import decide
-    from kickstand.errors import InvalidImage
-    from kickstand.events import Decision, ImageRef, Reason, Route
-    from kickstand.records import Record
 
     try:
         captured = json.loads(line)

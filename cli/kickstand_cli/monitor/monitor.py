@@ -3,22 +3,22 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from kickstand.events import Route
+from kickstand.monitor.drift import Budget, Finding, describe
+from kickstand.monitor.drift import images_per_day as observed_pace
+from kickstand.monitor.live_accuracy import LiveAccuracy
+from kickstand.monitor.look import MonitorReport, look, read_watch
+from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
 from kickstand_cli.terminal import printable
-
-if TYPE_CHECKING:
-    from kickstand.monitor.drift import Finding
-    from kickstand.monitor.live_accuracy import LiveAccuracy
-    from kickstand.monitor.look import MonitorReport
-    from kickstand.records import Record
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -53,9 +53,6 @@ def monitor(
 
     Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
     """
-    from kickstand.monitor.drift import Budget
-    from kickstand.monitor.drift import images_per_day as observed_pace
-    from kickstand.monitor.look import look, read_watch
 
     now = datetime.now(UTC)
     start = parse_since_option(since, now) if since else None
@@ -79,7 +76,7 @@ def monitor(
 
 def _read(
     file: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
-) -> "list[Record]":
+) -> list[Record]:
     if file:
         return list(read_records(file))
     with reporting():
@@ -90,8 +87,7 @@ def _read(
         return list(read_since(table, since, now) if since else scan_records(table))
 
 
-def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
-    from kickstand.events import Route
+def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
 
     if not report.images:
         console.print("no records: nothing to say")
@@ -121,8 +117,7 @@ def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
         )
 
 
-def _print_finding(finding: "Finding") -> None:
-    from kickstand.monitor.drift import describe
+def _print_finding(finding: Finding) -> None:
 
     if not finding.seen:
         console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)", markup=False)
@@ -135,7 +130,7 @@ def _print_finding(finding: "Finding") -> None:
     console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}", markup=False)
 
 
-def _print_accuracy(name: str, live: "LiveAccuracy") -> None:
+def _print_accuracy(name: str, live: LiveAccuracy) -> None:
     if not live.images:
         console.print(f"accuracy  {name}: no images")
         return

@@ -3,20 +3,23 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from kickstand.classify.artefact import read_card
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.drift import images_per_day as observed_pace
+from kickstand.monitor.look import read_watch
+from kickstand.records import Record
+from kickstand.report.page import compose, draw_report, small_pictures
 from kickstand_cli.classify.classify import ModelOption, stderr
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.monitor.monitor import FalseAlarms, ImagesPerDay, Since
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
 from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
-
-if TYPE_CHECKING:
-    from kickstand.records import Record
 
 console = Console(soft_wrap=True, highlight=False)
 
@@ -51,11 +54,6 @@ def report(
 
     Exit codes: 0 written, whatever it says; 1 an error.
     """
-    from kickstand.classify.artefact import read_card
-    from kickstand.monitor.drift import Budget
-    from kickstand.monitor.drift import images_per_day as observed_pace
-    from kickstand.monitor.look import read_watch
-    from kickstand.report.page import compose, draw_report, small_pictures
 
     now = datetime.now(UTC)
     start = parse_since_option(since, now) if since else None
@@ -81,7 +79,7 @@ def report(
 
 def _open(
     files: list[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
-) -> "tuple[list[Record], ReadUpload | None]":
+) -> tuple[list[Record], ReadUpload | None]:
     """The records, and how to read their images; None where nothing says where those are."""
     if files:
         found = [record for file in files for record in read_records(file)]

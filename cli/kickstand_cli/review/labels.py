@@ -11,6 +11,12 @@ import typer
 from pydantic import BaseModel, ConfigDict
 from rich.console import Console
 
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+from kickstand.errors import InvalidImage
+from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
+from kickstand.review.store import list_reviews
+from kickstand.store import read_image
 from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import replace_folder
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting, stderr
@@ -19,7 +25,6 @@ from kickstand_cli.project import MODEL
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-    from kickstand.review.rules import Review
 
 app = typer.Typer(help="What people have answered, as a dataset.", no_args_is_help=True)
 MANIFEST = "labels.json"
@@ -87,8 +92,6 @@ def export(
 
     Exit codes: 0 written; 1 an error, and nothing is written.
     """
-    from kickstand.classify.artefact import read_card
-    from kickstand.review.store import list_reviews
 
     with reporting():
         books = open_books(read_outputs(stack_name, outputs))
@@ -111,7 +114,7 @@ def export(
 
 def write_labels(
     s3: "S3Client",
-    reviews: "Iterable[Review]",
+    reviews: Iterable[Review],
     out: Path,
     input_shape: tuple[int, int, int],
     *,
@@ -121,8 +124,6 @@ def write_labels(
 
     Raises DatasetError where out is not empty or cannot be written.
     """
-    from kickstand.errors import InvalidImage
-    from kickstand.review.rules import CANNOT_TELL
 
     found: list[Label] = []
     cannot_tell = gone = 0
@@ -152,7 +153,7 @@ def write_labels(
 
 def _write_one(
     s3: "S3Client",
-    review: "Review",
+    review: Review,
     label: str,
     folder: Path,
     input_shape: tuple[int, int, int],
@@ -161,10 +162,6 @@ def _write_one(
 ) -> Label:
     """Write the image and its original. The same bytes uploaded twice are one file. Raises InvalidImage."""
     import base64
-
-    from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
-    from kickstand.review.rules import AUDIT
-    from kickstand.store import read_image
 
     data = read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
     prepared = prepare(data, review.image, input_shape)

@@ -14,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
 
+import boto3
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
@@ -50,7 +52,6 @@ def review(
 
 def find_function(outputs: dict[str, str]) -> Invoke:
     """Calls the stack's review function. Raises DeploymentError where the stack has none."""
-    import boto3
 
     if "ReviewFunctionName" not in outputs:
         raise DeploymentError("the stack has no output 'ReviewFunctionName': is it one of Kickstand's?")
@@ -204,7 +205,6 @@ def _show(shown: dict[str, Any], waiting: int, console: Console) -> None:
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
     """The picture in half blocks: a character is two pixels, one above the other."""
-    from PIL import Image
 
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     rows = max(1, round(columns * image.height / image.width / 2))
