@@ -92,7 +92,8 @@ def train(options: argparse.Namespace) -> None:
 def add_baseline(dataset: Path, evidence: Path, out: Path) -> None:
     """Write into model.json what drift is measured against; a model of few images goes without."""
     from kickstand.classify.artefact import read_card
-    from kickstand_cli.monitor.baseline import BaselineError, make, measure_dataset, store
+    from kickstand_cli.monitor.baseline import make, measure_dataset, store
+    from kickstand_cli.terminal import CommandError
 
     card = read_card(out)
     try:
@@ -100,7 +101,7 @@ def add_baseline(dataset: Path, evidence: Path, out: Path) -> None:
         store(
             out, make(measured, "training images, out-of-fold answers", card.model_version, card.policy.policy_version)
         )
-    except BaselineError as error:
+    except CommandError as error:
         print(f"no baseline for drift: {error}", flush=True)  # noqa: T201
 
 

@@ -9,12 +9,11 @@ from typing import Annotated, Any
 import boto3
 import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
-from rich.console import Console
 
 from kickstand.errors import StoreUnavailable
 from kickstand.ledger.store import Books
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+from kickstand_cli.terminal import CommandError
+from kickstand_cli.terminal import stderr as stderr
 
 StackName = Annotated[
     str, typer.Option("--stack-name", envvar="KICKSTAND_STACK", metavar="NAME", help="The deployed stack.")
@@ -34,7 +33,7 @@ REMEDIES: dict[type[Exception], str] = {  # where botocore's message does not sa
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 
-class DeploymentError(Exception):
+class DeploymentError(CommandError):
     """The stack cannot be found; the message says what to do."""
 
 
@@ -43,7 +42,7 @@ def reporting() -> Iterator[None]:
     """What goes wrong in AWS or on the way there ends in one line on stderr and exit code 1."""
     try:
         yield
-    except (DeploymentError, StoreUnavailable, BotoCoreError, ClientError) as error:
+    except (CommandError, StoreUnavailable, BotoCoreError, ClientError) as error:
         remedy = REMEDIES.get(type(error), "")
         stderr.print(f"error: {error}{remedy}", markup=False)
         raise typer.Exit(1) from error
@@ -63,7 +62,6 @@ def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
 
 
 def _ask_cloudformation(stack_name: str) -> dict[str, str]:
-
     cloudformation: Any = boto3.client("cloudformation")
     try:
         (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
@@ -76,7 +74,6 @@ def _ask_cloudformation(stack_name: str) -> dict[str, str]:
 
 def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
     """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
-
     try:
         return Books(
             s3=boto3.client("s3"),

@@ -1,29 +1,27 @@
 """Reads decision records: from a file, one JSON object a line, or from a deployed stack's table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import boto3
 import typer
 from pydantic import ValidationError
 
+from kickstand.ledger.store import Books
 from kickstand.records import Record
 from kickstand.store import from_item, read_changes, transient
+from kickstand_cli.deployment import open_books, read_outputs
+from kickstand_cli.terminal import CommandError
+from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
 
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
-
-
-class RecordsError(Exception):
-    """The records cannot be read; the message says which and why."""
 
 
 def read_records(file: Path) -> Iterator[Record]:
     """The records of a JSON Lines file, such as the demo's `records.jsonl`; blank lines are none.
 
-    Raises RecordsError naming the line.
+    Raises CommandError naming the line.
     """
-
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -31,26 +29,36 @@ def read_records(file: Path) -> Iterator[Record]:
                     try:
                         yield Record.model_validate_json(line)
                     except ValueError as error:
-                        raise RecordsError(f"{file}, line {number}: no decision record ({_first(error)})") from error
+                        raise CommandError(f"{file}, line {number}: no decision record ({_first(error)})") from error
     except OSError as error:
-        raise RecordsError(f"{file}: {error.strerror}") from error
+        raise CommandError(f"{file}: {error.strerror}") from error
 
 
-def scan_records(table: str) -> Iterator[Record]:
-    """Every record of the table, a page at a time."""
+def open_records(
+    files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
+) -> tuple[list[Record], ReadUpload | None]:
+    """The records of these files, else of the stack, and how to read their images; None where nothing names a place.
 
-    dynamodb = boto3.client("dynamodb")
+    images: the folder that was uploaded, instead of the stack's bucket. since: only what was decided since then.
+    """
+    read = read_from_folder(images) if images else None
+    if files:
+        found: Iterator[Record] = (record for file in files for record in read_records(file))
+    else:
+        books = open_books(read_outputs(stack_name, outputs))
+        found = _read_table(books, since)
+        read = read or read_from_bucket(books.s3)
+    return [record for record in found if since is None or record.recorded_at >= since], read
+
+
+def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:
+    if since:  # costs what those records cost, however many there are; one that is answered meanwhile may come twice
+        changes = read_changes(books.dynamodb, books.records_table, since, datetime.now(UTC))
+        yield from {(record.image, record.version): record for record in changes}.values()
+        return
     with transient("DynamoDB"):
-        for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+        for page in books.dynamodb.get_paginator("scan").paginate(TableName=books.records_table):
             yield from map(from_item, page["Items"])
-
-
-def read_since(table: str, since: datetime, now: datetime) -> Iterator[Record]:
-    """The table's records that were decided since then; costs what those cost, however many there are."""
-
-    # One that is answered during the reading may come twice.
-    changes = {(one.image, one.version): one for one in read_changes(boto3.client("dynamodb"), table, since, now)}
-    return (record for record in changes.values() if record.recorded_at >= since)
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -21,7 +21,6 @@ def read_from_folder(folder: Path) -> ReadUpload:
     """From the folder that was uploaded; a key is a path in it."""
 
     def read(record: Record) -> bytes:
-
         file = folder / record.image_ref.key
         if not file.resolve().is_relative_to(folder.resolve()):
             raise InvalidImage(f"{file}: outside of {folder}")
@@ -37,7 +36,6 @@ def read_from_bucket(s3: "S3Client") -> ReadUpload:
     """Exactly the version that was decided on. Raises StoreUnavailable too."""
 
     def read(record: Record) -> bytes:
-
         return read_image(s3, record.image_ref, MAX_IMAGE_BYTES)
 
     return read

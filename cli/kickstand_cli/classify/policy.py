@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.quality import PromiseRefusedError, cheapest_threshold, learn_then_test, risk_coverage, wilson_interval
-from kickstand_cli.classify.classify import ModelOption, load_model, stderr
-from kickstand_cli.classify.evaluation import NEITHER, EvaluationError, Readable, answer_all, find_images
+from kickstand_cli.classify.classify import ModelOption, load_model
+from kickstand_cli.classify.evaluation import NEITHER, Readable, answer_all, find_images
 from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
-console = Console(highlight=False, soft_wrap=True)
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
 
 
@@ -30,14 +29,10 @@ class Labelled:
     correct: Sequence[bool]
 
 
-class EvidenceError(Exception):
-    """The labelled answers cannot be used; the message says why."""
-
-
 def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
     """The answers that cross-validation gave to the training images.
 
-    Raises EvidenceError when the file is missing, damaged, or of another model.
+    Raises CommandError when the file is missing, damaged, or of another model.
     """
     try:
         text = file.read_bytes()
@@ -45,9 +40,9 @@ def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
         known = rows["known"]
         pairs = list(zip(known["probabilities"], known["label"], strict=True))
         if tuple(rows["labels"]) != card.labels:
-            raise EvidenceError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
+            raise CommandError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvidenceError(f"{file}: {error}") from error
+        raise CommandError(f"{file}: {error}") from error
     confidences, correct = [], []
     for (*probabilities, neither), truth in pairs:
         best = max(probabilities)
@@ -59,7 +54,7 @@ def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
 def answer_labelled(folder: Path, artefact: Path) -> Labelled:
     """The model's own answers to the images of DIR/<label>/; those in DIR/neither/ do not count here.
 
-    Raises EvaluationError for a folder that cannot be used.
+    Raises CommandError for a folder that cannot be used.
     """
     model = load_model(artefact)
     examples = answer_all([image for image in find_images(folder, model.card.labels) if image[1] != NEITHER], model)
@@ -139,16 +134,14 @@ def policy(
         goal = {"review_cost": float(review_cost or 0), "error_cost": float(error_cost or 0)}
     else:
         goal = {"max_risk": float(max_risk or 0), "confidence_level": confidence}
-    try:
+    with exit_on(OSError, ValueError):
         card = read_card(artefact)
         labelled = answer_labelled(images, artefact) if images else read_out_of_fold(out_of_fold, card)
-        derived = derive(labelled, card, goal)
-    except PromiseRefusedError as refusal:
-        stderr.print(f"refused: {refusal}", markup=False)
-        raise typer.Exit(3) from refusal
-    except (EvidenceError, EvaluationError, OSError, ValueError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
+        try:
+            derived = derive(labelled, card, goal)
+        except PromiseRefusedError as refusal:
+            stderr.print(f"refused: {refusal}", markup=False)
+            raise typer.Exit(3) from refusal
     if write:
         _store(artefact / "model.json", derived)
     if as_json:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from waitress.server import create_server
 
 from kickstand.classify.images import MAX_IMAGE_BYTES
@@ -15,12 +14,10 @@ from kickstand.classify.invocations import Application
 from kickstand.classify.invocations import serve as application
 from kickstand.errors import ModelUnavailable
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import exit_on
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
-
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 def serve(
@@ -31,15 +28,11 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
 ) -> None:
     """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs."""
-
-    try:
+    with exit_on(ModelUnavailable, OSError):
         app = runtime(application(EmbeddedModel(model)))
         server: Any = create_server(
             app, host="127.0.0.1", port=port, threads=threads, max_request_body_size=MAX_IMAGE_BYTES + 1
         )
-    except (ModelUnavailable, OSError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     url = f"http://127.0.0.1:{server.effective_port}"
     typer.echo(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
     server.run()

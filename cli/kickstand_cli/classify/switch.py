@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import boto3
 import typer
-from rich.console import Console
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
+from kickstand_cli.terminal import console
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -22,7 +22,6 @@ app = typer.Typer(
     help="Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
     no_args_is_help=True,
 )
-console = Console(highlight=False, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the switch as one JSON object.")]
 
@@ -43,7 +42,6 @@ def on(
 
     It ends by itself. Once more replaces it, with another reason or end.
     """
-
     now = datetime.now(UTC)
     end = _end(length, until, now)
     if not reason.strip():
@@ -57,7 +55,6 @@ def on(
 @app.command()
 def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
     """Let the policy decide again, from the next image on. What has been asked stays asked."""
-
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
         switch_off(dynamodb, table)
@@ -72,7 +69,6 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 
 def _open(stack_name: str, outputs: Path | None) -> "tuple[DynamoDBClient, str]":
-
     told = read_outputs(stack_name, outputs)
     if "ControlTableName" not in told:
         raise DeploymentError("the stack has no output 'ControlTableName': is it one of Kickstand's?")
@@ -94,7 +90,6 @@ def _end(length: str | None, until: str | None, now: datetime) -> datetime:
 
 
 def _print(dynamodb: "DynamoDBClient", table: str, now: datetime, as_json: bool) -> None:
-
     switch = load_switch(dynamodb, table)
     holds = switch is not None and switch.is_on(now)
     if as_json:

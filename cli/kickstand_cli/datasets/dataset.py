@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
@@ -27,10 +26,10 @@ from kickstand_cli.datasets.folder import (
     write_dataset,
 )
 from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
+from kickstand_cli.terminal import console, exit_on, show_progress, stderr
 
 app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
 LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
-notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
 
 @app.callback(invoke_without_command=True)
@@ -74,7 +73,7 @@ def fetch(
         return
     names = _split_names(classes)
     destination = _parse_destination(upload)
-    with _exit_on_error(), _interrupt_on_termination():
+    with exit_on(), _interrupt_on_termination():
         if list_classes:
             _print_classes(_read(archive, url), as_json=as_json)
             return
@@ -114,8 +113,7 @@ def check(
 
     Exits with 1 if an image of one split is, exactly or nearly, in another.
     """
-
-    with _exit_on_error():
+    with exit_on():
         predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
         with _show_progress("examine") as on_progress:
             findings = examine_dataset(folder, near=near, out_of_fold=predictions, on_progress=on_progress)
@@ -215,7 +213,7 @@ def _read(archive: Path | None, url: str) -> Archive:
             archive = download_archive(url, locate_cache(), on_progress=on_progress)
     loaded = read_archive(archive)
     if not loaded.official:
-        notices.print(
+        stderr.print(
             f"notice: {archive} is not the original CIFAR-100 archive (its checksum differs); the manifest says so",
             markup=False,
         )
@@ -228,7 +226,6 @@ def _write(archive: Archive, out: Path, classes: Sequence[str], neither: int, *,
 
 
 def _upload(out: Path, destination: Destination) -> Upload:
-
     with _show_progress("upload") as on_progress:
         return upload_dataset(out, destination, on_progress=on_progress)
 
@@ -249,7 +246,6 @@ def _summarise(out: Path, manifest: Manifest, uploaded: Upload | None, *, alread
 
 
 def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> None:
-    console = Console(soft_wrap=True, highlight=False)
     table = Table("class", *manifest.counts, title=f"{out}{' (already there)' if already_there else ''}")
     for label in next(iter(manifest.counts.values())):
         table.add_row(label, *(str(numbers[label]) for numbers in manifest.counts.values()))
@@ -272,10 +268,7 @@ def _print_classes(archive: Archive, *, as_json: bool) -> None:
 
 @contextmanager
 def _show_progress(what: str, *, in_bytes: bool = False) -> Iterator[OnProgress]:
-    """A bar on stderr, gone when it is done; nothing where stderr is no terminal."""
-    amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
-    with Progress(*columns, console=notices, transient=True, disable=not notices.is_terminal) as progress:
+    with show_progress(in_bytes=in_bytes) as progress:
         task = progress.add_task(what, total=None)
 
         def show(done: int, total: int | None) -> None:
@@ -292,12 +285,3 @@ def _interrupt_on_termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _exit_on_error() -> Iterator[None]:
-    try:
-        yield
-    except DatasetError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
@@ -20,7 +19,6 @@ from kickstand.store import from_item
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.deployment import (
     DEFAULT_STACK,
-    DeploymentError,
     OutputsFile,
     StackName,
     open_books,
@@ -28,11 +26,9 @@ from kickstand_cli.deployment import (
     reporting,
 )
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, read_records
-from kickstand_cli.terminal import printable
+from kickstand_cli.records import read_records
+from kickstand_cli.terminal import CommandError, console, printable
 from kickstand_cli.uploads import read_from_bucket, read_from_folder
-
-console = Console(soft_wrap=True, highlight=False)
 
 DIFFERS = 4
 TOLERANCE = 0.001  # of a probability: processors round differently, and more so with 8-bit weights
@@ -65,20 +61,16 @@ def explain(
 
     Exit codes: 0 explained, and with --verify: it matches; 1 an error; 4 with --verify: it does not match.
     """
-
     with reporting():
-        try:
-            if records:
-                found = _from_file(records, image, version)
-                read = read_from_folder(images) if images else None
-            else:
-                books = open_books(read_outputs(stack_name, outputs))
-                found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
-        except RecordsError as error:
-            raise DeploymentError(str(error)) from error
+        if records:
+            found = _from_file(records, image, version)
+            read = read_from_folder(images) if images else None
+        else:
+            books = open_books(read_outputs(stack_name, outputs))
+            found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
         if not found:
             which = f"{image} (version {version})" if version else image
-            raise DeploymentError(f"{which}: there is no record of it")
+            raise CommandError(f"{which}: there is no record of it")
         record = max(
             found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at)
         )  # S3 tells whole seconds
@@ -87,11 +79,11 @@ def explain(
             console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
         if verify:
             if read is None:
-                raise DeploymentError("--verify with --records needs --images, the folder that was uploaded")
+                raise CommandError("--verify with --records needs --images, the folder that was uploaded")
             try:
                 data = read(record)
             except InvalidImage as error:
-                raise DeploymentError(f"cannot be verified: {error}") from error
+                raise CommandError(f"cannot be verified: {error}") from error
             differences = compare(record, data, load_model(artefact))
             for difference in differences:
                 console.print(f"differs: {difference}", markup=False)
@@ -181,12 +173,11 @@ def _at(moment: datetime) -> str:
 def compare(record: Record, data: bytes, model: "EmbeddedModel") -> list[str]:
     """The fields that come out differently when these bytes go through prepare, classify and decide again.
 
-    Raises DeploymentError when another model than this one decided.
+    Raises CommandError when another model than this one decided.
     """
-
     was, version = record.prediction, model.card.model_version
     if was and was.model_version != version:
-        raise DeploymentError(
+        raise CommandError(
             f"model {was.model_version} decided, and this artefact is {version}; --model names the folder of the other"
         )
     sha256 = hashlib.sha256(data).hexdigest()
@@ -241,7 +232,6 @@ def _from_file(file: Path, image: str, version: str | None) -> list[Record]:
 
 
 def _from_stack(books: Books, image: str, version: str | None) -> list[Record]:
-
     pages = books.dynamodb.get_paginator("query").paginate(
         TableName=books.records_table,
         KeyConditionExpression="image = :image",

@@ -7,15 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from kickstand.ledger.balance import Ledger, Missing
 from kickstand.ledger.store import Books, draw_up, is_settled, read_letters, redrive, release, throw_away
 from kickstand.ledger.store import replay as send
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import printable
-
-console = Console(soft_wrap=True, highlight=False)
+from kickstand_cli.terminal import console, printable
 
 UNBALANCED = 4
 WORDS = {
@@ -82,7 +79,6 @@ def send_again(
 
     A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
     """
-
     letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
     for missing in ledger.lost:
         send(books, missing, datetime.now(UTC))
@@ -112,7 +108,6 @@ def send_again(
 
 
 def _draw_up(books: Books, grace_minutes: float) -> Ledger:
-
     return draw_up(books, datetime.now(UTC) - timedelta(minutes=grace_minutes))
 
 

@@ -169,7 +169,6 @@ def _is_hidden(path: Path) -> bool:
 
 def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
     """The archive's test images of the classes that the model knows."""
-
     if archive is None:
         archive = Path(os.environ.get(ARCHIVE_VARIABLE) or locate_cache() / CIFAR100_URL.rpartition("/")[2])
         if not archive.exists():
@@ -209,7 +208,6 @@ class Demonstration:
 
     def results(self) -> tuple[Run, Ledger]:
         """What there is to show by now, and where all has ended."""
-
         outcomes, failures = _gather(self.stack, self.uploads)
         summary = (
             f"{len(self.uploads)} uploads through the shipped template, state machine ({self.workflow}) and functions, "
@@ -244,7 +242,6 @@ def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, fold
 
 def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> tuple[Run, Ledger]:
     """Serve the reviewers' page until Ctrl-C; the files follow every answer. Returns the last results."""
-
     stack, answered = demonstration.stack, 0
 
     def follow() -> None:
@@ -264,7 +261,6 @@ def _review(demonstration: Demonstration, console: Console, port: int, folder: P
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:
-
     try:
         data = source.read()
     except OSError as error:
@@ -328,7 +324,6 @@ def _name_upload(event: dict[str, Any]) -> tuple[str, str]:
 
 def _draw(stack: "Stack") -> str:
     """The state machine that ran, with how many executions went each way."""
-
     arn = stack.outputs["ClassifyImageStateMachineArn"]
     definition = json.loads(stack.stepfunctions.describe_state_machine(stateMachineArn=arn)["definition"])
     executions = _list_executions(stack)
@@ -402,7 +397,6 @@ def _make_folder(out: Path) -> Path:
 
 
 def _write(run: Run, folder: Path, ledger: "Ledger") -> None:
-
     lines = [
         json.dumps({"key": outcome.key, "ms": round(outcome.ms), **outcome.record.model_dump(mode="json")})
         for outcome in run.outcomes
@@ -423,7 +417,6 @@ def _write(run: Run, folder: Path, ledger: "Ledger") -> None:
 
 def _draw_monitoring(run: Run) -> str:
     """The monitoring report of these records; the pictures are those of the demo's own page."""
-
     records = [outcome.record for outcome in run.outcomes]
     pictures = {(o.record.image, o.record.version): o.picture.uri for o in run.outcomes if o.picture}
     watch = read_watch(MODEL)
@@ -469,5 +462,4 @@ def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
 
 
 def _routes() -> dict[Any, str]:
-
     return dict(ROUTES)

@@ -227,7 +227,6 @@ class Throttling:
 
     def refuse_model(self, function: str) -> None:
         """The same for the model, which locally is no service; called before each invocation."""
-
         if function == "ClassifyImageFunction" and self._chance.random() < self._share:
             self.thrown["model"] += 1
             raise ModelUnavailable("ThrottlingException, injected by kickstand load")
@@ -282,7 +281,6 @@ def _running(stack: "Stack") -> int:
 
 def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str, outputs: Path | None) -> Summary:
     """Into the deployed stack; waits until each upload has a record, at most ten minutes after the last one."""
-
     started, books = time.monotonic(), open_books(read_outputs(stack_name, outputs))
     uploads: dict[Key, tuple[datetime, Sent]] = {}
     records: list[Record] = []
@@ -317,7 +315,6 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
 
 def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) -> None:
     """Into any bucket, and no more."""
-
     s3 = boto3.client("s3")
     pace(sent, profile, rate, lambda item: s3.put_object(Bucket=bucket, Key=item.key, Body=item.data), lambda: None)
 

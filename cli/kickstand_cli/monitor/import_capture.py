@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.classify.endpoint import read_answer
@@ -17,10 +16,9 @@ from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route
 from kickstand.records import Record
-from kickstand_cli.classify.classify import ModelOption, stderr
+from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.project import MODEL
-
-console = Console(highlight=False, soft_wrap=True)
+from kickstand_cli.terminal import console, exit_on, stderr
 
 
 class CaptureError(Exception):
@@ -45,8 +43,7 @@ def import_capture(
 
     Lines that cannot be used are named on standard error, the others are written, and the exit code is 1.
     """
-
-    try:
+    with exit_on(OSError, ValueError):
         card = read_card(artefact)
         paths = [path for file in files for path in (sorted(file.rglob("*.jsonl")) if file.is_dir() else [file])]
         records, failures = [], 0
@@ -59,9 +56,6 @@ def import_capture(
                         stderr.print(f"error: {path}, line {number}: {error}", markup=False)
                         failures += 1
         out.write_text("".join(f"{record.model_dump_json()}\n" for record in records), "utf-8")
-    except (OSError, ValueError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     console.print(f"{len(records):,} records of {len(paths):,} files written to {out}", markup=False)
     if failures:
         raise typer.Exit(1)
@@ -74,7 +68,6 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
 
     Raises CaptureError.
     """
-
     try:
         captured = json.loads(line)
         data, told = captured["captureData"], captured["eventMetadata"]

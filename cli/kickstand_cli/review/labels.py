@@ -1,5 +1,6 @@
 """`kickstand labels`: what people have answered becomes a dataset to train with."""
 
+import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
@@ -17,10 +17,10 @@ from kickstand.errors import InvalidImage
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.review.store import list_reviews
 from kickstand.store import read_image
-from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import replace_folder
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting, stderr
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import console, exit_on
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -92,17 +92,11 @@ def export(
 
     Exit codes: 0 written; 1 an error, and nothing is written.
     """
-
-    with reporting():
+    with reporting(), exit_on(OSError):
         books = open_books(read_outputs(stack_name, outputs))
-        try:
-            shape = read_card(artefact).input_shape
-            reviews = list_reviews(books.dynamodb, books.reviews_table)
-            written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
-        except (DatasetError, OSError) as error:
-            stderr.print(f"error: {error}", markup=False)
-            raise typer.Exit(1) from error
-    console = Console(soft_wrap=True, highlight=False)
+        shape = read_card(artefact).input_shape
+        reviews = list_reviews(books.dynamodb, books.reviews_table)
+        written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
     for folder, number in written.counts.items():
         console.print(f"{folder}: {number}", markup=False)
     console.print(
@@ -124,7 +118,6 @@ def write_labels(
 
     Raises DatasetError where out is not empty or cannot be written.
     """
-
     found: list[Label] = []
     cannot_tell = gone = 0
     with replace_folder(out) as folder:
@@ -161,8 +154,6 @@ def _write_one(
     with_audits: bool,
 ) -> Label:
     """Write the image and its original. The same bytes uploaded twice are one file. Raises InvalidImage."""
-    import base64
-
     data = read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
     prepared = prepare(data, review.image, input_shape)
     name = hashlib.sha256(data).hexdigest()[:16]

@@ -52,7 +52,6 @@ def review(
 
 def find_function(outputs: dict[str, str]) -> Invoke:
     """Calls the stack's review function. Raises DeploymentError where the stack has none."""
-
     if "ReviewFunctionName" not in outputs:
         raise DeploymentError("the stack has no output 'ReviewFunctionName': is it one of Kickstand's?")
     function, lambdas = outputs["ReviewFunctionName"], boto3.client("lambda")
@@ -205,7 +204,6 @@ def _show(shown: dict[str, Any], waiting: int, console: Console) -> None:
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
     """The picture in half blocks: a character is two pixels, one above the other."""
-
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     rows = max(1, round(columns * image.height / image.width / 2))
     image = image.resize((columns, 2 * rows), Image.Resampling.NEAREST if image.width <= columns else None)
