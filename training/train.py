@@ -92,15 +92,16 @@ def train(options: argparse.Namespace) -> None:
 def add_baseline(dataset: Path, evidence: Path, out: Path) -> None:
     """Write into model.json what drift is measured against; a model of few images goes without."""
     from kickstand.classify.artefact import read_card
-    from kickstand_cli.monitor.baseline import make, measure_dataset, store
+    from kickstand_cli.classify.policy import store_in_card
+    from kickstand_cli.monitor.baseline import make, measure_dataset
     from kickstand_cli.terminal import CommandError
 
     card = read_card(out)
     try:
         measured = measure_dataset(dataset, evidence, card)
-        store(
-            out, make(measured, "training images, out-of-fold answers", card.model_version, card.policy.policy_version)
-        )
+        source = "training images, out-of-fold answers"
+        made = make(measured, source, card.model_version, card.policy.policy_version)
+        store_in_card(out, baseline=made.model_dump(mode="json"))
     except CommandError as error:
         print(f"no baseline for drift: {error}", flush=True)  # noqa: T201
 

@@ -2,16 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
 from kickstand.records import Record
 from kickstand.store import read_image
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 
 ReadUpload = Callable[["Record"], bytes]
 """Raises InvalidImage where the upload is not there any more, saying which."""
@@ -32,7 +28,7 @@ def read_from_folder(folder: Path) -> ReadUpload:
     return read
 
 
-def read_from_bucket(s3: "S3Client") -> ReadUpload:
+def read_from_bucket(s3: S3Client) -> ReadUpload:
     """Exactly the version that was decided on. Raises StoreUnavailable too."""
 
     def read(record: Record) -> bytes:

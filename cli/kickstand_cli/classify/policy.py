@@ -143,18 +143,22 @@ def policy(
             stderr.print(f"refused: {refusal}", markup=False)
             raise typer.Exit(3) from refusal
     if write:
-        _store(artefact / "model.json", derived)
+        store_in_card(artefact, policy=derived)
     if as_json:
         print(json.dumps(derived, indent=2))  # noqa: T201
     else:
         _show(derived, written=write)
 
 
-def _store(file: Path, derived: dict[str, Any]) -> None:
-    """Replace the policy in model.json, all or nothing."""
-    card = json.loads(file.read_text("utf-8"))
+def store_in_card(artefact: Path, **parts: Any) -> None:
+    """Replace parts of model.json, all or nothing; everything else there stays as it is."""
+    file = artefact / "model.json"
+    card = json.loads(file.read_text("utf-8")) | parts
+    # One line: a list of numbers, one a line, would bury what people read.
+    baseline = json.dumps(card.pop("baseline", None), separators=(",", ":"))
+    text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
     draft = file.with_suffix(".json.part")
-    draft.write_text(json.dumps({**card, "policy": derived}, indent=1) + "\n", "utf-8")
+    draft.write_text(f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n', "utf-8")
     draft.replace(file)
 
 

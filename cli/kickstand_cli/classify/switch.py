@@ -4,19 +4,17 @@ import getpass
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import boto3
 import typer
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import load_switch, switch_off, switch_on
+from kickstand.clients import DynamoDBClient
 from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
 from kickstand_cli.terminal import console
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
 app = typer.Typer(
     help="Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
@@ -68,7 +66,7 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
         _print(*_open(stack_name, outputs), datetime.now(UTC), as_json)
 
 
-def _open(stack_name: str, outputs: Path | None) -> "tuple[DynamoDBClient, str]":
+def _open(stack_name: str, outputs: Path | None) -> tuple[DynamoDBClient, str]:
     told = read_outputs(stack_name, outputs)
     if "ControlTableName" not in told:
         raise DeploymentError("the stack has no output 'ControlTableName': is it one of Kickstand's?")
@@ -89,7 +87,7 @@ def _end(length: str | None, until: str | None, now: datetime) -> datetime:
     return end
 
 
-def _print(dynamodb: "DynamoDBClient", table: str, now: datetime, as_json: bool) -> None:
+def _print(dynamodb: DynamoDBClient, table: str, now: datetime, as_json: bool) -> None:
     switch = load_switch(dynamodb, table)
     holds = switch is not None and switch.is_on(now)
     if as_json:

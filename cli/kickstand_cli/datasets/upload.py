@@ -8,18 +8,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
+from kickstand.clients import S3Client
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import MANIFEST, Manifest, open_dataset
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 CONTENT_TYPES = {".png": "image/png", ".lst": "text/tab-separated-values", ".json": "application/json"}
 WORKERS = 8  # as many as boto3's connection pool serves without waiting (10)
@@ -99,14 +96,14 @@ def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progr
     return Upload(destination, sent=sent, skipped=total - sent)
 
 
-def _list_sizes(s3: "S3Client", destination: Destination) -> dict[str, int]:
+def _list_sizes(s3: S3Client, destination: Destination) -> dict[str, int]:
     """Size in bytes of every object under the prefix, by its path in the folder."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=destination.bucket, Prefix=destination.name_key(""))
     start = len(destination.name_key(""))
     return {item["Key"][start:]: item["Size"] for page in pages for item in page.get("Contents", [])}
 
 
-def _stage(s3: "S3Client", destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
+def _stage(s3: S3Client, destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
     """Send one file unless it is there; whether it was sent. S3 itself checks the SHA-256 on arrival."""
     if _is_staged(s3, destination, folder, path, sizes):
         return False
@@ -122,7 +119,7 @@ def _stage(s3: "S3Client", destination: Destination, folder: Path, path: str, si
     return True
 
 
-def _is_staged(s3: "S3Client", destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
+def _is_staged(s3: S3Client, destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
     content = (folder / path).read_bytes()
     if sizes.get(path) != len(content):  # most are settled by the listing alone
         return False
@@ -134,7 +131,7 @@ def _checksum(content: bytes) -> str:
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
 
 
-def _withdraw_manifest(s3: "S3Client", destination: Destination) -> None:
+def _withdraw_manifest(s3: S3Client, destination: Destination) -> None:
     """Remove another dataset's manifest before its files are overwritten; refuse one that is not ours."""
     key = destination.name_key(MANIFEST)
     content = s3.get_object(Bucket=destination.bucket, Key=key)["Body"].read()

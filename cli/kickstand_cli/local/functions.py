@@ -7,15 +7,17 @@ import threading
 import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 Handler = Callable[[dict[str, Any], Any], Any]
+RUNTIME = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")  # what Lambda brings besides Python
 
 
 @dataclass
@@ -68,15 +70,15 @@ class Function:
             if spec is None or spec.loader is None:
                 raise FileNotFoundError(self.folder / "app.py")
             module = importlib.util.module_from_spec(spec)
-            with _environment(self.environment):
+            with environment(self.environment):
                 spec.loader.exec_module(module)
             self.handler = module.handler
         return self.handler
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Any:
-    """Other threads read the environment meanwhile, so nothing but these names is ever missing from it."""
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables for a while. Other threads read meanwhile: nothing but these names is ever missing."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -87,6 +89,18 @@ def _environment(values: Mapping[str, str]) -> Any:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def link_packages(names: Iterable[str], folder: Path) -> None:
+    """Make this environment's packages and modules importable from a new folder. Raises ImportError."""
+    folder.mkdir()
+    for name in names:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ImportError(name)
+        origin = Path(spec.origin)
+        source = origin.parent if origin.name == "__init__.py" else origin
+        (folder / source.name).symlink_to(source)
 
 
 class LambdaService:

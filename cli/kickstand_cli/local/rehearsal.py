@@ -71,6 +71,7 @@ def local_aws(log: Path) -> Iterator[str]:
                 "BIND_HOST": "127.0.0.1",
                 "GATEWAY_PORT": str(port),
                 "MINISTACK_ACCOUNT_ID": "123456789012",
+                "PYTHONPATH": str(PROJECT / "cli"),
                 "TMPDIR": folder,
                 "S3_DATA_DIR": f"{folder}/s3",
                 "STATE_DIR": f"{folder}/state",

@@ -1,7 +1,6 @@
 """Creates the template's resources on moto and carries events from one to the next."""
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ from kickstand.review.rules import Review
 from kickstand.review.store import list_reviews
 from kickstand.store import from_item
 from kickstand_cli.deployment import open_books
-from kickstand_cli.local.functions import Function, LambdaService, function_arn
+from kickstand_cli.local.functions import Function, LambdaService, environment, function_arn
 from kickstand_cli.local.template import Template, TemplateError
 
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
@@ -390,22 +389,8 @@ def deploy(
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
         }
-        stack.enter_context(_setting(settings))
+        stack.enter_context(environment(settings))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         deployed = Stack(template, parameters or {}, lambdas)
         yield deployed
         deployed.settle()  # what still ran would run on into whatever is deployed next in this process
-
-
-@contextmanager
-def _setting(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,7 +18,7 @@ from kickstand.monitor.drift import Baseline, make_baseline, measure, observe
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import find_images
-from kickstand_cli.classify.policy import OUT_OF_FOLD
+from kickstand_cli.classify.policy import OUT_OF_FOLD, store_in_card
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import open_records, parse_since_option
@@ -149,7 +149,7 @@ def baseline(
                 measured = measure_unseen(unseen or Path(), artefact)
                 source = f"the model's answers to {(unseen or Path()).name}/"
             made = make(measured, source, card.model_version, card.policy.policy_version)
-    store(artefact, made)
+    store_in_card(artefact, baseline=made.model_dump(mode="json"))
     if as_json:
         print(made.model_dump_json())  # noqa: T201
         return
@@ -170,15 +170,3 @@ def make(measured: Sequence[Measured], source: str, model_version: str, policy_v
     if not made.features:
         raise CommandError("none of the records has image statistics")
     return made
-
-
-def store(artefact: Path, made: Baseline) -> None:
-    """Put the baseline into model.json, all or nothing; everything else there stays as it is."""
-    file = artefact / "model.json"
-    card: dict[str, Any] = json.loads(file.read_text("utf-8"))
-    card.pop("baseline", None)
-    # One line: a list of numbers, one a line, would bury what people read.
-    text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
-    draft = file.with_suffix(".json.part")
-    draft.write_text(f'{text},\n "baseline": {made.model_dump_json()}\n}}\n', "utf-8")
-    draft.replace(file)

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from pydantic import BaseModel, ConfigDict
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.review.store import list_reviews
@@ -21,10 +22,6 @@ from kickstand_cli.datasets.folder import replace_folder
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import console, exit_on
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
 
 app = typer.Typer(help="What people have answered, as a dataset.", no_args_is_help=True)
 MANIFEST = "labels.json"
@@ -107,7 +104,7 @@ def export(
 
 
 def write_labels(
-    s3: "S3Client",
+    s3: S3Client,
     reviews: Iterable[Review],
     out: Path,
     input_shape: tuple[int, int, int],
@@ -145,7 +142,7 @@ def write_labels(
 
 
 def _write_one(
-    s3: "S3Client",
+    s3: S3Client,
     review: Review,
     label: str,
     folder: Path,

@@ -6,19 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client
 from kickstand.errors import InvalidImage, StoreUnavailable
 from kickstand.events import ImageRef, Payload
 from kickstand.records import Record
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_s3 import S3Client
 
 EVENT_SOURCE = "kickstand"
 RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
@@ -41,7 +37,7 @@ _THROTTLED = {
 }
 
 
-def read_image(s3: "S3Client", ref: ImageRef, max_bytes: int) -> bytes:
+def read_image(s3: S3Client, ref: ImageRef, max_bytes: int) -> bytes:
     """The uploaded bytes of exactly this upload, read once.
 
     Raises InvalidImage when that upload is gone or larger than max_bytes, StoreUnavailable when S3 has trouble.
@@ -60,7 +56,7 @@ def read_image(s3: "S3Client", ref: ImageRef, max_bytes: int) -> bytes:
         raise
 
 
-def put_record(dynamodb: "DynamoDBClient", table: str, record: Record) -> Record:
+def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
     """Write the record unless this upload has one; returns the one that stands in the table.
 
     Raises StoreUnavailable when DynamoDB has trouble.
@@ -87,7 +83,7 @@ def changed(image: str, at: datetime) -> dict[str, Any]:
     }
 
 
-def read_changes(dynamodb: "DynamoDBClient", table: str, after: datetime, until: datetime) -> Iterator[Record]:
+def read_changes(dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime) -> Iterator[Record]:
     """The records that were written or answered after the one moment and until the other, as they are now, unsorted.
 
     The index holds keys alone, since an index of whole records would cost as much as the table for every image; the
@@ -114,7 +110,7 @@ def read_changes(dynamodb: "DynamoDBClient", table: str, after: datetime, until:
                         yield from _fetch(dynamodb, table, keys[start : start + 100])
 
 
-def _fetch(dynamodb: "DynamoDBClient", table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
+def _fetch(dynamodb: DynamoDBClient, table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
     """The records with these keys, at most 100."""
     asked: Any = {table: {"Keys": keys}}
     while asked:
@@ -123,7 +119,7 @@ def _fetch(dynamodb: "DynamoDBClient", table: str, keys: list[dict[str, Any]]) -
         asked = answer.get("UnprocessedKeys")
 
 
-def announce(events: "EventBridgeClient", record: Record) -> None:
+def announce(events: EventBridgeClient, record: Record) -> None:
     """Publish "Image Classified" and, where a person must decide, "Review Requested".
 
     EventBridge delivers at least once and so do we: consumers tell repeats by image and version.
@@ -135,7 +131,7 @@ def announce(events: "EventBridgeClient", record: Record) -> None:
     publish(events, names, detail, [record.execution])
 
 
-def publish(events: "EventBridgeClient", names: Sequence[str], detail: str, resources: Sequence[str] = ()) -> None:
+def publish(events: EventBridgeClient, names: Sequence[str], detail: str, resources: Sequence[str] = ()) -> None:
     """Publish an event of each of these types, with the same detail, which is JSON.
 
     Raises StoreUnavailable when EventBridge does not take them.

@@ -5,22 +5,17 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from boto3.dynamodb.types import TypeDeserializer
 
+from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Lack, Ledger, Missing, Question, balance
 from kickstand.records import Record
 from kickstand.review.rules import Refused, Review
 from kickstand.review.store import load_review, record_review
 from kickstand.store import from_item
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_stepfunctions import SFNClient
 
 GRACE = timedelta(minutes=15)  # all attempts of an execution together take five at most
 REPLAY_AT_MOST = 100  # in one run: what is missing in thousands has a cause that somebody must find first
@@ -35,10 +30,10 @@ class Books:
     poll_seconds: how long SQS may look for dead letters on all its servers; with 0 it may overlook some.
     """
 
-    s3: "S3Client"
-    dynamodb: "DynamoDBClient"
-    sqs: "SQSClient"
-    stepfunctions: "SFNClient"
+    s3: S3Client
+    dynamodb: DynamoDBClient
+    sqs: SQSClient
+    stepfunctions: SFNClient
     image_bucket: str
     records_table: str
     reviews_table: str

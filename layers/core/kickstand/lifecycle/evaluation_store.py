@@ -2,9 +2,9 @@
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from kickstand.clients import S3Client
 from kickstand.events import Payload
 from kickstand.lifecycle.dataset_store import Dataset, read_manifest
 from kickstand.lifecycle.evaluation import Contender, HeldOut, answer, compare, held_out, read_answers, unpack_artefact
@@ -12,9 +12,6 @@ from kickstand.lifecycle.gate import Pledge
 from kickstand.lifecycle.registry import Evaluation, describe_evaluation
 from kickstand.lifecycle.retraining import Algorithm
 from kickstand.store import transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 
 class Evaluating(Payload):
@@ -24,7 +21,7 @@ class Evaluating(Payload):
     algorithm: Algorithm
 
 
-def evaluate(s3: "S3Client", bucket: str, champion_artefact: Path, evaluating: Evaluating) -> Evaluation:
+def evaluate(s3: S3Client, bucket: str, champion_artefact: Path, evaluating: Evaluating) -> Evaluation:
     """Let champion and challenger answer the held-out images, and put the gate's verdict beside the dataset.
 
     Raises FileNotFoundError for a dataset that is not whole, StoreUnavailable.
@@ -45,7 +42,7 @@ def evaluate(s3: "S3Client", bucket: str, champion_artefact: Path, evaluating: E
     )
 
 
-def _challenge(s3: "S3Client", evaluating: Evaluating, images: HeldOut, champion: Pledge) -> Contender:
+def _challenge(s3: S3Client, evaluating: Evaluating, images: HeldOut, champion: Pledge) -> Contender:
     """The challenger's answers: by its artefact here, or by the container that has already answered."""
     dataset = evaluating.dataset
     if evaluating.algorithm == "kickstand":
@@ -58,7 +55,7 @@ def _challenge(s3: "S3Client", evaluating: Evaluating, images: HeldOut, champion
     return read_answers(answers, images, dataset.labels, champion, dataset.name[-8:])
 
 
-def _read(s3: "S3Client", uri: str) -> bytes:
+def _read(s3: S3Client, uri: str) -> bytes:
     place = urlsplit(uri)
     with transient("S3"):
         return s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read()

@@ -2,8 +2,9 @@
 
 import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kickstand.clients import DynamoDBClient, EventBridgeClient, SFNClient, SNSClient
 from kickstand.lifecycle.retraining import (
     Choice,
     LastTraining,
@@ -17,19 +18,13 @@ from kickstand.lifecycle.rollout import Rollout
 from kickstand.review.store import count_answered
 from kickstand.store import publish, to_item, transient
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_sns import SNSClient
-    from mypy_boto3_stepfunctions import SFNClient
-
 TRAINING = {"id": {"S": "training"}}  # the workflow train_model writes its outcome there
 APPROVAL = {"id": {"S": "approval"}}
 
 
 def request_training(
-    dynamodb: "DynamoDBClient",
-    stepfunctions: "SFNClient",
+    dynamodb: DynamoDBClient,
+    stepfunctions: SFNClient,
     settings: RequestTrainingSettings,
     request: Request,
     now: datetime,
@@ -51,7 +46,7 @@ def request_training(
     return choice, execution
 
 
-def _is_running(stepfunctions: "SFNClient", train_model: str, last: LastTraining) -> bool:
+def _is_running(stepfunctions: SFNClient, train_model: str, last: LastTraining) -> bool:
     """Whether the last training has not ended; one that was claimed and never started is started now."""
     try:
         return stepfunctions.describe_execution(executionArn=last.execution)["status"] == "RUNNING"
@@ -60,13 +55,13 @@ def _is_running(stepfunctions: "SFNClient", train_model: str, last: LastTraining
         return True
 
 
-def _start(stepfunctions: "SFNClient", train_model: str, training: LastTraining) -> None:
+def _start(stepfunctions: SFNClient, train_model: str, training: LastTraining) -> None:
     told = json.dumps({"algorithm": training.algorithm, "reason": training.reason})
     name = training.execution.rpartition(":")[2]
     stepfunctions.start_execution(stateMachineArn=train_model, name=name, input=told)
 
 
-def load_training(dynamodb: "DynamoDBClient", table: str) -> LastTraining | None:
+def load_training(dynamodb: DynamoDBClient, table: str) -> LastTraining | None:
     """The training that was requested last; None where there was none."""
     with transient("DynamoDB"):
         found = dynamodb.get_item(TableName=table, Key=TRAINING, ConsistentRead=True)
@@ -76,7 +71,7 @@ def load_training(dynamodb: "DynamoDBClient", table: str) -> LastTraining | None
     return LastTraining.model_validate({name: next(iter(value.values())) for name, value in item.items()})
 
 
-def claim_training(dynamodb: "DynamoDBClient", table: str, training: LastTraining, before: LastTraining | None) -> bool:
+def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining, before: LastTraining | None) -> bool:
     """Whether this request may start: nobody else has claimed the next training since `before` was read."""
     condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(requested_at)"}
     values = {f":{name}": value for name, value in to_item(training).items()}
@@ -99,7 +94,7 @@ def claim_training(dynamodb: "DynamoDBClient", table: str, training: LastTrainin
     return True
 
 
-def publish_rollout(sns: "SNSClient", events: "EventBridgeClient", topic: str, rollout: Rollout) -> None:
+def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollout: Rollout) -> None:
     """Tell people on the topic and, of an approved challenger, a pipeline by "Model Approved"."""
     with transient("SNS"):
         sns.publish(TopicArn=topic, Subject=rollout.subject, Message=rollout.message)
@@ -107,14 +102,14 @@ def publish_rollout(sns: "SNSClient", events: "EventBridgeClient", topic: str, r
         publish(events, ["Model Approved"], json.dumps(rollout.detail))
 
 
-def find_approval(dynamodb: "DynamoDBClient", table: str) -> tuple[str, str] | None:
+def find_approval(dynamodb: DynamoDBClient, table: str) -> tuple[str, str] | None:
     """The model package that somebody has decided about last, and the decision."""
     with transient("DynamoDB"):
         found = dynamodb.get_item(TableName=table, Key=APPROVAL, ConsistentRead=True)
     return (found["Item"]["package"]["S"], found["Item"]["decision"]["S"]) if "Item" in found else None
 
 
-def note_approval(dynamodb: "DynamoDBClient", table: str, package: str, decision: str, now: datetime) -> None:
+def note_approval(dynamodb: DynamoDBClient, table: str, package: str, decision: str, now: datetime) -> None:
     """Record what has been decided about a model package."""
     item = APPROVAL | {"package": {"S": package}, "decision": {"S": decision}, "decided_at": {"S": now.isoformat()}}
     with transient("DynamoDB"):

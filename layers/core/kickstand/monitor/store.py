@@ -1,23 +1,20 @@
 """A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import as_item, load_switch
+from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Watch, advance, resume
 from kickstand.store import publish, read_changes, transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_events import EventBridgeClient
 
 MONITOR = "monitor"
 HOLD = timedelta(hours=4)  # of the automatic switch, after the last run that found harm
 
 
 def run_monitor(
-    dynamodb: "DynamoDBClient", events: "EventBridgeClient", settings: MonitorSettings, watch: Watch, now: datetime
+    dynamodb: DynamoDBClient, events: EventBridgeClient, settings: MonitorSettings, watch: Watch, now: datetime
 ) -> Look | None:
     """Look at what is new, and act on harm; None where another run was faster.
 
@@ -43,7 +40,7 @@ def run_monitor(
 
 
 def switch_on_for_harm(
-    dynamodb: "DynamoDBClient", table: str, reason: str, now: datetime, hold: timedelta, again: bool
+    dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, hold: timedelta, again: bool
 ) -> None:
     """Let the monitor's own switch be on until `hold` from now; a person's is left as it is.
 
@@ -72,7 +69,7 @@ def switch_on_for_harm(
         return  # a person was faster
 
 
-def load_monitor(dynamodb: "DynamoDBClient", table: str) -> tuple[MonitorState | None, int]:
+def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, int]:
     """Where the monitor stands, and how often that has been written; None and 0 before its first look."""
     with transient("DynamoDB"):
         found = dynamodb.get_item(TableName=table, Key={"id": {"S": MONITOR}}, ConsistentRead=True)
@@ -81,7 +78,7 @@ def load_monitor(dynamodb: "DynamoDBClient", table: str) -> tuple[MonitorState |
     return MonitorState.model_validate_json(found["Item"]["state"]["S"]), int(found["Item"]["revision"]["N"])
 
 
-def save_monitor(dynamodb: "DynamoDBClient", table: str, state: MonitorState, standing: int) -> bool:
+def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: int) -> bool:
     """Whether the state could take the place of the standing revision: of two looks at once one is in vain."""
     item = {
         "id": {"S": MONITOR},
