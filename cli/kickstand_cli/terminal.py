@@ -1,8 +1,11 @@
 """What commands share: where they print and how, and how an error ends them."""
 
+import io
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TextIO
 
 import typer
 from rich.console import Console
@@ -41,6 +44,47 @@ def show_progress(*, in_bytes: bool = False) -> Iterator[Progress]:
         disable=not bars.is_terminal,
     ) as progress:
         yield progress
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError becomes a CommandError that names what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+class _Diverted(io.TextIOBase):
+    """Stands in for stdout while the functions run.
+
+    Powertools' loggers keep for good the stdout that they find at import, so this outlives every single log file.
+    """
+
+    target: TextIO | None = None
+
+    def write(self, text: str) -> int:
+        return (self.target or sys.__stdout__ or io.StringIO()).write(text)
+
+    def flush(self) -> None:
+        if self.target:
+            self.target.flush()
+
+
+_diverted = _Diverted()
+
+
+@contextmanager
+def divert_output(log: Path) -> Iterator[None]:
+    """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
+    with writing(log):
+        file = log.open("w", encoding="utf-8")
+    with file, redirect_stdout(_diverted), redirect_stderr(file):
+        _diverted.target = file
+        try:
+            yield
+        finally:
+            _diverted.target = None
 
 
 def printable(text: str) -> str:

@@ -1,24 +1,22 @@
 """`kickstand demo`: the shipped template on this machine, with photos, from upload to recorded decision."""
 
 import getpass
-import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -33,13 +31,12 @@ from kickstand_cli.datasets.archive import read_archive
 from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
 from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import encode_png
-from kickstand_cli.deployment import DeploymentError
 from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review.review import DEFAULT_PORT, find_function, serve
-from kickstand_cli.terminal import printable
+from kickstand_cli.terminal import CommandError, divert_output, exit_on, printable, show_progress, writing
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
@@ -54,10 +51,6 @@ class WorkflowType(StrEnum):
 
     EXPRESS = "EXPRESS"
     STANDARD = "STANDARD"
-
-
-class DemoError(Exception):
-    """The demo cannot start; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -108,19 +101,17 @@ def demo(
     console = Console(file=sys.stdout, highlight=False)  # even while the functions' output is diverted
     if not console.is_terminal:
         console.width = 120  # of a log file, where nobody wants names broken
-    try:
+    with exit_on():
         sources, about = _collect(paths or [], images or [], cifar100=cifar100)
-        folder = _make_folder(out)
-        with _running(sources[:limit], about, workflow, folder) as demonstration:
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with _running(sources[:limit], about, workflow, out) as demonstration:
             run, ledger = demonstration.results()
-            _write(run, folder, ledger)
-            _print(console, run, demonstration.seconds, folder)
+            _write(run, out, ledger)
+            _print(console, run, demonstration.seconds, out)
             if review:
                 console.print(str(ledger), soft_wrap=True)
-                run, ledger = _review(demonstration, console, port, folder)
-    except (DemoError, DeploymentError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+                run, ledger = _review(demonstration, console, port, out)
     console.print(str(ledger), soft_wrap=True)
     if run.failures:
         raise typer.Exit(1)
@@ -130,16 +121,16 @@ def demo(
 
 
 def _collect(paths: Sequence[Path], images: Sequence[Path], *, cifar100: bool) -> tuple[list[Source], str]:
-    """What to upload, and a sentence on what it is. Raises DemoError where there is nothing."""
+    """What to upload, and a sentence on what it is. Raises CommandError where there is nothing."""
     if not TEMPLATE.is_file():
-        raise DemoError(
+        raise CommandError(
             f"{PROJECT}: no template.yaml here; the demo runs from a checkout of Kickstand (pip install -e .)"
         )
     if cifar100:
         if images:
-            raise DemoError("--images and --cifar100 exclude each other")
+            raise CommandError("--images and --cifar100 exclude each other")
         if len(paths) > 1:
-            raise DemoError(f"--cifar100 takes one archive, not {len(paths)}")
+            raise CommandError(f"--cifar100 takes one archive, not {len(paths)}")
         return _read_cifar100(paths[0] if paths else None)
     if own := [*images, *paths]:
         return list(_find_files(own)), "Your own images."
@@ -152,11 +143,11 @@ def _find_files(paths: Sequence[Path]) -> Iterator[Source]:
     """Every file, whatever it is: bad ones are part of the point. Keys are relative to the folder that was named."""
     for path in paths:
         if not path.exists():
-            raise DemoError(f"{path}: no such file or folder")
+            raise CommandError(f"{path}: no such file or folder")
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         shown = [file for file in files if path.is_file() or not _is_hidden(file.relative_to(path))]
         if not shown:
-            raise DemoError(f"{path}: no files in this folder")
+            raise CommandError(f"{path}: no files in this folder")
         for file in shown:
             name = Path(file.name) if path.is_file() else file.relative_to(path)
             key = os.fsencode(name.as_posix()).decode("utf-8", "replace")  # S3's keys are UTF-8, file names are not
@@ -172,14 +163,14 @@ def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
     if archive is None:
         archive = Path(os.environ.get(ARCHIVE_VARIABLE) or locate_cache() / CIFAR100_URL.rpartition("/")[2])
         if not archive.exists():
-            raise DemoError(
+            raise CommandError(
                 f"{archive}: no such archive; name one after --cifar100 or in {ARCHIVE_VARIABLE}, "
                 "or let `kickstand dataset` download it"
             )
     try:
         content = read_archive(archive)
     except DatasetError as error:
-        raise DemoError(str(error)) from error
+        raise CommandError(str(error)) from error
     labels = read_card(MODEL).labels
     test = content.splits["test"]
     sources = [
@@ -188,7 +179,7 @@ def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
         if content.class_names[label] in labels
     ]
     if not sources:
-        raise DemoError(f"{archive}: no test images of {', '.join(labels)}, which the model knows")
+        raise CommandError(f"{archive}: no test images of {', '.join(labels)}, which the model knows")
     return sources, f"Real CIFAR-100 test images of {' and '.join(labels)}, which the model was not trained on."
 
 
@@ -223,7 +214,7 @@ def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, fold
     """Deploy, upload, wait; then the stack stays up for as long as the context lasts."""
     started = time.monotonic()
     with ExitStack() as open_, divert_output(folder / "functions.log"):
-        with _show_progress() as progress:
+        with show_progress() as progress:
             # Imported here: moto takes a second, which no other command should wait for.
             from kickstand_cli.local.stack import deploy
 
@@ -264,7 +255,7 @@ def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -
     try:
         data = source.read()
     except OSError as error:
-        raise DemoError(f"{source.key}: cannot be read ({error.strerror})") from error
+        raise CommandError(f"{source.key}: cannot be read ({error.strerror})") from error
     picture = make_picture(data, input_shape)
     at = datetime.now(UTC)
     return Upload(source.key, stack.upload(source.key, data), at, picture)
@@ -338,64 +329,6 @@ def _draw(stack: "Stack") -> str:
 # ---- what is shown and written
 
 
-@contextmanager
-def _show_progress() -> Iterator[Progress]:
-    """Bars on stderr, gone when they are done; nothing where stderr is no terminal."""
-    console = Console(file=sys.stderr)  # as it is now, before the functions' output is diverted
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=not console.is_terminal,
-    ) as progress:
-        yield progress
-
-
-class _Diverted(io.TextIOBase):
-    """Stands in for stdout while the functions run.
-
-    Powertools' loggers keep for good the stdout that they find at import, so this outlives every single log file.
-    """
-
-    target: TextIO | None = None
-
-    def write(self, text: str) -> int:
-        return (self.target or sys.__stdout__ or io.StringIO()).write(text)
-
-    def flush(self) -> None:
-        if self.target:
-            self.target.flush()
-
-
-_diverted = _Diverted()
-
-
-@contextmanager
-def divert_output(log: Path) -> Iterator[None]:
-    """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
-    try:
-        file = log.open("w", encoding="utf-8")
-    except OSError as error:
-        raise DemoError(f"{log}: cannot be written ({error.strerror})") from error
-    with file, redirect_stdout(_diverted), redirect_stderr(file):
-        _diverted.target = file
-        try:
-            yield
-        finally:
-            _diverted.target = None
-
-
-def _make_folder(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DemoError(f"{out}: cannot be made a folder ({error.strerror})") from error
-    return out
-
-
 def _write(run: Run, folder: Path, ledger: "Ledger") -> None:
     lines = [
         json.dumps({"key": outcome.key, "ms": round(outcome.ms), **outcome.record.model_dump(mode="json")})
@@ -409,10 +342,8 @@ def _write(run: Run, folder: Path, ledger: "Ledger") -> None:
         "monitoring.html": _draw_monitoring(run),
     }
     for name, text in files.items():
-        try:
+        with writing(folder / name):
             (folder / name).write_text(text, "utf-8")
-        except OSError as error:
-            raise DemoError(f"{folder / name}: cannot be written ({error.strerror})") from error
 
 
 def _draw_monitoring(run: Run) -> str:
@@ -451,7 +382,7 @@ def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
     for failure in run.failures:
         what = escape(printable(f"{failure.key}: {failure.cause}"))
         console.print(f"[bold red]failed[/] {what}", soft_wrap=True)
-    counts = ", ".join(f"{run.count(route)} {words}" for route, words in _routes().items())
+    counts = ", ".join(f"{run.count(route)} {words}" for route, words in ROUTES.items())
     console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
     console.print(run.about[0], soft_wrap=True)
     console.print(
@@ -459,7 +390,3 @@ def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
         "functions.log",
         soft_wrap=True,
     )
-
-
-def _routes() -> dict[Any, str]:
-    return dict(ROUTES)

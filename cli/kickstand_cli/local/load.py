@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import boto3
 import typer
 from PIL import Image, ImageDraw
-from rich.console import Console
 
 from kickstand.errors import ModelUnavailable
 from kickstand.ledger.balance import Key
@@ -28,8 +27,8 @@ from kickstand.ledger.store import find_record, read_letters, release
 from kickstand.records import Record
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.ledger.ledger import as_dict
-from kickstand_cli.local.demo import _show_progress, divert_output
 from kickstand_cli.project import PROJECT, TEMPLATE
+from kickstand_cli.terminal import console, divert_output, exit_on, show_progress
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
@@ -122,11 +121,8 @@ def load(
     if bucket and not aws:
         raise typer.BadParameter("needs --aws", param_hint="--bucket")
     with reporting():
-        try:
+        with exit_on(OSError):
             sent = list(compose(count, images, bad, duplicates, random.Random(seed)))  # noqa: S311 - the same again
-        except OSError as error:
-            typer.echo(f"error: {images}: {error}", err=True)
-            raise typer.Exit(1) from error
         if bucket:
             upload_only(sent, bucket, profile, rate)
             print(json.dumps({"uploads": len(sent), "bucket": bucket}))  # noqa: T201
@@ -138,7 +134,7 @@ def load(
     if as_json:
         print(json.dumps(asdict(summary) | {"balanced": summary.balanced}))  # noqa: T201
     else:
-        show(summary, Console(soft_wrap=True, highlight=False), local=not aws)
+        show(summary, local=not aws)
     if not summary.balanced:
         raise typer.Exit(UNBALANCED)
 
@@ -244,7 +240,7 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
         for one in throttling:
             one.refuse_model(function)
 
-    with ExitStack() as open_, divert_output(folder / "load-functions.log"), _show_progress() as progress:
+    with ExitStack() as open_, divert_output(folder / "load-functions.log"), show_progress() as progress:
         stack = open_.enter_context(deploy(TEMPLATE, faults=fault))
         throttling.append(Throttling(stack, throttle, chance))
         uploads: dict[Key, tuple[datetime, Sent]] = {}
@@ -284,7 +280,7 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
     started, books = time.monotonic(), open_books(read_outputs(stack_name, outputs))
     uploads: dict[Key, tuple[datetime, Sent]] = {}
     records: list[Record] = []
-    with _show_progress() as progress:
+    with show_progress() as progress:
         uploading = progress.add_task("upload", total=len(sent))
 
         def send(item: Sent) -> None:
@@ -380,7 +376,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
     }
 
 
-def show(summary: Summary, console: Console, *, local: bool) -> None:
+def show(summary: Summary, *, local: bool) -> None:
     """The summary for people."""
     console.print(
         f"{summary.uploads:,} uploads in {summary.seconds:,.0f} s: {summary.bad:,} bad files, {summary.duplicates:,} "

@@ -2,7 +2,7 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -152,9 +152,33 @@ def to_item(payload: Payload) -> dict[str, Any]:
     return {name: TypeSerializer().serialize(value) for name, value in plain.items()}
 
 
-def from_item(item: dict[str, Any]) -> Record:
+def plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a DynamoDB item."""
+    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+
+
+def from_item(item: Mapping[str, Any]) -> Record:
     """The record that a DynamoDB item holds; a newer item's unknown attributes are ignored."""
-    return Record.model_validate({name: TypeDeserializer().deserialize(value) for name, value in item.items()})
+    return Record.model_validate(plain(item))
+
+
+def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The item as it stands now; None where there is none. Raises StoreUnavailable."""
+    with transient("DynamoDB"):
+        return dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
+
+
+def put_item_if(dynamodb: DynamoDBClient, table: str, item: Mapping[str, Any], condition: str, **more: Any) -> bool:
+    """Whether the condition held, so that the item stands in the table now. Raises StoreUnavailable.
+
+    more: what the condition speaks of, as DynamoDB's PutItem takes it.
+    """
+    try:
+        with transient("DynamoDB"):
+            dynamodb.put_item(TableName=table, Item=item, ConditionExpression=condition, **more)
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
 
 
 @contextmanager

@@ -4,18 +4,15 @@ from typing import Any
 
 from kickstand.classify.policy import Switch
 from kickstand.clients import DynamoDBClient
-from kickstand.store import to_item, transient
+from kickstand.store import get_item, plain, to_item, transient
 
 SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch" asks for it
 
 
 def load_switch(dynamodb: DynamoDBClient, table: str) -> Switch | None:
     """The switch as it was last set, perhaps ended by now; None where nobody has, or it was switched off."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key=SWITCH, ConsistentRead=True)
-    if "Item" not in found:
-        return None
-    return Switch.model_validate({name: next(iter(value.values())) for name, value in found["Item"].items()})
+    item = get_item(dynamodb, table, SWITCH)
+    return Switch.model_validate(plain(item)) if item else None
 
 
 def switch_on(dynamodb: DynamoDBClient, table: str, switch: Switch) -> None:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from boto3.dynamodb.types import TypeDeserializer
-
 from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Lack, Ledger, Missing, Question, balance
 from kickstand.records import Record
 from kickstand.review.rules import Refused, Review
 from kickstand.review.store import load_review, record_review
-from kickstand.store import from_item
+from kickstand.store import from_item, get_item, plain
 
 GRACE = timedelta(minutes=15)  # all attempts of an execution together take five at most
 REPLAY_AT_MOST = 100  # in one run: what is missing in thousands has a cause that somebody must find first
@@ -118,8 +116,7 @@ def _scan(books: Books, table: str, parts: Sequence[str]) -> Iterator[dict[str, 
         ExpressionAttributeNames={placeholder: name for name, placeholder in names.items()},
     )
     for page in pages:
-        for item in page["Items"]:
-            yield {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+        yield from map(plain, page["Items"])
 
 
 def read_letters(books: Books, hold_seconds: int = _HOLD_SECONDS) -> list[Letter]:
@@ -217,10 +214,8 @@ def is_settled(books: Books, key: Key) -> bool:
 def find_record(books: Books, key: Key) -> Record | None:
     """The record of this upload."""
     image, version = key
-    answer = books.dynamodb.get_item(
-        TableName=books.records_table, Key={"image": {"S": image}, "version": {"S": version}}, ConsistentRead=True
-    )
-    return from_item(answer["Item"]) if "Item" in answer else None
+    item = get_item(books.dynamodb, books.records_table, {"image": {"S": image}, "version": {"S": version}})
+    return from_item(item) if item else None
 
 
 def as_event(ref: ImageRef) -> dict[str, Any]:

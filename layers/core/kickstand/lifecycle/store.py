@@ -16,7 +16,7 @@ from kickstand.lifecycle.retraining import (
 )
 from kickstand.lifecycle.rollout import Rollout
 from kickstand.review.store import count_answered
-from kickstand.store import publish, to_item, transient
+from kickstand.store import get_item, plain, publish, to_item, transient
 
 TRAINING = {"id": {"S": "training"}}  # the workflow train_model writes its outcome there
 APPROVAL = {"id": {"S": "approval"}}
@@ -63,12 +63,9 @@ def _start(stepfunctions: SFNClient, train_model: str, training: LastTraining) -
 
 def load_training(dynamodb: DynamoDBClient, table: str) -> LastTraining | None:
     """The training that was requested last; None where there was none."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key=TRAINING, ConsistentRead=True)
-    item = found.get("Item", {})
-    if "requested_at" not in item:  # a training that somebody started by hand has left its outcome
-        return None
-    return LastTraining.model_validate({name: next(iter(value.values())) for name, value in item.items()})
+    item = get_item(dynamodb, table, TRAINING) or {}
+    # A training that somebody started by hand has left its outcome alone.
+    return LastTraining.model_validate(plain(item)) if "requested_at" in item else None
 
 
 def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining, before: LastTraining | None) -> bool:
@@ -104,9 +101,8 @@ def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollo
 
 def find_approval(dynamodb: DynamoDBClient, table: str) -> tuple[str, str] | None:
     """The model package that somebody has decided about last, and the decision."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key=APPROVAL, ConsistentRead=True)
-    return (found["Item"]["package"]["S"], found["Item"]["decision"]["S"]) if "Item" in found else None
+    item = get_item(dynamodb, table, APPROVAL)
+    return (item["package"]["S"], item["decision"]["S"]) if item else None
 
 
 def note_approval(dynamodb: DynamoDBClient, table: str, package: str, decision: str, now: datetime) -> None:

@@ -1,13 +1,12 @@
 """A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
 
 from datetime import datetime, timedelta
-from typing import Any
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import as_item, load_switch
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Watch, advance, resume
-from kickstand.store import publish, read_changes, transient
+from kickstand.store import get_item, publish, put_item_if, read_changes
 
 MONITOR = "monitor"
 HOLD = timedelta(hours=4)  # of the automatic switch, after the last run that found harm
@@ -55,27 +54,26 @@ def switch_on_for_harm(
         if standing.by != MONITOR:
             return
         switch = switch.model_copy(update={"since": standing.since})
-    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(id)"}
-    if standing:
-        condition = {
-            "ConditionExpression": "since = :since AND #until = :until",
-            "ExpressionAttributeNames": {"#until": "until"},
-            "ExpressionAttributeValues": {f":{name}": as_item(standing)[name] for name in ("since", "until")},
-        }
-    try:
-        with transient("DynamoDB"):
-            dynamodb.put_item(TableName=table, Item=as_item(switch), **condition)
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return  # a person was faster
+    # Where a person is faster, theirs stands.
+    if standing is None:
+        put_item_if(dynamodb, table, as_item(switch), "attribute_not_exists(id)")
+        return
+    put_item_if(
+        dynamodb,
+        table,
+        as_item(switch),
+        "since = :since AND #until = :until",
+        ExpressionAttributeNames={"#until": "until"},
+        ExpressionAttributeValues={f":{name}": as_item(standing)[name] for name in ("since", "until")},
+    )
 
 
 def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, int]:
     """Where the monitor stands, and how often that has been written; None and 0 before its first look."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key={"id": {"S": MONITOR}}, ConsistentRead=True)
-    if "Item" not in found:
+    item = get_item(dynamodb, table, {"id": {"S": MONITOR}})
+    if item is None:
         return None, 0
-    return MonitorState.model_validate_json(found["Item"]["state"]["S"]), int(found["Item"]["revision"]["N"])
+    return MonitorState.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])
 
 
 def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: int) -> bool:
@@ -85,14 +83,7 @@ def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, stan
         "revision": {"N": str(standing + 1)},
         "state": {"S": state.model_dump_json(exclude_defaults=True)},
     }
-    try:
-        with transient("DynamoDB"):
-            dynamodb.put_item(
-                TableName=table,
-                Item=item,
-                ConditionExpression="revision = :standing" if standing else "attribute_not_exists(id)",
-                **({"ExpressionAttributeValues": {":standing": {"N": str(standing)}}} if standing else {}),  # type: ignore[arg-type]
-            )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    if not standing:
+        return put_item_if(dynamodb, table, item, "attribute_not_exists(id)")
+    values = {":standing": {"N": str(standing)}}
+    return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer
 from pydantic import SecretStr
 
 from kickstand.clients import DynamoDBClient, SFNClient
@@ -13,7 +12,7 @@ from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.review import rules
 from kickstand.review.rules import GROUPS, Refused, Review
-from kickstand.store import changed, to_item, transient
+from kickstand.store import changed, get_item, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue (always "open"), place
 _ATTEMPTS = 8
@@ -144,17 +143,16 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
 
 def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
     """Raises Refused when there is no such review."""
-    with transient("DynamoDB"):
-        answer = dynamodb.get_item(TableName=table, Key=_key(image, version), ConsistentRead=True)
-    if "Item" not in answer:
+    item = get_item(dynamodb, table, _key(image, version))
+    if item is None:
         raise Refused("Nobody was asked about this picture.")
-    return _from_item(answer["Item"])
+    return Review.model_validate(plain(item))
 
 
 def list_reviews(dynamodb: DynamoDBClient, table: str) -> Iterator[Review]:
     """Every review, open or answered."""
     for page in dynamodb.get_paginator("scan").paginate(TableName=table):
-        yield from map(_from_item, page["Items"])
+        yield from (Review.model_validate(plain(item)) for item in page["Items"])
 
 
 def count_answered(dynamodb: DynamoDBClient, table: str, since: datetime | None) -> int:
@@ -189,23 +187,15 @@ def change_review(
 
 def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Review | None) -> bool:
     """Whether the review could take the place of the standing one, or of none."""
-    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(image)"}
-    if standing:
-        condition = {
-            "ConditionExpression": "revision = :standing",
-            "ExpressionAttributeValues": {":standing": {"N": str(standing.revision)}},
-        }
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
     if review.place:
         item |= {"queue": {"S": "open"}, "place": {"S": review.place}}
-    try:
-        with transient("DynamoDB"):
-            dynamodb.put_item(TableName=table, Item=item, **condition)
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    if standing is None:
+        return put_item_if(dynamodb, table, item, "attribute_not_exists(image)")
+    values = {":standing": {"N": str(standing.revision)}}
+    return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)
 
 
 def _wake(stepfunctions: SFNClient, review: Review) -> bool:
@@ -239,7 +229,3 @@ def _open_pages(dynamodb: DynamoDBClient, table: str, **how: Any) -> Iterator[An
 
 def _key(image: str, version: str) -> dict[str, Any]:
     return {"image": {"S": image}, "version": {"S": version}}
-
-
-def _from_item(item: dict[str, Any]) -> Review:
-    return Review.model_validate({name: TypeDeserializer().deserialize(value) for name, value in item.items()})
