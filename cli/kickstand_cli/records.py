@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
@@ -14,6 +15,18 @@ from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.terminal import CommandError
 from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
 
+RecordsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="FILE",
+        help="Records, one JSON object a line, such as the demo's records.jsonl, instead of the stack's table.",
+    ),
+]
+ImagesFolder = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="The folder that was uploaded, instead of the stack's bucket."),
+]
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 

@@ -74,7 +74,7 @@ class Loaded:
         spec.loader.exec_module(self.module)
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        answer = self.module.handler(copy.deepcopy(event), Context("Function", 512, 10))
+        answer = self.module.handler(copy.deepcopy(event), Context("Function", 512))
         return dict(json.loads(json.dumps(answer)))  # Lambda sends it as JSON
 
 

@@ -50,10 +50,7 @@ def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
     prediction, decision = given.prediction, given.decision
     return {
         "image": image,
-        "label": prediction.label if prediction else None,
-        "confidence": prediction.confidence if prediction else None,
-        "probabilities": prediction.probabilities if prediction else None,
-        "neither": prediction.neither if prediction else None,
+        **{name: getattr(prediction, name, None) for name in ("label", "confidence", "probabilities", "neither")},
         "route": decision.route,
         "reason": decision.reason,
         "explanation": decision.explanation,

@@ -20,7 +20,7 @@ from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import open_records
+from kickstand_cli.records import ImagesFolder, RecordsFile, open_records
 from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
 from kickstand_cli.uploads import ReadUpload
 
@@ -31,13 +31,7 @@ Rescored = tuple["Record", "Prediction | None"]
 
 
 def replay(
-    records: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Records, one JSON object a line, such as the demo's records.jsonl, instead of a stack's table.",
-        ),
-    ] = None,
+    records: RecordsFile = None,
     policy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `kickstand policy --json` printed, or a model.json.")
     ] = None,
@@ -58,10 +52,7 @@ def replay(
             help="Another model artefact: it looks at the stored images again, with its policy.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="With --records and --model: the folder that was uploaded."),
-    ] = None,
+    images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON object.")] = False,

@@ -26,7 +26,7 @@ from kickstand_cli.deployment import (
     reporting,
 )
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import read_records
+from kickstand_cli.records import ImagesFolder, RecordsFile, read_records
 from kickstand_cli.terminal import CommandError, console, printable
 from kickstand_cli.uploads import read_from_bucket, read_from_folder
 
@@ -44,13 +44,8 @@ def explain(
         bool, typer.Option("--verify", help="Compute it again from the stored image, and compare.")
     ] = False,
     artefact: ModelOption = MODEL,
-    records: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Records to look in instead of a stack's, as the demo's records.jsonl."),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --records and --verify: the folder that was uploaded.")
-    ] = None,
+    records: RecordsFile = None,
+    images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
 ) -> None:

@@ -47,14 +47,14 @@ def ledger(
     """
     with reporting():
         books = open_books(read_outputs(stack_name, outputs))
-        found = _draw_up(books, grace)
+        found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
         if replay and (found.missing or found.dead_letter):
             if not as_json:
                 _print(found)
             sent = send_again(books, found, wait)
             if not as_json:
                 console.print(sent)
-            found = _draw_up(books, grace)
+            found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
     print(json.dumps(as_dict(found) | _details(found))) if as_json else _print(found)  # noqa: T201
     if found.missing:
         raise typer.Exit(UNBALANCED)
@@ -105,10 +105,6 @@ def send_again(
     return f"replayed: {sent} sent again, {sent - len(open_keys)} of them settled" + (
         f"; {unread} messages in the dead-letter queue name no upload, and stay" if unread else ""
     )
-
-
-def _draw_up(books: Books, grace_minutes: float) -> Ledger:
-    return draw_up(books, datetime.now(UTC) - timedelta(minutes=grace_minutes))
 
 
 def _details(ledger: Ledger) -> dict[str, object]:

@@ -226,7 +226,7 @@ def _running(sources: Sequence[Source], about: str, workflow: WorkflowType, fold
             for source in progress.track(sources, description="upload and decide"):
                 uploads.append(_upload(stack, source, card.input_shape))
                 stack.deliver()
-                _wait_for_a_gap(stack)
+                stack.wait_for_a_gap(AT_ONCE)
             stack.settle(lambda: time.sleep(0.05))
         yield Demonstration(stack, uploads, about, workflow, card, time.monotonic() - started)
 
@@ -259,20 +259,6 @@ def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -
     picture = make_picture(data, input_shape)
     at = datetime.now(UTC)
     return Upload(source.key, stack.upload(source.key, data), at, picture)
-
-
-def _wait_for_a_gap(stack: "Stack") -> None:
-    """Until fewer executions run than are let to: a burst would make each picture wait for all those before it."""
-    while len(_list_executions(stack, statusFilter="RUNNING")) >= AT_ONCE:
-        time.sleep(0.02)
-
-
-def _list_executions(stack: "Stack", **only: Any) -> list[Any]:
-    """Executions of classify_image."""
-    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
-        stateMachineArn=stack.outputs["ClassifyImageStateMachineArn"], **only
-    )
-    return [execution for page in pages for execution in page["executions"]]
 
 
 def _gather(stack: "Stack", uploads: Sequence[Upload]) -> tuple[list[Outcome], list[Failure]]:
@@ -317,7 +303,8 @@ def _draw(stack: "Stack") -> str:
     """The state machine that ran, with how many executions went each way."""
     arn = stack.outputs["ClassifyImageStateMachineArn"]
     definition = json.loads(stack.stepfunctions.describe_state_machine(stateMachineArn=arn)["definition"])
-    executions = _list_executions(stack)
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(stateMachineArn=arn)
+    executions = [execution for page in pages for execution in page["executions"]]
     histories = (
         stack.stepfunctions.get_execution_history(executionArn=execution["executionArn"])["events"]
         for execution in executions

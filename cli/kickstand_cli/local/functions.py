@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import threading
-import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,29 +21,16 @@ RUNTIME = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py"
 
 @dataclass
 class Context:
-    """What a handler may ask of its Lambda context."""
+    """What the handlers and Powertools ask of the Lambda context."""
 
     function_name: str
     memory_limit_in_mb: int
-    timeout: float
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     function_version: str = "$LATEST"
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def invoked_function_arn(self) -> str:
         return function_arn(self.function_name)
-
-    @property
-    def log_group_name(self) -> str:
-        return f"/aws/lambda/{self.function_name}"
-
-    @property
-    def log_stream_name(self) -> str:
-        return "local"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self.started + self.timeout - time.monotonic()) * 1000))
 
 
 def function_arn(name: str) -> str:
@@ -150,7 +136,7 @@ class LambdaService:
             missing = {"Type": "User", "Message": f"Function not found: {function_arn(name)}"}
             return 404, {"x-amzn-ErrorType": "ResourceNotFoundException"}, json.dumps(missing).encode()
         function = self.functions[name]
-        context = Context(name, function.memory, function.timeout)
+        context = Context(name, function.memory)
         try:
             with self._sandbox:
                 self.faults(name)

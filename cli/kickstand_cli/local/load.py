@@ -254,8 +254,7 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
 
         def copies() -> int:
             nonlocal redelivered
-            while _running(stack) >= AT_ONCE:
-                time.sleep(0.02)
+            stack.wait_for_a_gap(AT_ONCE)
             again = chance.random() < REDELIVERED
             redelivered += again
             return 1 + again
@@ -267,12 +266,6 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
         records = stack.records()
     faults = dict(throttling[0].thrown)
     return summarise(uploads, records, ledger, faults, redelivered, time.monotonic() - started)
-
-
-def _running(stack: "Stack") -> int:
-    """Executions of classify_image under way."""
-    arn = stack.outputs["ClassifyImageStateMachineArn"]
-    return len(stack.stepfunctions.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"])
 
 
 def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str, outputs: Path | None) -> Summary:

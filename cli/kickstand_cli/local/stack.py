@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import boto3
 import yaml
@@ -35,7 +35,8 @@ NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do
     "AWS::SQS::QueuePolicy",
 }
 T = TypeVar("T")
-RUNNING, FAILED = "RUNNING", ("FAILED", "TIMED_OUT", "ABORTED")
+RUNNING: Final = "RUNNING"
+FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
 
 
 @dataclass
@@ -99,6 +100,13 @@ class Stack:
                 return
             progress()
             time.sleep(0.02)  # leaves the processor to those that are waited for
+
+    def wait_for_a_gap(self, at_once: int) -> None:
+        """Until fewer executions of classify_image run: in a burst each photo would wait for all those before it."""
+        arn = self.outputs["ClassifyImageStateMachineArn"]
+        ask = self.stepfunctions.list_executions
+        while len(ask(stateMachineArn=arn, statusFilter=RUNNING)["executions"]) >= at_once:
+            time.sleep(0.02)
 
     def reviews(self) -> list[Review]:
         """What people are, or were, asked."""

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,7 @@ from kickstand.monitor.look import MonitorReport, look, read_watch
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import open_records, parse_since_option
+from kickstand_cli.records import RecordsFile, open_records, parse_since_option
 from kickstand_cli.terminal import console, exit_on, printable
 
 HARMED = 4
@@ -29,10 +28,7 @@ FalseAlarms = Annotated[float, typer.Option(min=0.001, help="At most so many fal
 
 
 def monitor(
-    records: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Records, one JSON object a line, instead of a stack's table."),
-    ] = None,
+    records: RecordsFile = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     since: Since = None,

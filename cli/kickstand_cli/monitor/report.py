@@ -16,7 +16,7 @@ from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.monitor.monitor import FalseAlarms, ImagesPerDay, Since
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import open_records, parse_since_option
+from kickstand_cli.records import ImagesFolder, open_records, parse_since_option
 from kickstand_cli.terminal import console, exit_on
 
 
@@ -26,12 +26,7 @@ def report(
         typer.Argument(metavar="RECORDS…", help="Records, one JSON object a line, instead of a stack's table."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("monitoring.html"),
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The folder that was uploaded, for the contact sheets; else the stack's bucket."
-        ),
-    ] = None,
+    images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     since: Since = None,
