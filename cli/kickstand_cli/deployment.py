@@ -48,7 +48,14 @@ def reporting() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
+class Outputs(dict[str, str]):
+    """A stack's outputs by name; asking for one that is missing raises DeploymentError."""
+
+    def __missing__(self, name: str) -> str:
+        raise DeploymentError(f"the stack has no output {name!r}: is it one of Kickstand's?")
+
+
+def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
     """The stack's outputs by name. Raises DeploymentError where there is no such stack or file."""
     if file is None:
         return _ask_cloudformation(stack_name)
@@ -56,12 +63,12 @@ def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
         content = json.loads(file.read_bytes())
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
-        return {str(name): str(value) for name, value in content.items()}
+        return Outputs((str(name), str(value)) for name, value in content.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DeploymentError(f"{file}: not the outputs of a stack ({error})") from error
 
 
-def _ask_cloudformation(stack_name: str) -> dict[str, str]:
+def _ask_cloudformation(stack_name: str) -> Outputs:
     cloudformation: Any = boto3.client("cloudformation")
     try:
         (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
@@ -69,24 +76,21 @@ def _ask_cloudformation(stack_name: str) -> dict[str, str]:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise DeploymentError(f"there is no stack {stack_name} here; name it with --stack-name") from error
-    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 
 def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
     """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
-    try:
-        return Books(
-            s3=boto3.client("s3"),
-            dynamodb=boto3.client("dynamodb"),
-            sqs=boto3.client("sqs"),
-            stepfunctions=boto3.client("stepfunctions"),
-            image_bucket=outputs["ImageBucketName"],
-            records_table=outputs["RecordsTableName"],
-            reviews_table=outputs["ReviewsTableName"],
-            dead_letter_queue=outputs["DeadLetterQueueUrl"],
-            classify_image=outputs["ClassifyImageStateMachineArn"],
-            review_image=outputs["ReviewImageStateMachineArn"],
-            poll_seconds=poll_seconds,
-        )
-    except KeyError as error:
-        raise DeploymentError(f"the stack has no output {error}: is it one of Kickstand's?") from error
+    return Books(
+        s3=boto3.client("s3"),
+        dynamodb=boto3.client("dynamodb"),
+        sqs=boto3.client("sqs"),
+        stepfunctions=boto3.client("stepfunctions"),
+        image_bucket=outputs["ImageBucketName"],
+        records_table=outputs["RecordsTableName"],
+        reviews_table=outputs["ReviewsTableName"],
+        dead_letter_queue=outputs["DeadLetterQueueUrl"],
+        classify_image=outputs["ClassifyImageStateMachineArn"],
+        review_image=outputs["ReviewImageStateMachineArn"],
+        poll_seconds=poll_seconds,
+    )

@@ -1,6 +1,6 @@
-"""Reads decision records: from a file, one JSON object a line, or from a deployed stack's table."""
+"""Reads decision records, from a file or a deployed stack's table, and the uploaded bytes that they speak of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -8,12 +8,14 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.clients import S3Client
+from kickstand.errors import InvalidImage
 from kickstand.ledger.store import Books
 from kickstand.records import Record
-from kickstand.store import from_item, read_changes, transient
+from kickstand.store import from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.terminal import CommandError
-from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
 
 RecordsFile = Annotated[
     Path | None,
@@ -27,6 +29,8 @@ ImagesFolder = Annotated[
     Path | None,
     typer.Option("--images", metavar="DIR", help="The folder that was uploaded, instead of the stack's bucket."),
 ]
+ReadUpload = Callable[[Record], bytes]
+"""Raises InvalidImage where the upload is not there any more, saying which."""
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
@@ -113,3 +117,27 @@ def _first(error: ValueError) -> str:
         first = error.errors(include_url=False, include_input=False)[0]
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     return str(error).replace("\n", " ")[:200]
+
+
+def read_from_folder(folder: Path) -> ReadUpload:
+    """From the folder that was uploaded; a key is a path in it."""
+
+    def read(record: Record) -> bytes:
+        file = folder / record.image_ref.key
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InvalidImage(f"{file}: outside of {folder}")
+        try:
+            return file.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a key that no file can have
+            raise InvalidImage(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+
+    return read
+
+
+def read_from_bucket(s3: S3Client) -> ReadUpload:
+    """Exactly the version that was decided on. Raises StoreUnavailable too."""
+
+    def read(record: Record) -> bytes:
+        return read_image(s3, record.image_ref, MAX_IMAGE_BYTES)
+
+    return read

@@ -20,9 +20,8 @@ from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import ImagesFolder, RecordsFile, open_records
+from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, open_records
 from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
-from kickstand_cli.uploads import ReadUpload
 
 LISTED = 20
 

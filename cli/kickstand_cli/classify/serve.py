@@ -3,7 +3,8 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import typer
 from waitress.server import create_server
@@ -15,9 +16,6 @@ from kickstand.classify.invocations import serve as application
 from kickstand.errors import ModelUnavailable
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import exit_on
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 
 def serve(
@@ -44,7 +42,7 @@ def runtime(container: Application) -> Application:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
     """
 
-    def invoke_endpoint(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def invoke_endpoint(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _, *parts = environ["PATH_INFO"].split("/")
         if len(parts) != 3 or (parts[0], parts[2]) != ("endpoints", "invocations"):
             return container(environ, start_response)

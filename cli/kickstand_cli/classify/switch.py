@@ -12,7 +12,7 @@ import typer
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.clients import DynamoDBClient
-from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
 from kickstand_cli.terminal import console
 
@@ -67,10 +67,7 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 
 def _open(stack_name: str, outputs: Path | None) -> tuple[DynamoDBClient, str]:
-    told = read_outputs(stack_name, outputs)
-    if "ControlTableName" not in told:
-        raise DeploymentError("the stack has no output 'ControlTableName': is it one of Kickstand's?")
-    return boto3.client("dynamodb"), told["ControlTableName"]
+    return boto3.client("dynamodb"), read_outputs(stack_name, outputs)["ControlTableName"]
 
 
 def _end(length: str | None, until: str | None, now: datetime) -> datetime:

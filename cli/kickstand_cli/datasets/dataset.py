@@ -16,7 +16,6 @@ from kickstand_cli.datasets.doctor import Findings, examine_dataset, read_out_of
 from kickstand_cli.datasets.doctor_report import write_report
 from kickstand_cli.datasets.download import CIFAR100_URL, download_archive, locate_cache
 from kickstand_cli.datasets.download import Progress as OnProgress
-from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import (
     Manifest,
     check_output,
@@ -26,7 +25,7 @@ from kickstand_cli.datasets.folder import (
     write_dataset,
 )
 from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
-from kickstand_cli.terminal import console, exit_on, show_progress, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
 
 app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
 LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
@@ -123,7 +122,7 @@ def check(
         else:
             _print_findings(findings, page)
         if findings.leaks and not allow_leakage:
-            raise DatasetError(
+            raise CommandError(
                 f"{folder}: leakage, {findings.pair_counts.leaks} of its pairs lie across splits; "
                 "--allow-leakage accepts that"
             )
@@ -172,14 +171,14 @@ def _parse_destination(uri: str | None) -> Destination | None:
 
     try:
         return parse_s3_uri(uri)
-    except DatasetError as error:
+    except CommandError as error:
         raise typer.BadParameter(str(error), param_hint="--upload") from error
 
 
 def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Path | None) -> Manifest | None:
     """The manifest of a complete folder that is what is asked for; None where there is no dataset of ours.
 
-    Raises DatasetError where there is one, but damaged or another.
+    Raises CommandError where there is one, but damaged or another.
     """
     if read_manifest(out) is None:
         return None
@@ -193,7 +192,7 @@ def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Pa
         original = "the original" if manifest.official else "not the original"
         differences.append(f"images from another archive ({manifest.source}, {original})")
     if differences:
-        raise DatasetError(f"{out}: there already, but with {' and '.join(differences)}; --force replaces it")
+        raise CommandError(f"{out}: there already, but with {' and '.join(differences)}; --force replaces it")
     return manifest
 
 
@@ -203,7 +202,7 @@ def _comes_from(manifest: Manifest, archive: Path | None) -> bool:
     if archive.is_dir():
         return manifest.member_md5 == hash_members(archive)
     if not archive.is_file():
-        raise DatasetError(f"{archive}: no such archive or folder")
+        raise CommandError(f"{archive}: no such archive or folder")
     return manifest.archive_md5 == hash_md5(archive)
 
 

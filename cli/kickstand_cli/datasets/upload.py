@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from kickstand.clients import S3Client
 from kickstand_cli.datasets.download import Progress, ignore_progress
-from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import MANIFEST, Manifest, open_dataset
+from kickstand_cli.terminal import CommandError
 
 CONTENT_TYPES = {".png": "image/png", ".lst": "text/tab-separated-values", ".json": "application/json"}
 WORKERS = 8  # as many as boto3's connection pool serves without waiting (10)
@@ -60,10 +60,10 @@ class Upload:
 
 
 def parse_s3_uri(uri: str) -> Destination:
-    """Split s3://bucket/prefix; raises DatasetError where it is none."""
+    """Split s3://bucket/prefix; raises CommandError where it is none."""
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", uri)
     if not match:
-        raise DatasetError(f"{uri}: not an S3 URI like s3://bucket/prefix")
+        raise CommandError(f"{uri}: not an S3 URI like s3://bucket/prefix")
     return Destination(match[1], (match[2] or "").strip("/"))
 
 
@@ -71,7 +71,7 @@ def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progr
     """Send a complete dataset folder; the manifest goes last, so where it is missing the upload is not whole.
 
     Objects that have the same SHA-256 are not sent again.
-    Raises DatasetError where the folder is incomplete or S3 refuses.
+    Raises CommandError where the folder is incomplete or S3 refuses.
     """
     manifest = open_dataset(folder)
     paths = [*(entry.path for entry in manifest.images), "train.lst", "test.lst"]
@@ -138,7 +138,7 @@ def _withdraw_manifest(s3: S3Client, destination: Destination) -> None:
     try:
         Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise DatasetError(f"s3://{destination.bucket}/{key}: not of our writing; choose another prefix") from error
+        raise CommandError(f"s3://{destination.bucket}/{key}: not of our writing; choose another prefix") from error
     s3.delete_object(Bucket=destination.bucket, Key=key)
 
 
@@ -149,13 +149,13 @@ def _explain_s3_errors(destination: Destination) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code == "NoSuchBucket":
-            raise DatasetError(f"{destination}: there is no bucket {destination.bucket}") from error
+            raise CommandError(f"{destination}: there is no bucket {destination.bucket}") from error
         if code in ("AccessDenied", "403"):
-            raise DatasetError(
+            raise CommandError(
                 f"{destination}: access denied; it takes s3:ListBucket, GetObject and PutObject"
             ) from error
-        raise DatasetError(f"{destination}: {error}") from error
+        raise CommandError(f"{destination}: {error}") from error
     except BotoCoreError as error:
-        raise DatasetError(
+        raise CommandError(
             f"{destination}: {error}; check AWS_PROFILE and AWS_REGION, or `aws sts get-caller-identity`"
         ) from error

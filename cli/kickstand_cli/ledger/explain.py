@@ -26,9 +26,8 @@ from kickstand_cli.deployment import (
     reporting,
 )
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import ImagesFolder, RecordsFile, read_records
+from kickstand_cli.records import ImagesFolder, RecordsFile, read_from_bucket, read_from_folder, read_records
 from kickstand_cli.terminal import CommandError, console, printable
-from kickstand_cli.uploads import read_from_bucket, read_from_folder
 
 DIFFERS = 4
 TOLERANCE = 0.001  # of a probability: processors round differently, and more so with 8-bit weights
@@ -66,9 +65,8 @@ def explain(
         if not found:
             which = f"{image} (version {version})" if version else image
             raise CommandError(f"{which}: there is no record of it")
-        record = max(
-            found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at)
-        )  # S3 tells whole seconds
+        # S3 tells whole seconds only.
+        record = max(found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at))
         console.print(describe(record), markup=False)
         if len(found) > 1:
             console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")

@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -29,7 +28,6 @@ from kickstand.records import StateError
 from kickstand.report.page import compose, draw_report
 from kickstand_cli.datasets.archive import read_archive
 from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
-from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
 from kickstand_cli.ledger.ledger import as_dict
@@ -42,15 +40,9 @@ if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
 
 ARCHIVE_VARIABLE = "KICKSTAND_CIFAR100"
+WorkflowType = Literal["EXPRESS", "STANDARD"]
 AT_ONCE = 4  # executions: moto, which plays AWS here, gets no faster with more
 COLOURS = {"accept": "green", "review": "yellow", "reject": "red"}
-
-
-class WorkflowType(StrEnum):
-    """What the state machine is deployed as."""
-
-    EXPRESS = "EXPRESS"
-    STANDARD = "STANDARD"
 
 
 @dataclass(frozen=True)
@@ -90,7 +82,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")] = Path("demo-output"),
     workflow: Annotated[
         WorkflowType, typer.Option(case_sensitive=False, help="The template's WorkflowType.")
-    ] = WorkflowType.EXPRESS,
+    ] = "EXPRESS",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Upload only the first N.")] = None,
     review: Annotated[
         bool, typer.Option("--review", help="Then decide yourself about what waits for a person, in your browser.")
@@ -106,8 +98,7 @@ def demo(
         with writing(out):
             out.mkdir(parents=True, exist_ok=True)
         with _running(sources[:limit], about, workflow, out) as demonstration:
-            run, ledger = demonstration.results()
-            _write(run, out, ledger)
+            run, ledger = demonstration.write(out)
             _print(console, run, demonstration.seconds, out)
             if review:
                 console.print(str(ledger), soft_wrap=True)
@@ -167,10 +158,7 @@ def _read_cifar100(archive: Path | None) -> tuple[list[Source], str]:
                 f"{archive}: no such archive; name one after --cifar100 or in {ARCHIVE_VARIABLE}, "
                 "or let `kickstand dataset` download it"
             )
-    try:
-        content = read_archive(archive)
-    except DatasetError as error:
-        raise CommandError(str(error)) from error
+    content = read_archive(archive)
     labels = read_card(MODEL).labels
     test = content.splits["test"]
     sources = [
@@ -197,8 +185,8 @@ class Demonstration:
     card: ModelCard
     seconds: float
 
-    def results(self) -> tuple[Run, Ledger]:
-        """What there is to show by now, and where all has ended."""
+    def write(self, folder: Path) -> tuple[Run, Ledger]:
+        """Write what there is to show by now, and return it with where all has ended."""
         outcomes, failures = _gather(self.stack, self.uploads)
         summary = (
             f"{len(self.uploads)} uploads through the shipped template, state machine ({self.workflow}) and functions, "
@@ -206,7 +194,9 @@ class Demonstration:
         )
         drawing = _draw(self.stack)
         run = Run(len(self.uploads), outcomes, failures, [self.about, summary], self.card, drawing)
-        return run, self.stack.ledger()
+        ledger = self.stack.ledger()
+        _write(run, folder, ledger)
+        return run, ledger
 
 
 @contextmanager
@@ -240,15 +230,12 @@ def _review(demonstration: Demonstration, console: Console, port: int, folder: P
         now = sum(review.status is ReviewStatus.ANSWERED for review in stack.reviews())
         if now > answered:
             stack.settle()
-            run, ledger = demonstration.results()
-            _write(run, folder, ledger)
+            demonstration.write(folder)
             answered = now
 
     serve(find_function(stack.outputs), port, getpass.getuser(), console, follow)
     stack.settle()
-    run, ledger = demonstration.results()
-    _write(run, folder, ledger)
-    return run, ledger
+    return demonstration.write(folder)
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:

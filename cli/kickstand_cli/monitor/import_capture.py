@@ -18,11 +18,7 @@ from kickstand.events import Decision, ImageRef, Reason, Route
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import console, exit_on, stderr
-
-
-class CaptureError(Exception):
-    """A captured line cannot become a record; the message says which and why."""
+from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
 
 def import_capture(
@@ -52,7 +48,7 @@ def import_capture(
                 if line.strip():
                     try:
                         records.append(read_line(line, f"{path.name}:{number}", card, endpoint))
-                    except CaptureError as error:
+                    except CommandError as error:
                         stderr.print(f"error: {path}, line {number}: {error}", markup=False)
                         failures += 1
         out.write_text("".join(f"{record.model_dump_json()}\n" for record in records), "utf-8")
@@ -66,7 +62,7 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
 
     Format: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
 
-    Raises CaptureError.
+    Raises CommandError.
     """
     try:
         captured = json.loads(line)
@@ -75,9 +71,9 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
         prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
         at, event_id = datetime.fromisoformat(told["inferenceTime"]), str(told["eventId"])
     except KeyError as error:
-        raise CaptureError(f"{error} is missing") from error
+        raise CommandError(f"{error} is missing") from error
     except (ValueError, TypeError) as error:
-        raise CaptureError(str(error)) from error
+        raise CommandError(str(error)) from error
     try:
         image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
     except InvalidImage as error:

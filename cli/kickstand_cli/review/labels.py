@@ -113,7 +113,7 @@ def write_labels(
 ) -> Export:
     """Write the folder in one step: either all of it is there afterwards, or nothing has changed.
 
-    Raises DatasetError where out is not empty or cannot be written.
+    Raises CommandError where out is not empty or cannot be written.
     """
     found: list[Label] = []
     cannot_tell = gone = 0

@@ -29,10 +29,6 @@ KEYS = {"neither": "n", "cannot_tell": "?"}
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
-class FunctionError(DeploymentError):
-    """The review function failed; the message is for the reviewer."""
-
-
 def review(
     web: Annotated[bool, typer.Option("--web", help="As a page in your browser, on this machine only.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any.")] = DEFAULT_PORT,
@@ -51,16 +47,14 @@ def review(
 
 
 def find_function(outputs: dict[str, str]) -> Invoke:
-    """Calls the stack's review function. Raises DeploymentError where the stack has none."""
-    if "ReviewFunctionName" not in outputs:
-        raise DeploymentError("the stack has no output 'ReviewFunctionName': is it one of Kickstand's?")
+    """Calls the stack's review function."""
     function, lambdas = outputs["ReviewFunctionName"], boto3.client("lambda")
 
     def invoke(event: dict[str, Any]) -> Any:
         answer = lambdas.invoke(FunctionName=function, Payload=json.dumps(event))
         content = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
-            raise FunctionError(f"{content.get('errorType', 'The function failed')}.")
+            raise DeploymentError(f"{content.get('errorType', 'The function failed')}.")
         return content
 
     return invoke
