@@ -130,9 +130,7 @@ def check(
 
 def _print_findings(findings: Findings, page: Path | None) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    table = Table("class", *findings.counts, title=findings.folder)
-    for label in next(iter(findings.counts.values())):
-        table.add_row(label, *(str(numbers[label]) for numbers in findings.counts.values()))
+    table = _count(findings.counts, findings.folder)
     ratios = ("-" if ratio is None else f"{ratio:g}" for ratio in findings.imbalance.values())
     table.add_row("largest/smallest", *ratios)
     console.print(table)
@@ -154,6 +152,14 @@ def _print_findings(findings: Findings, page: Path | None) -> None:
         console.print(f"  {file.path}: {file.reason}")
     if page:
         console.print(f"report: {page}")
+
+
+def _count(counts: dict[str, dict[str, int]], title: str) -> Table:
+    """A row for each class, a column for each split."""
+    table = Table("class", *counts, title=title)
+    for label in next(iter(counts.values())):
+        table.add_row(label, *(str(numbers[label]) for numbers in counts.values()))
+    return table
 
 
 def _split_names(classes: Sequence[str]) -> tuple[str, ...]:
@@ -245,10 +251,7 @@ def _summarise(out: Path, manifest: Manifest, uploaded: Upload | None, *, alread
 
 
 def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> None:
-    table = Table("class", *manifest.counts, title=f"{out}{' (already there)' if already_there else ''}")
-    for label in next(iter(manifest.counts.values())):
-        table.add_row(label, *(str(numbers[label]) for numbers in manifest.counts.values()))
-    console.print(table)
+    console.print(_count(manifest.counts, f"{out}{' (already there)' if already_there else ''}"))
     console.print(f"data SHA-256 {manifest.data_sha256}")
     if uploaded:
         console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} there already")

@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
+from kickstand.events import Payload
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.terminal import CommandError
 
@@ -27,20 +28,14 @@ SIDE = 32  # pixels; images are compared at this size
 BLOCK = 1024  # images; a block of correlations then takes 4 MB
 
 
-class Finding(BaseModel):
-    """What every finding is: fixed once found."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Unreadable(Finding):
+class Unreadable(Payload):
     """A file in a class folder that is no image we can read, and why."""
 
     path: str
     reason: str
 
 
-class Pair(Finding):
+class Pair(Payload):
     """Two images that show the same.
 
     kind: exact when every pixel is the same.
@@ -59,7 +54,7 @@ class Pair(Finding):
     conflicts: bool
 
 
-class DoubtfulLabel(Finding):
+class DoubtfulLabel(Payload):
     """An image whose out-of-fold prediction is sure of another class than its label."""
 
     path: str
@@ -69,7 +64,7 @@ class DoubtfulLabel(Finding):
     probability_of_suggested: float
 
 
-class PairCounts(Finding):
+class PairCounts(Payload):
     """How many pairs there are, also those that are not listed."""
 
     exact: int
@@ -78,7 +73,7 @@ class PairCounts(Finding):
     conflicts: int
 
 
-class Findings(Finding):
+class Findings(Payload):
     """All that was found in one folder.
 
     counts: readable images by split and class; a folder without splits has the one split `all`.
@@ -104,14 +99,12 @@ class Findings(Finding):
         return self.pair_counts.leaks > 0
 
 
-class OutOfFold(BaseModel):
+class OutOfFold(Payload):
     """Predictions for images by models that were not trained on them.
 
     labels: the classes, in the order of the probabilities.
     probabilities: for each image, by its path relative to the folder or by the SHA-256 of its RGB pixels.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     labels: tuple[str, ...] = Field(min_length=2)
     probabilities: dict[str, tuple[float, ...]]

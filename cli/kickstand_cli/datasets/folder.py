@@ -16,8 +16,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from kickstand.events import Payload
 from kickstand_cli.datasets.archive import SPLITS, Archive, Split
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.terminal import CommandError
@@ -28,7 +29,7 @@ NEITHER = "neither"
 SEED = 0
 
 
-class ImageEntry(BaseModel):
+class ImageEntry(Payload):
     """One image of the folder.
 
     path: relative to the folder, with forward slashes.
@@ -36,8 +37,6 @@ class ImageEntry(BaseModel):
     archive_class, archive_filename: what the archive calls it.
     sha256: of the file, hexadecimal.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     split: Literal["train", "test"]
@@ -47,7 +46,7 @@ class ImageEntry(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class Manifest(Payload):
     """What the folder holds and where it comes from. Equal requests of equal archives give equal bytes.
 
     classes: in the order of their label index in the .lst manifests.
@@ -57,8 +56,6 @@ class Manifest(BaseModel):
     data_sha256: SHA-256 over the sorted lines `<sha256>  <path>`, in the shell:
         sha256sum train/*/*.png test/*/*.png | LC_ALL=C sort | sha256sum
     """
-
-    model_config = ConfigDict(frozen=True)
 
     format: Literal["kickstand-dataset-1"] = "kickstand-dataset-1"
     classes: tuple[str, ...]

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from pydantic import BaseModel, ConfigDict
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
+from kickstand.events import Payload
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.review.store import list_reviews
 from kickstand.store import read_image
@@ -27,15 +27,13 @@ app = typer.Typer(help="What people have answered, as a dataset.", no_args_is_he
 MANIFEST = "labels.json"
 
 
-class Label(BaseModel):
+class Label(Payload):
     """One image and what a person said it shows; not who.
 
     path: the image as the model sees it, relative to the folder. original: the uploaded bytes.
     sha256: of the original.
     audit: asked by lot, whatever the model said.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     original: str
@@ -47,10 +45,8 @@ class Label(BaseModel):
     audit: bool
 
 
-class Export(BaseModel):
+class Export(Payload):
     """What the folder holds. cannot_tell, gone: answers that gave no label, and images that are no longer there."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: Literal["kickstand-labels-1"] = "kickstand-labels-1"
     input_shape: tuple[int, int, int]
