@@ -23,7 +23,8 @@ from pathlib import Path
 from moto.server import ThreadedMotoServer
 
 from events.local_aws import furnish
-from kickstand_cli.local.sandbox import Answer, Package, invoke, link_packages, read_packages
+from kickstand_cli.local.functions import link_packages
+from kickstand_cli.local.sandbox import Answer, Package, invoke, read_packages
 from kickstand_cli.local.template import all_resources
 
 PROJECT = Path(__file__).parents[1]

@@ -100,7 +100,7 @@ def through_handlers(modules: dict[str, Any], photo: bytes) -> tuple[Callable[[]
 
     def step(name: str, payload: Any) -> Any:
         text = json.dumps(payload)  # Step Functions sends text, and gets text
-        return json.loads(json.dumps(modules[name].handler(json.loads(text), Context(name, 1024, 20))))
+        return json.loads(json.dumps(modules[name].handler(json.loads(text), Context(name, 1024))))
 
     def run() -> dict[str, Any]:
         nonlocal largest

@@ -4,18 +4,16 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import boto3
 import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
-from rich.console import Console
 
 from kickstand.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from kickstand.ledger.store import Books
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+from kickstand.ledger.store import Books
+from kickstand_cli.terminal import CommandError
+from kickstand_cli.terminal import stderr as stderr
 
 StackName = Annotated[
     str, typer.Option("--stack-name", envvar="KICKSTAND_STACK", metavar="NAME", help="The deployed stack.")
@@ -35,7 +33,7 @@ REMEDIES: dict[type[Exception], str] = {  # where botocore's message does not sa
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 
-class DeploymentError(Exception):
+class DeploymentError(CommandError):
     """The stack cannot be found; the message says what to do."""
 
 
@@ -44,13 +42,20 @@ def reporting() -> Iterator[None]:
     """What goes wrong in AWS or on the way there ends in one line on stderr and exit code 1."""
     try:
         yield
-    except (DeploymentError, StoreUnavailable, BotoCoreError, ClientError) as error:
+    except (CommandError, StoreUnavailable, BotoCoreError, ClientError) as error:
         remedy = REMEDIES.get(type(error), "")
         stderr.print(f"error: {error}{remedy}", markup=False)
         raise typer.Exit(1) from error
 
 
-def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
+class Outputs(dict[str, str]):
+    """A stack's outputs by name; asking for one that is missing raises DeploymentError."""
+
+    def __missing__(self, name: str) -> str:
+        raise DeploymentError(f"the stack has no output {name!r}: is it one of Kickstand's?")
+
+
+def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
     """The stack's outputs by name. Raises DeploymentError where there is no such stack or file."""
     if file is None:
         return _ask_cloudformation(stack_name)
@@ -58,14 +63,12 @@ def read_outputs(stack_name: str, file: Path | None = None) -> dict[str, str]:
         content = json.loads(file.read_bytes())
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
-        return {str(name): str(value) for name, value in content.items()}
+        return Outputs((str(name), str(value)) for name, value in content.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DeploymentError(f"{file}: not the outputs of a stack ({error})") from error
 
 
-def _ask_cloudformation(stack_name: str) -> dict[str, str]:
-    import boto3  # it takes half a second, which `kickstand --help` should not wait for
-
+def _ask_cloudformation(stack_name: str) -> Outputs:
     cloudformation: Any = boto3.client("cloudformation")
     try:
         (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
@@ -73,28 +76,21 @@ def _ask_cloudformation(stack_name: str) -> dict[str, str]:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise DeploymentError(f"there is no stack {stack_name} here; name it with --stack-name") from error
-    return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+    return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 
-def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> "Books":
+def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
     """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
-    import boto3
-
-    from kickstand.ledger.store import Books
-
-    try:
-        return Books(
-            s3=boto3.client("s3"),
-            dynamodb=boto3.client("dynamodb"),
-            sqs=boto3.client("sqs"),
-            stepfunctions=boto3.client("stepfunctions"),
-            bucket=outputs["ImageBucketName"],
-            records_table=outputs["RecordsTableName"],
-            reviews_table=outputs["ReviewsTableName"],
-            dead_letter_queue=outputs["DeadLetterQueueUrl"],
-            classify_image=outputs["ClassifyImageStateMachineArn"],
-            review_image=outputs["ReviewImageStateMachineArn"],
-            poll_seconds=poll_seconds,
-        )
-    except KeyError as error:
-        raise DeploymentError(f"the stack has no output {error}: is it one of Kickstand's?") from error
+    return Books(
+        s3=boto3.client("s3"),
+        dynamodb=boto3.client("dynamodb"),
+        sqs=boto3.client("sqs"),
+        stepfunctions=boto3.client("stepfunctions"),
+        image_bucket=outputs["ImageBucketName"],
+        records_table=outputs["RecordsTableName"],
+        reviews_table=outputs["ReviewsTableName"],
+        dead_letter_queue=outputs["DeadLetterQueueUrl"],
+        classify_image=outputs["ClassifyImageStateMachineArn"],
+        review_image=outputs["ReviewImageStateMachineArn"],
+        poll_seconds=poll_seconds,
+    )

@@ -1,30 +1,44 @@
-"""Reads decision records: from a file, one JSON object a line, or from a deployed stack's table."""
+"""Reads decision records, from a file or a deployed stack's table, and the uploaded bytes that they speak of."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated
 
 import typer
 from pydantic import ValidationError
 
-if TYPE_CHECKING:
-    from kickstand.records import Record
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.clients import S3Client
+from kickstand.errors import InvalidImage
+from kickstand.ledger.store import Books
+from kickstand.records import Record
+from kickstand.store import from_item, read_changes, read_image, transient
+from kickstand_cli.deployment import open_books, read_outputs
+from kickstand_cli.terminal import CommandError
 
+RecordsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--records",
+        metavar="FILE",
+        help="Records, one JSON object a line, such as the demo's records.jsonl, instead of the stack's table.",
+    ),
+]
+ImagesFolder = Annotated[
+    Path | None,
+    typer.Option("--images", metavar="DIR", help="The folder that was uploaded, instead of the stack's bucket."),
+]
+ReadUpload = Callable[[Record], bytes]
+"""Raises InvalidImage where the upload is not there any more, saying which."""
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-class RecordsError(Exception):
-    """The records cannot be read; the message says which and why."""
-
-
-def read_records(file: Path) -> "Iterator[Record]":
+def read_records(file: Path) -> Iterator[Record]:
     """The records of a JSON Lines file, such as the demo's `records.jsonl`; blank lines are none.
 
-    Raises RecordsError naming the line.
+    Raises CommandError naming the line.
     """
-    from kickstand.records import Record
-
     try:
         with file.open("rb") as lines:
             for number, line in enumerate(lines, start=1):
@@ -32,32 +46,36 @@ def read_records(file: Path) -> "Iterator[Record]":
                     try:
                         yield Record.model_validate_json(line)
                     except ValueError as error:
-                        raise RecordsError(f"{file}, line {number}: no decision record ({_first(error)})") from error
+                        raise CommandError(f"{file}, line {number}: no decision record ({_first(error)})") from error
     except OSError as error:
-        raise RecordsError(f"{file}: {error.strerror}") from error
+        raise CommandError(f"{file}: {error.strerror}") from error
 
 
-def scan_records(table: str) -> "Iterator[Record]":
-    """Every record of the table, a page at a time."""
-    import boto3
+def open_records(
+    files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
+) -> tuple[list[Record], ReadUpload | None]:
+    """The records of these files, else of the stack, and how to read their images; None where nothing names a place.
 
-    from kickstand.store import from_item, transient
+    images: the folder that was uploaded, instead of the stack's bucket. since: only what was decided since then.
+    """
+    read = read_from_folder(images) if images else None
+    if files:
+        found: Iterator[Record] = (record for file in files for record in read_records(file))
+    else:
+        books = open_books(read_outputs(stack_name, outputs))
+        found = _read_table(books, since)
+        read = read or read_from_bucket(books.s3)
+    return [record for record in found if since is None or record.recorded_at >= since], read
 
-    dynamodb = boto3.client("dynamodb")
+
+def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:
+    if since:  # costs what those records cost, however many there are; one that is answered meanwhile may come twice
+        changes = read_changes(books.dynamodb, books.records_table, since, datetime.now(UTC))
+        yield from {(record.image, record.version): record for record in changes}.values()
+        return
     with transient("DynamoDB"):
-        for page in dynamodb.get_paginator("scan").paginate(TableName=table):
+        for page in books.dynamodb.get_paginator("scan").paginate(TableName=books.records_table):
             yield from map(from_item, page["Items"])
-
-
-def read_since(table: str, since: datetime, now: datetime) -> "Iterator[Record]":
-    """The table's records that were decided since then; costs what those cost, however many there are."""
-    import boto3
-
-    from kickstand.store import read_changes
-
-    # One that is answered during the reading may come twice.
-    changes = {(one.image, one.version): one for one in read_changes(boto3.client("dynamodb"), table, since, now)}
-    return (record for record in changes.values() if record.recorded_at >= since)
 
 
 def parse_since(text: str, now: datetime) -> datetime:
@@ -99,3 +117,27 @@ def _first(error: ValueError) -> str:
         first = error.errors(include_url=False, include_input=False)[0]
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
     return str(error).replace("\n", " ")[:200]
+
+
+def read_from_folder(folder: Path) -> ReadUpload:
+    """From the folder that was uploaded; a key is a path in it."""
+
+    def read(record: Record) -> bytes:
+        file = folder / record.image_ref.key
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise InvalidImage(f"{file}: outside of {folder}")
+        try:
+            return file.read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a key that no file can have
+            raise InvalidImage(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+
+    return read
+
+
+def read_from_bucket(s3: S3Client) -> ReadUpload:
+    """Exactly the version that was decided on. Raises StoreUnavailable too."""
+
+    def read(record: Record) -> bytes:
+        return read_image(s3, record.image_ref, MAX_IMAGE_BYTES)
+
+    return read

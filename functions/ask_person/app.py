@@ -11,11 +11,17 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.review.rules import Asking
 from kickstand.review.store import ask_person
+from kickstand.settings import Settings
+
+
+class AskPersonSettings(Settings):
+    reviews_table: str
+
 
 logger = Logger()
 metrics = Metrics()
 dynamodb = boto3.client("dynamodb")
-REVIEWS_TABLE = os.environ["REVIEWS_TABLE"]
+settings = AskPersonSettings.model_validate(os.environ)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -24,7 +30,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     asking = Asking.model_validate(event)
     review = ask_person(
         dynamodb,
-        REVIEWS_TABLE,
+        settings.reviews_table,
         asking.record,
         asking.execution,
         asking.task_token,

@@ -14,20 +14,27 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.images import prepare
 from kickstand.events import Prediction
 from kickstand.lifecycle.golden import find_mistake, read_golden_images
+from kickstand.settings import Settings
+
+
+class CheckGoldenImagesSettings(Settings):
+    new_version: str
+    model_dir: Path
+    golden_dir: Path
+
 
 logger = Logger()
 metrics = Metrics()
 codedeploy: Any = boto3.client("codedeploy")
 lambda_: Any = boto3.client("lambda")
-NEW_VERSION = os.environ["NEW_VERSION"]
-CARD = read_card(Path(os.environ["MODEL_DIR"]))
-GOLDEN_DIR = Path(os.environ["GOLDEN_DIR"])
+settings = CheckGoldenImagesSettings.model_validate(os.environ)
+CARD = read_card(settings.model_dir)
 
 
 def classify(data: bytes, name: str) -> Prediction:
     """The new version's answer. Raises RuntimeError where it fails."""
     prepared = prepare(data, name, CARD.input_shape)
-    answer = lambda_.invoke(FunctionName=NEW_VERSION, Payload=prepared.model_dump_json())
+    answer = lambda_.invoke(FunctionName=settings.new_version, Payload=prepared.model_dump_json())
     body = answer["Payload"].read()
     if "FunctionError" in answer:
         raise RuntimeError(f"{name}: {body.decode()}")
@@ -37,7 +44,7 @@ def classify(data: bytes, name: str) -> Prediction:
 def find_mistakes() -> list[str]:
     """What the new version gets wrong, or why it cannot be told."""
     try:
-        images = list(read_golden_images(GOLDEN_DIR, CARD.labels))
+        images = list(read_golden_images(settings.golden_dir, CARD.labels))
         answers = [(image, classify(image.data, image.name)) for image in images]
     except Exception as error:  # CodeDeploy waits an hour for a hook that never reports
         logger.exception("golden images could not be checked")
@@ -57,5 +64,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         status="Failed" if mistakes else "Succeeded",
     )
     metrics.add_metric(name="GoldenMistakes", unit=MetricUnit.Count, value=len(mistakes))
-    logger.info("golden images checked", version=NEW_VERSION, mistakes=mistakes)
+    logger.info("golden images checked", version=settings.new_version, mistakes=mistakes)
     return {"mistakes": mistakes}

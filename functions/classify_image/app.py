@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
@@ -10,6 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.policy import decide
 from kickstand.events import Prediction, PreparedImage, Route
+from kickstand.settings import Settings
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.circuit_breaker import CircuitTransition
@@ -17,37 +18,46 @@ if TYPE_CHECKING:
     from kickstand.classify.endpoint import GuardedEndpoint
     from kickstand.classify.inference import EmbeddedModel
 
+
+class ClassifyImageSettings(Settings):
+    model_dir: Path
+    inference_backend: Literal["embedded", "sagemaker"]
+
+
+class EndpointSettings(Settings):
+    """What the backend "sagemaker" needs besides."""
+
+    endpoint_name: str
+    endpoint_timeout_seconds: int
+    endpoint_recovery_seconds: int
+    control_table: str
+
+
 logger = Logger()
 metrics = Metrics()
 version_metrics = EphemeralMetrics()
+settings = ClassifyImageSettings.model_validate(os.environ)
 
 
 def load_model() -> "EmbeddedModel | GuardedEndpoint":
     """The model that the deployment chose; what only the other one needs is not imported."""
-    artefact = Path(os.environ["MODEL_DIR"])
-    match os.environ["INFERENCE_BACKEND"]:
-        case "embedded":
-            return load_embedded(artefact)
-        case "sagemaker":
-            return guard_endpoint(artefact)
-        case backend:
-            raise ValueError(f"INFERENCE_BACKEND is {backend!r}, not 'embedded' or 'sagemaker'")
+    return load_embedded() if settings.inference_backend == "embedded" else guard_endpoint()
 
 
-def load_embedded(artefact: Path) -> "EmbeddedModel":
+def load_embedded() -> "EmbeddedModel":
     from kickstand.classify.inference import EmbeddedModel
 
-    return EmbeddedModel(artefact)
+    return EmbeddedModel(settings.model_dir)
 
 
-def guard_endpoint(artefact: Path) -> "GuardedEndpoint":
+def guard_endpoint() -> "GuardedEndpoint":
     from kickstand.classify.artefact import read_card
     from kickstand.classify.endpoint import EndpointModel, GuardedEndpoint, connect
 
-    runtime, circuits = connect(int(os.environ["ENDPOINT_TIMEOUT_SECONDS"]), os.environ["CONTROL_TABLE"])
-    endpoint = EndpointModel(runtime, os.environ["ENDPOINT_NAME"], read_card(artefact))
-    recovery_seconds = int(os.environ["ENDPOINT_RECOVERY_SECONDS"])
-    return GuardedEndpoint(endpoint, lambda: load_embedded(artefact), circuits, recovery_seconds, on_transition)
+    its = EndpointSettings.model_validate(os.environ)
+    runtime, circuits = connect(its.endpoint_timeout_seconds, its.control_table)
+    endpoint = EndpointModel(runtime, its.endpoint_name, read_card(settings.model_dir))
+    return GuardedEndpoint(endpoint, load_embedded, circuits, its.endpoint_recovery_seconds, on_transition)
 
 
 def on_transition(transition: "CircuitTransition") -> None:

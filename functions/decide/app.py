@@ -11,10 +11,17 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.policy import Deciding, decide, read_switch
+from kickstand.settings import Settings
+
+
+class DecideSettings(Settings):
+    model_dir: Path
+
 
 logger = Logger()
 metrics = Metrics()
-POLICY = read_card(Path(os.environ["MODEL_DIR"])).policy  # for predictions that bring none, from before they did
+settings = DecideSettings.model_validate(os.environ)
+POLICY = read_card(settings.model_dir).policy  # for predictions that bring none, from before they did
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -12,21 +12,30 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from kickstand.classify.artefact import read_card
 from kickstand.lifecycle.dataset_store import prepare_dataset
 from kickstand.review.store import list_reviews
+from kickstand.settings import Settings
+
+
+class PrepareDatasetSettings(Settings):
+    training_bucket: str
+    reviews_table: str
+    model_dir: Path
+
 
 logger = Logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
 dynamodb = boto3.client("dynamodb")
-TRAINING_BUCKET = os.environ["TRAINING_BUCKET"]
-REVIEWS_TABLE = os.environ["REVIEWS_TABLE"]
-CARD = read_card(Path(os.environ["MODEL_DIR"]))
+settings = PrepareDatasetSettings.model_validate(os.environ)
+CARD = read_card(settings.model_dir)
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    reviews = list_reviews(dynamodb, REVIEWS_TABLE)
-    dataset = prepare_dataset(s3, TRAINING_BUCKET, reviews, event["execution_name"], CARD.labels, CARD.input_shape)
+    reviews = list_reviews(dynamodb, settings.reviews_table)
+    dataset = prepare_dataset(
+        s3, settings.training_bucket, reviews, event["execution_name"], CARD.labels, CARD.input_shape
+    )
     metrics.add_metric(name="ReviewedImagesLearnt", unit=MetricUnit.Count, value=dataset.reviewed)
     logger.info("prepared", dataset=dataset.uri, counts=dataset.counts, left_out=dataset.left_out)
     return dataset.model_dump(mode="json")

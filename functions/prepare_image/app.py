@@ -12,12 +12,19 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.events import ImageRef
+from kickstand.settings import Settings
 from kickstand.store import read_image
+
+
+class PrepareImageSettings(Settings):
+    model_dir: Path
+
 
 logger = Logger()
 metrics = Metrics()
 s3 = boto3.client("s3")
-INPUT_SHAPE = read_card(Path(os.environ["MODEL_DIR"])).input_shape
+settings = PrepareImageSettings.model_validate(os.environ)
+INPUT_SHAPE = read_card(settings.model_dir).input_shape
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -9,16 +9,24 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.events import Probability
 from kickstand.records import Recording, compose_record
 from kickstand.review.audit import sample
+from kickstand.settings import Settings
 from kickstand.store import announce, put_record
+
+
+class RecordResultSettings(Settings):
+    records_table: str
+    audit_rate: Probability
+    audit_key: bytes
+
 
 logger = Logger()
 metrics = Metrics()
 dynamodb = boto3.client("dynamodb")
 events = boto3.client("events")
-RECORDS_TABLE = os.environ["RECORDS_TABLE"]
-AUDIT_RATE, AUDIT_KEY = float(os.environ["AUDIT_RATE"]), os.environ["AUDIT_KEY"].encode()
+settings = RecordResultSettings.model_validate(os.environ)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -26,8 +34,8 @@ AUDIT_RATE, AUDIT_KEY = float(os.environ["AUDIT_RATE"]), os.environ["AUDIT_KEY"]
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     recording = Recording.model_validate(event)
     composed = compose_record(recording.state, recording.execution, datetime.now(UTC))
-    record = sample(composed, AUDIT_RATE, AUDIT_KEY)
-    stored = put_record(dynamodb, RECORDS_TABLE, record)
+    record = sample(composed, settings.audit_rate, settings.audit_key)
+    stored = put_record(dynamodb, settings.records_table, record)
     # Repeated for a duplicate too: whoever wrote the record may have died before announcing it.
     announce(events, stored)
     duplicate = stored.execution != record.execution

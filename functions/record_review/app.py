@@ -11,11 +11,19 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.review.rules import Closing
 from kickstand.review.store import record_review
+from kickstand.settings import Settings
+
+
+class RecordReviewSettings(Settings):
+    reviews_table: str
+    records_table: str
+
 
 logger = Logger()
 metrics = Metrics()
 dynamodb = boto3.client("dynamodb")
-TABLES = os.environ["REVIEWS_TABLE"], os.environ["RECORDS_TABLE"]
+settings = RecordReviewSettings.model_validate(os.environ)
+TABLES = settings.reviews_table, settings.records_table
 
 
 @logger.inject_lambda_context(clear_state=True)

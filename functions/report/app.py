@@ -12,22 +12,30 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.data_classes import CloudWatchDashboardCustomWidgetEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
+from pydantic import Field
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.monitor.drift import Budget, images_per_day
 from kickstand.monitor.look import read_watch
 from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, small_pictures
+from kickstand.settings import Settings
 from kickstand.store import read_changes, read_image
+
+
+class ReportSettings(Settings):
+    records_table: str
+    report_bucket: str
+    report_days: float = Field(gt=0)
+    model_dir: Path
+
 
 logger = Logger()
 metrics = Metrics()
 dynamodb = boto3.client("dynamodb")
 s3 = boto3.client("s3", config=Config(signature_version="s3v4"))  # newer regions know no older one
-RECORDS_TABLE, REPORT_BUCKET = os.environ["RECORDS_TABLE"], os.environ["REPORT_BUCKET"]
-SPAN = timedelta(days=float(os.environ["REPORT_DAYS"]))
-MODEL_DIR = Path(os.environ["MODEL_DIR"])
-CARD, WATCH = read_card(MODEL_DIR), read_watch(MODEL_DIR)
+settings = ReportSettings.model_validate(os.environ)
+CARD, WATCH = read_card(settings.model_dir), read_watch(settings.model_dir)
 MOST = 100_000  # records, the latest: they and their figures fit into the function's memory
 PAGE, WIDGET = "report.html", "widget.html"
 LINK_SECONDS = 3600  # how long the widget's link opens the page, for whoever may see the dashboard
@@ -46,14 +54,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
         return draw(datetime.now(UTC))
     if event.get("action") == "draw":
         draw(datetime.now(UTC))
-    link = s3.generate_presigned_url("get_object", {"Bucket": REPORT_BUCKET, "Key": PAGE}, ExpiresIn=LINK_SECONDS)
+    link = s3.generate_presigned_url(
+        "get_object", {"Bucket": settings.report_bucket, "Key": PAGE}, ExpiresIn=LINK_SECONDS
+    )
     return frame_widget(fetch_widget(), link, context.invoked_function_arn, dark=widget.widget_context.theme == "dark")
 
 
 def draw(now: datetime) -> dict[str, Any]:
     """Draw page and widget of the latest days, and put them into the bucket; a copy of the page for each day."""
-    start = now - SPAN
-    changes = read_changes(dynamodb, RECORDS_TABLE, start, now)
+    start = now - timedelta(days=settings.report_days)
+    changes = read_changes(dynamodb, settings.records_table, start, now)
     # Older records that were answered since would be the answered ones only: they would bias every estimate.
     records = list(deque((record for record in changes if record.recorded_at >= start), maxlen=MOST))
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
@@ -65,7 +75,9 @@ def draw(now: datetime) -> dict[str, Any]:
         (f"days/{now:%Y-%m-%d}.html", page),
         (WIDGET, draw_widget(report, records, WATCH, CARD)),
     ):
-        s3.put_object(Bucket=REPORT_BUCKET, Key=key, Body=text.encode(), ContentType="text/html; charset=utf-8")
+        s3.put_object(
+            Bucket=settings.report_bucket, Key=key, Body=text.encode(), ContentType="text/html; charset=utf-8"
+        )
     logger.info("drawn", records=len(records), harmed=report.monitor.harmed)
     return {"records": len(records), "harmed": report.monitor.harmed}
 
@@ -73,6 +85,6 @@ def draw(now: datetime) -> dict[str, Any]:
 def fetch_widget() -> str:
     """What was drawn last; empty before the first time."""
     try:
-        return s3.get_object(Bucket=REPORT_BUCKET, Key=WIDGET)["Body"].read().decode()
+        return s3.get_object(Bucket=settings.report_bucket, Key=WIDGET)["Body"].read().decode()
     except s3.exceptions.NoSuchKey:
         return ""

@@ -17,13 +17,22 @@ from kickstand.classify.images import MAX_IMAGE_BYTES, thumbnail
 from kickstand.errors import InvalidImage
 from kickstand.review.rules import Desk, Refused, Review, choices
 from kickstand.review.store import answer_review, count_open, next_review, skip_review
+from kickstand.settings import Settings
 from kickstand.store import read_image
+
+
+class ReviewSettings(Settings):
+    reviews_table: str
+    records_table: str
+    model_dir: Path
+
 
 logger = Logger()
 metrics = Metrics()
 dynamodb, s3, stepfunctions = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("stepfunctions")
-TABLES = os.environ["REVIEWS_TABLE"], os.environ["RECORDS_TABLE"]
-LABELS = read_card(Path(os.environ["MODEL_DIR"])).labels
+settings = ReviewSettings.model_validate(os.environ)
+TABLES = settings.reviews_table, settings.records_table
+LABELS = read_card(settings.model_dir).labels
 PAGE = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent)).get_template("page.html.j2")
 ABOUT = {
     "markdown": "Photos that wait for a person. Parameter: `reviewer`, your name, so that you are not asked for it."

@@ -53,7 +53,7 @@ def check(monkeypatch: pytest.MonkeyPatch, expected: str, golden: Path = GOLDEN)
     }
     with Stubber(app.codedeploy) as codedeploy:
         codedeploy.add_response("put_lifecycle_event_hook_execution_status", {}, said)
-        mistakes: list[str] = app.handler(EVENT, Context("CheckGoldenImagesFunction", 512, 60))["mistakes"]
+        mistakes: list[str] = app.handler(EVENT, Context("CheckGoldenImagesFunction", 512))["mistakes"]
         codedeploy.assert_no_pending_responses()
     return mistakes
 

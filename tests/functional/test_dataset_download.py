@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import DatasetError
 from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets.download import Progress, download_archive, ignore_progress, locate_cache
+from kickstand_cli.terminal import CommandError
 
 CONTENT = np.random.default_rng(3).bytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -156,13 +156,13 @@ def test_pieces_that_do_not_fit_together_start_over_once(server: Server, tmp_pat
 def test_an_answer_with_another_range_is_refused(server: Server, tmp_path: Path) -> None:
     server.wrong_range = True
     leave_part(tmp_path / "cache", CONTENT[:200_000])
-    with pytest.raises(DatasetError, match="another range than was asked for"):
+    with pytest.raises(CommandError, match="another range than was asked for"):
         download(server, tmp_path / "cache")
 
 
 def test_a_wrong_checksum_is_an_error_and_leaves_nothing(server: Server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1] + b"?"
-    with pytest.raises(DatasetError, match=f"wrong checksum, MD5 [0-9a-f]{{32}} instead of {MD5}"):
+    with pytest.raises(CommandError, match=f"wrong checksum, MD5 [0-9a-f]{{32}} instead of {MD5}"):
         download(server, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
@@ -175,7 +175,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, tmp_path: 
 
 def test_a_connection_that_breaks_without_a_byte_gives_up_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
     server.break_after = [100_000, 0]
-    with pytest.raises(DatasetError, match=r"cannot be fetched .*closed early.*100000 bytes are kept; run again"):
+    with pytest.raises(CommandError, match=r"cannot be fetched .*closed early.*100000 bytes are kept; run again"):
         download(server, tmp_path / "cache")
     assert download(server, tmp_path / "cache").read_bytes() == CONTENT
 
@@ -183,20 +183,20 @@ def test_a_connection_that_breaks_without_a_byte_gives_up_and_keeps_what_came(se
 @pytest.mark.parametrize("status", [403, 404, 416, 503])
 def test_an_http_error_names_url_and_status(server: Server, tmp_path: Path, status: int) -> None:
     server.status = status
-    with pytest.raises(DatasetError, match=rf"{re.escape(server.url)}: cannot be fetched \(HTTP {status} "):
+    with pytest.raises(CommandError, match=rf"{re.escape(server.url)}: cannot be fetched \(HTTP {status} "):
         download(server, tmp_path / "cache")
 
 
 def test_offline_the_error_names_the_url_and_the_way_out(server: Server, tmp_path: Path) -> None:
     url = server.url
     server.server_close()
-    with pytest.raises(DatasetError, match=rf"{re.escape(url)}: cannot be fetched .*local copy with --archive PATH"):
+    with pytest.raises(CommandError, match=rf"{re.escape(url)}: cannot be fetched .*local copy with --archive PATH"):
         download_archive(url, tmp_path / "cache")
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(server: Server, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
-    with pytest.raises(DatasetError, match="cache: cannot be written"):
+    with pytest.raises(CommandError, match="cache: cannot be written"):
         download(server, tmp_path / "cache")
 
 

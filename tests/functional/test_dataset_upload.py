@@ -11,11 +11,12 @@ import pytest
 from moto import mock_aws
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import DatasetError, upload
 from kickstand_cli.datasets import dataset as commands
+from kickstand_cli.datasets import upload
 from kickstand_cli.datasets.archive import SPLITS, Archive, Split
 from kickstand_cli.datasets.folder import write_dataset
 from kickstand_cli.datasets.upload import Destination, parse_s3_uri, upload_dataset
+from kickstand_cli.terminal import CommandError
 
 BUCKET = "photos"
 DESTINATION = Destination(BUCKET, "some/where")
@@ -65,7 +66,7 @@ def test_an_s3_uri_names_bucket_and_prefix(uri: str, expected: Destination) -> N
 
 @pytest.mark.parametrize("uri", ["photos/x", "s3:/photos", "s3://", "s3://UPPER/x", "https://photos/x", "s3://ab"])
 def test_what_is_no_s3_uri_is_a_clear_error(uri: str) -> None:
-    with pytest.raises(DatasetError, match="not an S3 URI like s3://bucket/prefix"):
+    with pytest.raises(CommandError, match="not an S3 URI like s3://bucket/prefix"):
         parse_s3_uri(uri)
 
 
@@ -131,13 +132,13 @@ def test_an_upload_cut_off_in_the_middle_has_no_manifest(
 
 def test_a_foreign_manifest_at_the_prefix_is_not_overwritten(s3: Any, folder: Path) -> None:
     s3.put_object(Bucket=BUCKET, Key="some/where/manifest.json", Body=b'{"theirs": true}')
-    with pytest.raises(DatasetError, match=r"some/where/manifest.json: not of our writing"):
+    with pytest.raises(CommandError, match=r"some/where/manifest.json: not of our writing"):
         upload_dataset(folder, DESTINATION)
     assert list(list_objects(s3)) == ["some/where/manifest.json"]
 
 
 def test_a_bucket_that_does_not_exist_is_named(s3: Any, folder: Path) -> None:
-    with pytest.raises(DatasetError, match="s3://elsewhere/x: there is no bucket elsewhere"):
+    with pytest.raises(CommandError, match="s3://elsewhere/x: there is no bucket elsewhere"):
         upload_dataset(folder, Destination("elsewhere", "x"))
 
 
@@ -148,13 +149,13 @@ def test_missing_credentials_are_a_clear_error(folder: Path, monkeypatch: pytest
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
-    with pytest.raises(DatasetError, match=r"s3://photos/some/where: .*[Cc]redentials"):
+    with pytest.raises(CommandError, match=r"s3://photos/some/where: .*[Cc]redentials"):
         upload_dataset(folder, DESTINATION)
 
 
 def test_an_incomplete_folder_is_not_staged(s3: Any, folder: Path) -> None:
     (folder / "test/dog/b.png").unlink()
-    with pytest.raises(DatasetError, match=r"half written, test/dog/b.png is missing"):
+    with pytest.raises(CommandError, match=r"half written, test/dog/b.png is missing"):
         upload_dataset(folder, DESTINATION)
     assert list_objects(s3) == {}
 

@@ -74,7 +74,7 @@ class Loaded:
         spec.loader.exec_module(self.module)
 
     def __call__(self, event: dict[str, Any]) -> dict[str, Any]:
-        answer = self.module.handler(copy.deepcopy(event), Context("Function", 512, 10))
+        answer = self.module.handler(copy.deepcopy(event), Context("Function", 512))
         return dict(json.loads(json.dumps(answer)))  # Lambda sends it as JSON
 
 
@@ -201,8 +201,13 @@ def test_the_embedded_model_answers_the_same_twice(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_unknown_backend_stops_the_function_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"INFERENCE_BACKEND is 'tea leaves', not 'embedded' or 'sagemaker'"):
+    with pytest.raises(ValueError, match=r"INFERENCE_BACKEND\n.*'embedded' or 'sagemaker'"):
         Loaded("classify_image", monkeypatch, INFERENCE_BACKEND="tea leaves")
+
+
+def test_an_empty_variable_stops_the_function_at_once_and_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match=r"RecordResultSettings\nRECORDS_TABLE\n"):
+        Loaded("record_result", monkeypatch, RECORDS_TABLE="")
 
 
 def test_a_damaged_model_stops_the_function_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def answer_of_source(package: Package, variables: dict[str, str]) -> Any:
     environment = {**package.variables, **variables, **in_opt}
     function = Function(package.name, FOLDERS[package.name], environment, memory=512, timeout=package.timeout)
     try:
-        return function.load()(json.loads(event_of(package.name)), Context(package.name, 512, package.timeout))
+        return function.load()(json.loads(event_of(package.name)), Context(package.name, 512))
     except ClientError as error:
         return {"errorType": type(error).__name__, "errorMessage": str(error)}
 

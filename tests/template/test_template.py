@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from kickstand.ledger.balance import Ledger
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand_cli.local.template import load_yaml
 
@@ -394,9 +395,9 @@ def test_codedeploy_is_left_out_where_a_rollout_is_unchecked(expanded: dict[str,
 
 
 def emitted() -> list[str]:
-    """Patterns of the names of all metrics in the handlers' code; what an f-string fills in matches anything."""
-    found = []
-    for path in PROJECT.glob("functions/*/app.py"):
+    """Patterns of the names of all metrics in the code; what an f-string fills in matches anything."""
+    found = [*Ledger().metrics]
+    for path in (*PROJECT.glob("functions/*/app.py"), PROJECT / "layers/core/kickstand/monitor/look.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in METRIC_CALLS:
                 names = [keyword.value for keyword in node.keywords if keyword.arg == "name"] or node.args[:1]
@@ -404,7 +405,7 @@ def emitted() -> list[str]:
     return found
 
 
-METRIC_CALLS = {"add_metric", "add"}
+METRIC_CALLS = {"add_metric", "Measure"}
 
 
 def patterns(name: ast.expr, path: Path) -> list[str]:

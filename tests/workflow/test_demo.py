@@ -182,7 +182,7 @@ def test_cifar100_may_be_named_in_the_environment(tmp_path: Path, monkeypatch: p
         (["--cifar100"], "no such archive; name one after --cifar100"),
         (["--cifar100", "{tmp}/a", "{tmp}/b"], "takes one archive, not 2"),
         (["--cifar100", "--images", "{tmp}/a"], "exclude each other"),
-        (["--out", "{tmp}/file"], "file: cannot be made a folder"),
+        (["--out", "{tmp}/file"], "file: cannot be written"),
         (["--out", "{tmp}/taken"], "functions.log: cannot be written"),
     ],
 )

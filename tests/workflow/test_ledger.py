@@ -1,6 +1,5 @@
 """`kickstand ledger` and the function that keeps the ledger, on the shipped stack."""
 
-import inspect
 import io
 import json
 import uuid
@@ -15,6 +14,7 @@ from PIL import Image
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
+from kickstand.ledger import store
 from kickstand.review.rules import answer, claim, open_review
 from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
@@ -159,9 +159,11 @@ def test_the_function_leaves_young_uploads_alone(stack: Stack) -> None:
     assert (told["uploads"], told["missing"], told["replayed"]) == (0, 0, 0)
 
 
-def test_the_function_sends_lost_uploads_again_and_tells_their_number(stack: Stack) -> None:
-    scope = inspect.unwrap(stack._lambdas.functions["KeepLedgerFunction"].load()).__globals__
-    scope["GRACE"], scope["REPLAY_AT_MOST"] = timedelta(0), 2
+def test_the_function_sends_lost_uploads_again_and_tells_their_number(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    monkeypatch.setattr(store, "REPLAY_AT_MOST", 2)
     lose(stack, 3)
     told = keep_ledger(stack)
     assert (told["missing"], told["replayed"]) == (3, 2)
@@ -169,9 +171,10 @@ def test_the_function_sends_lost_uploads_again_and_tells_their_number(stack: Sta
     assert (keep_ledger(stack)["missing"], len(stack.records())) == (1, 2)
 
 
-def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(stack: Stack) -> None:
-    scope = inspect.unwrap(stack._lambdas.functions["KeepLedgerFunction"].load()).__globals__
-    scope["GRACE"] = timedelta(0)
+def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
     upload(stack)
     (record,) = stack.records()
     now = datetime.now(UTC)

@@ -1,6 +1,5 @@
 """The scheduled monitor on the shipped stack: harm is found, told once, answered by the switch, and ends."""
 
-import inspect
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ import pytest
 from kickstand.classify.artefact import read_card
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.events import ModelDegraded
+from kickstand.monitor import store
 from kickstand.monitor.store import load_monitor
 from kickstand.records import Record
 from kickstand.store import put_record
@@ -159,7 +159,6 @@ def test_of_two_looks_at_once_one_is_in_vain(
     standing = load_monitor(stack.dynamodb, "ControlTable")
     look()
     after = load_monitor(stack.dynamodb, "ControlTable")
-    app = inspect.unwrap(stack._lambdas.functions["MonitorFunction"].load()).__globals__
-    monkeypatch.setitem(app, "load_monitor", lambda *_: standing)
+    monkeypatch.setattr(store, "load_monitor", lambda *_: standing)
     assert look() == {"harm": ""}
     assert load_monitor(stack.dynamodb, "ControlTable") == after

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
@@ -14,8 +13,8 @@ from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Decision, Prediction, Reason, Route
 from kickstand_cli.project import MODEL
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+from kickstand_cli.terminal import exit_on
+from kickstand_cli.terminal import stderr as stderr
 
 ModelOption = Annotated[
     Path, typer.Option("--model", metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
@@ -32,11 +31,8 @@ class Answer:
 
 def load_model(artefact: Path) -> EmbeddedModel:
     """The model, or a one-line error and exit code 1."""
-    try:
+    with exit_on(ModelUnavailable):
         return EmbeddedModel(artefact)
-    except ModelUnavailable as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
 
 
 def answer(data: bytes, name: str, model: EmbeddedModel) -> Answer:
@@ -54,10 +50,7 @@ def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
     prediction, decision = given.prediction, given.decision
     return {
         "image": image,
-        "label": prediction.label if prediction else None,
-        "confidence": prediction.confidence if prediction else None,
-        "probabilities": prediction.probabilities if prediction else None,
-        "neither": prediction.neither if prediction else None,
+        **{name: getattr(prediction, name, None) for name in ("label", "confidence", "probabilities", "neither")},
         "route": decision.route,
         "reason": decision.reason,
         "explanation": decision.explanation,

@@ -10,9 +10,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from kickstand.events import Route
-from kickstand_cli.classify.classify import ModelOption, load_model, stderr
-from kickstand_cli.classify.evaluation import NEITHER, EvaluationError, answer_all, estimates, find_images, summarise
+from kickstand_cli.classify.classify import ModelOption, load_model
+from kickstand_cli.classify.evaluation import NEITHER, answer_all, estimates, find_images, summarise
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import exit_on, stderr
 
 console = Console(highlight=False)
 
@@ -36,11 +37,8 @@ def evaluate(
     """
     model = load_model(artefact)
     labels = model.card.labels
-    try:
+    with exit_on():
         images = find_images(folder, labels)
-    except EvaluationError as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     with Progress(console=stderr, transient=True) as progress:
         task = progress.add_task("classifying", total=len(images))
         examples = answer_all(images, model, lambda: progress.advance(task))

@@ -18,6 +18,7 @@ from kickstand.quality import (
     wilson_interval,
 )
 from kickstand_cli.classify.classify import Answer, answer
+from kickstand_cli.terminal import CommandError
 
 NEITHER = "neither"
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
@@ -35,7 +36,7 @@ TITLES = {  # key in the JSON → what a person reads
 }
 
 
-class EvaluationError(Exception):
+class EvaluationError(CommandError):
     """The folder cannot be evaluated; the message names what and why."""
 
 

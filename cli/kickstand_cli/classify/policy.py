@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.quality import PromiseRefusedError, cheapest_threshold, learn_then_test, risk_coverage, wilson_interval
-from kickstand_cli.classify.classify import ModelOption, load_model, stderr
-from kickstand_cli.classify.evaluation import NEITHER, EvaluationError, Readable, answer_all, find_images
+from kickstand_cli.classify.classify import ModelOption, load_model
+from kickstand_cli.classify.evaluation import NEITHER, Readable, answer_all, find_images
 from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 from kickstand_cli.training.card import choose_gate
 
-console = Console(highlight=False, soft_wrap=True)
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
 
 
@@ -36,14 +35,10 @@ class Labelled:
     correct: Sequence[bool]
 
 
-class EvidenceError(Exception):
-    """The labelled answers cannot be used; the message says why."""
-
-
 def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
     """The answers that cross-validation gave to the training images.
 
-    Raises EvidenceError when the file is missing, damaged, or of another model.
+    Raises CommandError when the file is missing, damaged, or of another model.
     """
     try:
         text = file.read_bytes()
@@ -51,10 +46,10 @@ def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
         known = rows["known"]
         pairs = list(zip(known["probabilities"], known["label"], strict=True))
         if tuple(rows["labels"]) != card.labels:
-            raise EvidenceError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
+            raise CommandError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
         gate = card.policy.neither_accept_at_most or choose_gate(np.array(rows["foreign"]["probabilities"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise EvidenceError(f"{file}: {error}") from error
+        raise CommandError(f"{file}: {error}") from error
     confidences, correct = [], []
     for (*probabilities, neither), truth in pairs:
         best = max(probabilities)
@@ -68,7 +63,7 @@ def answer_labelled(folder: Path, artefact: Path) -> Labelled:
 
     Those in DIR/neither/ say how wide the first gate may open, where the artefact's policy was refused and has none.
 
-    Raises EvaluationError for a folder that cannot be used.
+    Raises CommandError for a folder that cannot be used.
     """
     model = load_model(artefact)
     examples = answer_all(find_images(folder, model.card.labels), model)
@@ -151,29 +146,31 @@ def policy(
         goal = {"review_cost": float(review_cost or 0), "error_cost": float(error_cost or 0)}
     else:
         goal = {"max_risk": float(max_risk or 0), "confidence_level": confidence}
-    try:
+    with exit_on(OSError, ValueError):
         card = read_card(artefact)
         labelled = answer_labelled(images, artefact) if images else read_out_of_fold(out_of_fold, card)
-        derived = derive(labelled, card, goal)
-    except PromiseRefusedError as refusal:
-        stderr.print(f"refused: {refusal}", markup=False)
-        raise typer.Exit(3) from refusal
-    except (EvidenceError, EvaluationError, OSError, ValueError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
+        try:
+            derived = derive(labelled, card, goal)
+        except PromiseRefusedError as refusal:
+            stderr.print(f"refused: {refusal}", markup=False)
+            raise typer.Exit(3) from refusal
     if write:
-        _store(artefact / "model.json", derived)
+        store_in_card(artefact, policy=derived)
     if as_json:
         print(json.dumps(derived, indent=2))  # noqa: T201
     else:
         _show(derived, written=write)
 
 
-def _store(file: Path, derived: dict[str, Any]) -> None:
-    """Replace the policy in model.json, all or nothing."""
-    card = json.loads(file.read_text("utf-8"))
+def store_in_card(artefact: Path, **parts: Any) -> None:
+    """Replace parts of model.json, all or nothing; everything else there stays as it is."""
+    file = artefact / "model.json"
+    card = json.loads(file.read_text("utf-8")) | parts
+    # One line: a list of numbers, one a line, would bury what people read.
+    baseline = json.dumps(card.pop("baseline", None), separators=(",", ":"))
+    text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
     draft = file.with_suffix(".json.part")
-    draft.write_text(json.dumps({**card, "policy": derived}, indent=1) + "\n", "utf-8")
+    draft.write_text(f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n', "utf-8")
     draft.replace(file)
 
 

@@ -4,27 +4,24 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kickstand_cli.classify.classify import load_model, stderr
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Prediction, Route
+from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
+from kickstand.records import Record
+from kickstand_cli.classify.classify import load_model
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, read_records, scan_records
-from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
-
-if TYPE_CHECKING:
-    from kickstand.classify.inference import EmbeddedModel
-    from kickstand.classify.policy import SelectivePolicy
-    from kickstand.events import Prediction
-    from kickstand.records import Record
-
-console = Console(highlight=False, soft_wrap=True)
+from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, open_records
+from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
 
 LISTED = 20
 
@@ -33,13 +30,7 @@ Rescored = tuple["Record", "Prediction | None"]
 
 
 def replay(
-    records: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Records, one JSON object a line, such as the demo's records.jsonl, instead of a stack's table.",
-        ),
-    ] = None,
+    records: RecordsFile = None,
     policy: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `kickstand policy --json` printed, or a model.json.")
     ] = None,
@@ -60,10 +51,7 @@ def replay(
             help="Another model artefact: it looks at the stored images again, with its policy.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="With --records and --model: the folder that was uploaded."),
-    ] = None,
+    images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON object.")] = False,
@@ -77,9 +65,6 @@ def replay(
 
     Exit codes: 0 all compared; 1 an error, or images that are gone: they are named, and left out of the comparison.
     """
-    from kickstand.classify.artefact import read_card
-    from kickstand.classify.policy import SelectivePolicy
-
     changes = {
         "accept_at": accept_at,
         "neither_accept_at_most": neither_accept_at_most,
@@ -90,29 +75,25 @@ def replay(
         raise typer.BadParameter("only another --model looks at images", param_hint="--images")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
-    try:
+    with reporting(), exit_on(OSError, ValueError, AttributeError):
         if policy:
             told = json.loads(policy.read_bytes())
             base = SelectivePolicy.model_validate(told.get("policy", told))
         else:
             base = read_card(artefact or MODEL).policy
         chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
-        with reporting():
-            stored, read = _open(records, images, stack_name, outputs)
-            gone: list[str] = []
-            pairs = (
-                list(rescore(stored, load_model(artefact), read, gone))
-                if artefact and read
-                else [(record, record.prediction) for record in stored]
-            )
+        stored, read = open_records([records] if records else [], images, stack_name, outputs)
+        gone: list[str] = []
+        pairs = (
+            list(rescore(stored, load_model(artefact), read, gone))
+            if artefact and read
+            else [(record, record.prediction) for record in stored]
+        )
         for reason in gone:
             stderr.print(f"error: left out: {reason}", markup=False)
         if gone and len(gone) == len(stored):
-            raise RecordsError("no image could be looked at again")
+            raise CommandError("no image could be looked at again")
         result = compare(pairs, chosen) | {"left_out": gone}
-    except (RecordsError, OSError, ValueError, AttributeError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     if as_json:
         print(json.dumps(result))  # noqa: T201
     else:
@@ -121,32 +102,12 @@ def replay(
         raise typer.Exit(1)
 
 
-def _open(
-    file: Path | None, images: Path | None, stack_name: str, outputs: Path | None
-) -> "tuple[list[Record], ReadUpload | None]":
-    """The records, and how to read their images; None where nothing says where those are."""
-    if file:
-        return list(read_records(file)), read_from_folder(images) if images else None
-    books = open_books(read_outputs(stack_name, outputs))
-    return list(scan_records(books.records_table)), read_from_folder(images) if images else read_from_bucket(books.s3)
-
-
-def rescore(
-    stored: "Sequence[Record]", model: "EmbeddedModel", read: ReadUpload, gone: list[str]
-) -> Iterator[Rescored]:
+def rescore(stored: Sequence[Record], model: "EmbeddedModel", read: ReadUpload, gone: list[str]) -> Iterator[Rescored]:
     """What this model says of the stored images, one after the other; an image that is gone, or not the one that was
     decided on, is left out and its reason added to `gone`.
     """
-    from kickstand.classify.images import prepare
-    from kickstand.errors import InvalidImage
-
-    with ExitStack() as open_:
-        looking: Iterable[Record] = stored
-        if stderr.is_terminal:
-            columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-            progress = open_.enter_context(Progress(*columns, console=stderr, transient=True))
-            looking = progress.track(stored, description="look again")
-        for record in looking:
+    with show_progress() as progress:
+        for record in progress.track(stored, description="look again"):
             if record.prepared_image is None:
                 yield record, None
                 continue
@@ -161,7 +122,7 @@ def rescore(
                 gone.append(str(error))
 
 
-def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str, Any]:
+def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, Any]:
     """Before and after, JSON-ready. Unreadable images have no scores: they stay as they were decided.
 
     model: whose predictions are decided on; None where there is none, or more than one.
@@ -170,10 +131,6 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
     judged: answers that a person has checked, and how many of those were, and would be, wrong.
     changes: every image with another route, or another label.
     """
-    from kickstand.classify.policy import decide
-    from kickstand.events import Route
-    from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
-
     stored = list(pairs)
     scored = [(record, record.prediction, now) for record, now in stored if record.prediction and now]
     before: Counter[str] = Counter(record.decision.by_policy for record, _ in stored)

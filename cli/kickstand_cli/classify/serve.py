@@ -3,19 +3,19 @@
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 import typer
-from rich.console import Console
+from waitress.server import create_server
 
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.invocations import Application
+from kickstand.classify.invocations import serve as application
+from kickstand.errors import ModelUnavailable
 from kickstand_cli.project import MODEL
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-    from kickstand.classify.invocations import Application
-
-stderr = Console(stderr=True, soft_wrap=True, highlight=False)
+from kickstand_cli.terminal import exit_on
 
 
 def serve(
@@ -26,39 +26,29 @@ def serve(
     threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
 ) -> None:
     """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs."""
-    from waitress.server import create_server
-
-    from kickstand.classify.images import MAX_IMAGE_BYTES
-    from kickstand.classify.inference import EmbeddedModel
-    from kickstand.classify.invocations import serve as application
-    from kickstand.errors import ModelUnavailable
-
-    try:
+    with exit_on(ModelUnavailable, OSError):
         app = runtime(application(EmbeddedModel(model)))
         server: Any = create_server(
             app, host="127.0.0.1", port=port, threads=threads, max_request_body_size=MAX_IMAGE_BYTES + 1
         )
-    except (ModelUnavailable, OSError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     url = f"http://127.0.0.1:{server.effective_port}"
     typer.echo(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
     server.run()
 
 
-def runtime(container: "Application") -> "Application":
+def runtime(container: Application) -> Application:
     """The container behind InvokeEndpoint of any endpoint's name: its refusals become ModelError, as SageMaker's do.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_runtime_InvokeEndpoint.html
     """
 
-    def invoke_endpoint(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def invoke_endpoint(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         _, *parts = environ["PATH_INFO"].split("/")
         if len(parts) != 3 or (parts[0], parts[2]) != ("endpoints", "invocations"):
             return container(environ, start_response)
         status, headers = "", [("", "")]
 
-        def hear(said: str, with_headers: list[tuple[str, str]], *_: Any) -> "Callable[[bytes], object]":
+        def hear(said: str, with_headers: list[tuple[str, str]], *_: Any) -> Callable[[bytes], object]:
             nonlocal status, headers
             status, headers = said, with_headers
             return lambda _: None

@@ -4,22 +4,22 @@ import getpass
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import boto3
 import typer
-from rich.console import Console
 
-from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand.classify.policy import Switch
+from kickstand.classify.store import load_switch, switch_off, switch_on
+from kickstand.clients import DynamoDBClient
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from kickstand_cli.terminal import console
 
 app = typer.Typer(
     help="Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
     no_args_is_help=True,
 )
-console = Console(highlight=False, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the switch as one JSON object.")]
 
@@ -40,9 +40,6 @@ def on(
 
     It ends by itself. Once more replaces it, with another reason or end.
     """
-    from kickstand.classify.policy import Switch
-    from kickstand.classify.store import switch_on
-
     now = datetime.now(UTC)
     end = _end(length, until, now)
     if not reason.strip():
@@ -56,8 +53,6 @@ def on(
 @app.command()
 def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
     """Let the policy decide again, from the next image on. What has been asked stays asked."""
-    from kickstand.classify.store import switch_off
-
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
         switch_off(dynamodb, table)
@@ -71,13 +66,8 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
         _print(*_open(stack_name, outputs), datetime.now(UTC), as_json)
 
 
-def _open(stack_name: str, outputs: Path | None) -> "tuple[DynamoDBClient, str]":
-    import boto3
-
-    told = read_outputs(stack_name, outputs)
-    if "ControlTableName" not in told:
-        raise DeploymentError("the stack has no output 'ControlTableName': is it one of Kickstand's?")
-    return boto3.client("dynamodb"), told["ControlTableName"]
+def _open(stack_name: str, outputs: Path | None) -> tuple[DynamoDBClient, str]:
+    return boto3.client("dynamodb"), read_outputs(stack_name, outputs)["ControlTableName"]
 
 
 def _end(length: str | None, until: str | None, now: datetime) -> datetime:
@@ -94,9 +84,7 @@ def _end(length: str | None, until: str | None, now: datetime) -> datetime:
     return end
 
 
-def _print(dynamodb: "DynamoDBClient", table: str, now: datetime, as_json: bool) -> None:
-    from kickstand.classify.store import load_switch
-
+def _print(dynamodb: DynamoDBClient, table: str, now: datetime, as_json: bool) -> None:
     switch = load_switch(dynamodb, table)
     holds = switch is not None and switch.is_on(now)
     if as_json:

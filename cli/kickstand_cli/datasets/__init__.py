@@ -1,5 +1,1 @@
 """Folders of labelled images: fetched, written, staged on S3 and checked. `kickstand dataset` is the way in."""
-
-from kickstand_cli.datasets.errors import DatasetError
-
-__all__ = ["DatasetError"]

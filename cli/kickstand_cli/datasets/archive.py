@@ -15,7 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.terminal import CommandError
 
 FOLDER = "cifar-100-python"
 MEMBERS = ("meta", "train", "test")
@@ -74,7 +74,7 @@ class Archive:
 def read_archive(path: Path) -> Archive:
     """Read a CIFAR-100 python archive (tar.gz, tar) or the folder it unpacks to.
 
-    Raises DatasetError where it is missing, truncated, hostile or not in this format.
+    Raises CommandError where it is missing, truncated, hostile or not in this format.
     """
     members = _read_folder(path) if path.is_dir() else _read_tar(path)
     meta = _unpickle(members["meta"], f"{path}: meta")
@@ -99,7 +99,7 @@ def hash_md5(path: Path) -> str:
 
 
 def hash_members(folder: Path) -> dict[str, str]:
-    """MD5 of meta, train and test in an unpacked folder; raises DatasetError where one is missing."""
+    """MD5 of meta, train and test in an unpacked folder; raises CommandError where one is missing."""
     return {name: hash_md5(member) for name, member in _locate_members(folder).items()}
 
 
@@ -108,7 +108,7 @@ def _locate_members(folder: Path) -> dict[str, Path]:
     home = inner if inner.is_dir() else folder
     missing = [name for name in MEMBERS if not (home / name).is_file()]
     if missing:
-        raise DatasetError(f"{home}: no {', '.join(missing)}; an unpacked {FOLDER} folder has {', '.join(MEMBERS)}")
+        raise CommandError(f"{home}: no {', '.join(missing)}; an unpacked {FOLDER} folder has {', '.join(MEMBERS)}")
     return {name: home / name for name in MEMBERS}
 
 
@@ -119,20 +119,20 @@ def _read_folder(folder: Path) -> dict[str, bytes]:
             _refuse_oversize(member.stat().st_size, str(member))
         return {name: member.read_bytes() for name, member in members.items()}
     except OSError as error:
-        raise DatasetError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise CommandError(f"{folder}: cannot be read ({error.strerror})") from error
 
 
 def _read_tar(path: Path) -> dict[str, bytes]:
     """Read the three members and nothing else; nothing is unpacked to disk."""
     if not path.is_file():
-        raise DatasetError(f"{path}: no such archive or folder")
+        raise CommandError(f"{path}: no such archive or folder")
     wanted = {f"{FOLDER}/{name}": name for name in MEMBERS}
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(path) as tar:
             for entry_number, entry in enumerate(tar):
                 if entry_number >= MAX_TAR_ENTRIES:
-                    raise DatasetError(f"{path}: more than {MAX_TAR_ENTRIES} entries, not a CIFAR-100 archive")
+                    raise CommandError(f"{path}: more than {MAX_TAR_ENTRIES} entries, not a CIFAR-100 archive")
                 _refuse_oversize(entry.size, f"{path}: {entry.name}")
                 name = wanted.get(entry.name.removeprefix("./"))
                 if name is not None and name not in found and entry.isfile():
@@ -141,12 +141,12 @@ def _read_tar(path: Path) -> dict[str, bytes]:
                     break
     except (EOFError, zlib.error, tarfile.ReadError) as error:
         reason = str(error).partition("\n")[0].rstrip(":")
-        raise DatasetError(f"{path}: truncated or damaged, or not a tar.gz archive ({reason})") from error
+        raise CommandError(f"{path}: truncated or damaged, or not a tar.gz archive ({reason})") from error
     except (tarfile.TarError, OSError) as error:
-        raise DatasetError(f"{path}: cannot be read ({error})") from error
+        raise CommandError(f"{path}: cannot be read ({error})") from error
     missing = [f"{FOLDER}/{name}" for name in MEMBERS if name not in found]
     if missing:
-        raise DatasetError(f"{path}: no {', '.join(missing)}; truncated, or not the CIFAR-100 *python* archive")
+        raise CommandError(f"{path}: no {', '.join(missing)}; truncated, or not the CIFAR-100 *python* archive")
     return found
 
 
@@ -159,7 +159,7 @@ def _read_whole(file: IO[bytes] | None, size: int) -> bytes:
 
 def _refuse_oversize(size: int, what: str) -> None:
     if size > MAX_MEMBER_BYTES:
-        raise DatasetError(f"{what}: {size} bytes, more than the {MAX_MEMBER_BYTES} that CIFAR-100 can need")
+        raise CommandError(f"{what}: {size} bytes, more than the {MAX_MEMBER_BYTES} that CIFAR-100 can need")
 
 
 def _encode_latin1(text: str, encoding: str) -> bytes:
@@ -195,15 +195,15 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def _unpickle(content: bytes, what: str) -> dict[str, Any]:
-    """Unpickle one member; keys become str. Raises DatasetError, naming the global where one is refused."""
+    """Unpickle one member; keys become str. Raises CommandError, naming the global where one is refused."""
     try:
         loaded = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except _ForbiddenGlobalError as error:
-        raise DatasetError(f"{what}: refused, its pickle asks for {error}, which no CIFAR archive needs") from error
+        raise CommandError(f"{what}: refused, its pickle asks for {error}, which no CIFAR archive needs") from error
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise DatasetError(f"{what}: truncated or damaged pickle ({type(error).__name__}: {error})") from error
+        raise CommandError(f"{what}: truncated or damaged pickle ({type(error).__name__}: {error})") from error
     if not isinstance(loaded, dict):
-        raise DatasetError(f"{what}: holds a {type(loaded).__name__}, {_WRONG_FORMAT}")
+        raise CommandError(f"{what}: holds a {type(loaded).__name__}, {_WRONG_FORMAT}")
     return {_to_text(key): value for key, value in loaded.items()}
 
 
@@ -215,11 +215,11 @@ def _to_text(value: object) -> str:
 def _parse_class_names(meta: Mapping[str, Any], what: str) -> tuple[str, ...]:
     names = meta.get("fine_label_names")
     if not isinstance(names, list) or not names:
-        raise DatasetError(f"{what}: no fine_label_names, {_WRONG_FORMAT}")
+        raise CommandError(f"{what}: no fine_label_names, {_WRONG_FORMAT}")
     class_names = tuple(_to_text(name) for name in names)
     for name in class_names:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", name):  # it becomes a folder
-            raise DatasetError(f"{what}: class name {name!r} cannot be a folder's name")
+            raise CommandError(f"{what}: class name {name!r} cannot be a folder's name")
     return class_names
 
 
@@ -227,13 +227,13 @@ def _parse_split(content: Mapping[str, Any], n_classes: int, what: str) -> Split
     pixels, labels, filenames = content.get("data"), content.get("fine_labels"), content.get("filenames")
     flat = SIDE * SIDE * 3
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[1:] != (flat,):
-        raise DatasetError(f"{what}: data is no uint8 array of shape (n, {flat}), {_WRONG_FORMAT}")
+        raise CommandError(f"{what}: data is no uint8 array of shape (n, {flat}), {_WRONG_FORMAT}")
     if not isinstance(labels, list) or not isinstance(filenames, list):
-        raise DatasetError(f"{what}: no fine_labels or no filenames, {_WRONG_FORMAT}")
+        raise CommandError(f"{what}: no fine_labels or no filenames, {_WRONG_FORMAT}")
     if not len(pixels) == len(labels) == len(filenames):
-        raise DatasetError(f"{what}: {len(pixels)} images, {len(labels)} labels, {len(filenames)} filenames")
+        raise CommandError(f"{what}: {len(pixels)} images, {len(labels)} labels, {len(filenames)} filenames")
     if not all(isinstance(label, int) and 0 <= label < n_classes for label in labels):
-        raise DatasetError(f"{what}: a label is not one of the {n_classes} classes of meta")
+        raise CommandError(f"{what}: a label is not one of the {n_classes} classes of meta")
     return Split(
         pixels=pixels.reshape(-1, 3, SIDE, SIDE).transpose(0, 2, 3, 1),
         labels=tuple(labels),

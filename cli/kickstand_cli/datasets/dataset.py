@@ -5,17 +5,17 @@ import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
+from kickstand_cli.datasets.doctor import Findings, examine_dataset, read_out_of_fold
+from kickstand_cli.datasets.doctor_report import write_report
 from kickstand_cli.datasets.download import CIFAR100_URL, download_archive, locate_cache
 from kickstand_cli.datasets.download import Progress as OnProgress
-from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import (
     Manifest,
     check_output,
@@ -24,14 +24,11 @@ from kickstand_cli.datasets.folder import (
     read_manifest,
     write_dataset,
 )
-
-if TYPE_CHECKING:
-    from kickstand_cli.datasets.doctor import Findings
-    from kickstand_cli.datasets.upload import Destination, Upload
+from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
+from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
 
 app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
 LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
-notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
 
 @app.callback(invoke_without_command=True)
@@ -75,7 +72,7 @@ def fetch(
         return
     names = _split_names(classes)
     destination = _parse_destination(upload)
-    with _exit_on_error(), _interrupt_on_termination():
+    with exit_on(), _interrupt_on_termination():
         if list_classes:
             _print_classes(_read(archive, url), as_json=as_json)
             return
@@ -115,10 +112,7 @@ def check(
 
     Exits with 1 if an image of one split is, exactly or nearly, in another.
     """
-    from kickstand_cli.datasets.doctor import examine_dataset, read_out_of_fold
-    from kickstand_cli.datasets.doctor_report import write_report
-
-    with _exit_on_error():
+    with exit_on():
         predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
         with _show_progress("examine") as on_progress:
             findings = examine_dataset(folder, near=near, out_of_fold=predictions, on_progress=on_progress)
@@ -128,17 +122,15 @@ def check(
         else:
             _print_findings(findings, page)
         if findings.leaks and not allow_leakage:
-            raise DatasetError(
+            raise CommandError(
                 f"{folder}: leakage, {findings.pair_counts.leaks} of its pairs lie across splits; "
                 "--allow-leakage accepts that"
             )
 
 
-def _print_findings(findings: "Findings", page: Path | None) -> None:
+def _print_findings(findings: Findings, page: Path | None) -> None:
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    table = Table("class", *findings.counts, title=findings.folder)
-    for label in next(iter(findings.counts.values())):
-        table.add_row(label, *(str(numbers[label]) for numbers in findings.counts.values()))
+    table = _count(findings.counts, findings.folder)
     ratios = ("-" if ratio is None else f"{ratio:g}" for ratio in findings.imbalance.values())
     table.add_row("largest/smallest", *ratios)
     console.print(table)
@@ -162,6 +154,14 @@ def _print_findings(findings: "Findings", page: Path | None) -> None:
         console.print(f"report: {page}")
 
 
+def _count(counts: dict[str, dict[str, int]], title: str) -> Table:
+    """A row for each class, a column for each split."""
+    table = Table("class", *counts, title=title)
+    for label in next(iter(counts.values())):
+        table.add_row(label, *(str(numbers[label]) for numbers in counts.values()))
+    return table
+
+
 def _split_names(classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name.strip() for item in classes for name in item.split(",") if name.strip())
     if not names:
@@ -171,21 +171,20 @@ def _split_names(classes: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _parse_destination(uri: str | None) -> "Destination | None":
+def _parse_destination(uri: str | None) -> Destination | None:
     if uri is None:
         return None
-    from kickstand_cli.datasets.upload import parse_s3_uri  # boto3 takes long to import
 
     try:
         return parse_s3_uri(uri)
-    except DatasetError as error:
+    except CommandError as error:
         raise typer.BadParameter(str(error), param_hint="--upload") from error
 
 
 def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Path | None) -> Manifest | None:
     """The manifest of a complete folder that is what is asked for; None where there is no dataset of ours.
 
-    Raises DatasetError where there is one, but damaged or another.
+    Raises CommandError where there is one, but damaged or another.
     """
     if read_manifest(out) is None:
         return None
@@ -199,7 +198,7 @@ def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Pa
         original = "the original" if manifest.official else "not the original"
         differences.append(f"images from another archive ({manifest.source}, {original})")
     if differences:
-        raise DatasetError(f"{out}: there already, but with {' and '.join(differences)}; --force replaces it")
+        raise CommandError(f"{out}: there already, but with {' and '.join(differences)}; --force replaces it")
     return manifest
 
 
@@ -209,7 +208,7 @@ def _comes_from(manifest: Manifest, archive: Path | None) -> bool:
     if archive.is_dir():
         return manifest.member_md5 == hash_members(archive)
     if not archive.is_file():
-        raise DatasetError(f"{archive}: no such archive or folder")
+        raise CommandError(f"{archive}: no such archive or folder")
     return manifest.archive_md5 == hash_md5(archive)
 
 
@@ -219,7 +218,7 @@ def _read(archive: Path | None, url: str) -> Archive:
             archive = download_archive(url, locate_cache(), on_progress=on_progress)
     loaded = read_archive(archive)
     if not loaded.official:
-        notices.print(
+        stderr.print(
             f"notice: {archive} is not the original CIFAR-100 archive (its checksum differs); the manifest says so",
             markup=False,
         )
@@ -231,14 +230,12 @@ def _write(archive: Archive, out: Path, classes: Sequence[str], neither: int, *,
         return write_dataset(archive, out, classes, neither=neither, force=force, on_progress=on_progress)
 
 
-def _upload(out: Path, destination: "Destination") -> "Upload":
-    from kickstand_cli.datasets.upload import upload_dataset
-
+def _upload(out: Path, destination: Destination) -> Upload:
     with _show_progress("upload") as on_progress:
         return upload_dataset(out, destination, on_progress=on_progress)
 
 
-def _summarise(out: Path, manifest: Manifest, uploaded: "Upload | None", *, already_there: bool) -> dict[str, Any]:
+def _summarise(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> dict[str, Any]:
     return {
         "out": str(out),
         "already_there": already_there,
@@ -253,12 +250,8 @@ def _summarise(out: Path, manifest: Manifest, uploaded: "Upload | None", *, alre
     }
 
 
-def _print_summary(out: Path, manifest: Manifest, uploaded: "Upload | None", *, already_there: bool) -> None:
-    console = Console(soft_wrap=True, highlight=False)
-    table = Table("class", *manifest.counts, title=f"{out}{' (already there)' if already_there else ''}")
-    for label in next(iter(manifest.counts.values())):
-        table.add_row(label, *(str(numbers[label]) for numbers in manifest.counts.values()))
-    console.print(table)
+def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> None:
+    console.print(_count(manifest.counts, f"{out}{' (already there)' if already_there else ''}"))
     console.print(f"data SHA-256 {manifest.data_sha256}")
     if uploaded:
         console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} there already")
@@ -277,10 +270,7 @@ def _print_classes(archive: Archive, *, as_json: bool) -> None:
 
 @contextmanager
 def _show_progress(what: str, *, in_bytes: bool = False) -> Iterator[OnProgress]:
-    """A bar on stderr, gone when it is done; nothing where stderr is no terminal."""
-    amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    columns = (TextColumn("{task.description}"), BarColumn(), amount, TimeRemainingColumn())
-    with Progress(*columns, console=notices, transient=True, disable=not notices.is_terminal) as progress:
+    with show_progress(in_bytes=in_bytes) as progress:
         task = progress.add_task(what, total=None)
 
         def show(done: int, total: int | None) -> None:
@@ -297,12 +287,3 @@ def _interrupt_on_termination() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _exit_on_error() -> Iterator[None]:
-    try:
-        yield
-    except DatasetError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error

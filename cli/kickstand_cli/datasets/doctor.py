@@ -13,12 +13,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
+from kickstand.events import Payload
 from kickstand_cli.datasets.download import Progress, ignore_progress
-from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.terminal import CommandError
 
 SPLITS = ("train", "validation", "val", "test")
 NEAR = 0.90  # by eye, each pair that this finds among CIFAR-100's bicycles and motorcycles for training is one photo
@@ -27,20 +28,14 @@ SIDE = 32  # pixels; images are compared at this size
 BLOCK = 1024  # images; a block of correlations then takes 4 MB
 
 
-class Finding(BaseModel):
-    """What every finding is: fixed once found."""
-
-    model_config = ConfigDict(frozen=True)
-
-
-class Unreadable(Finding):
+class Unreadable(Payload):
     """A file in a class folder that is no image we can read, and why."""
 
     path: str
     reason: str
 
 
-class Pair(Finding):
+class Pair(Payload):
     """Two images that show the same.
 
     kind: exact when every pixel is the same.
@@ -59,7 +54,7 @@ class Pair(Finding):
     conflicts: bool
 
 
-class DoubtfulLabel(Finding):
+class DoubtfulLabel(Payload):
     """An image whose out-of-fold prediction is sure of another class than its label."""
 
     path: str
@@ -69,7 +64,7 @@ class DoubtfulLabel(Finding):
     probability_of_suggested: float
 
 
-class PairCounts(Finding):
+class PairCounts(Payload):
     """How many pairs there are, also those that are not listed."""
 
     exact: int
@@ -78,7 +73,7 @@ class PairCounts(Finding):
     conflicts: int
 
 
-class Findings(Finding):
+class Findings(Payload):
     """All that was found in one folder.
 
     counts: readable images by split and class; a folder without splits has the one split `all`.
@@ -104,14 +99,12 @@ class Findings(Finding):
         return self.pair_counts.leaks > 0
 
 
-class OutOfFold(BaseModel):
+class OutOfFold(Payload):
     """Predictions for images by models that were not trained on them.
 
     labels: the classes, in the order of the probabilities.
     probabilities: for each image, by its path relative to the folder or by the SHA-256 of its RGB pixels.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     labels: tuple[str, ...] = Field(min_length=2)
     probabilities: dict[str, tuple[float, ...]]
@@ -144,11 +137,11 @@ def examine_dataset(
     """Examine `<folder>/<class>/*` or `<folder>/{train,validation,val,test}/<class>/*`, any number of classes.
 
     near: pixel correlation, in (0, 1], from which two images count as near duplicates.
-    Raises DatasetError where there are no class folders, or the predictions do not fit them.
+    Raises CommandError where there are no class folders, or the predictions do not fit them.
     """
     files = list(list_images(folder))
     if not files:
-        raise DatasetError(f"{folder}: no images; expected {folder}/<class>/… or {folder}/train/<class>/…")
+        raise CommandError(f"{folder}: no images; expected {folder}/<class>/… or {folder}/train/<class>/…")
     photos: list[Photo] = []
     unreadable: list[Unreadable] = []
     for done, (split, label, path) in enumerate(files, start=1):
@@ -178,21 +171,21 @@ def read_out_of_fold(path: Path) -> OutOfFold:
     try:
         predictions = OutOfFold.model_validate_json(path.read_bytes())
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror})") from error
+        raise CommandError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:
-        raise DatasetError(f"{path}: no out-of-fold predictions ({error.errors()[0]['msg']})") from error
+        raise CommandError(f"{path}: no out-of-fold predictions ({error.errors()[0]['msg']})") from error
     for image, probabilities in predictions.probabilities.items():
         if len(probabilities) != len(predictions.labels):
-            raise DatasetError(f"{path}: {image} has {len(probabilities)} probabilities, not {len(predictions.labels)}")
+            raise CommandError(f"{path}: {image} has {len(probabilities)} probabilities, not {len(predictions.labels)}")
         if not all(0 <= probability <= 1 for probability in probabilities):
-            raise DatasetError(f"{path}: {image} has a probability outside 0 to 1")
+            raise CommandError(f"{path}: {image} has a probability outside 0 to 1")
     return predictions
 
 
 def list_images(folder: Path) -> Iterator[tuple[str, str, Path]]:
     """Split, label and path of every file in a class folder, sorted; hidden files are not ours to judge."""
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder")
+        raise CommandError(f"{folder}: no such folder")
     splits = [folder / split for split in SPLITS if (folder / split).is_dir()]
     for home in splits or [folder]:
         for class_folder in _list_visible(home):
@@ -348,10 +341,10 @@ def _doubt_labels(photos: Sequence[Photo], out_of_fold: OutOfFold) -> tuple[Doub
     scored = [(photo, known.get(photo.path, known.get(photo.sha256))) for photo in photos]
     predicted = [(photo, np.array(p)) for photo, p in scored if p is not None]
     if not predicted:
-        raise DatasetError("out-of-fold predictions: none is of an image in this folder; wrong file or folder?")
+        raise CommandError("out-of-fold predictions: none is of an image in this folder; wrong file or folder?")
     labels = out_of_fold.labels
     if unknown := sorted({photo.label for photo, _ in predicted} - set(labels)):
-        raise DatasetError(f"out-of-fold predictions: none of {', '.join(unknown)}, only of {', '.join(labels)}")
+        raise CommandError(f"out-of-fold predictions: none of {', '.join(unknown)}, only of {', '.join(labels)}")
     usual = np.full(len(labels), 0.5)  # for a class that no image is labelled with
     for index, label in enumerate(labels):
         own = [p[index] for photo, p in predicted if photo.label == label]

@@ -12,7 +12,7 @@ from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
 from kickstand.report.pages import data_uri, make_environment
 from kickstand_cli.datasets.doctor import Findings, list_images
-from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.terminal import writing
 
 PAGE = "index.html"
 TILE = 96  # pixels; a picture is squeezed into a square, as the model sees it
@@ -23,7 +23,7 @@ COLUMNS = 12
 def write_report(folder: Path, findings: Findings, report: Path) -> Path:
     """Write `report/index.html`, which needs no other file; return its path.
 
-    Raises DatasetError where it cannot be written.
+    Raises CommandError where it cannot be written.
     """
     page = (
         make_environment("kickstand_cli")
@@ -35,11 +35,9 @@ def write_report(folder: Path, findings: Findings, report: Path) -> Path:
             tile=TILE,
         )
     )
-    try:
+    with writing(report):
         report.mkdir(parents=True, exist_ok=True)
         (report / PAGE).write_text(page, "utf-8")
-    except OSError as error:
-        raise DatasetError(f"{report}: cannot be written ({error.strerror})") from error
     return report / PAGE
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from kickstand_cli.datasets.archive import OFFICIAL_ARCHIVE_MD5, hash_md5
-from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.terminal import CommandError
 
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 CHUNK_BYTES = 64 * 1024
@@ -49,10 +49,10 @@ def download_archive(
 
     A download that breaks off keeps its `.part`, and the next call asks only for the rest.
     timeout_s: for connecting and for each read, seconds.
-    Raises DatasetError where url cannot be reached, or what it gives has not the MD5.
+    Raises CommandError where url cannot be reached, or what it gives has not the MD5.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise DatasetError(f"{url}: not an http or https URL")
+        raise CommandError(f"{url}: not an http or https URL")
     target = cache / (urlsplit(url).path.rpartition("/")[2] or "archive")
     if target.is_file() and hash_md5(target) == md5:
         return target
@@ -63,7 +63,7 @@ def download_archive(
         part.path.replace(target)
         part.validator_path.unlink(missing_ok=True)
     except OSError as error:
-        raise DatasetError(f"{error.filename or cache}: cannot be written ({error.strerror})") from error
+        raise CommandError(f"{error.filename or cache}: cannot be written ({error.strerror})") from error
     return target
 
 
@@ -96,7 +96,7 @@ def _fill_checked(part: _Part, url: str, md5: str, on_progress: Progress, timeou
             return
         part.discard()
         if not resumed:
-            raise DatasetError(f"{url}: wrong checksum, MD5 {actual} instead of {md5}; the download was discarded")
+            raise CommandError(f"{url}: wrong checksum, MD5 {actual} instead of {md5}; the download was discarded")
 
 
 def _fill(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> None:
@@ -110,7 +110,7 @@ def _fill(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> Non
         except HTTPError as error:
             with error:
                 if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not before:
-                    raise DatasetError(_describe_failure(url, f"HTTP {error.code} {error.reason}", part)) from error
+                    raise CommandError(_describe_failure(url, f"HTTP {error.code} {error.reason}", part)) from error
                 if error.headers.get("Content-Range") == f"bytes */{before}":
                     return  # nothing was left to ask for
             part.discard()
@@ -120,7 +120,7 @@ def _fill(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> Non
         except (http.client.HTTPException, TimeoutError, ConnectionError) as error:
             problem = error
         if part.size <= before:
-            raise DatasetError(_describe_failure(url, problem, part))
+            raise CommandError(_describe_failure(url, problem, part))
 
 
 def _describe_failure(url: str, problem: object, part: _Part) -> str:
@@ -140,7 +140,7 @@ def _receive(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> 
         if response.status == http.client.PARTIAL_CONTENT:
             content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not start or not content_range or int(content_range[1]) != start:
-                raise DatasetError(f"{url}: the server answered with another range than was asked for")
+                raise CommandError(f"{url}: the server answered with another range than was asked for")
         else:
             start = 0  # the server ignores ranges, or the file has changed
             _remember_validator(part, response.headers)
@@ -153,7 +153,7 @@ def _receive(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> 
                 file.write(chunk)
                 done += len(chunk)
                 if done > MAX_BYTES:
-                    raise DatasetError(f"{url}: larger than {MAX_BYTES} bytes, not the CIFAR-100 archive")
+                    raise CommandError(f"{url}: larger than {MAX_BYTES} bytes, not the CIFAR-100 archive")
                 on_progress(done, total)
     return total is None or done == total
 

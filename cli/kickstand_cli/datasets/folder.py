@@ -16,11 +16,12 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from kickstand.events import Payload
 from kickstand_cli.datasets.archive import SPLITS, Archive, Split
 from kickstand_cli.datasets.download import Progress, ignore_progress
-from kickstand_cli.datasets.errors import DatasetError
+from kickstand_cli.terminal import CommandError
 
 MANIFEST = "manifest.json"
 MARKER = ".kickstand-half-written"
@@ -28,7 +29,7 @@ NEITHER = "neither"
 SEED = 0
 
 
-class ImageEntry(BaseModel):
+class ImageEntry(Payload):
     """One image of the folder.
 
     path: relative to the folder, with forward slashes.
@@ -36,8 +37,6 @@ class ImageEntry(BaseModel):
     archive_class, archive_filename: what the archive calls it.
     sha256: of the file, hexadecimal.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     split: Literal["train", "test"]
@@ -47,7 +46,7 @@ class ImageEntry(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class Manifest(Payload):
     """What the folder holds and where it comes from. Equal requests of equal archives give equal bytes.
 
     classes: in the order of their label index in the .lst manifests.
@@ -57,8 +56,6 @@ class Manifest(BaseModel):
     data_sha256: SHA-256 over the sorted lines `<sha256>  <path>`, in the shell:
         sha256sum train/*/*.png test/*/*.png | LC_ALL=C sort | sha256sum
     """
-
-    model_config = ConfigDict(frozen=True)
 
     format: Literal["kickstand-dataset-1"] = "kickstand-dataset-1"
     classes: tuple[str, ...]
@@ -88,7 +85,7 @@ def write_dataset(
     classes: names from the archive; their order gives the label index.
     neither: how many images of other classes to draw for each split.
     force: replace a folder that an earlier call has written.
-    Raises DatasetError for an unknown or empty class, and where out cannot be written or is not ours to replace.
+    Raises CommandError for an unknown or empty class, and where out cannot be written or is not ours to replace.
     """
     check_classes(archive, classes)
     chosen = {split: _choose_images(archive, split, classes, neither, seed) for split in SPLITS}
@@ -110,15 +107,15 @@ def write_dataset(
 
 
 def check_classes(archive: Archive, classes: Sequence[str]) -> None:
-    """Raise DatasetError where a class is unknown, with those that come near, or has no images in this archive."""
+    """Raise CommandError where a class is unknown, with those that come near, or has no images in this archive."""
     for name in classes:
         if name not in archive.class_names:
             near = difflib.get_close_matches(name.lower(), archive.class_names, n=3, cutoff=0.5)
             hint = f"near it: {', '.join(near)}; " if near else ""
-            raise DatasetError(f"unknown class {name!r}; {hint}--list-classes shows all {len(archive.class_names)}")
+            raise CommandError(f"unknown class {name!r}; {hint}--list-classes shows all {len(archive.class_names)}")
         for split, number in count_images(archive, name).items():
             if not number:
-                raise DatasetError(f"class {name!r} has no {split} images in {archive.name}: a cut-down archive?")
+                raise CommandError(f"class {name!r} has no {split} images in {archive.name}: a cut-down archive?")
 
 
 def count_images(archive: Archive, name: str) -> dict[str, int]:
@@ -185,7 +182,7 @@ def _draw_others(archive: Archive, split: str, classes: Sequence[str], number: i
     known = {archive.class_names.index(name) for name in classes}
     others = [index for index, label in enumerate(archive.splits[split].labels) if label not in known]
     if len(others) < number:
-        raise DatasetError(
+        raise CommandError(
             f"--neither {number}: {archive.name} has {len(others) or 'no'} {split} images of classes other than "
             f"{', '.join(classes)}"
         )
@@ -245,19 +242,19 @@ def hash_images(hashes: Mapping[str, str]) -> str:
 
 
 def open_dataset(out: Path) -> Manifest:
-    """The manifest of a complete folder; raises DatasetError where it is missing, foreign, or an image has changed."""
+    """The manifest of a complete folder; raises CommandError where it is missing, foreign, or an image has changed."""
     manifest = read_manifest(out)
     if manifest is None:
-        raise DatasetError(f"{out}: no dataset folder, it has no {MANIFEST} of ours")
+        raise CommandError(f"{out}: no dataset folder, it has no {MANIFEST} of ours")
     for entry in manifest.images:
         path = out / entry.path
         if not path.is_file():
-            raise DatasetError(f"{out}: half written, {entry.path} is missing; --force writes it again")
+            raise CommandError(f"{out}: half written, {entry.path} is missing; --force writes it again")
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
-            raise DatasetError(f"{out}: {entry.path} has changed since it was written; --force writes it again")
+            raise CommandError(f"{out}: {entry.path} has changed since it was written; --force writes it again")
     for split in SPLITS:
         if not (out / f"{split}.lst").is_file():
-            raise DatasetError(f"{out}: half written, {split}.lst is missing; --force writes it again")
+            raise CommandError(f"{out}: half written, {split}.lst is missing; --force writes it again")
     return manifest
 
 
@@ -270,29 +267,29 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def check_output(out: Path, *, force: bool = False) -> None:
-    """Raise DatasetError unless out can be written: absent, empty, or with force a folder of ours and nothing else."""
+    """Raise CommandError unless out can be written: absent, empty, or with force a folder of ours and nothing else."""
     for half_written in _find_leftovers(out):
         if not force:
-            raise DatasetError(
+            raise CommandError(
                 f"{half_written}: half written by a run that was cut off, or that still writes; "
                 "--force throws it away and starts again"
             )
     if not out.exists():
         return
     if not out.is_dir():
-        raise DatasetError(f"{out}: a file is in the way")
+        raise CommandError(f"{out}: a file is in the way")
     if not any(out.iterdir()):
         return
     manifest = read_manifest(out)
     if manifest is None and not (out / MARKER).is_file():
         looks = "half written, or not ours" if (out / "train").exists() or (out / "test").exists() else "not empty"
-        raise DatasetError(f"{out}: {looks}: there is no {MANIFEST} of ours in it; remove it or choose another --out")
+        raise CommandError(f"{out}: {looks}: there is no {MANIFEST} of ours in it; remove it or choose another --out")
     if not force:
-        raise DatasetError(
+        raise CommandError(
             f"{out}: there is {'a' if manifest else 'a half-written'} dataset already; --force replaces it"
         )
     if foreign := _find_foreign(out, manifest):
-        raise DatasetError(f"{out}: not replaced, {foreign} is not of our writing; remove it or choose another --out")
+        raise CommandError(f"{out}: not replaced, {foreign} is not of our writing; remove it or choose another --out")
 
 
 def _find_leftovers(out: Path) -> list[Path]:
@@ -334,7 +331,7 @@ def replace_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:
-        raise DatasetError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
+        raise CommandError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
 
 
 def _swap(partial: Path, out: Path) -> None:

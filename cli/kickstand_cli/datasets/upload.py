@@ -8,18 +8,15 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
+from kickstand.clients import S3Client
 from kickstand_cli.datasets.download import Progress, ignore_progress
-from kickstand_cli.datasets.errors import DatasetError
 from kickstand_cli.datasets.folder import MANIFEST, Manifest, open_dataset
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from kickstand_cli.terminal import CommandError
 
 CONTENT_TYPES = {".png": "image/png", ".lst": "text/tab-separated-values", ".json": "application/json"}
 WORKERS = 8  # as many as boto3's connection pool serves without waiting (10)
@@ -63,10 +60,10 @@ class Upload:
 
 
 def parse_s3_uri(uri: str) -> Destination:
-    """Split s3://bucket/prefix; raises DatasetError where it is none."""
+    """Split s3://bucket/prefix; raises CommandError where it is none."""
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", uri)
     if not match:
-        raise DatasetError(f"{uri}: not an S3 URI like s3://bucket/prefix")
+        raise CommandError(f"{uri}: not an S3 URI like s3://bucket/prefix")
     return Destination(match[1], (match[2] or "").strip("/"))
 
 
@@ -74,7 +71,7 @@ def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progr
     """Send a complete dataset folder; the manifest goes last, so where it is missing the upload is not whole.
 
     Objects that have the same SHA-256 are not sent again.
-    Raises DatasetError where the folder is incomplete or S3 refuses.
+    Raises CommandError where the folder is incomplete or S3 refuses.
     """
     manifest = open_dataset(folder)
     paths = [*(entry.path for entry in manifest.images), "train.lst", "test.lst"]
@@ -99,14 +96,14 @@ def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progr
     return Upload(destination, sent=sent, skipped=total - sent)
 
 
-def _list_sizes(s3: "S3Client", destination: Destination) -> dict[str, int]:
+def _list_sizes(s3: S3Client, destination: Destination) -> dict[str, int]:
     """Size in bytes of every object under the prefix, by its path in the folder."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=destination.bucket, Prefix=destination.name_key(""))
     start = len(destination.name_key(""))
     return {item["Key"][start:]: item["Size"] for page in pages for item in page.get("Contents", [])}
 
 
-def _stage(s3: "S3Client", destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
+def _stage(s3: S3Client, destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
     """Send one file unless it is there; whether it was sent. S3 itself checks the SHA-256 on arrival."""
     if _is_staged(s3, destination, folder, path, sizes):
         return False
@@ -122,7 +119,7 @@ def _stage(s3: "S3Client", destination: Destination, folder: Path, path: str, si
     return True
 
 
-def _is_staged(s3: "S3Client", destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
+def _is_staged(s3: S3Client, destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
     content = (folder / path).read_bytes()
     if sizes.get(path) != len(content):  # most are settled by the listing alone
         return False
@@ -134,14 +131,14 @@ def _checksum(content: bytes) -> str:
     return base64.b64encode(hashlib.sha256(content).digest()).decode()
 
 
-def _withdraw_manifest(s3: "S3Client", destination: Destination) -> None:
+def _withdraw_manifest(s3: S3Client, destination: Destination) -> None:
     """Remove another dataset's manifest before its files are overwritten; refuse one that is not ours."""
     key = destination.name_key(MANIFEST)
     content = s3.get_object(Bucket=destination.bucket, Key=key)["Body"].read()
     try:
         Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise DatasetError(f"s3://{destination.bucket}/{key}: not of our writing; choose another prefix") from error
+        raise CommandError(f"s3://{destination.bucket}/{key}: not of our writing; choose another prefix") from error
     s3.delete_object(Bucket=destination.bucket, Key=key)
 
 
@@ -152,13 +149,13 @@ def _explain_s3_errors(destination: Destination) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
         if code == "NoSuchBucket":
-            raise DatasetError(f"{destination}: there is no bucket {destination.bucket}") from error
+            raise CommandError(f"{destination}: there is no bucket {destination.bucket}") from error
         if code in ("AccessDenied", "403"):
-            raise DatasetError(
+            raise CommandError(
                 f"{destination}: access denied; it takes s3:ListBucket, GetObject and PutObject"
             ) from error
-        raise DatasetError(f"{destination}: {error}") from error
+        raise CommandError(f"{destination}: {error}") from error
     except BotoCoreError as error:
-        raise DatasetError(
+        raise CommandError(
             f"{destination}: {error}; check AWS_PROFILE and AWS_REGION, or `aws sts get-caller-identity`"
         ) from error

@@ -4,15 +4,21 @@ import hashlib
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from kickstand.classify.images import prepare
+from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.policy import decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Reason, ReviewOutcome
+from kickstand.ledger.store import Books
+from kickstand.records import Record
+from kickstand.store import from_item
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.deployment import (
     DEFAULT_STACK,
-    DeploymentError,
     OutputsFile,
     StackName,
     open_books,
@@ -20,17 +26,8 @@ from kickstand_cli.deployment import (
     reporting,
 )
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, read_records
-from kickstand_cli.terminal import printable
-from kickstand_cli.uploads import read_from_bucket, read_from_folder
-
-if TYPE_CHECKING:
-    from kickstand.classify.inference import EmbeddedModel
-    from kickstand.events import ReviewOutcome
-    from kickstand.ledger.store import Books
-    from kickstand.records import Record
-
-console = Console(soft_wrap=True, highlight=False)
+from kickstand_cli.records import ImagesFolder, RecordsFile, read_from_bucket, read_from_folder, read_records
+from kickstand_cli.terminal import CommandError, console, printable
 
 DIFFERS = 4
 TOLERANCE = 0.001  # of a probability: processors round differently, and more so with 8-bit weights
@@ -46,13 +43,8 @@ def explain(
         bool, typer.Option("--verify", help="Compute it again from the stored image, and compare.")
     ] = False,
     artefact: ModelOption = MODEL,
-    records: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Records to look in instead of a stack's, as the demo's records.jsonl."),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="With --records and --verify: the folder that was uploaded.")
-    ] = None,
+    records: RecordsFile = None,
+    images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
 ) -> None:
@@ -63,34 +55,28 @@ def explain(
 
     Exit codes: 0 explained, and with --verify: it matches; 1 an error; 4 with --verify: it does not match.
     """
-    from kickstand.errors import InvalidImage
-
     with reporting():
-        try:
-            if records:
-                found = _from_file(records, image, version)
-                read = read_from_folder(images) if images else None
-            else:
-                books = open_books(read_outputs(stack_name, outputs))
-                found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
-        except RecordsError as error:
-            raise DeploymentError(str(error)) from error
+        if records:
+            found = _from_file(records, image, version)
+            read = read_from_folder(images) if images else None
+        else:
+            books = open_books(read_outputs(stack_name, outputs))
+            found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
         if not found:
             which = f"{image} (version {version})" if version else image
-            raise DeploymentError(f"{which}: there is no record of it")
-        record = max(
-            found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at)
-        )  # S3 tells whole seconds
+            raise CommandError(f"{which}: there is no record of it")
+        # S3 tells whole seconds only.
+        record = max(found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at))
         console.print(describe(record), markup=False)
         if len(found) > 1:
             console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
         if verify:
             if read is None:
-                raise DeploymentError("--verify with --records needs --images, the folder that was uploaded")
+                raise CommandError("--verify with --records needs --images, the folder that was uploaded")
             try:
                 data = read(record)
             except InvalidImage as error:
-                raise DeploymentError(f"cannot be verified: {error}") from error
+                raise CommandError(f"cannot be verified: {error}") from error
             differences = compare(record, data, load_model(artefact))
             for difference in differences:
                 console.print(f"differs: {difference}", markup=False)
@@ -102,12 +88,12 @@ def explain(
 # ---- the paragraph
 
 
-def describe(record: "Record") -> str:
+def describe(record: Record) -> str:
     """What became of the upload and why, for people."""
     return printable(" ".join([_what(record), _scores(record), _route(record), *_audit(record), *_review(record)]))
 
 
-def _what(record: "Record") -> str:
+def _what(record: Record) -> str:
     ref, photo = record.image_ref, record.prepared_image
     details = [f"version {record.version}"]
     if photo:
@@ -118,7 +104,7 @@ def _what(record: "Record") -> str:
     )
 
 
-def _scores(record: "Record") -> str:
+def _scores(record: Record) -> str:
     prediction = record.prediction
     if prediction is None:
         return "No model was asked."
@@ -132,21 +118,21 @@ def _scores(record: "Record") -> str:
     )
 
 
-def _route(record: "Record") -> str:
+def _route(record: Record) -> str:
     decision = record.decision
     policy = f" by policy {decision.policy_version}" if decision.policy_version else ""
     because = f": {decision.explanation}" if decision.explanation else ""
     return f"It {ROUTES[decision.route]}{policy} as {decision.reason.replace('_', ' ')}{because}."
 
 
-def _audit(record: "Record") -> list[str]:
+def _audit(record: Record) -> list[str]:
     if record.decision.route == "review" or not record.audit_probability:
         return []
     lot = "fell on it" if record.audited else "did not fall on it"
     return [f"Of such answers {record.audit_probability:.1%} are audited by a person, by lot, which {lot}."]
 
 
-def _review(record: "Record") -> list[str]:
+def _review(record: Record) -> list[str]:
     outcome = record.review
     if outcome is None:
         return ["A person is to be asked, and has not answered yet."] if record.asks_a_person else []
@@ -162,7 +148,7 @@ def _review(record: "Record") -> list[str]:
     ]
 
 
-def _why(outcome: "ReviewOutcome") -> str:
+def _why(outcome: ReviewOutcome) -> str:
     if outcome.why == "audit":
         return "for the audit"
     if outcome.why == "review_everything":
@@ -177,19 +163,14 @@ def _at(moment: datetime) -> str:
 # ---- once more
 
 
-def compare(record: "Record", data: bytes, model: "EmbeddedModel") -> list[str]:
+def compare(record: Record, data: bytes, model: "EmbeddedModel") -> list[str]:
     """The fields that come out differently when these bytes go through prepare, classify and decide again.
 
-    Raises DeploymentError when another model than this one decided.
+    Raises CommandError when another model than this one decided.
     """
-    from kickstand.classify.images import prepare
-    from kickstand.classify.policy import decide
-    from kickstand.errors import InvalidImage
-    from kickstand.events import Reason
-
     was, version = record.prediction, model.card.model_version
     if was and was.model_version != version:
-        raise DeploymentError(
+        raise CommandError(
             f"model {was.model_version} decided, and this artefact is {version}; --model names the folder of the other"
         )
     sha256 = hashlib.sha256(data).hexdigest()
@@ -235,7 +216,7 @@ def _differences(fields: Iterable[tuple[str, Any, Any]]) -> list[str]:
 # ---- where records and images are
 
 
-def _from_file(file: Path, image: str, version: str | None) -> "list[Record]":
+def _from_file(file: Path, image: str, version: str | None) -> list[Record]:
     return [
         record
         for record in read_records(file)
@@ -243,9 +224,7 @@ def _from_file(file: Path, image: str, version: str | None) -> "list[Record]":
     ]
 
 
-def _from_stack(books: "Books", image: str, version: str | None) -> "list[Record]":
-    from kickstand.store import from_item
-
+def _from_stack(books: Books, image: str, version: str | None) -> list[Record]:
     pages = books.dynamodb.get_paginator("query").paginate(
         TableName=books.records_table,
         KeyConditionExpression="image = :image",

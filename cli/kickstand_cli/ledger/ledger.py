@@ -4,19 +4,15 @@ import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from kickstand.ledger.balance import Ledger, Missing
+from kickstand.ledger.store import Books, draw_up, is_settled, read_letters, redrive, release, throw_away
+from kickstand.ledger.store import replay as send
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import printable
-
-if TYPE_CHECKING:
-    from kickstand.ledger.balance import Ledger, Missing
-    from kickstand.ledger.store import Books
-
-console = Console(soft_wrap=True, highlight=False)
+from kickstand_cli.terminal import console, printable
 
 UNBALANCED = 4
 WORDS = {
@@ -51,31 +47,31 @@ def ledger(
     """
     with reporting():
         books = open_books(read_outputs(stack_name, outputs))
-        found = _draw_up(books, grace)
+        found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
         if replay and (found.missing or found.dead_letter):
             if not as_json:
                 _print(found)
             sent = send_again(books, found, wait)
             if not as_json:
                 console.print(sent)
-            found = _draw_up(books, grace)
+            found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
     print(json.dumps(as_dict(found) | _details(found))) if as_json else _print(found)  # noqa: T201
     if found.missing:
         raise typer.Exit(UNBALANCED)
 
 
-def as_dict(ledger: "Ledger") -> dict[str, int]:
+def as_dict(ledger: Ledger) -> dict[str, int]:
     """What `demo-output/ledger.json` holds."""
     return {"uploads": ledger.uploads, **ledger.counts}
 
 
-def describe(missing: "Missing") -> str:
+def describe(missing: Missing) -> str:
     """What is missing, in words."""
     return printable(f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}")
 
 
 def send_again(
-    books: "Books", ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
+    books: Books, ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
 ) -> str:
     """Replay what is missing and redrive the dead letters; returns what came of it, in words.
 
@@ -83,17 +79,12 @@ def send_again(
 
     A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
     """
-    from kickstand.ledger.balance import Lack
-    from kickstand.ledger.store import is_settled, read_letters, redrive, release, throw_away
-    from kickstand.ledger.store import replay as send
-
     letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
-    lost = [missing for missing in ledger.lacks if missing.lack is not Lack.IMAGE]
-    for missing in lost:
+    for missing in ledger.lost:
         send(books, missing, datetime.now(UTC))
     for letter in letters:
         redrive(books, letter, datetime.now(UTC))
-    open_keys = {(missing.image, missing.version) for missing in lost} | {
+    open_keys = {(missing.image, missing.version) for missing in ledger.lost} | {
         letter.key for letter in letters if letter.key
     }
     sent, deadline = len(open_keys), time.monotonic() + wait_seconds
@@ -116,20 +107,14 @@ def send_again(
     )
 
 
-def _draw_up(books: "Books", grace_minutes: float) -> "Ledger":
-    from kickstand.ledger.store import draw_up
-
-    return draw_up(books, datetime.now(UTC) - timedelta(minutes=grace_minutes))
-
-
-def _details(ledger: "Ledger") -> dict[str, object]:
+def _details(ledger: Ledger) -> dict[str, object]:
     return {
         "under_way": ledger.under_way,
         "lacks": [missing.model_dump(mode="json", exclude={"image_ref"}) for missing in ledger.lacks],
     }
 
 
-def _print(ledger: "Ledger") -> None:
+def _print(ledger: Ledger) -> None:
     console.print(str(ledger), markup=False)
     for missing in ledger.lacks:
         console.print(f"missing: {describe(missing)}", markup=False)

@@ -172,16 +172,14 @@ def bill_of(backend: str, workflow: str, images: int, share: float) -> Bill:
     upload, review = counts["per_upload"], counts["per_review"]
     reviews = images * share
     if workflow == "EXPRESS":
-        blocks = (
-            math.ceil(assumed["execution_milliseconds"] / 100) / 10 * 64 / 1024
-        )  # GB-seconds in Step Functions' steps
+        # GB-seconds in Step Functions' steps
+        blocks = math.ceil(assumed["execution_milliseconds"] / 100) / 10 * 64 / 1024
         execution = price("step_functions_express_request") + blocks * price("step_functions_express_gb_second")
     else:
         execution = upload["transitions"] * price("step_functions_standard_transition")
     record_units, review_units = math.ceil(counts["record_bytes"] / 1024), math.ceil(counts["review_bytes"] / 1024)
-    writes = images * (record_units + 1) + reviews * (
-        2 * (review_units + 1) + record_units + 2
-    )  # each index write: one
+    # Each index write: one.
+    writes = images * (record_units + 1) + reviews * (2 * (review_units + 1) + record_units + 2)
     reads = images + reviews * 4  # the switch, then the reviews' own
     invoked = images * sum(upload["invocations"].values()) + reviews * sum(review["invocations"].values())
     log_bytes = images * upload["log_bytes"] + reviews * review["log_bytes"] + invoked * assumed["platform_log_bytes"]

@@ -1,52 +1,50 @@
 """`kickstand demo`: the shipped template on this machine, with photos, from upload to recorded decision."""
 
 import getpass
-import io
 import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from kickstand_cli.deployment import DeploymentError
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.events import ReviewStatus
+from kickstand.ledger.balance import Ledger
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.look import read_watch
+from kickstand.records import StateError
+from kickstand.report.page import compose, draw_report
+from kickstand_cli.classify.classify import ModelOption
+from kickstand_cli.datasets.archive import read_archive
+from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
+from kickstand_cli.datasets.folder import encode_png
+from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
+from kickstand_cli.ledger.ledger import as_dict
+from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review.review import DEFAULT_PORT, find_function, serve
-from kickstand_cli.terminal import printable
+from kickstand_cli.terminal import CommandError, divert_output, exit_on, printable, show_progress, writing
 
 if TYPE_CHECKING:
-    from kickstand.classify.artefact import ModelCard
-    from kickstand.ledger.balance import Ledger
-    from kickstand_cli.local.demo_report import Failure, Outcome, Picture, Run
     from kickstand_cli.local.stack import Stack
 
 ARCHIVE_VARIABLE = "KICKSTAND_CIFAR100"
+WorkflowType = Literal["EXPRESS", "STANDARD"]
 AT_ONCE = 4  # executions: moto, which plays AWS here, gets no faster with more
 COLOURS = {"accept": "green", "review": "yellow", "reject": "red"}
-
-
-class WorkflowType(StrEnum):
-    """What the state machine is deployed as."""
-
-    EXPRESS = "EXPRESS"
-    STANDARD = "STANDARD"
-
-
-class DemoError(Exception):
-    """The demo cannot start; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Upload:
     key: str
     version: str
     at: datetime
-    picture: "Picture | None"
+    picture: Picture | None
 
 
 def demo(
@@ -87,7 +85,7 @@ def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the results go.")] = Path("demo-output"),
     workflow: Annotated[
         WorkflowType, typer.Option(case_sensitive=False, help="The template's WorkflowType.")
-    ] = WorkflowType.EXPRESS,
+    ] = "EXPRESS",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Upload only the first N.")] = None,
     review: Annotated[
         bool, typer.Option("--review", help="Then decide yourself about what waits for a person, in your browser.")
@@ -98,20 +96,16 @@ def demo(
     console = Console(file=sys.stdout, highlight=False)  # even while the functions' output is diverted
     if not console.is_terminal:
         console.width = 120  # of a log file, where nobody wants names broken
-    try:
-        card = _read_model(artefact)
-        sources, about = _collect(paths or [], images or [], card.labels, cifar100=cifar100)
-        folder = _make_folder(out)
-        with _running(sources[:limit], about, workflow, folder, artefact, card) as demonstration:
-            run, ledger = demonstration.results()
-            _write(run, folder, ledger)
-            _print(console, run, demonstration.seconds, folder)
+    with exit_on(FileNotFoundError, ValidationError):
+        sources, about = _collect(paths or [], images or [], read_card(artefact).labels, cifar100=cifar100)
+        with writing(out):
+            out.mkdir(parents=True, exist_ok=True)
+        with _running(sources[:limit], about, workflow, artefact, out) as demonstration:
+            run, ledger = demonstration.write(out)
+            _print(console, run, demonstration.seconds, out)
             if review:
                 console.print(str(ledger), soft_wrap=True)
-                run, ledger = _review(demonstration, console, port, folder)
-    except (DemoError, DeploymentError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+                run, ledger = _review(demonstration, console, port, out)
     console.print(str(ledger), soft_wrap=True)
     if run.failures:
         raise typer.Exit(1)
@@ -120,29 +114,19 @@ def demo(
 # ---- what is uploaded
 
 
-def _read_model(artefact: Path) -> "ModelCard":
-    """The card of the model that is to decide. Raises DemoError for what is none."""
-    from kickstand.classify.artefact import read_card
-
-    try:
-        return read_card(artefact)
-    except (OSError, ValueError) as error:
-        raise DemoError(f"{artefact}: no model artefact ({error})") from error
-
-
 def _collect(
     paths: Sequence[Path], images: Sequence[Path], labels: Sequence[str], *, cifar100: bool
 ) -> tuple[list[Source], str]:
-    """What to upload, and a sentence on what it is. Raises DemoError where there is nothing."""
+    """What to upload, and a sentence on what it is. Raises CommandError where there is nothing."""
     if not TEMPLATE.is_file():
-        raise DemoError(
+        raise CommandError(
             f"{PROJECT}: no template.yaml here; the demo runs from a checkout of Kickstand (pip install -e .)"
         )
     if cifar100:
         if images:
-            raise DemoError("--images and --cifar100 exclude each other")
+            raise CommandError("--images and --cifar100 exclude each other")
         if len(paths) > 1:
-            raise DemoError(f"--cifar100 takes one archive, not {len(paths)}")
+            raise CommandError(f"--cifar100 takes one archive, not {len(paths)}")
         return _read_cifar100(paths[0] if paths else None, labels)
     if own := [*images, *paths]:
         return list(_find_files(own)), "Your own images."
@@ -155,11 +139,11 @@ def _find_files(paths: Sequence[Path]) -> Iterator[Source]:
     """Every file, whatever it is: bad ones are part of the point. Keys are relative to the folder that was named."""
     for path in paths:
         if not path.exists():
-            raise DemoError(f"{path}: no such file or folder")
+            raise CommandError(f"{path}: no such file or folder")
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
         shown = [file for file in files if path.is_file() or not _is_hidden(file.relative_to(path))]
         if not shown:
-            raise DemoError(f"{path}: no files in this folder")
+            raise CommandError(f"{path}: no files in this folder")
         for file in shown:
             name = Path(file.name) if path.is_file() else file.relative_to(path)
             key = os.fsencode(name.as_posix()).decode("utf-8", "replace")  # S3's keys are UTF-8, file names are not
@@ -172,22 +156,14 @@ def _is_hidden(path: Path) -> bool:
 
 def _read_cifar100(archive: Path | None, labels: Sequence[str]) -> tuple[list[Source], str]:
     """The archive's test images of the classes that the model knows."""
-    from kickstand_cli.datasets.archive import read_archive
-    from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
-    from kickstand_cli.datasets.errors import DatasetError
-    from kickstand_cli.datasets.folder import encode_png
-
     if archive is None:
         archive = Path(os.environ.get(ARCHIVE_VARIABLE) or locate_cache() / CIFAR100_URL.rpartition("/")[2])
         if not archive.exists():
-            raise DemoError(
+            raise CommandError(
                 f"{archive}: no such archive; name one after --cifar100 or in {ARCHIVE_VARIABLE}, "
                 "or let `kickstand dataset` download it"
             )
-    try:
-        content = read_archive(archive)
-    except DatasetError as error:
-        raise DemoError(str(error)) from error
+    content = read_archive(archive)
     test = content.splits["test"]
     sources = [
         Source(f"{content.class_names[label]}/{filename}", lambda pixels=pixels: encode_png(pixels))  # type: ignore[misc]
@@ -195,7 +171,7 @@ def _read_cifar100(archive: Path | None, labels: Sequence[str]) -> tuple[list[So
         if content.class_names[label] in labels
     ]
     if not sources:
-        raise DemoError(f"{archive}: no test images of {', '.join(labels)}, which the model knows")
+        raise CommandError(f"{archive}: no test images of {', '.join(labels)}, which the model knows")
     return sources, f"Real CIFAR-100 test images of {' and '.join(labels)}, which the model was not trained on."
 
 
@@ -210,13 +186,12 @@ class Demonstration:
     uploads: list[Upload]
     about: str
     workflow: WorkflowType
-    card: "ModelCard"
+    artefact: Path
+    card: ModelCard
     seconds: float
 
-    def results(self) -> "tuple[Run, Ledger]":
-        """What there is to show by now, and where all has ended."""
-        from kickstand_cli.local.demo_report import Run
-
+    def write(self, folder: Path) -> tuple[Run, Ledger]:
+        """Write what there is to show by now, and return it with where all has ended."""
         outcomes, failures = _gather(self.stack, self.uploads)
         summary = (
             f"{len(self.uploads)} uploads through the shipped template, state machine ({self.workflow}) and functions, "
@@ -224,36 +199,37 @@ class Demonstration:
         )
         drawing = _draw(self.stack)
         run = Run(len(self.uploads), outcomes, failures, [self.about, summary], self.card, drawing)
-        return run, self.stack.ledger()
+        ledger = self.stack.ledger()
+        _write(run, folder, ledger, self.artefact)
+        return run, ledger
 
 
 @contextmanager
 def _running(
-    sources: Sequence[Source], about: str, workflow: WorkflowType, folder: Path, artefact: Path, card: "ModelCard"
+    sources: Sequence[Source], about: str, workflow: WorkflowType, artefact: Path, folder: Path
 ) -> Iterator[Demonstration]:
     """Deploy, upload, wait; then the stack stays up for as long as the context lasts."""
     started = time.monotonic()
     with ExitStack() as open_, divert_output(folder / "functions.log"):
-        with _show_progress() as progress:
+        with show_progress() as progress:
             # Imported here: moto takes a second, which no other command should wait for.
             from kickstand_cli.local.stack import deploy
 
             starting = progress.add_task("deploy", total=None)
+            card = read_card(artefact)
             stack = open_.enter_context(deploy(TEMPLATE, {"WorkflowType": workflow}, artefact=artefact))
             progress.remove_task(starting)
             uploads = []
             for source in progress.track(sources, description="upload and decide"):
                 uploads.append(_upload(stack, source, card.input_shape))
                 stack.deliver()
-                _wait_for_a_gap(stack)
+                stack.wait_for_a_gap(AT_ONCE)
             stack.settle(lambda: time.sleep(0.05))
-        yield Demonstration(stack, uploads, about, workflow, card, time.monotonic() - started)
+        yield Demonstration(stack, uploads, about, workflow, artefact, card, time.monotonic() - started)
 
 
-def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> "tuple[Run, Ledger]":
+def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> tuple[Run, Ledger]:
     """Serve the reviewers' page until Ctrl-C; the files follow every answer. Returns the last results."""
-    from kickstand.events import ReviewStatus
-
     stack, answered = demonstration.stack, 0
 
     def follow() -> None:
@@ -261,47 +237,26 @@ def _review(demonstration: Demonstration, console: Console, port: int, folder: P
         now = sum(review.status is ReviewStatus.ANSWERED for review in stack.reviews())
         if now > answered:
             stack.settle()
-            run, ledger = demonstration.results()
-            _write(run, folder, ledger)
+            demonstration.write(folder)
             answered = now
 
     serve(find_function(stack.outputs), port, getpass.getuser(), console, follow)
     stack.settle()
-    run, ledger = demonstration.results()
-    _write(run, folder, ledger)
-    return run, ledger
+    return demonstration.write(folder)
 
 
 def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:
-    from kickstand_cli.local.demo_report import make_picture
-
     try:
         data = source.read()
     except OSError as error:
-        raise DemoError(f"{source.key}: cannot be read ({error.strerror})") from error
+        raise CommandError(f"{source.key}: cannot be read ({error.strerror})") from error
     picture = make_picture(data, input_shape)
     at = datetime.now(UTC)
     return Upload(source.key, stack.upload(source.key, data), at, picture)
 
 
-def _wait_for_a_gap(stack: "Stack") -> None:
-    """Until fewer executions run than are let to: a burst would make each picture wait for all those before it."""
-    while len(_list_executions(stack, statusFilter="RUNNING")) >= AT_ONCE:
-        time.sleep(0.02)
-
-
-def _list_executions(stack: "Stack", **only: Any) -> list[Any]:
-    """Executions of classify_image."""
-    pages = stack.stepfunctions.get_paginator("list_executions").paginate(
-        stateMachineArn=stack.outputs["ClassifyImageStateMachineArn"], **only
-    )
-    return [execution for page in pages for execution in page["executions"]]
-
-
-def _gather(stack: "Stack", uploads: Sequence[Upload]) -> "tuple[list[Outcome], list[Failure]]":
+def _gather(stack: "Stack", uploads: Sequence[Upload]) -> tuple[list[Outcome], list[Failure]]:
     """What became of each upload, by key; and what failed, with its cause."""
-    from kickstand.records import StateError
-    from kickstand_cli.local.demo_report import Failure, Outcome
     from kickstand_cli.local.stack import FAILED
 
     bucket = stack.outputs["ImageBucketName"]
@@ -340,11 +295,10 @@ def _name_upload(event: dict[str, Any]) -> tuple[str, str]:
 
 def _draw(stack: "Stack") -> str:
     """The state machine that ran, with how many executions went each way."""
-    from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
-
     arn = stack.outputs["ClassifyImageStateMachineArn"]
     definition = json.loads(stack.stepfunctions.describe_state_machine(stateMachineArn=arn)["definition"])
-    executions = _list_executions(stack)
+    pages = stack.stepfunctions.get_paginator("list_executions").paginate(stateMachineArn=arn)
+    executions = [execution for page in pages for execution in page["executions"]]
     histories = (
         stack.stepfunctions.get_execution_history(executionArn=execution["executionArn"])["events"]
         for execution in executions
@@ -356,68 +310,7 @@ def _draw(stack: "Stack") -> str:
 # ---- what is shown and written
 
 
-@contextmanager
-def _show_progress() -> Iterator[Progress]:
-    """Bars on stderr, gone when they are done; nothing where stderr is no terminal."""
-    console = Console(file=sys.stderr)  # as it is now, before the functions' output is diverted
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(
-        *columns,
-        console=console,
-        transient=True,
-        redirect_stdout=False,
-        redirect_stderr=False,
-        disable=not console.is_terminal,
-    ) as progress:
-        yield progress
-
-
-class _Diverted(io.TextIOBase):
-    """Stands in for stdout while the functions run.
-
-    Powertools' loggers keep for good the stdout that they find at import, so this outlives every single log file.
-    """
-
-    target: TextIO | None = None
-
-    def write(self, text: str) -> int:
-        return (self.target or sys.__stdout__ or io.StringIO()).write(text)
-
-    def flush(self) -> None:
-        if self.target:
-            self.target.flush()
-
-
-_diverted = _Diverted()
-
-
-@contextmanager
-def divert_output(log: Path) -> Iterator[None]:
-    """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
-    try:
-        file = log.open("w", encoding="utf-8")
-    except OSError as error:
-        raise DemoError(f"{log}: cannot be written ({error.strerror})") from error
-    with file, redirect_stdout(_diverted), redirect_stderr(file):
-        _diverted.target = file
-        try:
-            yield
-        finally:
-            _diverted.target = None
-
-
-def _make_folder(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DemoError(f"{out}: cannot be made a folder ({error.strerror})") from error
-    return out
-
-
-def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
-    from kickstand_cli.ledger.ledger import as_dict
-    from kickstand_cli.local.demo_report import render_report
-
+def _write(run: Run, folder: Path, ledger: Ledger, artefact: Path) -> None:
     lines = [
         json.dumps({"key": outcome.key, "ms": round(outcome.ms), **outcome.record.model_dump(mode="json")})
         for outcome in run.outcomes
@@ -427,21 +320,15 @@ def _write(run: "Run", folder: Path, ledger: "Ledger") -> None:
         "ledger.json": json.dumps(as_dict(ledger), indent=1) + "\n",
         "state-machine.svg": run.state_machine,
         "report.html": render_report(run),
-        "monitoring.html": _draw_monitoring(run),
+        "monitoring.html": _draw_monitoring(run, artefact),
     }
     for name, text in files.items():
-        try:
+        with writing(folder / name):
             (folder / name).write_text(text, "utf-8")
-        except OSError as error:
-            raise DemoError(f"{folder / name}: cannot be written ({error.strerror})") from error
 
 
-def _draw_monitoring(run: "Run") -> str:
+def _draw_monitoring(run: Run, artefact: Path) -> str:
     """The monitoring report of these records; the pictures are those of the demo's own page."""
-    from kickstand.monitor.drift import Budget
-    from kickstand.monitor.look import read_watch
-    from kickstand.report.page import compose, draw_report
-
     records = [outcome.record for outcome in run.outcomes]
     pictures = {(o.record.image, o.record.version): o.picture.uri for o in run.outcomes if o.picture}
     watch = read_watch(artefact)
@@ -449,7 +336,7 @@ def _draw_monitoring(run: "Run") -> str:
     return draw_report(report, records, watch, run.card, lambda record: pictures.get((record.image, record.version)))
 
 
-def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
+def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
     table = Table(
         "image",
         "label",
@@ -476,7 +363,7 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
     for failure in run.failures:
         what = escape(printable(f"{failure.key}: {failure.cause}"))
         console.print(f"[bold red]failed[/] {what}", soft_wrap=True)
-    counts = ", ".join(f"{run.count(route)} {words}" for route, words in _routes().items())
+    counts = ", ".join(f"{run.count(route)} {words}" for route, words in ROUTES.items())
     console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
     console.print(run.about[0], soft_wrap=True)
     console.print(
@@ -484,9 +371,3 @@ def _print(console: Console, run: "Run", seconds: float, folder: Path) -> None:
         "functions.log",
         soft_wrap=True,
     )
-
-
-def _routes() -> dict[Any, str]:
-    from kickstand_cli.local.demo_report import ROUTES
-
-    return dict(ROUTES)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from kickstand.classify.artefact import read_card
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.review.review import DEFAULT_PORT
+from kickstand_cli.terminal import console
 
 ENGINES = ("docker", "finch", "podman")
 NEEDED_GB = 5  # the environments 2, .aws-sam 1, a container engine's base image 1, and room
@@ -277,7 +277,6 @@ COLOURS = {Status.OK: "green", Status.LACKING: "yellow", Status.WRONG: "bold red
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    console = Console(highlight=False, soft_wrap=True)
     for finding in findings:
         line = Text.assemble((f"{finding.status:8}", COLOURS[finding.status]), f"{finding.name}: {finding.found}")
         console.print(line)

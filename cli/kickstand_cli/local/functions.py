@@ -4,45 +4,33 @@ import importlib.util
 import json
 import os
 import threading
-import time
 import traceback
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 Handler = Callable[[dict[str, Any], Any], Any]
+RUNTIME = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")  # what Lambda brings besides Python
 
 
 @dataclass
 class Context:
-    """What a handler may ask of its Lambda context."""
+    """What the handlers and Powertools ask of the Lambda context."""
 
     function_name: str
     memory_limit_in_mb: int
-    timeout: float
     aws_request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     function_version: str = "$LATEST"
-    started: float = field(default_factory=time.monotonic)
 
     @property
     def invoked_function_arn(self) -> str:
         return function_arn(self.function_name)
-
-    @property
-    def log_group_name(self) -> str:
-        return f"/aws/lambda/{self.function_name}"
-
-    @property
-    def log_stream_name(self) -> str:
-        return "local"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self.started + self.timeout - time.monotonic()) * 1000))
 
 
 def function_arn(name: str) -> str:
@@ -68,15 +56,15 @@ class Function:
             if spec is None or spec.loader is None:
                 raise FileNotFoundError(self.folder / "app.py")
             module = importlib.util.module_from_spec(spec)
-            with _environment(self.environment):
+            with environment(self.environment):
                 spec.loader.exec_module(module)
             self.handler = module.handler
         return self.handler
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Any:
-    """Other threads read the environment meanwhile, so nothing but these names is ever missing from it."""
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """These variables for a while. Other threads read meanwhile: nothing but these names is ever missing."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -87,6 +75,18 @@ def _environment(values: Mapping[str, str]) -> Any:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def link_packages(names: Iterable[str], folder: Path) -> None:
+    """Make this environment's packages and modules importable from a new folder. Raises ImportError."""
+    folder.mkdir()
+    for name in names:
+        spec = find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ImportError(name)
+        origin = Path(spec.origin)
+        source = origin.parent if origin.name == "__init__.py" else origin
+        (folder / source.name).symlink_to(source)
 
 
 class LambdaService:
@@ -136,7 +136,7 @@ class LambdaService:
             missing = {"Type": "User", "Message": f"Function not found: {function_arn(name)}"}
             return 404, {"x-amzn-ErrorType": "ResourceNotFoundException"}, json.dumps(missing).encode()
         function = self.functions[name]
-        context = Context(name, function.memory, function.timeout)
+        context = Context(name, function.memory)
         try:
             with self._sandbox:
                 self.faults(name)

@@ -17,16 +17,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
+import boto3
 import typer
-from rich.console import Console
+from PIL import Image, ImageDraw
 
+from kickstand.errors import ModelUnavailable
+from kickstand.ledger.balance import Key
+from kickstand.ledger.store import find_record, read_letters, release
+from kickstand.records import Record
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.project import PROJECT, TEMPLATE
+from kickstand_cli.terminal import console, divert_output, exit_on, show_progress
 
 if TYPE_CHECKING:
-    from kickstand.ledger.balance import Key
-    from kickstand.records import Record
     from kickstand_cli.local.stack import Stack
 
 UNBALANCED = 4
@@ -117,11 +121,8 @@ def load(
     if bucket and not aws:
         raise typer.BadParameter("needs --aws", param_hint="--bucket")
     with reporting():
-        try:
+        with exit_on(OSError):
             sent = list(compose(count, images, bad, duplicates, random.Random(seed)))  # noqa: S311 - the same again
-        except OSError as error:
-            typer.echo(f"error: {images}: {error}", err=True)
-            raise typer.Exit(1) from error
         if bucket:
             upload_only(sent, bucket, profile, rate)
             print(json.dumps({"uploads": len(sent), "bucket": bucket}))  # noqa: T201
@@ -133,7 +134,7 @@ def load(
     if as_json:
         print(json.dumps(asdict(summary) | {"balanced": summary.balanced}))  # noqa: T201
     else:
-        show(summary, Console(soft_wrap=True, highlight=False), local=not aws)
+        show(summary, local=not aws)
     if not summary.balanced:
         raise typer.Exit(UNBALANCED)
 
@@ -166,7 +167,6 @@ def compose(count: int, images: Path | None, bad: float, duplicates: float, chan
 
 def draw(chance: random.Random) -> bytes:
     """A drawing of nothing in particular, as PNG; no two are alike."""
-    from PIL import Image, ImageDraw
 
     def colour() -> tuple[int, int, int]:
         return chance.randrange(256), chance.randrange(256), chance.randrange(256)
@@ -223,8 +223,6 @@ class Throttling:
 
     def refuse_model(self, function: str) -> None:
         """The same for the model, which locally is no service; called before each invocation."""
-        from kickstand.errors import ModelUnavailable
-
         if function == "ClassifyImageFunction" and self._chance.random() < self._share:
             self.thrown["model"] += 1
             raise ModelUnavailable("ThrottlingException, injected by kickstand load")
@@ -232,7 +230,6 @@ class Throttling:
 
 def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float, chance: random.Random) -> Summary:
     """Into the shipped template on this machine; a tenth of the events is delivered twice."""
-    from kickstand_cli.local.demo import _show_progress, divert_output
     from kickstand_cli.local.stack import deploy
 
     started, folder = time.monotonic(), Path("build")
@@ -243,7 +240,7 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
         for one in throttling:
             one.refuse_model(function)
 
-    with ExitStack() as open_, divert_output(folder / "load-functions.log"), _show_progress() as progress:
+    with ExitStack() as open_, divert_output(folder / "load-functions.log"), show_progress() as progress:
         stack = open_.enter_context(deploy(TEMPLATE, faults=fault))
         throttling.append(Throttling(stack, throttle, chance))
         uploads: dict[Key, tuple[datetime, Sent]] = {}
@@ -257,8 +254,7 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
 
         def copies() -> int:
             nonlocal redelivered
-            while _running(stack) >= AT_ONCE:
-                time.sleep(0.02)
+            stack.wait_for_a_gap(AT_ONCE)
             again = chance.random() < REDELIVERED
             redelivered += again
             return 1 + again
@@ -272,28 +268,19 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
     return summarise(uploads, records, ledger, faults, redelivered, time.monotonic() - started)
 
 
-def _running(stack: "Stack") -> int:
-    """Executions of classify_image under way."""
-    arn = stack.outputs["ClassifyImageStateMachineArn"]
-    return len(stack.stepfunctions.list_executions(stateMachineArn=arn, statusFilter="RUNNING")["executions"])
-
-
 def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str, outputs: Path | None) -> Summary:
     """Into the deployed stack; waits until each upload has a record, at most ten minutes after the last one."""
-    from kickstand.ledger.store import find_record, read_letters, release
-    from kickstand_cli.local.demo import _show_progress
-
     started, books = time.monotonic(), open_books(read_outputs(stack_name, outputs))
     uploads: dict[Key, tuple[datetime, Sent]] = {}
     records: list[Record] = []
-    with _show_progress() as progress:
+    with show_progress() as progress:
         uploading = progress.add_task("upload", total=len(sent))
 
         def send(item: Sent) -> None:
             at = datetime.now(UTC)
-            answer = books.s3.put_object(Bucket=books.bucket, Key=item.key, Body=item.data)
+            answer = books.s3.put_object(Bucket=books.image_bucket, Key=item.key, Body=item.data)
             version = answer.get("VersionId") or answer["ETag"].strip('"')
-            uploads[f"s3://{books.bucket}/{item.key}", version] = (at, item)
+            uploads[f"s3://{books.image_bucket}/{item.key}", version] = (at, item)
             progress.advance(uploading)
 
         pace(sent, profile, rate, send, lambda: None)
@@ -317,8 +304,6 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
 
 def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) -> None:
     """Into any bucket, and no more."""
-    import boto3
-
     s3 = boto3.client("s3")
     pace(sent, profile, rate, lambda item: s3.put_object(Bucket=bucket, Key=item.key, Body=item.data), lambda: None)
 
@@ -341,8 +326,8 @@ def pace(
 
 
 def summarise(
-    uploads: "dict[Key, tuple[datetime, Sent]]",
-    records: "list[Record]",
+    uploads: dict[Key, tuple[datetime, Sent]],
+    records: list[Record],
     ledger: dict[str, int],
     faults: dict[str, int],
     redelivered: int,
@@ -384,7 +369,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
     }
 
 
-def show(summary: Summary, console: Console, *, local: bool) -> None:
+def show(summary: Summary, *, local: bool) -> None:
     """The summary for people."""
     console.print(
         f"{summary.uploads:,} uploads in {summary.seconds:,.0f} s: {summary.bad:,} bad files, {summary.duplicates:,} "

@@ -16,7 +16,6 @@ from typing import Annotated, Any, TypeVar
 import boto3
 import typer
 import yaml
-from rich.console import Console
 
 from kickstand.ledger.balance import Ledger
 from kickstand.ledger.store import draw_up, find_record
@@ -24,6 +23,7 @@ from kickstand.records import Record
 from kickstand_cli.deployment import open_books, read_outputs, reporting
 from kickstand_cli.project import PROJECT
 from kickstand_cli.review.review import find_function
+from kickstand_cli.terminal import console
 
 BUILT = PROJECT / ".aws-sam/build"
 SAM = PROJECT / ".venv-sam/bin/sam"
@@ -71,6 +71,7 @@ def local_aws(log: Path) -> Iterator[str]:
                 "BIND_HOST": "127.0.0.1",
                 "GATEWAY_PORT": str(port),
                 "MINISTACK_ACCOUNT_ID": "123456789012",
+                "PYTHONPATH": str(PROJECT / "cli"),
                 "TMPDIR": folder,
                 "S3_DATA_DIR": f"{folder}/s3",
                 "STATE_DIR": f"{folder}/state",
@@ -160,9 +161,8 @@ class Rehearsal:
         self.sam("package", "--template-file", template, "--resolve-s3", "--output-template-file", self.packaged)
         packaged = yaml.safe_load(self.packaged.read_text("utf-8"))
         for resource in packaged["Resources"].values():
-            if (
-                resource["Type"] == "AWS::CloudFormation::Stack"
-            ):  # left out by its condition; SAM wants an address of S3's
+            # Left out by its condition; SAM wants an address of S3's.
+            if resource["Type"] == "AWS::CloudFormation::Stack":
                 resource["Properties"]["TemplateURL"] = "https://s3.us-east-1.amazonaws.com/left/out"
         self.packaged.write_text(yaml.safe_dump(packaged, sort_keys=False), "utf-8")
 
@@ -281,11 +281,10 @@ def rehearse(
     Needs no AWS account and touches none. Exit code 0: every step did what it should; 1: one did not; 2: something is
     not installed here.
     """
-    console = Console(highlight=False, soft_wrap=True)
     if lacking := missing():
         console.print(f"error: {lacking}", markup=False)
         raise typer.Exit(2)
-    step, started = _steps(console), time.monotonic()
+    step, started = _steps(), time.monotonic()
     try:
         with reporting(), local_aws(empty(WORK) / "ministack.log") as url:
             rehearsal = Rehearsal()
@@ -310,7 +309,7 @@ def rehearse(
             step(f"the answer is recorded by the newer code: {review.answer.label}, by {review.answer.reviewer}")
             step(str(rehearsal.ledger()))
             if keep:
-                _wait_for_interrupt(console)
+                _wait_for_interrupt()
             left = rehearsal.delete()
             step(f"sam delete: what is kept holds data: {', '.join(left)}")
     except RehearsalError as error:
@@ -320,7 +319,7 @@ def rehearse(
     console.print(f"deployed, used, updated and deleted in {time.monotonic() - started:.0f} s; nothing is left running")
 
 
-def _steps(console: Console) -> Callable[[str], None]:
+def _steps() -> Callable[[str], None]:
     """Prints each step that is done, with the seconds that it took."""
     last = time.monotonic()
 
@@ -333,7 +332,7 @@ def _steps(console: Console) -> Callable[[str], None]:
     return done
 
 
-def _wait_for_interrupt(console: Console) -> None:
+def _wait_for_interrupt() -> None:
     console.print("The stack is up until Ctrl-C. In another terminal:")
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
         console.print(f"  export {name}={os.environ[name]}", markup=False)

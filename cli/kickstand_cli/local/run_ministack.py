@@ -20,7 +20,6 @@ import sys
 import tempfile
 import zipfile
 from contextvars import ContextVar
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,11 @@ from ministack.services import eventbridge, lambda_svc, s3
 from ministack.services.cloudformation import changesets, engine, provisioners
 from samtranslator.translator import transform as sam
 
+from kickstand_cli.local.functions import RUNTIME as LAMBDA_RUNTIME
+from kickstand_cli.local.functions import link_packages
+
 FOLDER = Path(tempfile.mkdtemp(prefix="kickstand-functions-"))
-RUNTIME = FOLDER / "runtime"  # what Lambda's runtime brings along besides Python
+RUNTIME = FOLDER / "runtime"
 bootstraps: dict[str, bytes] = {}
 
 _execute, _define = lambda_svc._execute_function_warm, provisioners._sfn_definition
@@ -75,18 +77,6 @@ def bootstrap(config: dict[str, Any], code: bytes) -> bytes:
 def unzip(archive: bytes, folder: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(archive)) as file:
         file.extractall(folder)
-
-
-def link_runtime() -> None:
-    """awslambdaric and what it imports, and nothing else that this environment holds."""
-    RUNTIME.mkdir()
-    for name in ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py"):
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ImportError(name)
-        origin = Path(spec.origin)
-        source = origin.parent if origin.name == "__init__.py" else origin
-        (RUNTIME / source.name).symlink_to(source)
 
 
 def define(properties: dict[str, Any]) -> str:
@@ -133,7 +123,7 @@ def record_alarm(name: str, properties: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    link_runtime()
+    link_packages(LAMBDA_RUNTIME, RUNTIME)
     lambda_svc._execute_function_warm = execute
     provisioners._sfn_definition = define
     provisioners._cw_metric_alarm_record = record_alarm

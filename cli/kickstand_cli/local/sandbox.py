@@ -9,18 +9,15 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from kickstand_cli.local.functions import function_arn
+from kickstand_cli.local.functions import RUNTIME, function_arn, link_packages
 from kickstand_cli.local.template import Template
-
-RUNTIME = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py")  # what Lambda brings besides Python
 
 TRACE = "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419;Sampled=1"
 
@@ -216,15 +213,3 @@ class _RuntimeApi(ThreadingHTTPServer):
         """The process is gone; if it has not answered, this is the answer."""
         failure = {"errorType": "Runtime.ExitError", "errorMessage": f"exit status {status}"}
         self.answers.put((True, json.dumps(failure).encode(), time.perf_counter()))
-
-
-def link_packages(names: Iterable[str], folder: Path) -> None:
-    """Make this environment's packages and modules importable from a new folder. Raises ImportError."""
-    folder.mkdir()
-    for name in names:
-        spec = find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ImportError(name)
-        origin = Path(spec.origin)
-        source = origin.parent if origin.name == "__init__.py" else origin
-        (folder / source.name).symlink_to(source)

@@ -1,7 +1,6 @@
 """Creates the template's resources on moto and carries events from one to the next."""
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import boto3
 import yaml
@@ -23,7 +22,7 @@ from kickstand.review.rules import Review
 from kickstand.review.store import list_reviews
 from kickstand.store import from_item
 from kickstand_cli.deployment import open_books
-from kickstand_cli.local.functions import Function, LambdaService, function_arn
+from kickstand_cli.local.functions import Function, LambdaService, environment, function_arn
 from kickstand_cli.local.template import Template, TemplateError
 
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
@@ -36,7 +35,8 @@ NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do
     "AWS::SQS::QueuePolicy",
 }
 T = TypeVar("T")
-RUNNING, FAILED = "RUNNING", ("FAILED", "TIMED_OUT", "ABORTED")
+RUNNING: Final = "RUNNING"
+FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
 
 
 @dataclass
@@ -103,6 +103,13 @@ class Stack:
                 return
             progress()
             time.sleep(0.02)  # leaves the processor to those that are waited for
+
+    def wait_for_a_gap(self, at_once: int) -> None:
+        """Until fewer executions of classify_image run: in a burst each photo would wait for all those before it."""
+        arn = self.outputs["ClassifyImageStateMachineArn"]
+        ask = self.stepfunctions.list_executions
+        while len(ask(stateMachineArn=arn, statusFilter=RUNNING)["executions"]) >= at_once:
+            time.sleep(0.02)
 
     def reviews(self) -> list[Review]:
         """What people are, or were, asked."""
@@ -398,22 +405,8 @@ def deploy(
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
         }
-        stack.enter_context(_setting(settings))
+        stack.enter_context(environment(settings))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         deployed = Stack(template, parameters or {}, lambdas, artefact)
         yield deployed
         deployed.settle()  # what still ran would run on into whatever is deployed next in this process
-
-
-@contextmanager
-def _setting(values: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for a while."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

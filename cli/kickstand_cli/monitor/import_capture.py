@@ -5,23 +5,20 @@ import binascii
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from kickstand_cli.classify.classify import ModelOption, stderr
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.classify.endpoint import read_answer
+from kickstand.classify.images import prepare
+from kickstand.classify.policy import decide
+from kickstand.errors import InvalidImage
+from kickstand.events import Decision, ImageRef, Reason, Route
+from kickstand.records import Record
+from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.project import MODEL
-
-if TYPE_CHECKING:
-    from kickstand.classify.artefact import ModelCard
-    from kickstand.records import Record
-
-console = Console(highlight=False, soft_wrap=True)
-
-
-class CaptureError(Exception):
-    """A captured line cannot become a record; the message says which and why."""
+from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
 
 def import_capture(
@@ -42,9 +39,7 @@ def import_capture(
 
     Lines that cannot be used are named on standard error, the others are written, and the exit code is 1.
     """
-    from kickstand.classify.artefact import read_card
-
-    try:
+    with exit_on(OSError, ValueError):
         card = read_card(artefact)
         paths = [path for file in files for path in (sorted(file.rglob("*.jsonl")) if file.is_dir() else [file])]
         records, failures = [], 0
@@ -53,32 +48,22 @@ def import_capture(
                 if line.strip():
                     try:
                         records.append(read_line(line, f"{path.name}:{number}", card, endpoint))
-                    except CaptureError as error:
+                    except CommandError as error:
                         stderr.print(f"error: {path}, line {number}: {error}", markup=False)
                         failures += 1
         out.write_text("".join(f"{record.model_dump_json()}\n" for record in records), "utf-8")
-    except (OSError, ValueError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     console.print(f"{len(records):,} records of {len(paths):,} files written to {out}", markup=False)
     if failures:
         raise typer.Exit(1)
 
 
-def read_line(line: str, name: str, card: "ModelCard", endpoint: str) -> "Record":
+def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     """One captured inference as a record; name: of the file and line, which stands for the image's key.
 
     Format: https://docs.aws.amazon.com/sagemaker/latest/dg/model-monitor-data-capture-endpoint.html
 
-    Raises CaptureError.
+    Raises CommandError.
     """
-    from kickstand.classify.endpoint import read_answer
-    from kickstand.classify.images import prepare
-    from kickstand.classify.policy import decide
-    from kickstand.errors import InvalidImage
-    from kickstand.events import Decision, ImageRef, Reason, Route
-    from kickstand.records import Record
-
     try:
         captured = json.loads(line)
         data, told = captured["captureData"], captured["eventMetadata"]
@@ -86,9 +71,9 @@ def read_line(line: str, name: str, card: "ModelCard", endpoint: str) -> "Record
         prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
         at, event_id = datetime.fromisoformat(told["inferenceTime"]), str(told["eventId"])
     except KeyError as error:
-        raise CaptureError(f"{error} is missing") from error
+        raise CommandError(f"{error} is missing") from error
     except (ValueError, TypeError) as error:
-        raise CaptureError(str(error)) from error
+        raise CommandError(str(error)) from error
     try:
         image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
     except InvalidImage as error:

@@ -2,25 +2,20 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from kickstand_cli.classify.classify import ModelOption, stderr
-from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand.events import Route
+from kickstand.monitor.drift import Budget, Finding, describe
+from kickstand.monitor.drift import images_per_day as observed_pace
+from kickstand.monitor.live_accuracy import LiveAccuracy
+from kickstand.monitor.look import MonitorReport, look, read_watch
+from kickstand_cli.classify.classify import ModelOption
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
-from kickstand_cli.terminal import printable
-
-if TYPE_CHECKING:
-    from kickstand.monitor.drift import Finding
-    from kickstand.monitor.live_accuracy import LiveAccuracy
-    from kickstand.monitor.look import MonitorReport
-    from kickstand.records import Record
-
-console = Console(soft_wrap=True, highlight=False)
+from kickstand_cli.records import RecordsFile, open_records, parse_since_option
+from kickstand_cli.terminal import console, exit_on, printable
 
 HARMED = 4
 
@@ -33,10 +28,7 @@ FalseAlarms = Annotated[float, typer.Option(min=0.001, help="At most so many fal
 
 
 def monitor(
-    records: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Records, one JSON object a line, instead of a stack's table."),
-    ] = None,
+    records: RecordsFile = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     since: Since = None,
@@ -53,20 +45,10 @@ def monitor(
 
     Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
     """
-    from kickstand.monitor.drift import Budget
-    from kickstand.monitor.drift import images_per_day as observed_pace
-    from kickstand.monitor.look import look, read_watch
-
-    now = datetime.now(UTC)
-    start = parse_since_option(since, now) if since else None
-    try:
+    start = parse_since_option(since, datetime.now(UTC)) if since else None
+    with reporting(), exit_on(OSError, ValueError):
         watch = read_watch(artefact)
-        seen = _read(records, stack_name, outputs, start, now)
-    except (RecordsError, OSError, ValueError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
-    if start:
-        seen = [record for record in seen if record.recorded_at >= start]
+        seen, _ = open_records([records] if records else [], None, stack_name, outputs, start)
     pace = images_per_day or observed_pace([record.recorded_at for record in seen])
     report, _ = look(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
     if as_json:
@@ -77,22 +59,7 @@ def monitor(
         raise typer.Exit(HARMED)
 
 
-def _read(
-    file: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
-) -> "list[Record]":
-    if file:
-        return list(read_records(file))
-    with reporting():
-        told = read_outputs(stack_name, outputs)
-        if "RecordsTableName" not in told:
-            raise DeploymentError(f"{stack_name} has no output RecordsTableName: is it one of Kickstand's?")
-        table = told["RecordsTableName"]
-        return list(read_since(table, since, now) if since else scan_records(table))
-
-
-def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
-    from kickstand.events import Route
-
+def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
     if not report.images:
         console.print("no records: nothing to say")
         return
@@ -121,9 +88,7 @@ def _print(report: "MonitorReport", pace: float, false_alarms: float) -> None:
         )
 
 
-def _print_finding(finding: "Finding") -> None:
-    from kickstand.monitor.drift import describe
-
+def _print_finding(finding: Finding) -> None:
     if not finding.seen:
         console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)", markup=False)
         return
@@ -135,7 +100,7 @@ def _print_finding(finding: "Finding") -> None:
     console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}", markup=False)
 
 
-def _print_accuracy(name: str, live: "LiveAccuracy") -> None:
+def _print_accuracy(name: str, live: LiveAccuracy) -> None:
     if not live.images:
         console.print(f"accuracy  {name}: no images")
         return

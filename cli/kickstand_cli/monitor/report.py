@@ -3,22 +3,21 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from kickstand_cli.classify.classify import ModelOption, stderr
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand.classify.artefact import read_card
+from kickstand.monitor.drift import Budget
+from kickstand.monitor.drift import images_per_day as observed_pace
+from kickstand.monitor.look import read_watch
+from kickstand.report.page import compose, draw_report, small_pictures
+from kickstand_cli.classify.classify import ModelOption
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.monitor.monitor import FalseAlarms, ImagesPerDay, Since
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsError, parse_since_option, read_records, read_since, scan_records
-from kickstand_cli.uploads import ReadUpload, read_from_bucket, read_from_folder
-
-if TYPE_CHECKING:
-    from kickstand.records import Record
-
-console = Console(soft_wrap=True, highlight=False)
+from kickstand_cli.records import ImagesFolder, open_records, parse_since_option
+from kickstand_cli.terminal import console, exit_on
 
 
 def report(
@@ -27,12 +26,7 @@ def report(
         typer.Argument(metavar="RECORDS…", help="Records, one JSON object a line, instead of a stack's table."),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("monitoring.html"),
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", help="The folder that was uploaded, for the contact sheets; else the stack's bucket."
-        ),
-    ] = None,
+    images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     since: Since = None,
@@ -51,41 +45,18 @@ def report(
 
     Exit codes: 0 written, whatever it says; 1 an error.
     """
-    from kickstand.classify.artefact import read_card
-    from kickstand.monitor.drift import Budget
-    from kickstand.monitor.drift import images_per_day as observed_pace
-    from kickstand.monitor.look import read_watch
-    from kickstand.report.page import compose, draw_report, small_pictures
-
     now = datetime.now(UTC)
     start = parse_since_option(since, now) if since else None
-    try:
+    with reporting(), exit_on(OSError, ValueError):
         watch, card = read_watch(artefact), read_card(artefact)
-        with reporting():
-            seen, read = _open(records or [], images, stack_name, outputs, start, now)
-            seen = [record for record in seen if start is None or record.recorded_at >= start]
-            pace = images_per_day or observed_pace([record.recorded_at for record in seen])
-            budget = Budget(images_per_day=pace, false_alarms=false_alarms)
-            composed = compose(seen, watch, card, budget, as_of=None if records else now)
-            page = draw_report(composed, seen, watch, card, small_pictures(read))
+        seen, read = open_records(records or [], images, stack_name, outputs, start)
+        pace = images_per_day or observed_pace([record.recorded_at for record in seen])
+        budget = Budget(images_per_day=pace, false_alarms=false_alarms)
+        composed = compose(seen, watch, card, budget, as_of=None if records else now)
+        page = draw_report(composed, seen, watch, card, small_pictures(read))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, "utf-8")
-    except (RecordsError, OSError, ValueError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
     if as_json:
         print(json.dumps(composed.numbers()))  # noqa: T201
     else:
         console.print(f"{out}: {len(seen):,} records, {out.stat().st_size / 1e6:.1f} MB", markup=False)
-
-
-def _open(
-    files: list[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None, now: datetime
-) -> "tuple[list[Record], ReadUpload | None]":
-    """The records, and how to read their images; None where nothing says where those are."""
-    if files:
-        found = [record for file in files for record in read_records(file)]
-        return found, read_from_folder(images) if images else None
-    books = open_books(read_outputs(stack_name, outputs))
-    stored = read_since(books.records_table, since, now) if since else scan_records(books.records_table)
-    return list(stored), read_from_folder(images) if images else read_from_bucket(books.s3)

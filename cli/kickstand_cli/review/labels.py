@@ -1,39 +1,39 @@
 """`kickstand labels`: what people have answered becomes a dataset to train with."""
 
+import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
-from pydantic import BaseModel, ConfigDict
-from rich.console import Console
 
-from kickstand_cli.datasets.errors import DatasetError
+from kickstand.classify.artefact import read_card
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+from kickstand.clients import S3Client
+from kickstand.errors import InvalidImage
+from kickstand.events import Payload
+from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
+from kickstand.review.store import list_reviews
+from kickstand.store import read_image
 from kickstand_cli.datasets.folder import replace_folder
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting, stderr
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.project import MODEL
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
-    from kickstand.review.rules import Review
+from kickstand_cli.terminal import console, exit_on
 
 app = typer.Typer(help="What people have answered, as a dataset.", no_args_is_help=True)
 MANIFEST = "labels.json"
 
 
-class Label(BaseModel):
+class Label(Payload):
     """One image and what a person said it shows; not who.
 
     path: the image as the model sees it, relative to the folder. original: the uploaded bytes.
     sha256: of the original.
     audit: asked by lot, whatever the model said.
     """
-
-    model_config = ConfigDict(frozen=True)
 
     path: str
     original: str
@@ -45,10 +45,8 @@ class Label(BaseModel):
     audit: bool
 
 
-class Export(BaseModel):
+class Export(Payload):
     """What the folder holds. cannot_tell, gone: answers that gave no label, and images that are no longer there."""
-
-    model_config = ConfigDict(frozen=True)
 
     format: Literal["kickstand-labels-1"] = "kickstand-labels-1"
     input_shape: tuple[int, int, int]
@@ -87,19 +85,11 @@ def export(
 
     Exit codes: 0 written; 1 an error, and nothing is written.
     """
-    from kickstand.classify.artefact import read_card
-    from kickstand.review.store import list_reviews
-
-    with reporting():
+    with reporting(), exit_on(OSError):
         books = open_books(read_outputs(stack_name, outputs))
-        try:
-            shape = read_card(artefact).input_shape
-            reviews = list_reviews(books.dynamodb, books.reviews_table)
-            written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
-        except (DatasetError, OSError) as error:
-            stderr.print(f"error: {error}", markup=False)
-            raise typer.Exit(1) from error
-    console = Console(soft_wrap=True, highlight=False)
+        shape = read_card(artefact).input_shape
+        reviews = list_reviews(books.dynamodb, books.reviews_table)
+        written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
     for folder, number in written.counts.items():
         console.print(f"{folder}: {number}", markup=False)
     console.print(
@@ -110,8 +100,8 @@ def export(
 
 
 def write_labels(
-    s3: "S3Client",
-    reviews: "Iterable[Review]",
+    s3: S3Client,
+    reviews: Iterable[Review],
     out: Path,
     input_shape: tuple[int, int, int],
     *,
@@ -119,11 +109,8 @@ def write_labels(
 ) -> Export:
     """Write the folder in one step: either all of it is there afterwards, or nothing has changed.
 
-    Raises DatasetError where out is not empty or cannot be written.
+    Raises CommandError where out is not empty or cannot be written.
     """
-    from kickstand.errors import InvalidImage
-    from kickstand.review.rules import CANNOT_TELL
-
     found: list[Label] = []
     cannot_tell = gone = 0
     with replace_folder(out) as folder:
@@ -151,8 +138,8 @@ def write_labels(
 
 
 def _write_one(
-    s3: "S3Client",
-    review: "Review",
+    s3: S3Client,
+    review: Review,
     label: str,
     folder: Path,
     input_shape: tuple[int, int, int],
@@ -160,12 +147,6 @@ def _write_one(
     with_audits: bool,
 ) -> Label:
     """Write the image and its original. The same bytes uploaded twice are one file. Raises InvalidImage."""
-    import base64
-
-    from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
-    from kickstand.review.rules import AUDIT
-    from kickstand.store import read_image
-
     data = read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
     prepared = prepare(data, review.image, input_shape)
     name = hashlib.sha256(data).hexdigest()[:16]

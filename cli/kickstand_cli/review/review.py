@@ -14,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
 
+import boto3
 import typer
+from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
@@ -25,10 +27,6 @@ DEFAULT_PORT = 8765
 MAX_EVENT_BYTES = 100_000
 KEYS = {"neither": "n", "cannot_tell": "?"}
 TEMPLATES = Path(__file__).parents[1] / "templates"
-
-
-class FunctionError(DeploymentError):
-    """The review function failed; the message is for the reviewer."""
 
 
 def review(
@@ -49,18 +47,14 @@ def review(
 
 
 def find_function(outputs: dict[str, str]) -> Invoke:
-    """Calls the stack's review function. Raises DeploymentError where the stack has none."""
-    import boto3
-
-    if "ReviewFunctionName" not in outputs:
-        raise DeploymentError("the stack has no output 'ReviewFunctionName': is it one of Kickstand's?")
+    """Calls the stack's review function."""
     function, lambdas = outputs["ReviewFunctionName"], boto3.client("lambda")
 
     def invoke(event: dict[str, Any]) -> Any:
         answer = lambdas.invoke(FunctionName=function, Payload=json.dumps(event))
         content = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
-            raise FunctionError(f"{content.get('errorType', 'The function failed')}.")
+            raise DeploymentError(f"{content.get('errorType', 'The function failed')}.")
         return content
 
     return invoke
@@ -204,8 +198,6 @@ def _show(shown: dict[str, Any], waiting: int, console: Console) -> None:
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
     """The picture in half blocks: a character is two pixels, one above the other."""
-    from PIL import Image
-
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     rows = max(1, round(columns * image.height / image.width / 2))
     image = image.resize((columns, 2 * rows), Image.Resampling.NEAREST if image.width <= columns else None)

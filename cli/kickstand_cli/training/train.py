@@ -7,7 +7,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kickstand.classify.artefact import read_card
@@ -20,10 +19,10 @@ from kickstand_cli.classify.classify import Answer, answer
 from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import console, exit_on, stderr
 
 from .head import Recipe
-from .photos import TrainingError
-from .pipeline import Leakage, Places, Result, notices, train_model
+from .pipeline import Leakage, Places, Result, train_model
 
 GOLDEN = 4  # golden photos of each label and of neither
 GOLDEN_SIDE = 512  # pixels at most
@@ -96,13 +95,10 @@ def train(
         unseen or (),
         keep_neither,
     )
-    try:
+    with exit_on(ModelUnavailable):
         result = train_model(
             places, Recipe(folds=folds, seed=seed), leakage, max_risk, confidence, threads, shipped=shipped
         )
-    except (TrainingError, ModelUnavailable) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
     _write_report(result, places)
     if golden:
         _write_golden(result, out, out.parent / "golden")
@@ -148,14 +144,14 @@ def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
         if label == NEITHER and not kept:
             shutil.copytree(MODEL.parent / "golden" / NEITHER, golden / NEITHER)
         elif not kept:
-            notices.print(f"no golden photo of {label}: the model accepts none of them", markup=False)
+            stderr.print(f"no golden photo of {label}: the model accepts none of them", markup=False)
 
 
 # ---- what is said
 
 
 def _print(result: Result, places: Places) -> None:
-    console, card = Console(soft_wrap=True, highlight=False), result.card
+    card = result.card
     table = Table(
         "metric, out of fold", "value", "95 % interval", "n", title=f"model {card['model_version']} in {places.out}"
     )

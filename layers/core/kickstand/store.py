@@ -2,24 +2,19 @@
 
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client
 from kickstand.errors import InvalidImage, StoreUnavailable
-from kickstand.events import ImageRef, ModelDegraded, Payload
+from kickstand.events import ImageRef, Payload
 from kickstand.records import Record
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_events import EventBridgeClient
-    from mypy_boto3_events.type_defs import PutEventsRequestEntryTypeDef
-    from mypy_boto3_s3 import S3Client
 
 EVENT_SOURCE = "kickstand"
 RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
@@ -42,7 +37,7 @@ _THROTTLED = {
 }
 
 
-def read_image(s3: "S3Client", ref: ImageRef, max_bytes: int) -> bytes:
+def read_image(s3: S3Client, ref: ImageRef, max_bytes: int) -> bytes:
     """The uploaded bytes of exactly this upload, read once.
 
     Raises InvalidImage when that upload is gone or larger than max_bytes, StoreUnavailable when S3 has trouble.
@@ -61,7 +56,7 @@ def read_image(s3: "S3Client", ref: ImageRef, max_bytes: int) -> bytes:
         raise
 
 
-def put_record(dynamodb: "DynamoDBClient", table: str, record: Record) -> Record:
+def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
     """Write the record unless this upload has one; returns the one that stands in the table.
 
     Raises StoreUnavailable when DynamoDB has trouble.
@@ -88,7 +83,7 @@ def changed(image: str, at: datetime) -> dict[str, Any]:
     }
 
 
-def read_changes(dynamodb: "DynamoDBClient", table: str, after: datetime, until: datetime) -> Iterator[Record]:
+def read_changes(dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime) -> Iterator[Record]:
     """The records that were written or answered after the one moment and until the other, as they are now, unsorted.
 
     The index holds keys alone, since an index of whole records would cost as much as the table for every image; the
@@ -115,7 +110,7 @@ def read_changes(dynamodb: "DynamoDBClient", table: str, after: datetime, until:
                         yield from _fetch(dynamodb, table, keys[start : start + 100])
 
 
-def _fetch(dynamodb: "DynamoDBClient", table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
+def _fetch(dynamodb: DynamoDBClient, table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
     """The records with these keys, at most 100."""
     asked: Any = {table: {"Keys": keys}}
     while asked:
@@ -124,31 +119,26 @@ def _fetch(dynamodb: "DynamoDBClient", table: str, keys: list[dict[str, Any]]) -
         asked = answer.get("UnprocessedKeys")
 
 
-def announce(events: "EventBridgeClient", record: Record) -> None:
+def announce(events: EventBridgeClient, record: Record) -> None:
     """Publish "Image Classified" and, where a person must decide, "Review Requested".
 
     EventBridge delivers at least once and so do we: consumers tell repeats by image and version.
     Raises StoreUnavailable when EventBridge does not take them.
     """
     names = ["Image Classified", *(["Review Requested"] if record.asks_a_person else [])]
-    detail = record.model_dump_json(
-        exclude_none=True, exclude={"review"}
-    )  # a reviewer's name is nobody else's business
-    entries: list[PutEventsRequestEntryTypeDef] = [
-        {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": [record.execution]}
-        for name in names
+    # A reviewer's name is nobody else's business.
+    detail = record.model_dump_json(exclude_none=True, exclude={"review"})
+    publish(events, names, detail, [record.execution])
+
+
+def publish(events: EventBridgeClient, names: Sequence[str], detail: str, resources: Sequence[str] = ()) -> None:
+    """Publish an event of each of these types, with the same detail, which is JSON.
+
+    Raises StoreUnavailable when EventBridge does not take them.
+    """
+    entries: Any = [
+        {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": resources} for name in names
     ]
-    _put_events(events, entries)
-
-
-def announce_degraded(events: "EventBridgeClient", degraded: ModelDegraded) -> None:
-    """Publish "Model Degraded". Raises StoreUnavailable when EventBridge does not take it."""
-    _put_events(
-        events, [{"Source": EVENT_SOURCE, "DetailType": "Model Degraded", "Detail": degraded.model_dump_json()}]
-    )
-
-
-def _put_events(events: "EventBridgeClient", entries: "list[PutEventsRequestEntryTypeDef]") -> None:
     with transient("EventBridge"):
         answer = events.put_events(Entries=entries)
     if answer["FailedEntryCount"]:
@@ -162,9 +152,33 @@ def to_item(payload: Payload) -> dict[str, Any]:
     return {name: TypeSerializer().serialize(value) for name, value in plain.items()}
 
 
-def from_item(item: dict[str, Any]) -> Record:
+def plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a DynamoDB item."""
+    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+
+
+def from_item(item: Mapping[str, Any]) -> Record:
     """The record that a DynamoDB item holds; a newer item's unknown attributes are ignored."""
-    return Record.model_validate({name: TypeDeserializer().deserialize(value) for name, value in item.items()})
+    return Record.model_validate(plain(item))
+
+
+def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The item as it stands now; None where there is none. Raises StoreUnavailable."""
+    with transient("DynamoDB"):
+        return dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
+
+
+def put_item_if(dynamodb: DynamoDBClient, table: str, item: Mapping[str, Any], condition: str, **more: Any) -> bool:
+    """Whether the condition held, so that the item stands in the table now. Raises StoreUnavailable.
+
+    more: what the condition speaks of, as DynamoDB's PutItem takes it.
+    """
+    try:
+        with transient("DynamoDB"):
+            dynamodb.put_item(TableName=table, Item=item, ConditionExpression=condition, **more)
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.replay import replay
 from kickstand_cli.project import MODEL, PROJECT
-from kickstand_cli.uploads import read_from_folder
+from kickstand_cli.records import read_from_folder
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = SelectivePolicy(policy_version="p1", accept_at=0.8, neither_accept_at_most=0.2, neither_reject_at_least=0.8)

@@ -18,10 +18,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import DatasetError, folder
 from kickstand_cli.datasets import dataset as commands
+from kickstand_cli.datasets import folder
 from kickstand_cli.datasets.archive import FOLDER, MAX_MEMBER_BYTES, read_archive
 from kickstand_cli.datasets.folder import encode_png, hash_images, open_dataset, write_dataset
+from kickstand_cli.terminal import CommandError
 
 CLASSES = ["apple", "bicycle", "motorcycle", "worm", "empty_class"]
 PER_CLASS = {"train": 5, "test": 2}
@@ -155,7 +156,7 @@ def test_a_hostile_pickle_is_refused_by_name_and_never_runs(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = write_archive(tmp_path / "a.tar.gz", **{member: {b"data": Hostile(function, *arguments)}})
-    with pytest.raises(DatasetError, match=f"{member}: refused, its pickle asks for .*{named}"):
+    with pytest.raises(CommandError, match=f"{member}: refused, its pickle asks for .*{named}"):
         read_archive(path)
     assert not Path("owned").exists()
 
@@ -164,7 +165,7 @@ def test_a_pickle_may_not_call_codecs_beyond_bytes_in_latin_1(tmp_path: Path) ->
     import _codecs
 
     path = write_archive(tmp_path / "a.tar.gz", meta={b"fine_label_names": Hostile(_codecs.encode, "x" * 9, "utf-16")})
-    with pytest.raises(DatasetError, match=r"meta: truncated or damaged pickle .*utf-16"):
+    with pytest.raises(CommandError, match=r"meta: truncated or damaged pickle .*utf-16"):
         read_archive(path)
 
 
@@ -172,7 +173,7 @@ def test_a_pickle_may_not_call_codecs_beyond_bytes_in_latin_1(tmp_path: Path) ->
 def test_a_truncated_archive_is_a_clear_error_wherever_it_was_cut(archive: Path, kept: float) -> None:
     whole = archive.read_bytes()
     archive.write_bytes(whole[: int(len(whole) * kept)])
-    with pytest.raises(DatasetError, match="truncated"):
+    with pytest.raises(CommandError, match="truncated"):
         read_archive(archive)
 
 
@@ -180,7 +181,7 @@ def test_a_truncated_archive_is_a_clear_error_wherever_it_was_cut(archive: Path,
 def test_a_truncated_pickle_is_a_clear_error(tmp_path: Path, kept: float) -> None:
     members = {name: pickled(content) for name, content in contents().items()}
     members["train"] = members["train"][: int(len(members["train"]) * kept) if kept < 1 else int(kept)]
-    with pytest.raises(DatasetError, match="train: truncated or damaged pickle"):
+    with pytest.raises(CommandError, match="train: truncated or damaged pickle"):
         read_archive(pack(tmp_path / "a.tar.gz", members))
 
 
@@ -191,7 +192,7 @@ def test_only_plain_files_by_the_members_own_names_are_read(tmp_path: Path) -> N
         link = tarfile.TarInfo(f"{FOLDER}/meta")
         link.type, link.linkname = tarfile.SYMTYPE, str(secret)
         tar.addfile(link)
-    with pytest.raises(DatasetError, match=f"no {FOLDER}/meta, {FOLDER}/train, {FOLDER}/test"):
+    with pytest.raises(CommandError, match=f"no {FOLDER}/meta, {FOLDER}/train, {FOLDER}/test"):
         read_archive(tmp_path / "a.tar.gz")
 
 
@@ -199,24 +200,24 @@ def test_a_member_that_claims_a_senseless_size_is_refused_before_it_is_read(tmp_
     entry = tarfile.TarInfo(f"{FOLDER}/train")
     entry.size = MAX_MEMBER_BYTES + 1
     (tmp_path / "a.tar").write_bytes(entry.tobuf() + bytes(10_240))
-    with pytest.raises(DatasetError, match=f"train: {MAX_MEMBER_BYTES + 1} bytes, more than"):
+    with pytest.raises(CommandError, match=f"train: {MAX_MEMBER_BYTES + 1} bytes, more than"):
         read_archive(tmp_path / "a.tar")
 
 
 def test_an_archive_with_endless_entries_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"".join(tarfile.TarInfo(f"{n}").tobuf() for n in range(1_001)))
-    with pytest.raises(DatasetError, match="more than 1000 entries"):
+    with pytest.raises(CommandError, match="more than 1000 entries"):
         read_archive(tmp_path / "a.tar")
 
 
 def test_what_is_not_there_or_no_archive_is_a_clear_error(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="nowhere: no such archive or folder"):
+    with pytest.raises(CommandError, match="nowhere: no such archive or folder"):
         read_archive(tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="empty: no meta, train, test"):
+    with pytest.raises(CommandError, match="empty: no meta, train, test"):
         read_archive(tmp_path / "empty")
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(DatasetError, match=r"not a tar.gz archive"):
+    with pytest.raises(CommandError, match=r"not a tar.gz archive"):
         read_archive(tmp_path / "text")
 
 
@@ -236,13 +237,13 @@ def test_what_is_not_there_or_no_archive_is_a_clear_error(tmp_path: Path) -> Non
 )
 def test_content_in_another_format_is_a_clear_error(tmp_path: Path, member: str, change: Content, message: str) -> None:
     path = write_archive(tmp_path / "a.tar.gz", **{member: contents()[member] | change})
-    with pytest.raises(DatasetError, match=f"{member}: .*{message}"):
+    with pytest.raises(CommandError, match=f"{member}: .*{message}"):
         read_archive(path)
 
 
 def test_a_pickle_of_something_else_is_a_clear_error(tmp_path: Path) -> None:
     members = {name: pickled(content) for name, content in contents().items()} | {"meta": pickled([1])}
-    with pytest.raises(DatasetError, match="meta: holds a list"):
+    with pytest.raises(CommandError, match="meta: holds a list"):
         read_archive(pack(tmp_path / "a.tar.gz", members))
 
 
@@ -322,9 +323,9 @@ def test_images_of_other_classes_are_drawn_into_neither_but_not_into_the_lists(a
 
 
 def test_more_of_neither_than_the_archive_holds_is_a_clear_error(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"--neither 5: .* has 4 test images of classes other than bicycle"):
+    with pytest.raises(CommandError, match=r"--neither 5: .* has 4 test images of classes other than bicycle"):
         write_dataset(read_archive(archive), tmp_path / "out", ["bicycle", "motorcycle"], neither=5)
-    with pytest.raises(DatasetError, match="has no train images of classes other than"):
+    with pytest.raises(CommandError, match="has no train images of classes other than"):
         write_dataset(read_archive(archive), tmp_path / "out", CLASSES[:4], neither=1)
     assert not (tmp_path / "out").exists()
 
@@ -339,7 +340,7 @@ def test_more_of_neither_than_the_archive_holds_is_a_clear_error(archive: Path, 
     ],
 )
 def test_a_class_that_cannot_be_had_is_a_clear_error(archive: Path, tmp_path: Path, name: str, message: str) -> None:
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(CommandError, match=message):
         write_dataset(read_archive(archive), tmp_path / "out", ["apple", name])
     assert not (tmp_path / "out").exists()
 

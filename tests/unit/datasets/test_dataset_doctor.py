@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import DatasetError, doctor
 from kickstand_cli.datasets import dataset as commands
+from kickstand_cli.datasets import doctor
 from kickstand_cli.datasets.doctor import (
     OutOfFold,
     Pair,
@@ -25,6 +25,7 @@ from kickstand_cli.datasets.doctor import (
     read_out_of_fold,
 )
 from kickstand_cli.datasets.doctor_report import write_report
+from kickstand_cli.terminal import CommandError
 
 CLASSES = ("circle", "square", "star")
 NOTHING = PairCounts(exact=0, near=0, leaks=0, conflicts=0)
@@ -243,7 +244,7 @@ def test_balance_and_sizes_are_told_and_a_missing_class_shows(folder: Path) -> N
 
 def test_a_folder_without_images_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="empty: no images; expected"):
+    with pytest.raises(CommandError, match="empty: no images; expected"):
         examine_dataset(tmp_path / "empty")
     result = check(tmp_path / "nowhere")
     assert result.exit_code == 1
@@ -310,18 +311,18 @@ def test_predictions_may_name_images_by_their_pixels(folder: Path) -> None:
 )
 def test_a_file_that_holds_no_predictions_is_a_clear_error(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "oof.json").write_text(content)
-    with pytest.raises(DatasetError, match=message):
+    with pytest.raises(CommandError, match=message):
         read_out_of_fold(tmp_path / "oof.json")
 
 
 def test_predictions_of_other_images_or_classes_are_a_clear_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match="none is of an image in this folder"):
+    with pytest.raises(CommandError, match="none is of an image in this folder"):
         examine_dataset(folder, out_of_fold=OutOfFold(labels=CLASSES, probabilities={"x.png": (1, 0, 0)}))
-    with pytest.raises(DatasetError, match="none of star, only of circle, square"):
+    with pytest.raises(CommandError, match="none of star, only of circle, square"):
         examine_dataset(
             folder, out_of_fold=OutOfFold(labels=CLASSES[:2], probabilities={"train/star/0.png": (0.5, 0.5)})
         )
-    with pytest.raises(DatasetError, match=r"nowhere.json: cannot be read"):
+    with pytest.raises(CommandError, match=r"nowhere.json: cannot be read"):
         read_out_of_fold(tmp_path / "nowhere.json")
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from kickstand.events import Route
 from kickstand.lifecycle.dataset_store import Dataset
 from kickstand.lifecycle.gate import Outcome, Pledge, judge, read_pledge
-from kickstand.lifecycle.registry import as_model_card
+from kickstand.lifecycle.registry import as_model_card, describe_evaluation
 from kickstand.review.rules import NEITHER
 
 SAGEMAKER = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
@@ -197,6 +197,19 @@ def test_however_much_there_is_to_say_sagemaker_takes_it(labels: tuple[str, ...]
     }
     shape = SAGEMAKER.shape_for("CreateModelPackageInput")
     assert not ParamValidator().validate(request, shape).has_errors()
+
+
+def test_a_package_names_what_was_compared_in_letters_that_sagemaker_takes() -> None:
+    pledge = Pledge(model_version="new (2)", labels=("a", "b"), max_risk=0.02, confidence_level=0.95)
+    champion = Pledge(model_version="old", labels=("a", "b"))
+    verdict = judge((champion, outcomes(10)), (pledge, outcomes(20)), ()).model_copy(update={"reason": "long " * 900})
+    told = describe_evaluation(verdict, pledge, champion, "kickstand", DATASET, REPORT)
+    assert (told.promote, len(told.reason), told.report_uri) == (True, 1024, REPORT)
+    assert told.properties["model_version"] == "new  2 "
+    assert told.properties["champion"] == "old"
+    assert told.properties["promise"] == "risk 0.02 with confidence 0.95"
+    assert told.properties["accuracy"] == "1.0 of 20"
+    assert read(told.model_card).additional_information.custom_details["data_sha256"] == DATASET.data_sha256
 
 
 def test_a_card_that_the_schema_does_not_know_is_refused() -> None:

@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from kickstand.classify.policy import Switch
 from kickstand.events import Decision, Reason, Route
 from kickstand.monitor.drift import Budget, Drift
 from kickstand.monitor.live_accuracy import WINDOW, PromiseStatus, check_promise, estimate, outcomes
-from kickstand.monitor.look import LONGEST_GAP, Look, MonitorState, Watch, advance, resume
+from kickstand.monitor.look import LONGEST_GAP, Look, MonitorState, Watch, advance, measure, resume
 from kickstand.records import Record
 from tests.stream import NOON, make_records, make_stream_baseline
 
@@ -139,3 +140,47 @@ def test_answers_under_the_switch_mend_the_promise() -> None:
     assert look.promise is not None
     assert look.promise.status is not PromiseStatus.BROKEN
     assert look.accepted.images == sum(record.decision.by_policy is Route.ACCEPT for record in STREAM)
+
+
+def measured(look: Look, oldest: datetime | None = None, switch: Switch | None = None) -> dict[str, float]:
+    return {name: value for name, _, value in measure(look, oldest, switch, NOON)}
+
+
+def test_a_run_without_images_measures_no_share_and_no_accuracy() -> None:
+    empty, _ = look_at(None, [], NOON)
+    assert measured(empty) == dict.fromkeys(
+        (
+            *("OldestReviewHours", "ReviewEverything", "MonitorImages"),
+            *("PromiseUnsupported", "DriftPages", "DriftNotices", "DriftStrength"),
+        ),
+        0.0,
+    )
+
+
+def test_a_run_measures_shares_and_accuracy_in_per_cent_and_how_long_people_keep_photos_waiting() -> None:
+    *_, (look, _) = looks(STREAM, timedelta(hours=6), days=1)
+    found = measured(look, oldest=NOON - timedelta(hours=3))
+    assert found["MonitorImages"] == look.images > 0
+    assert found["PercentReviewed"] == 100 * look.routes[Route.REVIEW] / look.images
+    assert found["AcceptedAccuracyLow"] < found["AcceptedAccuracy"] <= 100
+    assert found["OldestReviewHours"] == 3
+
+
+def test_the_switch_is_measured_until_it_ends() -> None:
+    empty, _ = look_at(None, [], NOON)
+    on = Switch(reason="r", by="Ada", since=NOON, until=NOON + timedelta(hours=1))
+    assert measured(empty, switch=on)["ReviewEverything"] == 1
+    assert measured(empty, switch=on.model_copy(update={"until": NOON}))["ReviewEverything"] == 0
+
+
+def test_harm_turns_the_switch_on_as_far_as_the_setting_says() -> None:
+    night = WATCH.model_copy(update={"baseline": make_stream_baseline()})
+    drifted = looks(list(make_records(700, night_from=144)), timedelta(hours=4), 4, night)[-1][0]
+    assert drifted.symptoms
+    assert not drifted.broken_promise
+    assert [drifted.calls_for_review(when) for when in ("never", "promise", "harm")] == [False, False, True]
+    promise = check_promise(STREAM, 0.2, Budget(images_per_day=100)).model_copy(update={"status": PromiseStatus.BROKEN})
+    broken = drifted.model_copy(update={"promise": promise})
+    assert [broken.calls_for_review(when) for when in ("never", "promise", "harm")] == [False, True, True]
+    fine, _ = look_at(None, [], NOON)
+    assert not fine.calls_for_review("harm")

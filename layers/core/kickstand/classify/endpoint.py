@@ -21,14 +21,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from kickstand.classify.artefact import ModelCard
+from kickstand.clients import SageMakerRuntimeClient
 from kickstand.errors import ModelUnavailable
 from kickstand.events import Prediction, PreparedImage
 
 FAILURES_IN_A_ROW = 3  # of one sandbox: each has made a photo wait for the endpoint's timeout
 
-if TYPE_CHECKING:
-    from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
+if TYPE_CHECKING:
     from kickstand.classify.inference import EmbeddedModel
 
 
@@ -40,7 +40,7 @@ class EndpointModel:
     https://docs.aws.amazon.com/sagemaker/latest/dg/IC-HowItWorks.html
     """
 
-    def __init__(self, runtime: "SageMakerRuntimeClient", name: str, card: ModelCard) -> None:
+    def __init__(self, runtime: SageMakerRuntimeClient, name: str, card: ModelCard) -> None:
         self._runtime, self.name, self._card = runtime, name, card
 
     def predict(self, image: PreparedImage) -> Prediction:
@@ -109,7 +109,7 @@ class GuardedEndpoint:
 
 def connect(
     timeout_seconds: int, control_table: str
-) -> "tuple[SageMakerRuntimeClient, CircuitBreakerDynamoDBPersistence]":
+) -> tuple[SageMakerRuntimeClient, CircuitBreakerDynamoDBPersistence]:
     """SageMaker's runtime and the circuits in the table, neither of which a photo waits for any longer than it must."""
 
     def once(read_timeout: int) -> Config:  # the breaker and the fallback are the second attempt

@@ -6,25 +6,20 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.h
 import json
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from wsgiref.types import StartResponse, WSGIEnvironment
 
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.errors import InvalidImage
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
-
-IMAGE_TYPES = (
-    "image/png",
-    "image/jpeg",
-    "application/x-image",
-)  # the built-in image classification takes the third too
+# The built-in image classification takes the third too.
+IMAGE_TYPES = ("image/png", "image/jpeg", "application/x-image")
 JSON = "application/json"
 BARE_LIST = "application/json;answer=probabilities"
 ANYTHING = ("", "*/*", "application/*", JSON)
 
-Application = Callable[["WSGIEnvironment", "StartResponse"], Iterable[bytes]]
+Application = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 
 class RequestError(Exception):
@@ -45,7 +40,7 @@ def serve(model: EmbeddedModel) -> Application:
     large, 415 another type.
     """
 
-    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         try:
             status, content = HTTPStatus.OK, _answer(environ, model)
         except RequestError as refusal:
@@ -57,7 +52,7 @@ def serve(model: EmbeddedModel) -> Application:
     return answer
 
 
-def _answer(environ: "WSGIEnvironment", model: EmbeddedModel) -> Any:
+def _answer(environ: WSGIEnvironment, model: EmbeddedModel) -> Any:
     path, method = environ["PATH_INFO"], environ["REQUEST_METHOD"]
     allowed = {"/ping": "GET", "/invocations": "POST"}.get(path)
     if allowed is None:
@@ -79,7 +74,7 @@ def _answer(environ: "WSGIEnvironment", model: EmbeddedModel) -> Any:
     return prediction.model_dump(include={"label", "confidence", "probabilities", "neither", "model_version"})
 
 
-def _read_image(environ: "WSGIEnvironment") -> bytes:
+def _read_image(environ: WSGIEnvironment) -> bytes:
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
     if kind not in IMAGE_TYPES:
         raise RequestError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"{kind or 'no type'}: we read {', '.join(IMAGE_TYPES)}")

@@ -1,32 +1,27 @@
 """The switch "review everything", an item of the table of controls."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kickstand.classify.policy import Switch
-from kickstand.store import to_item, transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from kickstand.clients import DynamoDBClient
+from kickstand.store import get_item, plain, to_item, transient
 
 SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch" asks for it
 
 
-def load_switch(dynamodb: "DynamoDBClient", table: str) -> Switch | None:
+def load_switch(dynamodb: DynamoDBClient, table: str) -> Switch | None:
     """The switch as it was last set, perhaps ended by now; None where nobody has, or it was switched off."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key=SWITCH, ConsistentRead=True)
-    if "Item" not in found:
-        return None
-    return Switch.model_validate({name: next(iter(value.values())) for name, value in found["Item"].items()})
+    item = get_item(dynamodb, table, SWITCH)
+    return Switch.model_validate(plain(item)) if item else None
 
 
-def switch_on(dynamodb: "DynamoDBClient", table: str, switch: Switch) -> None:
+def switch_on(dynamodb: DynamoDBClient, table: str, switch: Switch) -> None:
     """Put the switch in place of whatever stands there."""
     with transient("DynamoDB"):
         dynamodb.put_item(TableName=table, Item=as_item(switch))
 
 
-def switch_off(dynamodb: "DynamoDBClient", table: str) -> None:
+def switch_off(dynamodb: DynamoDBClient, table: str) -> None:
     """From the next image on the policy decides again."""
     with transient("DynamoDB"):
         dynamodb.delete_item(TableName=table, Key=SWITCH)

@@ -89,7 +89,7 @@ class Ledger(Payload):
     dead_letter: int = 0
     missing: int = 0
     under_way: int = 0
-    lacks: tuple[Missing, ...] = Field((), repr=False)
+    lacks: tuple[Missing, ...] = Field(default=(), repr=False)
 
     @property
     def uploads(self) -> int:
@@ -100,6 +100,20 @@ class Ledger(Payload):
     def counts(self) -> dict[str, int]:
         """The number at each place, by its name."""
         return {place.value: getattr(self, place) for place in Place}
+
+    @property
+    def metrics(self) -> dict[str, int]:
+        """What CloudWatch shows, by the metric's name.
+
+        >>> Ledger(dead_letter=2).metrics["LedgerDeadLetter"]
+        2
+        """
+        return {f"Ledger{place.title().replace('_', '')}": number for place, number in self.counts.items()}
+
+    @property
+    def lost(self) -> list[Missing]:
+        """What can be sent again: all that is missing, save images that are gone."""
+        return [missing for missing in self.lacks if missing.lack is not Lack.IMAGE]
 
     def __str__(self) -> str:
         """In one line.

@@ -4,24 +4,19 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
-from boto3.dynamodb.types import TypeDeserializer
-
+from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Lack, Ledger, Missing, Question, balance
 from kickstand.records import Record
 from kickstand.review.rules import Refused, Review
 from kickstand.review.store import load_review, record_review
-from kickstand.store import from_item
+from kickstand.store import from_item, get_item, plain
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_s3 import S3Client
-    from mypy_boto3_sqs import SQSClient
-    from mypy_boto3_stepfunctions import SFNClient
-
+GRACE = timedelta(minutes=15)  # all attempts of an execution together take five at most
+REPLAY_AT_MOST = 100  # in one run: what is missing in thousands has a cause that somebody must find first
 _HOLD_SECONDS = 60  # nobody else sees the dead letters while they are read
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
@@ -33,11 +28,11 @@ class Books:
     poll_seconds: how long SQS may look for dead letters on all its servers; with 0 it may overlook some.
     """
 
-    s3: "S3Client"
-    dynamodb: "DynamoDBClient"
-    sqs: "SQSClient"
-    stepfunctions: "SFNClient"
-    bucket: str
+    s3: S3Client
+    dynamodb: DynamoDBClient
+    sqs: SQSClient
+    stepfunctions: SFNClient
+    image_bucket: str
     records_table: str
     reviews_table: str
     dead_letter_queue: str
@@ -74,15 +69,26 @@ def draw_up(books: Books, closes_at: datetime, name_at_most: int | None = None) 
     )
 
 
+def keep_ledger(books: Books, now: datetime) -> Ledger:
+    """One run of the ledger's function: draw it up, and send again what is lost.
+
+    Dead letters are left to a person: whatever failed would fail again.
+    """
+    ledger = draw_up(books, now - GRACE, name_at_most=REPLAY_AT_MOST)
+    for missing in ledger.lost:
+        replay(books, missing, now)
+    return ledger
+
+
 # ---- what there is
 
 
 def list_uploads(books: Books) -> Iterator[ImageRef]:
     """Every version of every object in the bucket."""
-    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.bucket):
+    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.image_bucket):
         for found in page.get("Versions", []):
             yield ImageRef(
-                bucket=books.bucket,
+                bucket=books.image_bucket,
                 key=found["Key"],
                 etag=found["ETag"].strip('"'),
                 version_id=None if found["VersionId"] == "null" else found["VersionId"],
@@ -110,8 +116,7 @@ def _scan(books: Books, table: str, parts: Sequence[str]) -> Iterator[dict[str, 
         ExpressionAttributeNames={placeholder: name for name, placeholder in names.items()},
     )
     for page in pages:
-        for item in page["Items"]:
-            yield {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+        yield from map(plain, page["Items"])
 
 
 def read_letters(books: Books, hold_seconds: int = _HOLD_SECONDS) -> list[Letter]:
@@ -209,10 +214,8 @@ def is_settled(books: Books, key: Key) -> bool:
 def find_record(books: Books, key: Key) -> Record | None:
     """The record of this upload."""
     image, version = key
-    answer = books.dynamodb.get_item(
-        TableName=books.records_table, Key={"image": {"S": image}, "version": {"S": version}}, ConsistentRead=True
-    )
-    return from_item(answer["Item"]) if "Item" in answer else None
+    item = get_item(books.dynamodb, books.records_table, {"image": {"S": image}, "version": {"S": version}})
+    return from_item(item) if item else None
 
 
 def as_event(ref: ImageRef) -> dict[str, Any]:

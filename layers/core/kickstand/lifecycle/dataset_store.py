@@ -7,16 +7,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from kickstand.classify.images import MAX_IMAGE_BYTES, hash_pixels, prepare
+from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload, Sha256
 from kickstand.review.rules import AUDIT, CANNOT_TELL, NEITHER, Review
 from kickstand.store import read_image, transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
 
 BASE = "base/"
 AUXILIARY = "auxiliary.npz"
@@ -100,7 +98,7 @@ def name_run(execution_name: str) -> str:
 
 
 def prepare_dataset(
-    s3: "S3Client",
+    s3: S3Client,
     bucket: str,
     reviews: Iterable[Review],
     execution_name: str,
@@ -171,7 +169,7 @@ def prepare_dataset(
     return dataset
 
 
-def read_manifest(s3: "S3Client", bucket: str, folder: str) -> Manifest | None:
+def read_manifest(s3: S3Client, bucket: str, folder: str) -> Manifest | None:
     """The dataset's manifest; None where the dataset is not whole. Raises StoreUnavailable."""
     try:
         with transient("S3"):
@@ -188,7 +186,7 @@ def hash_dataset(images: Iterable[Image]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _list_base(s3: "S3Client", bucket: str, labels: tuple[str, ...]) -> Iterator[_Source]:
+def _list_base(s3: S3Client, bucket: str, labels: tuple[str, ...]) -> Iterator[_Source]:
     """Every image of base/train/<label>/ and base/test/<label>/."""
 
     def reader(key: str) -> Callable[[], bytes]:
@@ -204,7 +202,7 @@ def _list_base(s3: "S3Client", bucket: str, labels: tuple[str, ...]) -> Iterator
 
 
 def _list_answers(
-    s3: "S3Client", reviews: Iterable[Review], labels: tuple[str, ...], left_out: Counter[str]
+    s3: S3Client, reviews: Iterable[Review], labels: tuple[str, ...], left_out: Counter[str]
 ) -> Iterator[_Source]:
     """Every answered review that names a label."""
 
@@ -222,7 +220,7 @@ def _list_answers(
 
 
 def _write_images(
-    s3: "S3Client", bucket: str, folder: str, sources: list[_Source], input_shape: tuple[int, int, int]
+    s3: S3Client, bucket: str, folder: str, sources: list[_Source], input_shape: tuple[int, int, int]
 ) -> Iterator[Image | None]:
     """Each image as the model sees it, named by its pixels; None for one that is gone or cannot be read."""
 
@@ -251,7 +249,7 @@ def _list_files(images: list[Image], labels: tuple[str, ...]) -> Mapping[str, st
     return {file: "".join(rows) for file, rows in lines.items()}
 
 
-def _copy_auxiliary(s3: "S3Client", bucket: str, folder: str) -> None:
+def _copy_auxiliary(s3: S3Client, bucket: str, folder: str) -> None:
     """The foreign images to pretrain on, where the base has some."""
     with transient("S3"):
         if s3.list_objects_v2(Bucket=bucket, Prefix=f"{BASE}{AUXILIARY}", MaxKeys=1).get("KeyCount"):
@@ -259,7 +257,7 @@ def _copy_auxiliary(s3: "S3Client", bucket: str, folder: str) -> None:
             s3.copy_object(Bucket=bucket, Key=f"{folder}{AUXILIARY}", CopySource=source)  # type: ignore[arg-type]
 
 
-def _sweep(s3: "S3Client", bucket: str, folder: str, keys: set[str]) -> None:
+def _sweep(s3: S3Client, bucket: str, folder: str, keys: set[str]) -> None:
     """Remove what is not part of the dataset: images that turned out to be held out, or an attempt that broke off."""
     with transient("S3"):
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
@@ -268,6 +266,6 @@ def _sweep(s3: "S3Client", bucket: str, folder: str, keys: set[str]) -> None:
                     s3.delete_object(Bucket=bucket, Key=item["Key"])
 
 
-def _put(s3: "S3Client", bucket: str, key: str, content: bytes) -> None:
+def _put(s3: S3Client, bucket: str, key: str, content: bytes) -> None:
     with transient("S3"):
         s3.put_object(Bucket=bucket, Key=key, Body=content)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from kickstand.classify.policy import decide
 from kickstand.events import Prediction, Route, SelectivePolicy
-
-NEITHER = "neither"
+from kickstand.review.rules import NEITHER
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,50 @@
-"""What the model registry is told of a challenger: the properties of its package, and its model card."""
+"""What the model registry is told of a challenger: its package's description and properties, and its model card."""
 
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kickstand.events import Payload
 from kickstand.lifecycle.dataset_store import Dataset
 from kickstand.lifecycle.gate import Check, Pledge, Score, Share, Verdict
 
+REASON_LIMIT = 1024  # of a model package's description
 _PASSED = {True: "passed", False: "failed", None: "not checked"}
+
+
+class Evaluation(Payload):
+    """What "Evaluate Model" leaves in the execution; model_card is JSON."""
+
+    promote: bool
+    reason: str
+    report_uri: str
+    properties: dict[str, str]
+    model_card: str
+
+
+def describe_evaluation(
+    verdict: Verdict, challenger: Pledge, champion: Pledge, algorithm: str, dataset: Dataset, report_uri: str
+) -> Evaluation:
+    """The verdict as the workflow acts on it, and as the registry keeps it."""
+    score = verdict.challenger
+    told = {
+        "model_version": challenger.model_version,
+        "algorithm": algorithm,
+        "champion": champion.model_version,
+        "data_sha256": dataset.data_sha256,
+        "dataset": dataset.uri,
+        "promise": f"risk {challenger.max_risk} with confidence {challenger.confidence_level}",
+        "accuracy": f"{score.accuracy.value} of {score.accuracy.n}",
+        "coverage": score.coverage.value,
+        "selective_risk": score.selective_risk.value,
+    }
+    return Evaluation(
+        promote=verdict.promote,
+        reason=verdict.reason[:REASON_LIMIT],
+        report_uri=report_uri,
+        properties=as_properties(told),
+        model_card=as_model_card(verdict, challenger, dataset, report_uri, told),
+    )
 
 
 def as_properties(told: Mapping[str, object]) -> dict[str, str]:

@@ -1,12 +1,17 @@
 """When to train again: a degraded model, enough new labels, a long time, or a person who asks. Rules only."""
 
+import math
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from pydantic import AliasChoices, AliasPath, Field
 
 from kickstand.events import Payload
+from kickstand.settings import Settings
+
+Algorithm = Literal["kickstand", "image-classification"]
+"""What trains: Kickstand's own code, or SageMaker's built-in algorithm."""
 
 
 class Trigger(StrEnum):
@@ -18,16 +23,13 @@ class Trigger(StrEnum):
 
 
 class Request(Payload):
-    """What the function is called with: EventBridge's "Model Degraded" or "Scheduled Event", or {"reason": why}.
-
-    algorithm: "kickstand", or "image-classification" for SageMaker's built-in one.
-    """
+    """What the function is called with: EventBridge's "Model Degraded" or "Scheduled Event", or {"reason": why}."""
 
     kind: str = Field("", validation_alias="detail-type")
     reason: str = Field(
         "a person asked for it", validation_alias=AliasChoices(AliasPath("detail", "reason"), AliasPath("reason"))
     )
-    algorithm: str = Field("kickstand", pattern="^(kickstand|image-classification)$")
+    algorithm: Algorithm = "kickstand"
 
     @property
     def trigger(self) -> Trigger:
@@ -50,13 +52,21 @@ class LastTraining(Payload):
     outcome: str | None = None
 
 
-class Limits(NamedTuple):
-    """at_most_every: the least time between two automatic trainings. after_labels: so many new answers start one, 0
-    for never. at_least_every: so much time starts one, None for never."""
+class RequestTrainingSettings(Settings):
+    """What the function that requests a training reads from its environment.
 
-    at_most_every: timedelta
-    after_labels: int
-    at_least_every: timedelta | None
+    train_model: ARN of the state machine.
+    retrain_at_most_every: the least days between two automatic trainings.
+    retrain_at_least_every: so many days start one, 0 for never.
+    retrain_after_labels: so many new answers start one, 0 for never.
+    """
+
+    train_model: str
+    reviews_table: str
+    control_table: str
+    retrain_at_most_every: float = Field(ge=0)
+    retrain_at_least_every: float = Field(ge=0)
+    retrain_after_labels: int = Field(ge=0)
 
 
 class Choice(NamedTuple):
@@ -67,25 +77,31 @@ class Choice(NamedTuple):
 
 
 def choose(
-    request: Request, last: LastTraining | None, running: bool, new_labels: int, limits: Limits, now: datetime
+    request: Request,
+    last: LastTraining | None,
+    running: bool,
+    new_labels: int,
+    settings: RequestTrainingSettings,
+    now: datetime,
 ) -> Choice:
     """Whether to train now. running: the last training has not ended. new_labels: answers since it was requested."""
     if running:
         return Choice(False, "a training is under way")
-    rested = last is None or now - last.requested_at >= limits.at_most_every
+    days = (now - last.requested_at) / timedelta(days=1) if last else math.inf
+    rested = days >= settings.retrain_at_most_every
+    enough = settings.retrain_after_labels
     match request.trigger:
         case Trigger.PERSON:
             return Choice(True, request.reason)
         case Trigger.DEGRADED if rested:
             return Choice(True, f"the model is degraded: {request.reason}")
-        case Trigger.SCHEDULE if rested and limits.after_labels and new_labels >= limits.after_labels:
+        case Trigger.SCHEDULE if rested and enough and new_labels >= enough:
             return Choice(True, f"{new_labels} images have been labelled since the last training")
-        case Trigger.SCHEDULE if limits.at_least_every and last and now - last.requested_at >= limits.at_least_every:
-            return Choice(True, f"the last training is {(now - last.requested_at).days} days old")
+        case Trigger.SCHEDULE if last and 0 < settings.retrain_at_least_every <= days:
+            return Choice(True, f"the last training is {int(days)} days old")
         case Trigger.SCHEDULE if rested:
-            return Choice(False, f"{new_labels} new labels, fewer than {limits.after_labels or 'any number'}")
-    days = limits.at_most_every.total_seconds() / 86400
-    return Choice(False, f"the last training was requested less than {days:g} days ago")
+            return Choice(False, f"{new_labels} new labels, fewer than {enough or 'any number'}")
+    return Choice(False, f"the last training was requested less than {settings.retrain_at_most_every:g} days ago")
 
 
 def name_execution(now: datetime) -> str:

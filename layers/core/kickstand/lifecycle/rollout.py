@@ -28,8 +28,18 @@ class Rollout(NamedTuple):
     detail: dict[str, str]
 
 
-def describe_rollout(change: ApprovalChange, package: Mapping[str, Any]) -> Rollout:
-    """package: SageMaker's answer to DescribeModelPackage."""
+def describe_rollout(
+    change: ApprovalChange, package: Mapping[str, Any], told: tuple[str, str] | None
+) -> Rollout | None:
+    """What to tell of this change; None where there is nothing new.
+
+    package: SageMaker's answer to DescribeModelPackage.
+    told: package and status that were told last; SageMaker may send several events for one change.
+    """
+    if told == (change.package, change.status):
+        return None
+    if package.get("CustomerMetadataProperties", {}).get("role") == "champion":
+        return None  # `kickstand training upload` has registered what serves already
     approved = change.status == "Approved"
     artefact = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
     verdict = package.get("ModelPackageDescription", "")

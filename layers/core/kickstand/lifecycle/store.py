@@ -1,29 +1,74 @@
-"""The last training and the last approval, two items of the table of controls."""
+"""The last training and the last approval, two items of the table of controls, and what follows from them."""
 
+import json
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from kickstand.lifecycle.retraining import LastTraining
-from kickstand.store import to_item, transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from kickstand.clients import DynamoDBClient, EventBridgeClient, SFNClient, SNSClient
+from kickstand.lifecycle.retraining import (
+    Choice,
+    LastTraining,
+    Request,
+    RequestTrainingSettings,
+    Trigger,
+    choose,
+    name_execution,
+)
+from kickstand.lifecycle.rollout import Rollout
+from kickstand.review.store import count_answered
+from kickstand.store import get_item, plain, publish, to_item, transient
 
 TRAINING = {"id": {"S": "training"}}  # the workflow train_model writes its outcome there
 APPROVAL = {"id": {"S": "approval"}}
 
 
-def load_training(dynamodb: "DynamoDBClient", table: str) -> LastTraining | None:
+def request_training(
+    dynamodb: DynamoDBClient,
+    stepfunctions: SFNClient,
+    settings: RequestTrainingSettings,
+    request: Request,
+    now: datetime,
+) -> tuple[Choice, str | None]:
+    """Start `train_model` unless it is too soon; returns the choice, and the ARN of the execution that was started."""
+    last = load_training(dynamodb, settings.control_table)
+    new_labels = 0
+    if request.trigger is Trigger.SCHEDULE:
+        new_labels = count_answered(dynamodb, settings.reviews_table, last.requested_at if last else None)
+    running = last is not None and _is_running(stepfunctions, settings.train_model, last)
+    choice = choose(request, last, running, new_labels, settings, now)
+    if not choice.train:
+        return choice, None
+    execution = f"{settings.train_model.replace(':stateMachine:', ':execution:')}:{name_execution(now)}"
+    training = LastTraining(requested_at=now, execution=execution, reason=choice.reason, algorithm=request.algorithm)
+    if not claim_training(dynamodb, settings.control_table, training, last):
+        return Choice(False, "another request was faster"), None
+    _start(stepfunctions, settings.train_model, training)
+    return choice, execution
+
+
+def _is_running(stepfunctions: SFNClient, train_model: str, last: LastTraining) -> bool:
+    """Whether the last training has not ended; one that was claimed and never started is started now."""
+    try:
+        return stepfunctions.describe_execution(executionArn=last.execution)["status"] == "RUNNING"
+    except stepfunctions.exceptions.ExecutionDoesNotExist:
+        _start(stepfunctions, train_model, last)
+        return True
+
+
+def _start(stepfunctions: SFNClient, train_model: str, training: LastTraining) -> None:
+    told = json.dumps({"algorithm": training.algorithm, "reason": training.reason})
+    name = training.execution.rpartition(":")[2]
+    stepfunctions.start_execution(stateMachineArn=train_model, name=name, input=told)
+
+
+def load_training(dynamodb: DynamoDBClient, table: str) -> LastTraining | None:
     """The training that was requested last; None where there was none."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key=TRAINING, ConsistentRead=True)
-    item = found.get("Item", {})
-    if "requested_at" not in item:  # a training that somebody started by hand has left its outcome
-        return None
-    return LastTraining.model_validate({name: next(iter(value.values())) for name, value in item.items()})
+    item = get_item(dynamodb, table, TRAINING) or {}
+    # A training that somebody started by hand has left its outcome alone.
+    return LastTraining.model_validate(plain(item)) if "requested_at" in item else None
 
 
-def claim_training(dynamodb: "DynamoDBClient", table: str, training: LastTraining, before: LastTraining | None) -> bool:
+def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining, before: LastTraining | None) -> bool:
     """Whether this request may start: nobody else has claimed the next training since `before` was read."""
     condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(requested_at)"}
     values = {f":{name}": value for name, value in to_item(training).items()}
@@ -46,14 +91,21 @@ def claim_training(dynamodb: "DynamoDBClient", table: str, training: LastTrainin
     return True
 
 
-def find_approval(dynamodb: "DynamoDBClient", table: str) -> tuple[str, str] | None:
+def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollout: Rollout) -> None:
+    """Tell people on the topic and, of an approved challenger, a pipeline by "Model Approved"."""
+    with transient("SNS"):
+        sns.publish(TopicArn=topic, Subject=rollout.subject, Message=rollout.message)
+    if rollout.approved:
+        publish(events, ["Model Approved"], json.dumps(rollout.detail))
+
+
+def find_approval(dynamodb: DynamoDBClient, table: str) -> tuple[str, str] | None:
     """The model package that somebody has decided about last, and the decision."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key=APPROVAL, ConsistentRead=True)
-    return (found["Item"]["package"]["S"], found["Item"]["decision"]["S"]) if "Item" in found else None
+    item = get_item(dynamodb, table, APPROVAL)
+    return (item["package"]["S"], item["decision"]["S"]) if item else None
 
 
-def note_approval(dynamodb: "DynamoDBClient", table: str, package: str, decision: str, now: datetime) -> None:
+def note_approval(dynamodb: DynamoDBClient, table: str, package: str, decision: str, now: datetime) -> None:
     """Record what has been decided about a model package."""
     item = APPROVAL | {"package": {"S": package}, "decision": {"S": decision}, "decided_at": {"S": now.isoformat()}}
     with transient("DynamoDB"):

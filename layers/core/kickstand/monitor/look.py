@@ -5,18 +5,24 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from kickstand.classify.policy import Switch
 from kickstand.events import ModelDegraded, Payload, Route, Symptom
 from kickstand.monitor.drift import Baseline, Budget, Checkpoint, Drift, Finding, Severity, describe
 from kickstand.monitor.live_accuracy import Accepted, LiveAccuracy, PromiseCheck, check_promise, estimate, outcomes
 from kickstand.records import Record
+from kickstand.settings import Settings
 
 FEWEST_A_DAY = 100.0
 """A handful of images in a minute does not count as a flood."""
 LONGEST_GAP = timedelta(days=2)
 """After a longer pause a look begins so long ago: the memory that it takes is that of the images since."""
+
+When = Literal["never", "promise", "harm"]
+"""What turns the switch "review everything" on: nothing, a promise that is no longer supported, or any harm."""
 
 
 class Watch(Payload):
@@ -33,23 +39,18 @@ class Watch(Payload):
     confidence_level: float = Field(default=0.95, gt=0, lt=1)
 
 
-class MonitorReport(Payload):
-    """What the monitor sees.
+class Seen(Payload):
+    """What every kind of look sees.
 
-    first, last: when the first and the last of the `images` were recorded. routes: how many went where.
+    images, routes: how many there were, and went where.
     drift: one finding for each statistic, alarms first; None without a baseline.
-    compared: images that drift has seen since its checkpoint began, those of earlier looks too.
-    accepted, overall: live accuracy of accepted answers, and of all.
+    accepted: live accuracy of accepted answers.
     """
 
     images: int
-    first: datetime | None
-    last: datetime | None
     routes: dict[Route, int]
     drift: tuple[Finding, ...] | None
-    compared: int
     accepted: LiveAccuracy
-    overall: LiveAccuracy
     promise: PromiseCheck | None
 
     @property
@@ -58,10 +59,33 @@ class MonitorReport(Payload):
         return tuple(finding for finding in self.drift or () if finding.alarm)
 
     @property
+    def paged(self) -> tuple[Finding, ...]:
+        """Those that somebody should be called for."""
+        return tuple(finding for finding in self.moved if finding.severity is Severity.PAGE)
+
+    @property
+    def broken_promise(self) -> bool:
+        """Whether people's answers no longer support the promise."""
+        return self.promise is not None and not self.promise.supported
+
+    @property
     def harmed(self) -> bool:
-        """Whether somebody should be called: a page, or a promise that the evidence no longer supports."""
-        paged = any(finding.severity is Severity.PAGE for finding in self.moved)
-        return paged or (self.promise is not None and not self.promise.supported)
+        """Whether somebody should be called."""
+        return bool(self.paged) or self.broken_promise
+
+
+class MonitorReport(Seen):
+    """What the monitor sees in any records.
+
+    first, last: when the first and the last of the `images` were recorded.
+    compared: images that drift has seen since its checkpoint began, those of earlier looks too.
+    overall: live accuracy of all answers.
+    """
+
+    first: datetime | None
+    last: datetime | None
+    compared: int
+    overall: LiveAccuracy
 
 
 def read_watch(artefact: Path) -> Watch:
@@ -105,6 +129,29 @@ def look(
 # ---- look by look
 
 
+class MonitorSettings(Settings):
+    """What the scheduled monitor reads from its environment.
+
+    lag_seconds: later than which executions may still be recording, or the index may lag behind.
+    """
+
+    records_table: str
+    reviews_table: str
+    control_table: str
+    image_bucket: str
+    review_everything_when: When
+    lag_seconds: float = Field(ge=0)
+    model_dir: Path
+
+
+class Measure(NamedTuple):
+    """A metric's name, unit and value, as CloudWatch shows it and alarms watch it."""
+
+    name: str
+    unit: str
+    value: float
+
+
 class MonitorState(Payload):
     """What the scheduled monitor keeps between two looks, in some kilobytes.
 
@@ -121,34 +168,17 @@ class MonitorState(Payload):
     switched: bool = False
 
 
-class Look(Payload):
-    """What one look of the scheduled monitor sees.
-
-    images, routes: recorded since the last look. drift: one finding for each statistic. accepted, promise: of the last
+class Look(Seen):
+    """What one look of the scheduled monitor sees: images since the last look, accepted and promise of the last
     `live_accuracy.WINDOW`.
     """
-
-    images: int
-    routes: dict[Route, int]
-    drift: tuple[Finding, ...]
-    accepted: LiveAccuracy
-    promise: PromiseCheck | None
-
-    def moved(self, severity: Severity) -> list[Finding]:
-        """The statistics in alarm."""
-        return [finding for finding in self.drift if finding.alarm and finding.severity is severity]
-
-    @property
-    def broken_promise(self) -> bool:
-        """Whether people's answers no longer support the promise."""
-        return self.promise is not None and not self.promise.supported
 
     @property
     def symptoms(self) -> tuple[Symptom, ...]:
         """What amounts to harm; none where all is well."""
         found = [
             Symptom(statistic=finding.statistic, description=describe(finding), since=finding.since)
-            for finding in self.moved(Severity.PAGE)
+            for finding in self.paged
         ]
         if self.promise and self.broken_promise:
             told = f"{self.promise.errors} of {self.promise.audits} audited answers wrong, promised at most"
@@ -159,6 +189,39 @@ class Look(Payload):
     def harm(self) -> str:
         """The symptoms in one sentence; empty where there are none."""
         return "; ".join(symptom.description for symptom in self.symptoms)
+
+    def calls_for_review(self, when: When) -> bool:
+        """Whether a person is to decide about everything."""
+        return (self.harmed and when == "harm") or (self.broken_promise and when == "promise")
+
+    @property
+    def strengths(self) -> dict[str, float]:
+        """Each statistic's drift, 1 for an alarm. For the log: as a metric each would cost $0.30 a month."""
+        return {finding.statistic: finding.strength for finding in self.drift or ()}
+
+
+def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, now: datetime) -> list[Measure]:
+    """What CloudWatch is told of a run.
+
+    oldest_review: since when the review that has waited longest has been open; None where none is.
+    """
+    waited = (now - oldest_review).total_seconds() / 3600 if oldest_review else 0.0
+    found = [
+        Measure("OldestReviewHours", "None", waited),
+        Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
+        Measure("MonitorImages", "Count", look.images),
+        Measure("PromiseUnsupported", "None", float(look.broken_promise)),
+        Measure("DriftPages", "Count", len(look.paged)),
+        Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),
+        Measure("DriftStrength", "Percent", 100 * max(look.strengths.values(), default=0.0)),
+    ]
+    if look.images:
+        found.append(Measure("PercentReviewed", "Percent", 100 * look.routes[Route.REVIEW] / look.images))
+        found.append(Measure("PercentRejected", "Percent", 100 * look.routes[Route.REJECT] / look.images))
+    if look.accepted.images:
+        found.append(Measure("AcceptedAccuracy", "Percent", 100 * look.accepted.accuracy))
+        found.append(Measure("AcceptedAccuracyLow", "Percent", 100 * look.accepted.low))
+    return found
 
 
 def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> MonitorState:
@@ -195,7 +258,7 @@ def advance(
     look = Look(
         images=len(written),
         routes={route: routes[route] for route in Route},
-        drift=tuple(drift.findings()) if drift else (),
+        drift=tuple(drift.findings()) if drift else None,
         accepted=accepted.estimate(watch.confidence_level),
         promise=None if watch.max_risk is None else accepted.check_promise(watch.max_risk, watch.confidence_level),
     )

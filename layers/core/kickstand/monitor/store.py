@@ -1,21 +1,45 @@
-"""Where the monitor stands, and the switch that it turns on for harm, in the table of controls."""
+"""A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import as_item, load_switch
-from kickstand.monitor.look import MonitorState
-from kickstand.store import transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
+from kickstand.clients import DynamoDBClient, EventBridgeClient
+from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Watch, advance, resume
+from kickstand.store import get_item, publish, put_item_if, read_changes
 
 MONITOR = "monitor"
+HOLD = timedelta(hours=4)  # of the automatic switch, after the last run that found harm
+
+
+def run_monitor(
+    dynamodb: DynamoDBClient, events: EventBridgeClient, settings: MonitorSettings, watch: Watch, now: datetime
+) -> Look | None:
+    """Look at what is new, and act on harm; None where another run was faster.
+
+    Harm is published once; the switch holds as long as the harm lasts, unless a person turns it.
+    """
+    table, until = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
+    standing, revision = load_monitor(dynamodb, table)
+    before = resume(standing, watch, until)
+    changes = read_changes(dynamodb, settings.records_table, before.until, now + timedelta(hours=1))  # clocks differ
+    look, state = advance(before, changes, watch, until, settings.image_bucket)
+    if not save_monitor(dynamodb, table, state, revision):
+        return None
+    if state.degraded:
+        switches = look.calls_for_review(settings.review_everything_when)
+        if switches:
+            switch_on_for_harm(dynamodb, table, look.harm, now, HOLD, again=state.switched)
+        if not state.announced:
+            publish(events, ["Model Degraded"], state.degraded.model_dump_json())
+        done = state.model_copy(update={"announced": True, "switched": state.switched or switches})
+        if done != state:
+            save_monitor(dynamodb, table, done, revision + 1)
+    return look
 
 
 def switch_on_for_harm(
-    dynamodb: "DynamoDBClient", table: str, reason: str, now: datetime, hold: timedelta, again: bool
+    dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, hold: timedelta, again: bool
 ) -> None:
     """Let the monitor's own switch be on until `hold` from now; a person's is left as it is.
 
@@ -30,44 +54,36 @@ def switch_on_for_harm(
         if standing.by != MONITOR:
             return
         switch = switch.model_copy(update={"since": standing.since})
-    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(id)"}
-    if standing:
-        condition = {
-            "ConditionExpression": "since = :since AND #until = :until",
-            "ExpressionAttributeNames": {"#until": "until"},
-            "ExpressionAttributeValues": {f":{name}": as_item(standing)[name] for name in ("since", "until")},
-        }
-    try:
-        with transient("DynamoDB"):
-            dynamodb.put_item(TableName=table, Item=as_item(switch), **condition)
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return  # a person was faster
+    # Where a person is faster, theirs stands.
+    if standing is None:
+        put_item_if(dynamodb, table, as_item(switch), "attribute_not_exists(id)")
+        return
+    put_item_if(
+        dynamodb,
+        table,
+        as_item(switch),
+        "since = :since AND #until = :until",
+        ExpressionAttributeNames={"#until": "until"},
+        ExpressionAttributeValues={f":{name}": as_item(standing)[name] for name in ("since", "until")},
+    )
 
 
-def load_monitor(dynamodb: "DynamoDBClient", table: str) -> tuple[MonitorState | None, int]:
+def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, int]:
     """Where the monitor stands, and how often that has been written; None and 0 before its first look."""
-    with transient("DynamoDB"):
-        found = dynamodb.get_item(TableName=table, Key={"id": {"S": MONITOR}}, ConsistentRead=True)
-    if "Item" not in found:
+    item = get_item(dynamodb, table, {"id": {"S": MONITOR}})
+    if item is None:
         return None, 0
-    return MonitorState.model_validate_json(found["Item"]["state"]["S"]), int(found["Item"]["revision"]["N"])
+    return MonitorState.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])
 
 
-def save_monitor(dynamodb: "DynamoDBClient", table: str, state: MonitorState, standing: int) -> bool:
+def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: int) -> bool:
     """Whether the state could take the place of the standing revision: of two looks at once one is in vain."""
     item = {
         "id": {"S": MONITOR},
         "revision": {"N": str(standing + 1)},
         "state": {"S": state.model_dump_json(exclude_defaults=True)},
     }
-    try:
-        with transient("DynamoDB"):
-            dynamodb.put_item(
-                TableName=table,
-                Item=item,
-                ConditionExpression="revision = :standing" if standing else "attribute_not_exists(id)",
-                **({"ExpressionAttributeValues": {":standing": {"N": str(standing)}}} if standing else {}),  # type: ignore[arg-type]
-            )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    if not standing:
+        return put_item_if(dynamodb, table, item, "attribute_not_exists(id)")
+    values = {":standing": {"N": str(standing)}}
+    return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)

@@ -23,7 +23,6 @@ from kickstand.monitor.drift import (
     Budget,
     Checkpoint,
     Finding,
-    Severity,
     describe,
     observe,
 )
@@ -235,16 +234,15 @@ def _page(
 
 def verdict(monitor: MonitorReport) -> Verdict:
     """The worst that the monitor sees, for whoever looks for two seconds."""
-    paged = [finding for finding in monitor.moved if finding.severity is Severity.PAGE]
     promise = monitor.promise
     if not monitor.images:
         return Verdict(Route.REVIEW, "No records", "There is nothing to say about no images.")
-    if promise and not promise.supported:
+    if promise and monitor.broken_promise:
         wrong = f"{promise.errors:,} of {promise.audits:,} audited answers were wrong"
         sentence = f"{wrong}; at most {percent(promise.max_risk)} of the accepted ones is promised."
         return Verdict(Route.REJECT, f"The promise is {promise.status}", sentence)
-    if paged:
-        return Verdict(Route.REJECT, "The model is harmed", _list(paged))
+    if monitor.paged:
+        return Verdict(Route.REJECT, "The model is harmed", _list(monitor.paged))
     if monitor.moved:
         return Verdict(Route.REVIEW, "The input has changed", _list(monitor.moved))
     if monitor.drift is None:

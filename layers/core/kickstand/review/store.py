@@ -2,28 +2,24 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from boto3.dynamodb.types import TypeDeserializer
 from pydantic import SecretStr
 
+from kickstand.clients import DynamoDBClient, SFNClient
 from kickstand.errors import StoreUnavailable
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.review import rules
 from kickstand.review.rules import GROUPS, Refused, Review
-from kickstand.store import changed, to_item, transient
-
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
-    from mypy_boto3_stepfunctions import SFNClient
+from kickstand.store import changed, get_item, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue (always "open"), place
 _ATTEMPTS = 8
 
 
 def ask_person(
-    dynamodb: "DynamoDBClient", table: str, record: Record, execution: str, token: SecretStr, again: bool, now: datetime
+    dynamodb: DynamoDBClient, table: str, record: Record, execution: str, token: SecretStr, again: bool, now: datetime
 ) -> Review:
     """Open the record's review, or ask once more with a new token.
 
@@ -40,7 +36,7 @@ def ask_person(
     )
 
 
-def next_review(dynamodb: "DynamoDBClient", table: str, reviewer: str, now: datetime) -> Review | None:
+def next_review(dynamodb: DynamoDBClient, table: str, reviewer: str, now: datetime) -> Review | None:
     """The most valuable open review that nobody else looks at, claimed for the reviewer; None when there is none."""
     for image, version in _open_keys(dynamodb, table):
         try:
@@ -50,16 +46,14 @@ def next_review(dynamodb: "DynamoDBClient", table: str, reviewer: str, now: date
     return None
 
 
-def skip_review(
-    dynamodb: "DynamoDBClient", table: str, image: str, version: str, reviewer: str, now: datetime
-) -> Review:
+def skip_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str, now: datetime) -> Review:
     """Put the review behind all others."""
     return change_review(dynamodb, table, image, version, lambda review: rules.skip(review, reviewer, now))
 
 
 def answer_review(
-    dynamodb: "DynamoDBClient",
-    stepfunctions: "SFNClient",
+    dynamodb: DynamoDBClient,
+    stepfunctions: SFNClient,
     tables: tuple[str, str],
     key: tuple[str, str],
     label: str,
@@ -84,7 +78,7 @@ def answer_review(
 
 
 def record_review(
-    dynamodb: "DynamoDBClient",
+    dynamodb: DynamoDBClient,
     reviews_table: str,
     records_table: str,
     image: str,
@@ -126,12 +120,12 @@ def record_review(
     return review
 
 
-def count_open(dynamodb: "DynamoDBClient", table: str) -> int:
+def count_open(dynamodb: DynamoDBClient, table: str) -> int:
     """How many reviews wait for an answer; may lag behind by a second."""
     return sum(page["Count"] for page in _open_pages(dynamodb, table, Select="COUNT"))
 
 
-def find_oldest(dynamodb: "DynamoDBClient", table: str) -> datetime | None:
+def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
     """Since when the oldest open review waits: since it was asked, or since somebody last put it behind all others."""
     places = []
     for group in GROUPS:
@@ -147,22 +141,21 @@ def find_oldest(dynamodb: "DynamoDBClient", table: str) -> datetime | None:
     return min((datetime.fromisoformat(place.partition("#")[2]) for place in places), default=None)
 
 
-def load_review(dynamodb: "DynamoDBClient", table: str, image: str, version: str) -> Review:
+def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
     """Raises Refused when there is no such review."""
-    with transient("DynamoDB"):
-        answer = dynamodb.get_item(TableName=table, Key=_key(image, version), ConsistentRead=True)
-    if "Item" not in answer:
+    item = get_item(dynamodb, table, _key(image, version))
+    if item is None:
         raise Refused("Nobody was asked about this picture.")
-    return _from_item(answer["Item"])
+    return Review.model_validate(plain(item))
 
 
-def list_reviews(dynamodb: "DynamoDBClient", table: str) -> Iterator[Review]:
+def list_reviews(dynamodb: DynamoDBClient, table: str) -> Iterator[Review]:
     """Every review, open or answered."""
     for page in dynamodb.get_paginator("scan").paginate(TableName=table):
-        yield from map(_from_item, page["Items"])
+        yield from (Review.model_validate(plain(item)) for item in page["Items"])
 
 
-def count_answered(dynamodb: "DynamoDBClient", table: str, since: datetime | None) -> int:
+def count_answered(dynamodb: DynamoDBClient, table: str, since: datetime | None) -> int:
     """How many reviews have been answered since then; all, where since is None. Reads the whole table."""
     pages = dynamodb.get_paginator("scan").paginate(
         TableName=table,
@@ -175,7 +168,7 @@ def count_answered(dynamodb: "DynamoDBClient", table: str, since: datetime | Non
 
 
 def change_review(
-    dynamodb: "DynamoDBClient", table: str, image: str, version: str, rule: Callable[[Review], Review]
+    dynamodb: DynamoDBClient, table: str, image: str, version: str, rule: Callable[[Review], Review]
 ) -> Review:
     """Apply the rule to the review as it stands, and again if somebody else was faster. Returns what stands then.
 
@@ -192,28 +185,20 @@ def change_review(
     raise StoreUnavailable(f"{image} {version}: changed by others {_ATTEMPTS} times in a row")
 
 
-def _write(dynamodb: "DynamoDBClient", table: str, review: Review, standing: Review | None) -> bool:
+def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Review | None) -> bool:
     """Whether the review could take the place of the standing one, or of none."""
-    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(image)"}
-    if standing:
-        condition = {
-            "ConditionExpression": "revision = :standing",
-            "ExpressionAttributeValues": {":standing": {"N": str(standing.revision)}},
-        }
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
     if review.place:
         item |= {"queue": {"S": "open"}, "place": {"S": review.place}}
-    try:
-        with transient("DynamoDB"):
-            dynamodb.put_item(TableName=table, Item=item, **condition)
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    if standing is None:
+        return put_item_if(dynamodb, table, item, "attribute_not_exists(image)")
+    values = {":standing": {"N": str(standing.revision)}}
+    return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)
 
 
-def _wake(stepfunctions: "SFNClient", review: Review) -> bool:
+def _wake(stepfunctions: SFNClient, review: Review) -> bool:
     """Whether an execution took notice of the answer. Its output stays empty: the answer stands in the table."""
     if review.task_token is None:
         return False
@@ -226,12 +211,12 @@ def _wake(stepfunctions: "SFNClient", review: Review) -> bool:
     return True
 
 
-def _open_keys(dynamodb: "DynamoDBClient", table: str) -> Iterator[tuple[str, str]]:
+def _open_keys(dynamodb: DynamoDBClient, table: str) -> Iterator[tuple[str, str]]:
     for page in _open_pages(dynamodb, table):
         yield from ((item["image"]["S"], item["version"]["S"]) for item in page["Items"])
 
 
-def _open_pages(dynamodb: "DynamoDBClient", table: str, **how: Any) -> Iterator[Any]:
+def _open_pages(dynamodb: DynamoDBClient, table: str, **how: Any) -> Iterator[Any]:
     with transient("DynamoDB"):
         yield from dynamodb.get_paginator("query").paginate(
             TableName=table,
@@ -244,7 +229,3 @@ def _open_pages(dynamodb: "DynamoDBClient", table: str, **how: Any) -> Iterator[
 
 def _key(image: str, version: str) -> dict[str, Any]:
     return {"image": {"S": image}, "version": {"S": version}}
-
-
-def _from_item(item: dict[str, Any]) -> Review:
-    return Review.model_validate({name: TypeDeserializer().deserialize(value) for name, value in item.items()})

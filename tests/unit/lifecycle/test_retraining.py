@@ -1,0 +1,84 @@
+"""When to train again, and what is told of a decision about a challenger."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from kickstand.lifecycle.retraining import LastTraining, Request, RequestTrainingSettings, choose
+from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
+
+NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
+PERSON, DEGRADED, DAILY = {"reason": "new cameras"}, "Model Degraded", "Scheduled Event"
+
+
+def request(kind: str | dict[str, str]) -> Request:
+    return Request.model_validate(
+        {"detail-type": kind, "detail": {"reason": "night"}} if isinstance(kind, str) else kind
+    )
+
+
+def last(days: float) -> LastTraining:
+    requested_at = NOW - timedelta(days=days)
+    return LastTraining(requested_at=requested_at, execution="arn", reason="r", algorithm="kickstand")
+
+
+def settings(**changes: str) -> RequestTrainingSettings:
+    limits = {"RETRAIN_AT_MOST_EVERY": "7", "RETRAIN_AT_LEAST_EVERY": "0", "RETRAIN_AFTER_LABELS": "200"}
+    names = dict.fromkeys(("TRAIN_MODEL", "REVIEWS_TABLE", "CONTROL_TABLE"), "name")
+    return RequestTrainingSettings.model_validate(names | limits | changes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "days", "labels", "trains", "reason"),
+    [
+        (PERSON, 0.1, 0, True, "new cameras"),
+        (DEGRADED, 7.0, 0, True, "the model is degraded: night"),
+        (DEGRADED, 6.9, 0, False, "the last training was requested less than 7 days ago"),
+        (DAILY, 7.0, 200, True, "200 images have been labelled since the last training"),
+        (DAILY, 6.9, 200, False, "the last training was requested less than 7 days ago"),
+        (DAILY, 7.0, 199, False, "199 new labels, fewer than 200"),
+        (DAILY, 999.0, 0, False, "0 new labels, fewer than 200"),
+    ],
+)
+def test_who_asks_how_long_ago_and_how_many_labels_decide_about_training(
+    kind: str | dict[str, str], days: float, labels: int, trains: bool, reason: str
+) -> None:
+    assert choose(request(kind), last(days), False, labels, settings(), NOW) == (trains, reason)
+
+
+def test_time_alone_starts_a_training_where_that_is_set() -> None:
+    monthly = settings(RETRAIN_AT_LEAST_EVERY="30", RETRAIN_AFTER_LABELS="0")
+    assert choose(request(DAILY), last(30.5), False, 0, monthly, NOW) == (True, "the last training is 30 days old")
+    assert not choose(request(DAILY), last(29.9), False, 999, monthly, NOW).train
+    assert not choose(request(DAILY), None, False, 999, monthly, NOW).train
+
+
+def test_the_first_training_waits_for_nothing() -> None:
+    assert choose(request(DEGRADED), None, False, 0, settings(), NOW).train
+
+
+@pytest.mark.parametrize("kind", [PERSON, DEGRADED, DAILY])
+def test_no_training_starts_beside_another(kind: str | dict[str, str]) -> None:
+    assert choose(request(kind), last(30), True, 999, settings(), NOW) == (False, "a training is under way")
+
+
+# ---- what is told of a decision
+
+CHALLENGER = "arn:aws:sagemaker:us-east-1:123456789012:model-package/group/2"
+
+
+def decided(status: str, told: tuple[str, str] | None = None, **package: Any) -> Any:
+    detail = {"ModelPackageArn": CHALLENGER, "ModelPackageGroupName": "group", "ModelApprovalStatus": status}
+    described = {"InferenceSpecification": {"Containers": [{"ModelDataUrl": "s3://b/model.tar.gz"}]}, **package}
+    return describe_rollout(ApprovalChange.model_validate({"detail": detail}), described, told)
+
+
+def test_a_decision_is_told_once_and_a_changed_mind_again() -> None:
+    assert decided("Approved").approved
+    assert decided("Approved", told=(CHALLENGER, "Approved")) is None
+    assert "The champion stays" in decided("Rejected", told=(CHALLENGER, "Approved")).message
+
+
+def test_nothing_is_told_of_the_champion_that_was_registered_when_training_was_set_up() -> None:
+    assert decided("Approved", CustomerMetadataProperties={"role": "champion"}) is None
