@@ -14,7 +14,7 @@ from kickstand.events import ImageStatistics, PreparedImage
 
 MAX_IMAGE_BYTES = 40 * 1024 * 1024  # a phone's JPEG of 108 megapixels
 MAX_DRAFT_PIXELS = 110_000_000  # of a JPEG that is decoded at half its size or less, line by line
-MAX_IMAGE_PIXELS = 52_000_000  # of any other photo: decoded and converted this takes 450 MB of the function's memory
+MAX_IMAGE_PIXELS = 50_000_000  # of any other photo: decoded and converted this takes 450 MB of the function's memory
 MAX_COEFFICIENTS = 200_000_000  # of a JPEG of several scans, which waits in memory for the last one: 2 bytes each
 MAX_IMAGE_SIDE = 32_767  # pixels; a picture of 50,000,000 lines takes 1.5 GB, because each line has its price
 MAX_READS = 1_000_000  # by a decoder; of a file made of nothing but tiny parts, Python would read for minutes
@@ -150,18 +150,19 @@ def _read(data: bytes, kind: str, longest: int) -> tuple[Image.Image, str, tuple
 
 
 def _read_without_end(data: bytes, longest: int) -> tuple[Image.Image, str, tuple[int, int]]:
-    """A JPEG whose end marker is missing, as some cameras and editors leave it; _RefusedError if more is missing than that.
+    """A JPEG whose end marker is missing, as some cameras and editors leave it; _RefusedError if more is missing.
 
     libjpeg makes up what it misses before an end marker, and warns where Pillow does not listen. But what follows the
-    last pixel's bits cannot change a pixel: two ends that give different pictures were read as pixels.
+    last pixel's bits cannot change a pixel: where two ends give two pictures, one was read as pixels. They are
+    compared at four times the size, because a missing last scan of a progressive JPEG shows in its finest detail alone.
     """
     try:
-        photo, other = (_read(data + end + _END, "JPEG", longest) for end in (b"", b"\x5a\xc3\x17\x6b" * 64))
+        one, other = (_read(data + end + _END, "JPEG", 4 * longest)[0] for end in (b"", b"\x5a\xc3\x17\x6b" * 64))
+        if one.tobytes() == other.tobytes():
+            return _read(data + _END, "JPEG", longest)
     except OSError:
-        raise _RefusedError(INCOMPLETE) from None
-    if photo[0].tobytes() != other[0].tobytes():
-        raise _RefusedError(INCOMPLETE)
-    return photo
+        pass  # the end came in the middle of a table
+    raise _RefusedError(INCOMPLETE)
 
 
 def _find_excess(photo: Image.Image, data: bytes) -> str:
@@ -174,7 +175,9 @@ def _find_excess(photo: Image.Image, data: bytes) -> str:
             return f"a JPEG of more than {MAX_SCANS} scans; save it as a plain JPEG"
         if scans > 1:
             areas = [across * down for _, across, down, _ in photo.layer]  # of each component, by its subsampling
-            most = min(most, int(MAX_COEFFICIENTS * max(areas) / sum(areas)))
+            by_memory = MAX_COEFFICIENTS * max(areas) // sum(areas)
+            by_time = MAX_IMAGE_PIXELS * MAX_SCANS // scans
+            most = min(most, by_memory, by_time)
     if max(photo.size) > MAX_IMAGE_SIDE:
         return f"{size}, a side longer than {MAX_IMAGE_SIDE:,}; send a smaller photo"
     return f"{size}, more than {most:,} of such a {photo.format}; send a smaller photo" if pixels > most else ""
