@@ -170,6 +170,7 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
     judged: answers that a person has checked, and how many of those were, and would be, wrong.
     changes: every image with another route, or another label.
     """
+    from kickstand.classify.photo_quality import find_flaw
     from kickstand.classify.policy import decide
     from kickstand.events import Route
     from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
@@ -186,7 +187,8 @@ def compare(pairs: "Iterable[Rescored]", policy: "SelectivePolicy") -> dict[str,
     accepted = []
     known = outcomes([record for record, _, _ in scored])
     for (record, was, prediction), seen in zip(scored, known, strict=True):
-        decision = decide(prediction, policy)
+        image = record.prepared_image
+        decision = decide(prediction, policy, flaw=find_flaw(image.statistics if image else None))
         then = record.model_copy(update={"prediction": prediction, "decision": decision})
         after[decision.route] += 1
         if seen.wrong is not None:

@@ -6,7 +6,7 @@ import io
 import re
 import warnings
 
-from PIL import ExifTags, Image, ImageFilter, ImageStat, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageStat, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from kickstand.errors import InvalidImage
@@ -21,6 +21,7 @@ MAX_READS = 1_000_000  # by a decoder; of a file made of nothing but tiny parts,
 MAX_SCANS = 100  # of a progressive JPEG, as libtiff has it: each one costs a pass over all pixels, and next to no bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
 INCOMPLETE = "upload incomplete; send it again"
+MEASURED = 256  # pixels of the longer side: no finer than the photos that `photo_quality`'s limits were chosen on
 LONGEST = 512  # pixels: what is measured, shown to people, and scaled to the model's input
 
 # Pillow refuses twice this, wherever a decoder makes room for pixels: a GIF's frame can be larger than the GIF.
@@ -49,7 +50,6 @@ _SIGNATURES = {
     b"PK": "a ZIP archive",
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
-_LAPLACIAN = ImageFilter.Kernel((3, 3), (-1, -1, -1, -1, 8, -1, -1, -1, -1), scale=8, offset=128)
 
 
 def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> PreparedImage:
@@ -73,7 +73,7 @@ def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> Prepar
         format=kind,
         width=uploaded[0],
         height=uploaded[1],
-        statistics=measure(rgb),
+        statistics=measure(rgb, uploaded),
     )
 
 
@@ -213,22 +213,47 @@ def _count_scans(data: bytes) -> int:
     return scans
 
 
-def measure(rgb: Image.Image) -> ImageStatistics:
-    """The statistics that drift is watched by, of one RGB image.
+def measure(rgb: Image.Image, uploaded: tuple[int, int] | None = None) -> ImageStatistics:
+    """The statistics of one upright RGB photo. uploaded: its (width, height) as uploaded, where rgb is smaller.
+
+    Sharpness is the 98th percentile of the luma's differences between neighbours, in the one of four directions where
+    it is least: motion blurs one direction alone, and a plain background has no say.
 
     >>> measure(Image.new("RGB", (32, 32), (255, 0, 0))).saturation
     1.0
     """
-    luma = rgb.convert("L")
+    shorter_side = min(uploaded or rgb.size)
+    rgb = rgb.copy()
+    rgb.thumbnail((MEASURED, MEASURED), Image.Resampling.LANCZOS)
+    luma, width, height = rgb.convert("L"), rgb.width, rgb.height
     brightness = ImageStat.Stat(luma)
-    # The filter copies the outermost pixels unfiltered: only the inside counts.
-    edges = ImageStat.Stat(luma.filter(_LAPLACIAN).crop((1, 1, rgb.width - 1, rgb.height - 1)))
+    steps = []
+    for across, down in ((1, 0), (0, 1), (1, 1), (-1, 1)):
+        here = luma.crop((max(0, -across), 0, width - max(0, across), height - down))
+        there = luma.crop((max(0, across), down, width + min(0, across), height))
+        steps.append(_percentile(ImageChops.difference(here, there).histogram(), 0.98))
+    centre = luma.crop((width // 5, height // 5, width - width // 5, height - height // 5))
+    burnt, burnt_centre = sum(luma.histogram()[250:]), sum(centre.histogram()[250:])
+    pixels, pixels_centre = width * height, centre.width * centre.height
+    border = (burnt - burnt_centre) / (pixels - pixels_centre) if pixels > pixels_centre else 0.0
     return ImageStatistics(
         brightness=round(brightness.mean[0] / 255, 5),
         contrast=round(brightness.stddev[0] / 255, 5),
-        sharpness=round(edges.stddev[0] / 255, 5),
+        sharpness=round(min(steps) / 255, 5),
         saturation=round(ImageStat.Stat(rgb.convert("HSV").getchannel("S")).mean[0] / 255, 5),
+        glare=round(max(0.0, burnt_centre / pixels_centre - border), 5),
+        shorter_side=shorter_side,
     )
+
+
+def _percentile(histogram: list[int], share: float) -> float:
+    """The value that this share of a histogram's entries lies below, interpolated within its bin; 0.0 of none."""
+    wanted, below = share * sum(histogram), 0
+    for value, count in enumerate(histogram):
+        if count and below + count >= wanted:
+            return value - 0.5 + (wanted - below) / count if value else 0.0
+        below += count
+    return 0.0
 
 
 def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
