@@ -3,7 +3,7 @@
 PHOTOS: a folder with manifest.csv, whose columns class, source and file name PHOTOS/<class>/<file>. Each photo is
 enlarged twofold, degraded in known steps, saved as a JPEG, prepared and classified. A degraded photo is unusable when
 the model's answer is no longer that of the photo that was only enlarged; one that was only enlarged is good. Limits
-were chosen on one half of the sources (every other one by name; `--choose` does it again) and are reported on the other.
+were chosen on half of the sources (every other one by name; `--choose` does it again), and reported on the others.
 
 What this leaves unproved: small photos enlarged have none of a large photo's own detail, noise and compression; a
 rendered shake, night or glare is cleaner than a real one; the glare is always near the middle; and a shipped model has
@@ -95,7 +95,7 @@ def degrade(photo: Image.Image, chance: np.random.Generator) -> Iterator[tuple[s
                     result = move(photo, longer * step / 100, angle)
                 case "dark":
                     less = light / step  # a pixel full at 5,000 electrons, read with a noise of 3
-                    result = to_photo(less + chance.normal(0, 1, less.shape) * np.sqrt(less / 5000 + 4e-7))
+                    result = to_photo(less + np.float32(chance.normal(0, 1, less.shape)) * np.sqrt(less / 5000 + 4e-7))
                 case "bright":
                     result = to_photo(light * step)
                 case "glare":

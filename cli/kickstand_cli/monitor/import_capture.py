@@ -74,7 +74,6 @@ def read_line(line: str, name: str, card: "ModelCard", endpoint: str) -> "Record
     """
     from kickstand.classify.endpoint import read_answer
     from kickstand.classify.images import prepare
-    from kickstand.classify.photo_quality import find_flaw
     from kickstand.classify.policy import decide
     from kickstand.errors import InvalidImage
     from kickstand.events import Decision, ImageRef, Reason, Route
@@ -91,8 +90,8 @@ def read_line(line: str, name: str, card: "ModelCard", endpoint: str) -> "Record
     except (ValueError, TypeError) as error:
         raise CaptureError(str(error)) from error
     try:
-        image = prepare(photo, name, card.input_shape)
-        decision = decide(prediction, card.policy, flaw=find_flaw(image.statistics))
+        # Whoever asked the endpoint may have scaled the photo: whether to take it again cannot be told.
+        image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
     except InvalidImage as error:
         image, decision = None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))
     ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)

@@ -119,7 +119,7 @@ def _decode(data: bytes, name: str, longest: int) -> tuple[Image.Image, str, tup
     except _RefusedError as refusal:
         raise InvalidImage(f"{name}: {refusal}") from refusal
     except Image.DecompressionBombError as error:
-        raise InvalidImage(f"{name}: too many pixels ({error}); send a smaller photo") from error
+        raise InvalidImage(f"{name}: more than {MAX_IMAGE_PIXELS:,} pixels ({error}); send a smaller photo") from error
     except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
         raise InvalidImage(f"{name}: {_explain(data, kind, error)}") from error
 
@@ -180,7 +180,7 @@ def _find_excess(photo: Image.Image, data: bytes) -> str:
             most = min(most, by_memory, by_time)
     if max(photo.size) > MAX_IMAGE_SIDE:
         return f"{size}, a side longer than {MAX_IMAGE_SIDE:,}; send a smaller photo"
-    return f"{size}, more than {most:,} of such a {photo.format}; send a smaller photo" if pixels > most else ""
+    return f"{size}, more than {most:,}; send a smaller photo" if pixels > most else ""
 
 
 class _Metered(io.BytesIO):
