@@ -62,7 +62,7 @@ def to_light(photo: Image.Image) -> Pixels:
     return light
 
 
-def to_photo(light: Pixels) -> Image.Image:
+def to_photo(light: NDArray[Any]) -> Image.Image:
     light = np.clip(light, 0, 1)
     value = np.where(light <= 0.0031308, light * 12.92, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
     return Image.fromarray((value * 255 + 0.5).astype(np.uint8))
@@ -95,7 +95,7 @@ def degrade(photo: Image.Image, chance: np.random.Generator) -> Iterator[tuple[s
                     result = move(photo, longer * step / 100, angle)
                 case "dark":
                     less = light / step  # a pixel full at 5,000 electrons, read with a noise of 3
-                    result = to_photo(less + np.float32(chance.normal(0, 1, less.shape)) * np.sqrt(less / 5000 + 4e-7))
+                    result = to_photo(less + chance.normal(0, 1, less.shape) * np.sqrt(less / 5000 + 4e-7))
                 case "bright":
                     result = to_photo(light * step)
                 case "glare":
