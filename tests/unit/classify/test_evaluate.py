@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import typer
-from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from kickstand_cli.classify.classify import classify
 from kickstand_cli.classify.evaluate import evaluate
+from tests.photos import coloured
 
 LABELS = ("red", "green", "blue")
 app = typer.Typer()
@@ -22,12 +22,7 @@ def write_images(folder: Path, colours: dict[str, Sequence[str]]) -> Path:
     for name, shades in colours.items():
         (folder / name).mkdir(parents=True)
         for index, shade in enumerate(shades):
-            image = Image.new("RGB", (128, 128), shade)
-            grid = ImageDraw.Draw(image)  # or it would be sent back as blurred
-            for at in range(16, 128, 32):
-                grid.line((at, 0, at, 127), "black" if shade == "white" else "white")
-                grid.line((0, at, 127, at), "black" if shade == "white" else "white")
-            image.save(folder / name / f"{index}.png")
+            coloured(shade).save(folder / name / f"{index}.png")
     return folder
 
 
