@@ -139,7 +139,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         # Without a version, it is about whichever bucket holds just this photo, on AWS or on a laptop.
         "prepare_image": object_created(photo),
         "classify_image": prepared,
-        "decide": {"prediction": PREDICTION, "switch": {}},
+        "decide": {"prediction": PREDICTION, "switch": {}, "statistics": prepared["statistics"]},
         "record_result": {"state": state, "execution": EXECUTION},
         "ask_person": {
             "record": audited.model_dump(mode="json", exclude_none=True),

@@ -37,9 +37,9 @@ went through like any other input; *refused* ended in a rejected record or in an
 resident set of the process; the function that reads photos has 1,024 MB and 20 seconds. `make test` tries a part of
 each family.
 
-What a photo may be: at most 25 MB, 50 million pixels, 32,767 pixels on a side, 100 scans (JPEG), and not made of so
-many parts that reading them takes longer than decoding. Only the first frame counts. What fuzzing found is in the
-families since: a GIF of 116 bytes that took 3 GB, a picture of 50 million lines, a JPEG of a thousand scans.
+What a photo may be: at most 40 MB, 50 million pixels (JPEG: 110), 32,767 pixels on a side, 100 scans (JPEG), and not
+made of so many parts that reading them takes longer than decoding. Only the first frame counts. What fuzzing found is
+in the families since: a GIF of 116 bytes that took 3 GB, a picture of 50 million lines, a JPEG of a thousand scans.
 """
 
 

@@ -15,11 +15,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pillow_heif
 from PIL import Image
 
 from fuzz.tally import Tally
 from kickstand.classify.images import FORMATS, MAX_IMAGE_BYTES, prepare, thumbnail
 from kickstand.errors import InvalidImage
+
+pillow_heif.register_heif_opener()  # to write HEIC, too
 
 Photos = Iterator[tuple[str, bytes]]
 SHAPE = (32, 32, 3)

@@ -8,6 +8,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.events import Prediction, PreparedImage, Route
 from kickstand.settings import Settings
@@ -69,10 +70,10 @@ def on_transition(transition: "CircuitTransition") -> None:
 MODEL = load_model()
 
 
-def count_review(prediction: Prediction, version: str) -> None:
+def count_review(image: PreparedImage, prediction: Prediction, version: str) -> None:
     """By version, so that a rollout is rolled back when the new one asks people more often than the old one."""
     if prediction.policy:
-        asks = decide(prediction, prediction.policy).route is Route.REVIEW
+        asks = decide(prediction, prediction.policy, flaw=find_flaw(image.statistics)).route is Route.REVIEW
         version_metrics.add_dimension(name="version", value=version)
         version_metrics.add_metric(name="VersionReviewShare", unit=MetricUnit.NoUnit, value=float(asks))
         version_metrics.flush_metrics()
@@ -90,6 +91,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         metrics.add_metric(name="FallbackAnswers", unit=MetricUnit.Count, value=1)
         logger.warning("fallback", reason=prediction.fallback)
     metrics.add_metric(name="Confidence", unit=MetricUnit.NoUnit, value=prediction.confidence)
-    count_review(prediction, context.function_version)
+    count_review(image, prediction, context.function_version)
     logger.info("classified", sha256=image.sha256, label=prediction.label, confidence=prediction.confidence)
     return prediction.model_dump(mode="json")

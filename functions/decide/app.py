@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import Deciding, decide, read_switch
 from kickstand.settings import Settings
 
@@ -29,7 +30,8 @@ POLICY = read_card(settings.model_dir).policy  # for predictions that bring none
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     deciding = Deciding.model_validate(event)
     review_everything = read_switch(deciding.switch, datetime.now(UTC))
-    decision = decide(deciding.prediction, deciding.prediction.policy or POLICY, review_everything)
+    flaw = find_flaw(deciding.statistics)
+    decision = decide(deciding.prediction, deciding.prediction.policy or POLICY, review_everything, flaw)
     metrics.add_metric(name=f"Decided{decision.route.title()}", unit=MetricUnit.Count, value=1)
     logger.info("decided", route=decision.route, reason=decision.reason)
     return decision.model_dump(mode="json")

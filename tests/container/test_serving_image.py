@@ -119,7 +119,7 @@ def test_an_image_gets_the_answer_that_the_function_gives(sagemaker: Any, kind: 
 
 
 @pytest.mark.parametrize(
-    ("file", "reason"), [("empty.jpg", "0 bytes"), ("truncated.jpg", "cannot be decoded"), ("document.pdf", "a PDF")]
+    ("file", "reason"), [("empty.jpg", "0 bytes"), ("truncated.jpg", "upload incomplete"), ("document.pdf", "a PDF")]
 )
 def test_what_is_no_image_is_refused_with_the_reason(sagemaker: Any, file: str, reason: str) -> None:
     with pytest.raises(ClientError) as raised:

@@ -94,7 +94,7 @@ def test_the_built_in_algorithms_bare_list_is_in_label_order(sagemaker: Any, mod
     ("file", "reason"),
     [
         ("empty.jpg", "0 bytes"),
-        ("truncated.jpg", "cannot be decoded"),
+        ("truncated.jpg", "upload incomplete; send it again"),
         ("document.pdf", "not an image (a PDF)"),
         ("bomb-of-pixels.png", "more than 50,000,000 pixels"),
     ],

@@ -115,7 +115,7 @@ def test_a_corrupt_file_becomes_a_rejected_record_with_a_reason(stack: Stack) ->
     image = upload(stack, png()[:60])
     record = record_of(stack, image)
     assert (record.decision.route, record.decision.reason) == ("reject", "unreadable")
-    assert "cannot be decoded" in record.decision.explanation
+    assert "upload incomplete; send it again" in record.decision.explanation
     assert [execution["status"] for execution in executions_of(stack, image)] == ["SUCCEEDED"]
 
 

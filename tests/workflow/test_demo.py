@@ -12,12 +12,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from kickstand.classify.artefact import read_card
-from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
-from kickstand.classify.policy import decide
-from kickstand.errors import InvalidImage
 from kickstand.events import Route
 from kickstand.records import Record
+from kickstand_cli.classify.classify import answer
 from kickstand_cli.local import stack as local_stack
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
@@ -34,13 +32,8 @@ def demo(*arguments: object) -> Result:
 def routes() -> dict[Path, Route]:
     """What the core alone says of every sample."""
     model = EmbeddedModel(MODEL)
-    found = {}
-    for path in sorted(path for path in SAMPLES.rglob("*") if path.is_file()):
-        try:
-            found[path] = decide(model.predict(prepare(path.read_bytes(), "", CARD.input_shape)), CARD.policy).route
-        except InvalidImage:
-            found[path] = Route.REJECT
-    return found
+    paths = sorted(path for path in SAMPLES.rglob("*") if path.is_file())
+    return {path: answer(path.read_bytes(), "", model).decision.route for path in paths}
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import typer
 
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Decision, Prediction, Reason, Route
@@ -42,7 +43,7 @@ def answer(data: bytes, name: str, model: EmbeddedModel) -> Answer:
     except InvalidImage as error:
         return Answer(None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error)))
     prediction = model.predict(image)
-    return Answer(prediction, decide(prediction, model.card.policy))
+    return Answer(prediction, decide(prediction, model.card.policy, flaw=find_flaw(image.statistics)))
 
 
 def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
@@ -60,7 +61,9 @@ def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
 
 
 def classify(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Photos: JPEG, PNG, WebP, GIF, BMP or TIFF.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE…", help="Photos: JPEG, HEIC, AVIF, PNG, WebP, GIF, BMP, TIFF.")
+    ],
     artefact: ModelOption = MODEL,
 ) -> None:
     """Classify files and print one JSON line for each.

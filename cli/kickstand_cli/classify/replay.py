@@ -12,6 +12,7 @@ import typer
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import SelectivePolicy, decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Prediction, Route
@@ -143,7 +144,8 @@ def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, A
     accepted = []
     known = outcomes([record for record, _, _ in scored])
     for (record, was, prediction), seen in zip(scored, known, strict=True):
-        decision = decide(prediction, policy)
+        image = record.prepared_image
+        decision = decide(prediction, policy, flaw=find_flaw(image.statistics if image else None))
         then = record.model_copy(update={"prediction": prediction, "decision": decision})
         after[decision.route] += 1
         if seen.wrong is not None:

@@ -10,6 +10,7 @@ import typer
 
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Reason, ReviewOutcome
@@ -184,7 +185,7 @@ def compare(record: Record, data: bytes, model: "EmbeddedModel") -> list[str]:
         return [f"decision.reason was {record.decision.reason}, and now the image can be read"]
     prediction = model.predict(prepared)
     switched_on = record.decision.explanation if record.decision.reason is Reason.REVIEW_EVERYTHING else None
-    decision = decide(prediction, model.card.policy, switched_on)
+    decision = decide(prediction, model.card.policy, switched_on, find_flaw(prepared.statistics))
     statistics = record.prepared_image.statistics.model_dump()
     labels = sorted(was.probabilities.keys() | prediction.probabilities.keys())
     return _differences(

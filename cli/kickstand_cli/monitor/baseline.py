@@ -11,6 +11,7 @@ import typer
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.classify.images import prepare
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Prediction
@@ -66,6 +67,7 @@ def measure_dataset(dataset: Path, out_of_fold: Path, card: ModelCard) -> list[M
             image = prepare((dataset / path).read_bytes(), path, card.input_shape)
         except (OSError, InvalidImage) as error:
             raise CommandError(f"{dataset / path}: {error}; is this the dataset that was trained on?") from error
+        # Training images may have been scaled down: whether to take them again cannot be told.
         measured.append(measure(image.statistics, prediction, decide(prediction, card.policy)))
     return measured
 
@@ -83,7 +85,8 @@ def measure_unseen(folder: Path, artefact: Path) -> list[Measured]:
         except InvalidImage:
             continue
         prediction = model.predict(image)
-        measured.append(measure(image.statistics, prediction, decide(prediction, model.card.policy)))
+        decision = decide(prediction, model.card.policy, flaw=find_flaw(image.statistics))
+        measured.append(measure(image.statistics, prediction, decision))
     return measured
 
 

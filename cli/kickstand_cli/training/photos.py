@@ -203,15 +203,18 @@ def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | s
 
 
 class _Store:
-    """Features by backbone and photo, so that no photo is looked at twice."""
+    """What was seen of each photo, so that none is looked at twice.
 
-    def __init__(self, file: Path, backbone: str) -> None:
+    kind: which backbone and which statistics; others are kept beside them.
+    """
+
+    def __init__(self, file: Path, kind: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        self._backbone = backbone
+        self._kind = kind
         self._database = sqlite3.connect(file)
         self._database.execute(
-            "CREATE TABLE IF NOT EXISTS photos (backbone, sha256, features, thumbnail, statistics, "
-            "PRIMARY KEY (backbone, sha256))"
+            "CREATE TABLE IF NOT EXISTS photos (kind, sha256, features, thumbnail, statistics, "
+            "PRIMARY KEY (kind, sha256))"
         )
 
     def close(self) -> None:
@@ -219,8 +222,8 @@ class _Store:
 
     def get(self, sha256: str) -> _Seen | None:
         row = self._database.execute(
-            "SELECT features, thumbnail, statistics FROM photos WHERE backbone = ? AND sha256 = ?",
-            (self._backbone, sha256),
+            "SELECT features, thumbnail, statistics FROM photos WHERE kind = ? AND sha256 = ?",
+            (self._kind, sha256),
         ).fetchone()
         if row is None:
             return None
@@ -232,7 +235,7 @@ class _Store:
 
     def put(self, seen: Iterable[tuple[str, _Seen]]) -> None:
         rows = [
-            (self._backbone, sha, one.features.tobytes(), one.thumbnail.tobytes(), one.statistics.model_dump_json())
+            (self._kind, sha, one.features.tobytes(), one.thumbnail.tobytes(), one.statistics.model_dump_json())
             for sha, one in seen
         ]
         with self._database:
@@ -255,7 +258,8 @@ def read_photos(
     Raises CommandError where no photo can be used.
     """
     kept: list[tuple[File, str, _Seen]] = []
-    with closing(_Store(features, EmbeddedModel(artefact).backbone)) as store:
+    kind = f"{EmbeddedModel(artefact).backbone} {' '.join(ImageStatistics.model_fields)}"
+    with closing(_Store(features, kind)) as store:
         for file, sha, found in _look_at_all(files, store, artefact, threads):
             on_photo(1)
             if isinstance(found, str):

@@ -45,18 +45,22 @@ class ImageRef(Payload):
 
 
 class ImageStatistics(Payload):
-    """How the model's input looks, for drift: computed on the prepared image.
+    """How the photo looks: for drift, and for whether it must be taken again (see `classify.photo_quality`).
 
     brightness: mean luma, 0 to 1.
     contrast: standard deviation of luma, 0 to 0.5.
-    sharpness: standard deviation of the luma's Laplacian (8-neighbour), 0 to about 1.
+    sharpness: the steepest edges in the blurriest direction, 0 to 1.
     saturation: mean of HSV saturation, 0 to 1.
+    glare: how much more of the middle than of the border is burnt out, 0 to 1.
+    shorter_side: of the upload, pixels; None in records older than this field, whose sharpness is another measure.
     """
 
     brightness: float = Field(ge=0.0, le=1.0)
     contrast: float = Field(ge=0.0, le=1.0)
     sharpness: float = Field(ge=0.0)
     saturation: float = Field(ge=0.0, le=1.0)
+    glare: float = Field(default=0.0, ge=0.0, le=1.0)
+    shorter_side: int | None = Field(default=None, gt=0)
 
 
 class ImageSummary(Payload):
@@ -147,6 +151,7 @@ class Reason(StrEnum):
     NEITHER = "neither"
     UNREADABLE = "unreadable"
     REVIEW_EVERYTHING = "review_everything"
+    RETAKE = "retake"
 
 
 class Decision(Payload):

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from kickstand.classify.photo_quality import Flaw
 from kickstand.classify.policy import SelectivePolicy, decide, read_switch
 from kickstand.events import Prediction, Reason, Route
 
@@ -61,6 +62,31 @@ def test_the_switch_takes_what_would_be_accepted_and_nothing_else(
     decision = decide(predicted(confidence, neither), POLICY, "it is night")
     assert (decision.route, decision.reason) == (route, reason)
     assert decision.by_policy is decide(predicted(confidence, neither), POLICY).route
+
+
+@pytest.mark.parametrize(
+    ("confidence", "neither", "unusable", "reason"),
+    [
+        (1.00, 0.0, False, Reason.CONFIDENT),
+        (0.89, 0.0, False, Reason.RETAKE),
+        (0.99, 0.5, False, Reason.RETAKE),
+        (0.99, 0.8, False, Reason.NEITHER),
+        (1.00, 0.0, True, Reason.RETAKE),
+        (0.89, 0.0, True, Reason.RETAKE),
+        (0.99, 0.8, True, Reason.RETAKE),
+    ],
+)
+def test_a_poor_photo_is_taken_again_where_the_model_is_unsure_and_an_unusable_one_always(
+    confidence: float, neither: float, unusable: bool, reason: Reason
+) -> None:
+    decision = decide(predicted(confidence, neither), POLICY, flaw=Flaw("too dark; use more light", unusable))
+    assert decision.reason is reason
+    if reason is Reason.RETAKE:
+        assert (decision.route, decision.explanation) == (Route.REJECT, "too dark; use more light")
+
+
+def test_the_switch_leaves_a_photo_that_must_be_taken_again_to_the_driver() -> None:
+    assert decide(predicted(1.0), POLICY, "it is night", Flaw("blurred", True)).reason is Reason.RETAKE
 
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from kickstand.classify.images import prepare
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import SelectivePolicy, decide
 from kickstand.errors import InvalidImage
 from kickstand.events import (
@@ -179,7 +180,7 @@ def looked_at(tmp_path: Path) -> Path:
                 update={
                     "prepared_image": prepared,
                     "prediction": prediction,
-                    "decision": decide(prediction, model.card.policy),
+                    "decision": decide(prediction, model.card.policy, flaw=find_flaw(prepared.statistics)),
                 }
             ).model_dump_json(exclude={"prepared_image": {"png"}})
         )

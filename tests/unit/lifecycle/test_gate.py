@@ -16,6 +16,7 @@ from kickstand.events import Route
 from kickstand.lifecycle.gate import ALPHA, Outcome, Pledge, Verdict, at_least, judge, mcnemar
 from kickstand.review.rules import NEITHER
 from kickstand_cli.training.gate import gate
+from tests.photos import coloured
 
 CHAMPION = Pledge(model_version="old", labels=("a", "b"), max_risk=0.02, confidence_level=0.95)
 CHALLENGER = CHAMPION.model_copy(update={"model_version": "new"})
@@ -153,7 +154,7 @@ def contenders(tmp_path: Path, colour_model: Callable[..., Path]) -> tuple[Path,
     for label, shade in {"red": "#{:02x}0000", "green": "#00{:02x}00", "blue": "#0000{:02x}"}.items():
         (tmp_path / "images" / label).mkdir(parents=True)
         for step in range(4):
-            Image.new("RGB", (20, 20), shade.format(255 - step)).save(tmp_path / "images" / label / f"{step}.png")
+            coloured(shade.format(255 - step)).save(tmp_path / "images" / label / f"{step}.png")
     return paths[0], paths[1], tmp_path / "images"
 
 

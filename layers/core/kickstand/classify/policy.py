@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from kickstand.events import Decision, Payload, Prediction, Reason, Route, SelectivePolicy
+from kickstand.classify.photo_quality import Flaw
+from kickstand.events import Decision, ImageStatistics, Payload, Prediction, Reason, Route, SelectivePolicy
 
 __all__ = ["Deciding", "SelectivePolicy", "Switch", "decide", "read_switch"]
 
@@ -31,10 +32,15 @@ class Switch(Payload):
 
 
 class Deciding(Payload):
-    """What classify_image tells "Decide". switch: what its state "Read Switch" left; see `read_switch`."""
+    """What classify_image tells "Decide".
+
+    switch: what its state "Read Switch" left; see `read_switch`.
+    statistics: of the photo; None from an execution older than this field.
+    """
 
     prediction: Prediction
     switch: dict[str, Any]
+    statistics: ImageStatistics | None = None
 
 
 def read_switch(found: Mapping[str, Any], now: datetime) -> str | None:
@@ -53,11 +59,15 @@ def read_switch(found: Mapping[str, Any], now: datetime) -> str | None:
     return str(switch) if switch.is_on(now) else None
 
 
-def decide(prediction: Prediction, policy: SelectivePolicy, review_everything: str | None = None) -> Decision:
+def decide(
+    prediction: Prediction, policy: SelectivePolicy, review_everything: str | None = None, flaw: Flaw | None = None
+) -> Decision:
     """Route one prediction. The boundaries themselves accept (confidence) and reject (neither).
 
     review_everything: why no answer is accepted at present. What is rejected stays so: nobody acts on it, and a flood
         of foreign images, which may have caused all this, would bury the reviewers.
+    flaw: of the photo. An unusable one is rejected, to be taken again, whatever the answer; a poor one where a person
+        would be asked: another photo is quicker, and better.
     """
     neither, confidence = prediction.neither, prediction.confidence
     foreign = f"probability {neither:.3f} of showing none of the labels"
@@ -66,8 +76,12 @@ def decide(prediction: Prediction, policy: SelectivePolicy, review_everything: s
     def decision(route: Route, reason: Reason, explanation: str) -> Decision:
         return Decision(route=route, reason=reason, explanation=explanation, policy_version=policy.policy_version)
 
+    if flaw and flaw.unusable:
+        return decision(Route.REJECT, Reason.RETAKE, flaw.reason)
     if neither >= policy.neither_reject_at_least:
         return decision(Route.REJECT, Reason.NEITHER, f"{foreign}, rejected from {policy.neither_reject_at_least:.3f}")
+    if flaw and (neither > policy.neither_accept_at_most or confidence < policy.accept_at):
+        return decision(Route.REJECT, Reason.RETAKE, flaw.reason)
     if neither > policy.neither_accept_at_most:
         limit = f"accepted up to {policy.neither_accept_at_most:.3f}"
         return decision(Route.REVIEW, Reason.PERHAPS_NEITHER, f"{foreign}, {limit}")
