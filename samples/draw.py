@@ -493,13 +493,11 @@ def bicycles() -> dict[str, Image.Image]:
 def motorcycles() -> dict[str, Image.Image]:
     return {
         "red-sport": vehicle(motorcycle, studio(), "#c41f1f", style="sport", shade=70),
-        "black-cruiser": vehicle(motorcycle, street(31), "#1d1d21", style="cruiser"),
-        "blue-road": vehicle(motorcycle, garage(), "#1f5fb0", style="road", flip=True),
+        "black-sport": vehicle(motorcycle, street(31), "#3a3d44", style="sport"),
+        "blue-road": vehicle(motorcycle, wall(36), "#1f5fb0", style="road", flip=True),
         "green-sport": vehicle(motorcycle, street(32), "#3f9a35", style="sport", flip=True, tilt=2),
-        "orange-trail": vehicle(motorcycle, meadow(33), "#e5701a", style="trail", tilt=4),
-        "burgundy-cruiser": vehicle(motorcycle, wall(34), "#6d1526", style="cruiser", flip=True),
-        "yellow-road": vehicle(motorcycle, studio(), "#e0ad12", style="road", shade=60),
-        "scooter": vehicle(motorcycle, street(35), "#7fc0c9", style="scooter"),
+        "red-road": vehicle(motorcycle, wall(34), "#c2392b", style="road"),
+        "yellow-sport": vehicle(motorcycle, street(37), "#e0ad12", style="sport"),
     }
 
 
@@ -513,10 +511,13 @@ def hard_ones() -> dict[str, Image.Image]:
     bicycle(close, "#3c4f8a", tyre=0.03, wheel=0.21)
     near = vehicle(bicycle, meadow(45), "#c8281e", tyre=0.024)
     return {
+        "black-cruiser": vehicle(motorcycle, street(31), "#1d1d21", style="cruiser"),
         "motorcycle-before-bicycle": half.finish(),
         "double-exposure": Image.blend(near, vehicle(motorcycle, garage(), "#1f5fb0", style="sport", flip=True), 0.5),
         "bicycle-blurred": vehicle(bicycle, street(43), "#6d4a8a", blur=7),
         "motorcycle-at-night": vehicle(motorcycle, dusk(), "#2a2430", style="cruiser", light=0.45, grain=14),
+        "orange-trail": vehicle(motorcycle, meadow(33), "#e5701a", style="trail", tilt=4),
+        "scooter": vehicle(motorcycle, street(35), "#2456a6", style="scooter"),
         "wheel-close-up": close.finish().crop((170, 130, 350, 310)).resize((SIZE, SIZE), Image.Resampling.BICUBIC),
         "electric-moped": vehicle(bicycle, street(44), "#3a3d44", tyre=0.045, fenders=True, spokes=8, wheel=0.18),
     }
@@ -541,7 +542,7 @@ def neither() -> dict[str, Image.Image]:
 def formats() -> dict[str, bytes]:
     """Every format and colour mode that a phone, a scanner or an old web page comes up with."""
     bike = vehicle(bicycle, street(61), "#b3261e", fenders=True)
-    motor = vehicle(motorcycle, street(62), "#1f4fa0", style="road")
+    motor = vehicle(motorcycle, street(62), "#1f4fa0", style="sport")
     grey = np.asarray(motor.convert("L"), dtype=np.uint16) * 257
     turned = motor.transpose(Image.Transpose.ROTATE_90)
     orientation = Image.Exif()
