@@ -77,7 +77,7 @@ COMMANDS = {
     "Training": {
         "train": (
             "training.train",
-            "Pretrain, cross-validate, tune on everything, calibrate, choose the policy, write the artefact.",
+            "Learn a classifier of your own from photos, with its threshold, its evidence and a report.",
         ),
         "training": ("training.training_command", "The deployed training: what it learns from, and starting it."),
         "gate": ("training.gate", "Compare two models on the same held-out images, by an exact paired test."),
