@@ -25,6 +25,8 @@ from kickstand_cli.review.review import find_function, serving
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
 

@@ -27,7 +27,7 @@ FUNCTIONS = {  # without those of nested stacks, whose layers SAM CLI does not f
 ENVIRONMENT = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
 TESTED = {"prepare_image", "classify_image", "decide", "record_result", "check_golden_images"}  # one by one, below
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.enable_socket]
 
 
 def free_port() -> int:

@@ -31,7 +31,7 @@ SAMPLES = PROJECT / "samples/images"
 PNG = (PROJECT / "events/photo.png").read_bytes()
 JPEG = (SAMPLES / "motorcycle/red-sport.jpg").read_bytes()
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.enable_socket]
 
 
 def docker(*arguments: str) -> str:

@@ -40,7 +40,7 @@ BEFORE = {  # what has happened when it is invoked
 UNCHECKED = (1).to_bytes(4, "little")  # by hash, which nobody compares: https://peps.python.org/pep-0552/
 LIMIT = 250 * 1024 * 1024  # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html, with layers
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("name", sorted(FOLDERS))]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.parametrize("name", sorted(FOLDERS))]
 
 
 @pytest.fixture(scope="module")

@@ -373,6 +373,7 @@ def assert_balanced(stack: Stack, keys: dict[str, Key]) -> Ledger:
     return ledger
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @settings(
     max_examples=EXAMPLES,

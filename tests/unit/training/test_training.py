@@ -21,6 +21,8 @@ import typer  # noqa: E402
 from kickstand_cli.training import augment, card, export, fit, network, optimiser, photos, recipe, synthetic  # noqa: E402
 from kickstand_cli.training.train import train  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 app = typer.Typer()
 app.command()(train)
 

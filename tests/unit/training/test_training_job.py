@@ -92,6 +92,7 @@ def test_what_it_requires_leaves_the_containers_pytorch_alone() -> None:
 
 
 @needs_torch
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # two processes import PyTorch, each twice
 def test_a_job_that_a_spot_interruption_kills_goes_on_from_its_checkpoints(container: Path) -> None:
     first = start(container, *QUICK)
@@ -123,6 +124,7 @@ def test_a_job_that_a_spot_interruption_kills_goes_on_from_its_checkpoints(conta
 
 
 @needs_torch
+@pytest.mark.slow
 def test_a_failed_job_leaves_the_reason_where_sagemaker_looks(container: Path) -> None:
     (container / "input/data/dataset/train/green/0.png").write_bytes(b"no picture")
     job = start(container, *QUICK)
