@@ -100,7 +100,7 @@ def by_backend(predictions: list[Prediction]) -> Counter[str]:
 
 
 def recovery_time_passes(stack: Stack) -> None:
-    """As if the circuit had been opened long ago. A sandbox remembers the circuit for seconds: the next is a new one."""
+    """As if the circuit had been opened long ago; in a new sandbox, for one remembers the circuit for some seconds."""
     long_ago: Any = {":long_ago": {"N": "0"}}
     stack.dynamodb.update_item(
         **CIRCUIT, UpdateExpression="SET opened_at = :long_ago", ExpressionAttributeValues=long_ago
