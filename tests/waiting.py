@@ -1,6 +1,6 @@
 """Lets an execution's wait for a person end when a test says so, instead of when seconds have passed."""
 
-from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackOutcomeTimedOut
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 

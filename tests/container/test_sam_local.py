@@ -72,7 +72,6 @@ def invoke(variables: Path, built: Path) -> Callable[..., Any]:
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=120,
             check=True,
         )
         assert ran.stdout.strip(), ran.stderr  # exit status 0 says nothing: the function may have raised or been killed

@@ -71,7 +71,7 @@ def container(fetch: Callable[[str], None], tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def answering(container: Container) -> Container:
     """The container, once it answers /ping."""
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 300
     while True:
         try:
             status, _ = container.ask("GET", "/ping")
