@@ -184,6 +184,11 @@ def test_an_event_of_another_shape_is_our_fault_and_kept(stack: Stack) -> None:
     assert malformed["error"]["Error"] == "ValidationError"
 
 
+def test_a_slow_machine_times_no_state_out(stack: Stack) -> None:
+    machine = stack.outputs["ClassifyImageStateMachineArn"]
+    assert '"TimeoutSeconds"' not in stack.stepfunctions.describe_state_machine(stateMachineArn=machine)["definition"]
+
+
 @pytest.mark.parametrize("route", ["accept", "review", "reject"])
 def test_every_route_ends_where_it_says(stack: Stack, monkeypatch: pytest.MonkeyPatch, route: str) -> None:
     ends = {"accept": "Image Accepted", "review": "Review Requested", "reject": "Image Rejected"}
