@@ -21,10 +21,18 @@ demo: .venv/.installed  ## upload the sample photos and watch them being decided
 	$(BIN)/kickstand demo
 
 .PHONY: test
-test: .venv/.installed  ## all tests that this machine can run
+test: .venv/.installed  ## the tests, in minutes; test-all runs the slow ones too
+	$(call run_tests,-m "not slow")
+
+.PHONY: test-all
+test-all: .venv/.installed  ## all tests that this machine can run: containers, a browser, a deployment, fuzzing too
+	$(call run_tests)
+
+define run_tests
 	@rm -rf build/calls
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --ignore tests/privileges
+	$(BIN)/python -m pytest $(1) --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --ignore tests/privileges
 	$(BIN)/python -m pytest -q tests/privileges   # what was called, against what is allowed
+endef
 
 .PHONY: check
 check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines

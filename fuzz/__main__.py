@@ -34,7 +34,7 @@ ABOUT = """\
 Anybody who can upload chooses bytes and names. Written by `make fuzz`: what was tried, and how it ended. *Decided*
 went through like any other input; *refused* ended in a rejected record or in an error that names what is wrong;
 *unhandled* is anything else, and there must be none. Time is CPU seconds of the slowest attempt, memory the largest
-resident set of the process; the function that reads photos has 1,024 MB and 20 seconds. `make test` tries a part of
+resident set of the process; the function that reads photos has 1,024 MB and 20 seconds. `make test-all` tries a part of
 each family.
 
 What a photo may be: at most 40 MB, 50 million pixels (JPEG: 110), 32,767 pixels on a side, 100 scans (JPEG), and not

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageDraw
+import numpy as np
+from PIL import Image, ImageDraw
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import measure
@@ -94,10 +95,10 @@ def _photo(draw: random.Random, level: float, contrast: float) -> Image.Image:
     x, y, size = (draw.uniform(*span) for span in ((8, 24), (8, 24), (4, 10)))
     shade = Image.new("L", (32, 32), round(255 * max(0.0, level - contrast * 0.7)))
     ImageDraw.Draw(shade).ellipse((x - size, y - size, x + size, y + size), fill=round(255 * (level + contrast * 0.7)))
-    grain = Image.frombytes("L", (32, 32), draw.randbytes(32 * 32)).point(lambda value: round(value * contrast / 4))
-    shade = ImageChops.add(shade, grain)
+    grain = np.rint(np.frombuffer(draw.randbytes(32 * 32), np.uint8).reshape(32, 32) * contrast / 4)
+    grey = np.minimum(np.asarray(shade) + grain, 255)
     tints = [draw.uniform(0.7, 1.0) for _ in range(3)]
-    return Image.merge("RGB", [shade.point(lambda value, tint=tint: round(value * tint)) for tint in tints])
+    return Image.fromarray(np.rint(grey[:, :, np.newaxis] * tints).astype(np.uint8))
 
 
 def _answered(record: Record, label: str, at: datetime, draw: random.Random) -> ReviewOutcome:

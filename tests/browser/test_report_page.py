@@ -14,6 +14,8 @@ from tests.stream import CARD, make_records, make_stream_baseline
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Request
 
+pytestmark = pytest.mark.slow
+
 OWNED = "document.title='owned'"
 NASTY = f'{{}} <img src=x onerror="{OWNED}"> \'"><script>{OWNED}<|script>.png'  # a file's name has no slash
 FIGURES = [

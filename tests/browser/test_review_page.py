@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 import re
 import time
 import urllib.error
@@ -21,9 +20,12 @@ from kickstand.review import rules, store
 from kickstand.review.rules import CLAIM, Review
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.review.review import find_function, serving
+from tests.waiting import end_wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
+
+pytestmark = pytest.mark.slow
 
 PROJECT = Path(__file__).parents[2]
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
@@ -63,7 +65,7 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 def page(context: "BrowserContext") -> Iterator["Page"]:
     """A page on which nothing may go wrong unseen."""
     page = context.new_page()
-    page.set_default_timeout(15_000)
+    page.set_default_timeout(200_000)  # less than pytest's, so that it says what was waited for
     trouble: list[str] = []
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
@@ -223,28 +225,17 @@ def test_an_answer_to_a_picture_that_somebody_has_answered_is_refused(stack: Sta
     shows(page, "raced 2.png")
 
 
-@pytest.fixture
-def short_waits(deployed: Stack) -> Iterator[None]:
-    """Executions started now wait two seconds, and one more after the escalation."""
-    machine = deployed.outputs["ReviewImageStateMachineArn"]
-    shipped = deployed.stepfunctions.describe_state_machine(stateMachineArn=machine)["definition"]
-    definition = json.loads(shipped)
-    definition["States"]["Set Timeouts"]["Parameters"] = {"first": 2, "second": 1}
-    deployed.stepfunctions.update_state_machine(stateMachineArn=machine, definition=json.dumps(definition))
-    yield
-    deployed.stepfunctions.update_state_machine(stateMachineArn=machine, definition=shipped)
-
-
-@pytest.mark.usefixtures("short_waits")
 def test_a_review_that_expired_while_its_picture_was_shown_takes_the_late_answer(
     stack: Stack, url: str, page: "Page"
 ) -> None:
     (image,) = upload(stack, "expired.png")
     page.goto(url)
     shows(page, "expired.png")
-    while review_of(stack, image).status is not ReviewStatus.UNANSWERED:
-        time.sleep(0.1)
-    stack.settle()
+    for status in (ReviewStatus.ESCALATED, ReviewStatus.UNANSWERED):
+        end_wait(review_of(stack, image))
+        while review_of(stack, image).status is not status:
+            time.sleep(0.1)
+        stack.settle()
     press(page, "2")
     shows(page, "Nothing to do")
     outcome = record_of(stack, image).review

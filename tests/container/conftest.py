@@ -7,7 +7,7 @@ from typing import NoReturn
 import pytest
 
 
-def succeeds(*command: str, seconds: float = 20) -> bool:
+def succeeds(*command: str, seconds: float = 60) -> bool:
     try:
         return subprocess.run(command, capture_output=True, timeout=seconds, check=False).returncode == 0
     except (OSError, subprocess.TimeoutExpired):

@@ -27,7 +27,7 @@ FUNCTIONS = {  # without those of nested stacks, whose layers SAM CLI does not f
 ENVIRONMENT = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
 TESTED = {"prepare_image", "classify_image", "decide", "record_result", "check_golden_images"}  # one by one, below
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.enable_socket]
 
 
 def free_port() -> int:
@@ -72,7 +72,6 @@ def invoke(variables: Path, built: Path) -> Callable[..., Any]:
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=120,
             check=True,
         )
         assert ran.stdout.strip(), ran.stderr  # exit status 0 says nothing: the function may have raised or been killed

@@ -31,7 +31,7 @@ SAMPLES = PROJECT / "samples/images"
 PNG = (PROJECT / "events/photo.png").read_bytes()
 JPEG = (SAMPLES / "motorcycle/red-sport.jpg").read_bytes()
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.enable_socket]
 
 
 def docker(*arguments: str) -> str:
@@ -71,7 +71,7 @@ def container(fetch: Callable[[str], None], tmp_path_factory: pytest.TempPathFac
 @pytest.fixture(scope="module")
 def answering(container: Container) -> Container:
     """The container, once it answers /ping."""
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 300
     while True:
         try:
             status, _ = container.ask("GET", "/ping")

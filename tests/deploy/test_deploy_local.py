@@ -14,7 +14,7 @@ from kickstand_cli.project import PROJECT, TEMPLATE
 
 SAMPLES = PROJECT / "samples/images"
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.enable_socket]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.enable_socket]
 
 
 def test_a_stack_is_deployed_used_updated_while_a_question_waits_and_deleted(

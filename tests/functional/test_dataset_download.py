@@ -89,7 +89,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def download(server: Server, cache: Path, on_progress: Progress = ignore_progress) -> Path:
-    return download_archive(server.url, cache, md5=MD5, on_progress=on_progress, timeout_s=5.0)
+    return download_archive(server.url, cache, md5=MD5, on_progress=on_progress, timeout_s=60.0)
 
 
 def leave_part(cache: Path, content: bytes, validator: str | None = '"v1"') -> None:

@@ -65,7 +65,9 @@ def test_on_its_schedule_it_draws_the_latest_days_into_the_bucket(stack: Stack, 
     assert invoke("report") == {"records": N - 1, "harmed": False}
     page = stored(stack, "report.html")
     assert f"<b>{N - 1}</b><span>images</span>" in page
-    assert stored(stack, f"days/{datetime.now(UTC):%Y-%m-%d}.html") == page
+    (kept,) = stack.s3.list_objects_v2(Bucket=stack.outputs["ReportBucketName"], Prefix="days/")["Contents"]
+    assert re.fullmatch(r"days/\d{4}-\d\d-\d\d\.html", kept["Key"])
+    assert stored(stack, kept["Key"]) == page
 
 
 def test_the_widget_shows_the_essentials_and_links_to_the_page(stack: Stack, invoke: Invoke) -> None:

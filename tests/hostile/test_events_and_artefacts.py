@@ -11,6 +11,8 @@ from fuzz.events import sample_events, try_events
 from kickstand.events import PreparedImage
 from kickstand_cli.local.stack import Stack, deploy
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 
 

@@ -10,6 +10,8 @@ import pytest
 from fuzz.images import FAMILIES
 from kickstand_cli.local.template import load_yaml
 
+pytestmark = pytest.mark.slow
+
 PROJECT = Path(__file__).parents[2]
 REST_MB = 150  # what the function takes besides: boto3, Powertools, the upload itself
 

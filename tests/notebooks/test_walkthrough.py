@@ -42,6 +42,7 @@ def said(notebook: Any) -> str:
     return json.dumps([cell.outputs for cell in notebook.cells if cell.cell_type == "code"], ensure_ascii=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # of the kernel's client
 @pytest.mark.timeout(600)
 @pytest.mark.enable_socket

@@ -40,13 +40,13 @@ BEFORE = {  # what has happened when it is invoked
 UNCHECKED = (1).to_bytes(4, "little")  # by hash, which nobody compares: https://peps.python.org/pep-0552/
 LIMIT = 250 * 1024 * 1024  # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html, with layers
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("name", sorted(FOLDERS))]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.parametrize("name", sorted(FOLDERS))]
 
 
 @pytest.fixture(scope="module")
 def packages(absent: Callable[[str, str], NoReturn], request: pytest.FixtureRequest) -> dict[str, Package]:
     if sys.version_info[:2] != (3, 13):
-        absent("package", "the functions run on Python 3.13; `make PYTHON=python3.13 clean test` tests on it")
+        absent("package", "the functions run on Python 3.13; `make PYTHON=python3.13 clean test-all` tests on it")
     if sys.platform != "linux":
         absent("package", "what is built for Lambda runs on Linux only")
     if shutil.which("python3.13") is None or not succeeds("python3.13", "-c", ""):

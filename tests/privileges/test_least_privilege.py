@@ -2,7 +2,7 @@
 
 What functions do is read from build/calls, which every test that runs a handler writes (see tests/conftest.py); what
 state machines do, from their definitions; what both may do, from the template as SAM expands it. `make test` runs this
-last. `make test` must have run all tests: without some of them, what only they show seems to be unused.
+last. It needs the calls of all tests that are not slow: without some of them, what only they show seems to be unused.
 """
 
 import copy

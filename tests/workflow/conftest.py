@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from moto.sqs.models import SQSBackend
 
 from kickstand_cli.local.stack import Stack
 
@@ -27,6 +28,11 @@ def raised(error: str) -> Exception:
     return kind("injected")
 
 
+def retried(state: dict[str, Any]) -> set[str]:
+    """The errors that the state retries."""
+    return {error for retrier in state["Retry"] for error in retrier["ErrorEquals"]}
+
+
 @cache
 def event_of(stack: Stack, execution: str) -> Any:
     """The event that started the execution. It never changes, and asking for it is slow."""
@@ -42,3 +48,14 @@ def faults() -> Faults:
 def _no_waiting_between_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.02)))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQS waits for what other servers of it may hold; moto is but one."""
+    receive = SQSBackend.receive_message
+
+    def at_once(queues: SQSBackend, name: str, count: int, _wait_seconds: int, *more: Any) -> Any:
+        return receive(queues, name, count, 0, *more)
+
+    monkeypatch.setattr(SQSBackend, "receive_message", at_once)

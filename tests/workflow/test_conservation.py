@@ -373,6 +373,7 @@ def assert_balanced(stack: Stack, keys: dict[str, Key]) -> Ledger:
     return ledger
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 @settings(
     max_examples=EXAMPLES,
@@ -408,7 +409,7 @@ def test_the_ledger_balances_whatever_goes_wrong_and_sending_again_heals_it(
         assert gone == removed
 
         trouble.end()
-        send_again(stack.books(), ledger, wait_seconds=20, pause=stack.settle)
+        send_again(stack.books(), ledger, wait_seconds=600, pause=stack.settle)
         ledger = assert_balanced(stack, keys)
         assert ledger.dead_letter == 0
         assert {missing.image.rsplit("/", 1)[-1] for missing in ledger.lacks} == removed

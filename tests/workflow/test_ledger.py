@@ -80,7 +80,7 @@ def test_a_lost_upload_is_named_and_an_exit_code_of_its_own_tells(stack: Stack, 
 
 def test_a_lost_upload_is_sent_again(stack: Stack, tmp_path: Path) -> None:
     lose(stack)
-    result = kickstand_ledger(stack, tmp_path, "--replay", "--wait", "20")
+    result = kickstand_ledger(stack, tmp_path, "--replay", "--wait", "100")
     assert "replayed: 1 sent again" in result.output
     stack.settle()
     assert kickstand_ledger(stack, tmp_path).exit_code == 0
@@ -98,7 +98,7 @@ def test_a_dead_letter_is_done_again_and_thrown_away_once_its_record_exists(stac
     assert {letter["error"]["Error"] for letter in stack.dead_letters()} == {"ZeroDivisionError"}  # still at fault
 
     function.handler = handler
-    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "20")
+    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "100")
     stack.settle()
     assert stack.dead_letters() == []
     assert len(stack.records()) == 1

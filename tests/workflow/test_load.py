@@ -17,24 +17,12 @@ def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.chdir(tmp_path)
-    arguments = [
-        "load",
-        "-n",
-        "40",
-        "--rate",
-        "1000",
-        "--bad",
-        "0.1",
-        "--duplicates",
-        "0.1",
-        "--throttle",
-        "0.1",
-        "--json",
-    ]
+    shares = ["--bad", "0.2", "--duplicates", "0.2", "--throttle", "0.2"]
+    arguments = ["load", "-n", "20", "--rate", "1000", *shares, "--json"]
     told = CliRunner().invoke(app, arguments)
     assert told.exit_code == 0, told.output
     summary = json.loads(told.stdout.splitlines()[-1])
-    assert (summary["uploads"], summary["bad"] >= 4, summary["duplicates"]) == (40, True, 4)
+    assert (summary["uploads"], summary["bad"] >= 4, summary["duplicates"]) == (20, True, 4)
     assert sum(summary["faults"].values()) > 0
     assert (summary["ledger"]["missing"], summary["doubled"], summary["wrong"]) == (0, 0, 0)
 

@@ -116,7 +116,7 @@ def test_an_answer_during_the_demo_shows_in_its_records_and_its_ledger(tmp_path:
         assert "Nothing to do" in call(url, reviewer="Ada", action="answer", label="motorcycle", **key)
     finally:
         demo.send_signal(signal.SIGINT)
-        said.append(demo.communicate(timeout=60)[0])
+        said.append(demo.communicate()[0])
     assert demo.returncode == 0
     assert "0 waiting + 1 reviewed" in said[-1]
     (answered,) = map(json.loads, (tmp_path / "records.jsonl").read_text("utf-8").splitlines())

@@ -32,7 +32,7 @@ WORK = PROJECT / "build/deploy-local"
 STACK = "kickstand-local"
 LEFT_OUT = {"Rollout": "Unchecked"}  # parameters that leave out what ministack cannot do: here, CodeDeploy
 T = TypeVar("T")
-SECONDS = 60.0  # to wait for anything that an upload or an answer sets going
+SECONDS = 300.0  # to wait for anything that an upload or an answer sets going
 
 
 class RehearsalError(Exception):

@@ -311,6 +311,8 @@ class Stack:
 
     def _state_machine(self, logical_id: str, raw: dict[str, Any]) -> Physical:
         definition = yaml.safe_load((self.template.folder / raw["DefinitionUri"]).read_text("utf-8"))
+        for part in (definition, *definition["States"].values()):
+            part.pop("TimeoutSeconds", None)  # they fit AWS, not a machine that plays all of it by itself
         text = json.dumps(definition)
         for name, value in self.template.resolve(raw.get("DefinitionSubstitutions", {})).items():
             text = text.replace(f"${{{name}}}", json.dumps(value)[1:-1])

@@ -20,6 +20,8 @@ from kickstand_cli.classify.policy import policy
 from kickstand_cli.training.card import choose_gate
 from kickstand_cli.training.train import train
 
+pytestmark = pytest.mark.slow
+
 app = typer.Typer()
 app.command()(train)
 app.command()(policy)

@@ -95,6 +95,7 @@ def count_kept(container: Path, condition: str = "TRUE") -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_job_that_a_spot_interruption_kills_looks_at_no_photo_twice(container: Path) -> None:
     first = start(container, *QUICK)
     while not count_kept(container) and first.poll() is None:
@@ -127,6 +128,7 @@ def test_a_job_that_a_spot_interruption_kills_looks_at_no_photo_twice(container:
         assert float(found[1]) == pytest.approx(card["metrics"][name]["value"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_failed_job_leaves_the_reason_where_sagemaker_looks(container: Path) -> None:
     for image in (container / "input/data/dataset/train/green").iterdir():
         image.write_bytes(b"no picture")
