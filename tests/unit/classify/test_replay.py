@@ -166,7 +166,7 @@ def looked_at(tmp_path: Path) -> Path:
     lines = []
     for key, said in (
         ("bicycle/red-road-bike.jpg", "bicycle"),
-        ("motorcycle/scooter.jpg", "bicycle"),
+        ("motorcycle/black-cruiser.jpg", "bicycle"),
         ("neither/cat.jpg", None),
     ):
         data = (samples / key).read_bytes()
@@ -230,12 +230,12 @@ def test_another_model_looks_at_the_images_and_its_errors_are_counted_by_what_pe
 
 def test_an_image_that_is_gone_is_named_and_left_out(looked_at: Path) -> None:
     (looked_at / "neither/cat.jpg").unlink()
-    (looked_at / "motorcycle/scooter.jpg").write_bytes((looked_at / "bicycle/red-road-bike.jpg").read_bytes())
+    (looked_at / "motorcycle/black-cruiser.jpg").write_bytes((looked_at / "bicycle/red-road-bike.jpg").read_bytes())
     code, out, err = look_again(looked_at, MODEL, "--json")
     assert code == 1
     assert json.loads(out)["images"] == 1
     assert "cat.jpg: No such file or directory" in err
-    assert "scooter.jpg: SHA-256" in err
+    assert "black-cruiser.jpg: SHA-256" in err
 
 
 def test_a_key_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:
