@@ -144,8 +144,8 @@ def choose(seen: list[Seen], model: EmbeddedModel) -> None:
         return sum(is_retake(s, model) for s in bad) / len(bad) if wrongly <= 0.019 else -wrongly
 
     grids = {
-        "SHARPNESS": ([0.04, 0.05, 0.06, 0.07, 0.08, 0.09], [0.09, 0.11, 0.13, 0.15, 0.17, 0.2, 0.23]),
-        "GLARE": ([0.08, 0.12, 0.16, 0.2, 0.3], [0.005, 0.01, 0.02, 0.03, 0.05, 0.08]),
+        "SHARPNESS": ([0.04, 0.06, 0.08, 0.09, 0.1, 0.11, 0.12], [0.12, 0.14, 0.16, 0.18, 0.2, 0.22, 0.24, 0.26]),
+        "GLARE": ([0.06, 0.08, 0.12, 0.16, 0.2, 0.3], [0.005, 0.01, 0.02, 0.03, 0.05]),
     }
     best = value()
     for name, place in [(name, place) for _ in range(2) for name in grids for place in (0, 1)]:

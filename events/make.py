@@ -9,10 +9,12 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from kickstand.classify.artefact import read_card
 from kickstand.classify.images import prepare
 from kickstand.records import compose_record
 
 EVENTS = Path(__file__).parent
+MODEL = EVENTS.parent / "layers" / "model" / "model"
 BUCKET, KEY = "kickstand-photos", "uploads/bicycle.png"
 EXECUTION = (
     "arn:aws:states:us-east-1:123456789012:execution:ClassifyImageStateMachine:17793124-05d4-b198-2fde-7ededc63b103"
@@ -129,7 +131,7 @@ def draw() -> bytes:
 def compose(photo: bytes) -> dict[str, dict[str, Any]]:
     """Every sample event, by file name: all speak of the upload of this photo."""
     uploaded = object_created(photo, version_id="IYV3p45BT0ac8hjHg1houSdS1a.Mro8e")
-    prepared = prepare(photo, KEY, (32, 32, 3)).model_dump(mode="json")
+    prepared = prepare(photo, KEY, read_card(MODEL).input_shape).model_dump(mode="json")
     state: dict[str, Any] = {**uploaded, "prepared_image": prepared, "prediction": PREDICTION, "decision": DECISION}
     record = compose_record(state, EXECUTION, datetime(2026, 5, 4, 9, 30, 1, tzinfo=UTC))
     audited = record.model_copy(update={"audit_probability": 0.02, "audited": True})

@@ -115,6 +115,16 @@ def test_a_corrupt_file_becomes_a_rejected_record_with_a_reason(stack: Stack) ->
     assert [execution["status"] for execution in executions_of(stack, image)] == ["SUCCEEDED"]
 
 
+def test_a_photo_too_dark_to_be_judged_is_sent_back_with_what_to_do(stack: Stack) -> None:
+    night = io.BytesIO()
+    Image.new("RGB", (640, 480), "#0a0a0a").save(night, "PNG")
+    record = record_of(stack, upload(stack, night.getvalue()))
+    assert (record.decision.route, record.decision.reason) == ("reject", "retake")
+    assert record.decision.explanation == "too dark; take the photo again with more light"
+    assert record.prediction
+    assert record.audit_probability == 0.0
+
+
 def test_an_image_that_was_deleted_meanwhile_becomes_a_rejected_record(stack: Stack) -> None:
     version = stack.upload("gone.png", png())
     stack.s3.delete_object(Bucket=stack.outputs["ImageBucketName"], Key="gone.png", VersionId=version)

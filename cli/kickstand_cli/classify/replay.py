@@ -133,10 +133,10 @@ def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, A
     changes: every image with another route, or another label.
     """
     stored = list(pairs)
-    scored = [(record, record.prediction, now) for record, now in stored if record.prediction and now]
+    scored = [(record, record.used_prediction, now) for record, now in stored if record.used_prediction and now]
     before: Counter[str] = Counter(record.decision.by_policy for record, _ in stored)
     after: Counter[str] = Counter(
-        record.decision.by_policy for record, now in stored if not (record.prediction and now)
+        record.decision.by_policy for record, now in stored if not (record.used_prediction and now)
     )
     moves: Counter[str] = Counter()
     judged: Counter[str] = Counter()

@@ -6,7 +6,17 @@ from typing import Any
 
 from pydantic import Field
 
-from kickstand.events import Decision, ImageRef, ImageSummary, Payload, Prediction, Probability, ReviewOutcome, Route
+from kickstand.events import (
+    Decision,
+    ImageRef,
+    ImageSummary,
+    Payload,
+    Prediction,
+    Probability,
+    Reason,
+    ReviewOutcome,
+    Route,
+)
 
 
 class StateError(Payload):
@@ -50,6 +60,11 @@ class Record(Payload):
     audited: bool = False
     review: ReviewOutcome | None = None
     changed_at: datetime | None = Field(default=None, exclude=True)
+
+    @property
+    def used_prediction(self) -> Prediction | None:
+        """The model's answer where it counts: not for a photo that could not be read, or is to be taken again."""
+        return None if self.decision.reason is Reason.RETAKE else self.prediction
 
     @property
     def asks_a_person(self) -> bool:

@@ -54,6 +54,7 @@ def test_another_key_and_another_version_draw_lots_of_their_own() -> None:
         (Route.ACCEPT, Reason.CONFIDENT, 0.1),
         (Route.REJECT, Reason.NEITHER, 0.1),
         (Route.REJECT, Reason.UNREADABLE, 0.0),
+        (Route.REJECT, Reason.RETAKE, 0.0),
         (Route.REVIEW, Reason.UNSURE, 1.0),
         (Route.REVIEW, Reason.PERHAPS_NEITHER, 1.0),
     ],

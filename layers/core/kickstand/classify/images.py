@@ -216,7 +216,7 @@ def _count_scans(data: bytes) -> int:
 def measure(rgb: Image.Image, uploaded: tuple[int, int] | None = None) -> ImageStatistics:
     """The statistics of one upright RGB photo. uploaded: its (width, height) as uploaded, where rgb is smaller.
 
-    Sharpness is the 98th percentile of the luma's differences between neighbours, in the one of four directions where
+    Sharpness is the 99th percentile of the luma's differences between neighbours, in the one of four directions where
     it is least: motion blurs one direction alone, and a plain background has no say.
 
     >>> measure(Image.new("RGB", (32, 32), (255, 0, 0))).saturation
@@ -231,7 +231,7 @@ def measure(rgb: Image.Image, uploaded: tuple[int, int] | None = None) -> ImageS
     for across, down in ((1, 0), (0, 1), (1, 1), (-1, 1)):
         here = luma.crop((max(0, -across), 0, width - max(0, across), height - down))
         there = luma.crop((max(0, across), down, width + min(0, across), height))
-        steps.append(_percentile(ImageChops.difference(here, there).histogram(), 0.98))
+        steps.append(_percentile(ImageChops.difference(here, there).histogram(), 0.99))
     centre = luma.crop((width // 5, height // 5, width - width // 5, height - height // 5))
     burnt, burnt_centre = sum(luma.histogram()[250:]), sum(centre.histogram()[250:])
     pixels, pixels_centre = width * height, centre.width * centre.height

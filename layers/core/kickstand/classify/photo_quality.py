@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 from kickstand.events import ImageStatistics
 
-# Below the first limit a photo is unusable; below the second one it is poor. `make bench-photos` chose both.
-SHARPNESS = 0.08, 0.11
-GLARE = 0.16, 0.03  # above
+# Beyond the first limit a photo is unusable, beyond the second one poor. `python -m bench.photo_quality` chose them.
+SHARPNESS = 0.1, 0.22
+GLARE = 0.08, 0.005
 SHORTER_SIDE = 32, 112  # pixels; the model is calibrated on images of 32
-DARK, BRIGHT = 0.2, 0.85  # mean luma: why a photo shows no edges
+DARK, BRIGHT = 0.2, 0.95  # mean luma: why a photo shows no edges; one before white has up to 0.9
 
 
 class Flaw(NamedTuple):

@@ -85,19 +85,20 @@ class PromiseCheck(Payload):
 
 
 def judge(record: Record) -> bool | None:
-    """Whether the model's answer was wrong; None where no person could tell.
+    """Whether the model's answer was wrong; None where no person could tell, or the photo is to be taken again.
 
     The answer is "neither" where the image was rejected, else the label.
     """
     given = record.review.answer if record.review else None
-    if given is None or given.label == CANNOT_TELL or record.prediction is None:
+    prediction = record.used_prediction
+    if given is None or given.label == CANNOT_TELL or prediction is None:
         return None
-    claimed = NEITHER if record.decision.by_policy is Route.REJECT else record.prediction.label
+    claimed = NEITHER if record.decision.by_policy is Route.REJECT else prediction.label
     return given.label != claimed
 
 
 def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outcome]:
-    """What is known of each answer; images that could not be read have none.
+    """What is known of each answer; images that could not be read, or are to be taken again, have none.
 
     route: only those that the policy sends there; the answers that the switch "review everything" has kept from being
         accepted count as accepted ones that were all checked.
@@ -105,7 +106,7 @@ def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outc
     Not everyone who is asked answers. Within one route we take it that who does not answer would not have answered
     differently, and put the share that has into the probability.
     """
-    chosen = [r for r in records if r.prediction and route in (None, r.decision.by_policy)]
+    chosen = [r for r in records if r.used_prediction and route in (None, r.decision.by_policy)]
     asked, answered = Counter[Route](), Counter[Route]()
     wrongs = [judge(record) if record.asks_a_person else None for record in chosen]
     for record, wrong in zip(chosen, wrongs, strict=True):

@@ -103,7 +103,7 @@ def risk_coverage(
 
     Coverage is a share of all images, unreadable ones too.
     """
-    scored = [record for record in records if record.prediction]
+    scored = [record for record in records if record.used_prediction]
     ranked = sorted(
         (
             (record.prediction.confidence, as_label(record, seen))
@@ -125,7 +125,7 @@ def risk_coverage(
 
 def confusion(records: Sequence[Record], confidence_level: float = 0.95) -> tuple[ConfusionRow, ...]:
     """For each answer the shares of what images show that were given it; every cell has an interval of its own."""
-    scored = [record for record in records if record.prediction]
+    scored = [record for record in records if record.used_prediction]
     rows: dict[str, list[tuple[Record, Outcome]]] = {}
     for record, seen in zip(scored, outcomes(scored), strict=True):
         rows.setdefault(_answer(record), []).append((record, seen))

@@ -10,8 +10,8 @@ from kickstand.records import Record
 def sample(record: Record, rate: float, key: bytes) -> Record:
     """The record with its audit probability, and whether the lot fell on it.
 
-    rate: share of the accepted and rejected images that are audited, 0 to 1. Unreadable ones are not: there is
-        nothing to see.
+    rate: share of the accepted and rejected images that are audited, 0 to 1. Unreadable ones are not, nor
+        those to be taken again: the model's answer was not used.
     key: makes the lot unpredictable to whoever uploads.
 
     The lot is a keyed hash of image and version, so that a retry draws the same one.
@@ -19,7 +19,7 @@ def sample(record: Record, rate: float, key: bytes) -> Record:
     decision = record.decision
     if decision.route is Route.REVIEW:
         return record.model_copy(update={"audit_probability": 1.0, "audited": False})
-    probability = 0.0 if decision.reason is Reason.UNREADABLE else rate
+    probability = 0.0 if decision.reason in (Reason.UNREADABLE, Reason.RETAKE) else rate
     chosen = draw(record.image, record.version, key) < probability
     return record.model_copy(update={"audit_probability": probability, "audited": chosen})
 
