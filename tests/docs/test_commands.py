@@ -257,7 +257,7 @@ def test_a_command_exists_with_all_its_options(command: Command) -> None:
             case "sam":
                 problem = None  # all at once, below: SAM CLI takes seconds to start
             case _ if "/" in program and program.startswith((".venv", ".ci", "/")):
-                made = program.split("/")[0] in (".venv", ".venv-sam", ".venv-train", ".venv-bench")
+                made = program.split("/")[0] in (".venv", ".venv-sam", ".venv-bench")
                 problem = None if made or (PROJECT / program).exists() else f"{program} is not there"
                 files = [word for word in words[1:] if word.endswith(".py")]
                 problem = problem or next((f"{f} is not there" for f in files if not (PROJECT / f).exists()), None)

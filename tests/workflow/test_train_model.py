@@ -173,7 +173,7 @@ def stack(sagemaker: SageMaker) -> Iterator[Stack]:
                 for step in range(8):
                     picture = paint(shade.format(brightest - step))
                     deployed.s3.put_object(Bucket=bucket, Key=f"base/{split}/{label}/{step}.png", Body=picture)
-        deployed.s3.put_object(Bucket=bucket, Key="base/auxiliary.npz", Body=b"foreign images to pretrain on")
+        deployed.s3.put_object(Bucket=bucket, Key="base/auxiliary.npz", Body=b"more images of neither")
         queue = deployed.sqs.create_queue(QueueName="told")["QueueUrl"]
         arn = deployed.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
         deployed.sns.subscribe(TopicArn=deployed.outputs["AlarmTopicArn"], Protocol="sqs", Endpoint=arn)
@@ -311,7 +311,7 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
     training_bucket, folder = stack.outputs["TrainingBucketName"], f"runs/{dataset['name']}/dataset"
     assert stack.s3.list_objects_v2(Bucket=training_bucket, Prefix=f"{folder}/train/")["KeyCount"] == 17
     copied = stack.s3.get_object(Bucket=training_bucket, Key=f"{folder}/auxiliary.npz")["Body"].read()
-    assert copied == b"foreign images to pretrain on"
+    assert copied == b"more images of neither"
 
     (package,) = packages(stack.outputs["ModelPackageGroupName"])
     assert package["ModelApprovalStatus"] == "PendingManualApproval"

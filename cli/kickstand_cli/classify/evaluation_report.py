@@ -52,6 +52,7 @@ def write_report(
         "raw_card": raw_card,
         "policy": raw_card.get("policy", {}),
         "rows": estimates(result),
+        "sources": list_sources(raw_card),
         "figures": {name: (as_svg(figure, name), caption) for name, (figure, caption) in figures.items()},
         "mistakes": contact_sheet(readable, card),
     }
@@ -59,6 +60,12 @@ def write_report(
     (folder / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     plain = environment.overlay(autoescape=False)
     (folder / "model-card.md").write_text(plain.get_template("model-card.md").render(context), "utf-8")
+
+
+def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:
+    """The card's metrics of each source that has photos of the labels; none where there is but one such source."""
+    found = [{"name": name, **told} for name, told in raw_card.get("sources", {}).items() if "accuracy" in told]
+    return found if len(found) > 1 else []
 
 
 RISK_COVERAGE = (
@@ -72,8 +79,8 @@ RELIABILITY = (
 )
 CONFUSION = "Rows are the truth, columns the label of the largest probability, whatever the route."
 CONFIDENCES = (
-    "How confidence spreads among right answers, wrong ones and foreign images; the line is the policy's threshold. "
-    "Foreign images beyond it are stopped by the first gate, the probability of showing none of the labels."
+    "How confidence spreads among right answers, wrong ones and photos of none of the classes; the line is the policy's "
+    "threshold. Photos of none beyond it are stopped by the first gate, the probability of showing none of the labels."
 )
 
 

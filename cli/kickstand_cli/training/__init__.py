@@ -1,1 +1,1 @@
-"""Training: needs PyTorch (`make train` installs it), which nothing else in Kickstand does."""
+"""Training: features by the frozen backbone, a linear head on them, and what the deployed training needs."""

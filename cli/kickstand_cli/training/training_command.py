@@ -42,7 +42,7 @@ def upload(
     ],
     auxiliary: Annotated[
         Path | None,
-        typer.Option(help="An .npz of foreign images to pretrain on, as `kickstand train` reads it."),
+        typer.Option(help="An .npz of more images that show none of the classes, as `kickstand train` reads it."),
     ] = None,
     artefact: Annotated[
         Path, typer.Option("--model", metavar="DIR", help="The champion: the artefact that is deployed.")

@@ -250,7 +250,7 @@ def _list_files(images: list[Image], labels: tuple[str, ...]) -> Mapping[str, st
 
 
 def _copy_auxiliary(s3: S3Client, bucket: str, folder: str) -> None:
-    """The foreign images to pretrain on, where the base has some."""
+    """More images of neither, where the base has some."""
     with transient("S3"):
         if s3.list_objects_v2(Bucket=bucket, Prefix=f"{BASE}{AUXILIARY}", MaxKeys=1).get("KeyCount"):
             source = {"Bucket": bucket, "Key": f"{BASE}{AUXILIARY}"}
