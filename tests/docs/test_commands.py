@@ -22,6 +22,7 @@ import typer
 from botocore import xform_name
 from typer.testing import CliRunner
 
+from kickstand.classify.artefact import read_card
 from kickstand_cli import deployment
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app, loaded
@@ -30,7 +31,7 @@ from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").glob("*.md"))]
 
 ACCOUNT = "it needs an AWS account; local tests call the same service on moto"
-HOURS = "it takes hours"
+PHOTOS = "it needs the photos that the shipped model learnt from"
 DOWNLOAD = "it downloads more than 100 MB"
 PERSON = "it waits for a person"
 CI = "it is a step of .ci/run"
@@ -43,7 +44,7 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r"make build\b": "tests/package and tests/container run what it builds",
     r"make deploy-local\b": "tests/deploy takes the same steps",
     r"make deploy\b": ACCOUNT,
-    r"make train\b": HOURS,
+    r"make (train|backbone)\b": PHOTOS,
     r".*bin/kickstand serve\b": "it serves until Ctrl-C: tests/functional/test_serve.py",
     r"kickstand training ": "it needs a stack with Training=on: tests/workflow/test_train_model.py",
     r".*bin/kickstand dataset( --classes| *$)": DOWNLOAD,
@@ -293,15 +294,14 @@ def readers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if path.name not in (".git", "build", "demo-output", "dataset"):
             (folder / path.name).symlink_to(path)
     for name, sample in {
-        "home/photos/van.jpg": BOTH,
-        "home/photos/more/bike.jpg": BICYCLE,
         "photo.jpg": BICYCLE,
-        **{f"{dataset}/test/bicycle/1.jpg": BICYCLE for dataset in ("dataset", "vehicles")},
-        **{f"{dataset}/test/motorcycle/2.jpg": MOTORCYCLE for dataset in ("dataset", "vehicles")},
+        "dataset/test/bicycle/1.jpg": BICYCLE,
+        "dataset/test/motorcycle/2.jpg": MOTORCYCLE,
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(PROJECT / sample, folder / name)
-    shutil.copytree(MODEL, folder / "my-model")
+    for name in read_card(MODEL).labels:
+        shutil.copytree(PROJECT / "samples/images" / name, folder / "home/photos" / name)
     return folder
 
 

@@ -80,7 +80,8 @@ RELIABILITY = (
 CONFUSION = "Rows are the truth, columns the label of the largest probability, whatever the route."
 CONFIDENCES = (
     "How confidence spreads among right answers, wrong ones and photos of none of the classes; the line is the "
-    "policy's threshold. Photos of none beyond it are stopped by the first gate, the probability of showing none of the labels."
+    "policy's threshold. Photos of none beyond it are stopped by the first gate, the probability of showing none of "
+    "the labels."
 )
 
 
