@@ -57,8 +57,7 @@ def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> Prepar
 
     data: the whole uploaded object.
     name: how errors call it.
-    input_shape: (height, width, 3). The photo is squeezed into it, as the images of CIFAR were, rather than cropped:
-        a cropped motorcycle loses its wheels.
+    input_shape: (height, width, 3). The whole photo is squeezed into it: docs/decisions.md has what was measured.
 
     Raises InvalidImage, with the name and the reason, for whatever cannot be used as a photo.
     """
