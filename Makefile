@@ -89,7 +89,7 @@ PHOTOS ?= dataset
 MODEL ?= build/model
 .PHONY: train
 train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one
-	$(BIN)/kickstand train $(PHOTOS) $(UNSEEN:%=--unseen %) --out $(MODEL) --leakage drop
+	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) --out $(MODEL) --leakage drop
 
 .PHONY: backbone
 backbone: .venv/.installed  ## export the frozen backbone anew, its 8 bits fitted to PHOTOS, into build/backbone
