@@ -518,6 +518,7 @@ def hard_ones() -> dict[str, Image.Image]:
         "bicycle-blurred": vehicle(bicycle, street(43), "#6d4a8a", blur=7),
         "motorcycle-at-night": vehicle(motorcycle, dusk(), "#2a2430", style="cruiser", light=0.45, grain=14),
         "wheel-close-up": close.finish().crop((170, 130, 350, 310)).resize((SIZE, SIZE), Image.Resampling.BICUBIC),
+        "scooter-at-the-beach": vehicle(motorcycle, beach(), "#b03a2e", style="scooter", grain=14),
         "electric-moped": vehicle(bicycle, street(44), "#3a3d44", tyre=0.045, fenders=True, spokes=8, wheel=0.18),
     }
 
