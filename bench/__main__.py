@@ -41,8 +41,7 @@ def main() -> None:
     console.print("handlers")
     rows, notes = handlers.measure()
     console.print("inference")
-    inference.main()
-    rows += inference_rows(json.loads((BUILD / "bench-inference.json").read_bytes()))
+    rows += inference.measure()
     console.print("cold start")
     cold_start.main()
     rows += cold_rows(json.loads((BUILD / "bench-cold-start.json").read_bytes()))
@@ -53,16 +52,6 @@ def main() -> None:
     (BUILD / "bench.json").write_text(json.dumps(measured, indent=1), "utf-8")
     draw(rows, looks, DOCS / "benchmarks.svg")
     (DOCS / "benchmarks.md").write_text(page(rows, notes, looks, about), "utf-8")
-
-
-def inference_rows(measured: dict[str, Any]) -> list[Row]:
-    warm = measured["warm_ms"]
-    what, bare = "EmbeddedModel.predict, PNG to prediction", "one ONNX Runtime call on the same tensor"
-    others = [
-        Row("inference", kind, "ONNX Runtime, int8, warm", "ms", warm[name], warm["int8"])
-        for kind, name in (("ONNX Runtime, float32, warm", "float32"), ("NumPy alone, warm", "NumPy"))
-    ]
-    return [Row("inference", what, bare, "ms", warm["predict"], warm["int8"], 1.5), *others]
 
 
 def cold_rows(measured: dict[str, Any]) -> list[Row]:

@@ -47,7 +47,7 @@ from kickstand.monitor.drift import (
     measure,
     ratios,
 )
-from kickstand_cli.monitor.baseline import as_prediction, predictions_by_path
+from kickstand_cli.monitor.baseline import as_prediction
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.training.photos import File, list_photos
 
@@ -157,10 +157,10 @@ def build_world(dataset: Path, foreign_file: Path | None, out_of_fold: Path) -> 
     foreign = list_photos(foreign_file) if foreign_file else []
     answers = foreign_answers = None
     if out_of_fold.exists():
-        by_path = predictions_by_path(out_of_fold, model.card)
-        answers = [by_path[file.path] for file in known]
-        told = json.loads(out_of_fold.read_bytes())["foreign"]
-        rows = dict(zip(told["path"], told["probabilities"], strict=True))
+        told = json.loads(out_of_fold.read_bytes())
+        rows = dict(zip(told["probabilities"], told["known"]["probabilities"], strict=True))
+        answers = [as_prediction(rows[file.path], model.card) for file in known]
+        rows = dict(zip(told["foreign"]["path"], told["foreign"]["probabilities"], strict=True))
         foreign = [file for file in foreign if file.path in rows]
         foreign_answers = [as_prediction(rows[file.path], model.card) for file in foreign]
     pixels = _read_pixels(known)

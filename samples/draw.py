@@ -519,6 +519,7 @@ def hard_ones() -> dict[str, Image.Image]:
         "orange-trail": vehicle(motorcycle, meadow(33), "#e5701a", style="trail", tilt=4),
         "scooter": vehicle(motorcycle, street(35), "#2456a6", style="scooter"),
         "wheel-close-up": close.finish().crop((170, 130, 350, 310)).resize((SIZE, SIZE), Image.Resampling.BICUBIC),
+        "scooter-at-the-beach": vehicle(motorcycle, beach(), "#b03a2e", style="scooter", grain=14),
         "electric-moped": vehicle(bicycle, street(44), "#3a3d44", tyre=0.045, fenders=True, spokes=8, wheel=0.18),
     }
 

@@ -234,6 +234,7 @@ def entries(content: dict[str, Any], keys: dict[str, Key]) -> dict[str, dict[str
 def test_answers_become_folders_of_labels_as_the_model_sees_the_images(
     stack: Stack, answered: dict[str, Key], exported: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
+    height, width, _ = read_card(MODEL).input_shape
     content = exported()
     written = entries(content, answered)
     assert {name: label["path"].rpartition("/")[0] for name, label in written.items()} == {
@@ -245,7 +246,7 @@ def test_answers_become_folders_of_labels_as_the_model_sees_the_images(
     assert content["gone"] >= 1
     for label in written.values():
         with Image.open(tmp_path / "labels" / label["path"]) as image:
-            assert image.size == (32, 32)
+            assert image.size == (width, height)
     assert (tmp_path / "labels" / written["unsure"]["original"]).read_bytes() == png("#101010")
     assert (stack.dynamodb.scan(TableName=stack.outputs["ReviewsTableName"])["Count"]) > len(content["labels"])
 

@@ -1,6 +1,5 @@
 """`kickstand baseline`: how images and answers look when all is well, for the monitor to compare with."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,28 +18,13 @@ from kickstand.monitor.drift import Baseline, make_baseline, measure, observe
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import find_images
-from kickstand_cli.classify.policy import OUT_OF_FOLD, store_in_card
+from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import open_records, parse_since_option
 from kickstand_cli.terminal import CommandError, console, exit_on
 
 Measured = tuple[Mapping[str, float], Mapping[str, bool]]
-
-
-def predictions_by_path(file: Path, card: ModelCard) -> dict[str, Prediction]:
-    """The out-of-fold answers, by the image's path in the dataset.
-
-    Raises CommandError when the file is missing, damaged, or of another model.
-    """
-    try:
-        told = json.loads(file.read_bytes())
-        if tuple(told["labels"]) != card.labels:
-            raise CommandError(f"{file}: of a model with the labels {', '.join(told['labels'])}")
-        rows = zip(told["probabilities"], told["known"]["probabilities"], strict=True)
-        return {path: as_prediction(row, card) for path, row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CommandError(f"{file}: {error}") from error
 
 
 def as_prediction(row: list[float], card: ModelCard) -> Prediction:
@@ -54,22 +38,6 @@ def as_prediction(row: list[float], card: ModelCard) -> Prediction:
         backend="embedded",
         latency_ms=0.0,
     )
-
-
-def measure_dataset(dataset: Path, out_of_fold: Path, card: ModelCard) -> list[Measured]:
-    """Each training image with the answer of models that never saw it, routed by the artefact's policy.
-
-    Raises CommandError for an image that is missing or cannot be read.
-    """
-    measured: list[Measured] = []
-    for path, prediction in predictions_by_path(out_of_fold, card).items():
-        try:
-            image = prepare((dataset / path).read_bytes(), path, card.input_shape)
-        except (OSError, InvalidImage) as error:
-            raise CommandError(f"{dataset / path}: {error}; is this the dataset that was trained on?") from error
-        # Training images may have been scaled down: whether to take them again cannot be told.
-        measured.append(measure(image.statistics, prediction, decide(prediction, card.policy)))
-    return measured
 
 
 def measure_unseen(folder: Path, artefact: Path) -> list[Measured]:
@@ -107,24 +75,17 @@ def baseline_of_records(records: Iterable[Record]) -> Baseline:
 
 
 def baseline(
-    dataset: Annotated[
-        Path | None,
-        typer.Argument(metavar="[DATASET]", help="The dataset that the model was trained on: train/<label>/*.png."),
-    ] = None,
-    out_of_fold: Annotated[
-        Path, typer.Option(metavar="FILE", help="The out-of-fold answers that training wrote.")
-    ] = OUT_OF_FOLD,
     unseen: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Instead: images in DIR/<label>/ that the model has never seen."),
+        typer.Option(metavar="DIR", help="Of images in DIR/<label>/ that the model has never seen."),
     ] = None,
     records: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Instead: records, one JSON object a line, of a time when all was well."),
+        typer.Option(metavar="FILE", help="Of records, one JSON object a line, of a time when all was well."),
     ] = None,
     since: Annotated[
         str | None,
-        typer.Option(metavar="WHEN", help="Instead: the stack's records since then: 24h, 21d, or ISO 8601."),
+        typer.Option(metavar="WHEN", help="Of the stack's records since then: 24h, 21d, or ISO 8601."),
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
@@ -134,11 +95,12 @@ def baseline(
     """Store in model.json how images and answers look when all is well; `kickstand monitor` compares with it.
 
     A few kilobytes: order statistics of each feature, and how often the gate flags, a person is asked, an image is
-    rejected. Made from training images, with the answers of models that had not seen them, it knows neither your
-    cameras nor your share of classes: after some weeks in which all was well, make it anew --since then.
+    rejected. `kickstand train` makes one of the training photos, with the answers of models that had not seen them. It
+    knows neither your cameras nor your share of classes: after some weeks in which all was well, make it anew --since
+    then.
     """
-    if [dataset, unseen, records, since].count(None) != 3:
-        raise typer.BadParameter("say one of DATASET, --unseen, --records and --since")
+    if [unseen, records, since].count(None) != 2:
+        raise typer.BadParameter("say one of --unseen, --records and --since")
     start = parse_since_option(since, datetime.now(UTC), example="21d") if since else None
     with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)
@@ -146,11 +108,8 @@ def baseline(
             seen, _ = open_records([records] if records else [], None, stack_name, outputs, start)
             made = baseline_of_records(seen)
         else:
-            if dataset:
-                measured, source = measure_dataset(dataset, out_of_fold, card), "training images, out-of-fold answers"
-            else:
-                measured = measure_unseen(unseen or Path(), artefact)
-                source = f"the model's answers to {(unseen or Path()).name}/"
+            folder = unseen or Path()
+            measured, source = measure_unseen(folder, artefact), f"the model's answers to {folder.name}/"
             made = make(measured, source, card.model_version, card.policy.policy_version)
     store_in_card(artefact, baseline=made.model_dump(mode="json"))
     if as_json:

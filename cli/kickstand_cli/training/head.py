@@ -115,8 +115,8 @@ def find_bursts(photos: Photos) -> NDArray[np.int64]:
     return np.array([find(i) for i in range(len(root))])
 
 
-def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
-    """The fold of each photo; -1 for those of `unseen`, from which nothing is learnt.
+def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
+    """The fold of each photo; -1 for those of `held_out`, from which nothing is learnt.
 
     A known source lies in one fold, and has it for itself as far as there are 20, unless one of its classes has no
     other source. The rest is dealt out at random, class by class, near duplicates together.
@@ -128,7 +128,7 @@ def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[
             raise CommandError(f"class {name!r} has {count} photos, fewer than the {recipe.folds} folds")
     labels_of: dict[str, set[str]] = {}
     sources_of: dict[str, set[str]] = {}
-    for label, source, left in zip(photos.labels.tolist(), photos.sources.tolist(), unseen.tolist(), strict=True):
+    for label, source, left in zip(photos.labels.tolist(), photos.sources.tolist(), held_out.tolist(), strict=True):
         if not left:
             labels_of.setdefault(source, set()).add(label)
             sources_of.setdefault(label, set()).add(source)
@@ -141,9 +141,9 @@ def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[
     folds = max(recipe.folds, min(len(own), SOURCES_AT_MOST))
     fold = np.full(len(photos.paths), -1)
     for number, source in enumerate(sorted(named, key=lambda source: source not in own)):
-        fold[~unseen & (photos.sources == source)] = number % folds
+        fold[~held_out & (photos.sources == source)] = number % folds
     rng, bursts = np.random.default_rng(recipe.seed), find_bursts(photos)
-    rest = (fold < 0) & ~unseen
+    rest = (fold < 0) & ~held_out
     for label in np.unique(photos.labels[rest]):
         mine = np.flatnonzero(rest & (photos.labels == label))
         for turn, burst in enumerate(rng.permutation(np.unique(bursts[mine])).tolist()):

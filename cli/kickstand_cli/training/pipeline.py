@@ -56,7 +56,7 @@ class Places:
     evidence: Path
     features: Path
     backbone: Path = MODEL
-    unseen: Sequence[str] = ()
+    held_out: Sequence[str] = ()
     neither: Path | None = None
 
 
@@ -98,10 +98,10 @@ def train_model(
         photos = add_shipped(photos, EmbeddedModel(places.backbone).backbone, recipe)
     if len(photos.names) < 2:
         raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
-    if unknown := set(places.unseen) - set(photos.sources.tolist()):
-        raise CommandError(f"--unseen {', '.join(sorted(unknown))}: no photo is of this source")
-    unseen = np.isin(photos.sources, list(places.unseen))
-    fold = split(photos, unseen, recipe)
+    if unknown := set(places.held_out) - set(photos.sources.tolist()):
+        raise CommandError(f"--hold-out {', '.join(sorted(unknown))}: no photo is of this source")
+    held_out = np.isin(photos.sources, list(places.held_out))
+    fold = split(photos, held_out, recipe)
     with _progress("cross-validation", int(fold.max()) + 3) as advance:
         logits, head = score_out_of_fold(photos, fold, recipe, lambda: advance(1))
     known, classes = photos.labels != NEITHER, photos.classes

@@ -47,7 +47,7 @@ def train(
     golden: Annotated[
         bool, typer.Option("--golden/--no-golden", help="Choose golden photos, beside DIR, for the rollout to check.")
     ] = True,
-    unseen: Annotated[
+    hold_out: Annotated[
         list[str] | None,
         typer.Option(metavar="SOURCE", help="Measure on the photos of this source, but never learn from them."),
     ] = None,
@@ -92,7 +92,7 @@ def train(
         evidence or out.parent / f"{out.name}-evidence",
         features,
         backbone,
-        unseen or (),
+        hold_out or (),
         keep_neither,
     )
     with exit_on(ModelUnavailable):

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typer
-from PIL import Image
 from typer.testing import CliRunner
 
 from kickstand.classify.artefact import read_card
@@ -57,28 +56,6 @@ def write_artefact(folder: Path) -> Path:
     return folder
 
 
-def write_dataset(folder: Path, n: int = 200) -> tuple[Path, Path]:
-    """A folder of noisy pictures, and out-of-fold answers to them."""
-    draw, paths, rows = random.Random(1), {}, []
-    for i in range(n):
-        path = f"train/{'bicycle' if i % 2 else 'motorcycle'}/{i}.png"
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        level = draw.randrange(60, 180)
-        pixels = bytes(max(0, min(255, level + draw.randrange(-40, 40))) for _ in range(16 * 16 * 3))
-        Image.frombytes("RGB", (16, 16), pixels).save(folder / path)
-        neither, confidence = draw.betavariate(1, 40), 0.6 + 0.4 * draw.betavariate(5, 1)
-        known = [confidence, 1 - confidence] if i % 2 else [1 - confidence, confidence]
-        paths[path] = known
-        rows.append([(1 - neither) * p for p in known] + [neither])
-    answers = {
-        "labels": ["bicycle", "motorcycle"],
-        "probabilities": paths,
-        "known": {"label": [1 - i % 2 for i in range(n)], "probabilities": rows},
-    }
-    (folder / "out_of_fold.json").write_text(json.dumps(answers))
-    return folder, folder / "out_of_fold.json"
-
-
 def recorded(i: int, draw: random.Random, artefact: Path, foreign: bool = False) -> Record:
     confidence = 0.6 + 0.4 * draw.betavariate(5, 1)
     labels = ("bicycle", "motorcycle") if draw.random() < 0.5 else ("motorcycle", "bicycle")
@@ -113,28 +90,31 @@ def write_records(file: Path, records: Iterable[Record]) -> Path:
 
 @pytest.fixture(scope="module")
 def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a baseline made of a dataset."""
+    """With a baseline made of records."""
     home = tmp_path_factory.mktemp("monitor")
-    dataset, answers = write_dataset(home / "dataset")
     folder = write_artefact(home / "model")
-    code, out, err = run("baseline", dataset, "--out-of-fold", answers, "--model", folder)
+    code, out, err = run("baseline", "--records", good_records(home, folder), "--model", folder)
     assert code == 0, err
     assert "200 images" in out
     return folder
 
 
+def good_records(home: Path, artefact: Path, n: int = 200) -> Path:
+    draw = random.Random(1)
+    return write_records(home / "good.jsonl", (recorded(i, draw, artefact) for i in range(n)))
+
+
 def test_the_baseline_joins_model_json_and_leaves_the_rest_as_it_was(artefact: Path) -> None:
     card = json.loads((artefact / "model.json").read_text())
     assert card["metrics"] == {"kept": True}
-    assert card["baseline"]["rates"]["class_mix:bicycle"] == {"hits": 100, "n": 200}
+    assert card["baseline"]["rates"]["class_mix:bicycle"]["n"] == 200
     assert len(json.dumps(card["baseline"])) < 8_000
     assert read_watch(artefact).max_risk == 0.02
 
 
 def test_making_the_baseline_again_changes_nothing(artefact: Path, tmp_path: Path) -> None:
     before = (artefact / "model.json").read_text()
-    dataset, answers = write_dataset(tmp_path)
-    assert run("baseline", dataset, "--out-of-fold", answers, "--model", artefact)[0] == 0
+    assert run("baseline", "--records", good_records(tmp_path, artefact), "--model", artefact)[0] == 0
     assert (artefact / "model.json").read_text() == before
 
 
@@ -147,26 +127,16 @@ def test_a_baseline_can_be_made_of_records(tmp_path: Path) -> None:
     assert json.loads(out)["features"]["brightness"]["n"] == 150
 
 
-@pytest.mark.parametrize("arguments", [[], ["data", "--records", "r.jsonl"]])
+@pytest.mark.parametrize("arguments", [[], ["--unseen", "data", "--records", "r.jsonl"]])
 def test_a_baseline_has_exactly_one_source(arguments: list[str]) -> None:
     assert run("baseline", *arguments)[0] == 2
 
 
 def test_too_few_images_make_no_baseline(tmp_path: Path) -> None:
     folder = write_artefact(tmp_path / "model")
-    dataset, answers = write_dataset(tmp_path / "data", n=20)
-    code, _, err = run("baseline", dataset, "--out-of-fold", answers, "--model", folder)
+    code, _, err = run("baseline", "--records", good_records(tmp_path, folder, n=20), "--model", folder)
     assert code == 1
     assert "at least 100" in err
-
-
-def test_another_dataset_than_the_trained_one_is_told(tmp_path: Path) -> None:
-    folder = write_artefact(tmp_path / "model")
-    dataset, answers = write_dataset(tmp_path / "data", n=20)
-    next(dataset.rglob("*.png")).unlink()
-    code, _, err = run("baseline", dataset, "--out-of-fold", answers, "--model", folder)
-    assert code == 1
-    assert "is this the dataset that was trained on?" in err
 
 
 def report_on(records: Iterable[Record], artefact: Path, tmp_path: Path, *options: object) -> tuple[int, Any]:

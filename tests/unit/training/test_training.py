@@ -176,7 +176,7 @@ def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(
         rows += [f"{shape},{n}{SUFFIXES[n % 3]},{'shop' if n % 2 else 'street'}" for n in range(12)]
     (photos / "manifest.csv").write_text("\n".join(rows))
     (photos / "sources.csv").write_text("source,repository,commit,licence\nshop,some/shop,abc,CC0\n")
-    assert run("--folds", "2", "--unseen", "street").exit_code == 0
+    assert run("--folds", "2", "--hold-out", "street").exit_code == 0
     shop, street = read_card(photos)["training"]["sources"]
     assert (shop["licence"], shop["learnt"], shop["n"]["disc"]) == ("CC0", True, 6)
     assert (street["source"], street["learnt"]) == ("street", False)
@@ -202,9 +202,9 @@ def test_photos_that_cannot_be_learnt_from_are_named(photos: Path, run: Any, spo
 
 
 def test_an_unknown_source_is_named(photos: Path, run: Any) -> None:
-    result = run("--unseen", "nowhere")
+    result = run("--hold-out", "nowhere")
     assert result.exit_code == 1
-    assert "--unseen nowhere: no photo is of this source" in result.stderr
+    assert "--hold-out nowhere: no photo is of this source" in result.stderr
 
 
 def test_arrays_are_images_of_neither(photos: Path, run: Any, tmp_path: Path) -> None:

@@ -27,9 +27,8 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 
 from kickstand.errors import InvalidImage
 from kickstand_cli.terminal import CommandError
-
-from .head import Head, merge, write_onnx
-from .photos import File, list_photos, make_views
+from kickstand_cli.training.head import Head, merge, write_onnx
+from kickstand_cli.training.photos import File, list_photos, make_views
 
 OPSET = 17
 SIZE = 224  # pixels a side
