@@ -21,6 +21,7 @@ import onnxruntime
 from PIL import Image
 
 from bench.harness import Row, in_turns
+from kickstand.classify.artefact import read_card
 from kickstand_cli.local.functions import Context
 from kickstand_cli.local.template import Template
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
@@ -28,6 +29,7 @@ from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 STEPS = ("prepare_image", "classify_image", "decide", "record_result")
 STATE_LIMIT = 262_144  # bytes: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 THRESHOLD = 0.93  # the student design's
+HEIGHT, WIDTH, _ = read_card(MODEL).input_shape
 
 
 def photos() -> dict[str, bytes]:
@@ -107,7 +109,8 @@ def through_handlers(modules: dict[str, Any], photo: bytes) -> tuple[Callable[[]
         state = dict(event)
         state["prepared_image"] = step("prepare_image", event)
         state["prediction"] = step("classify_image", state["prepared_image"])
-        state["decision"] = step("decide", {"prediction": state["prediction"], "switch": {}})
+        statistics = state["prepared_image"]["statistics"]
+        state["decision"] = step("decide", {"prediction": state["prediction"], "statistics": statistics, "switch": {}})
         largest = max(largest, len(json.dumps(state)))
         state["record"] = step("record_result", {"state": state, "execution": "arn:execution"})
         return state
@@ -121,8 +124,8 @@ def bare_work(photo: bytes) -> Callable[[], Any]:
 
     def run() -> Any:
         image = Image.open(io.BytesIO(photo))
-        image.draft(None, (128, 128))
-        pixels = np.asarray(image.convert("RGB").resize((32, 32), Image.Resampling.LANCZOS, reducing_gap=3.0))
+        image.draft(None, (4 * WIDTH, 4 * HEIGHT))
+        pixels = np.asarray(image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS, reducing_gap=3.0))
         return session.run(["logits"], {"image": pixels[np.newaxis]})
 
     return run
@@ -145,7 +148,8 @@ def student_design(photo: bytes) -> tuple[Callable[[], dict[str, Any]], Callable
         return {"statusCode": 200, "body": body}
 
     def classify(event: dict[str, Any]) -> dict[str, Any]:
-        image = Image.open(io.BytesIO(base64.b64decode(event["body"]["image_data"]))).convert("RGB").resize((32, 32))
+        image = Image.open(io.BytesIO(base64.b64decode(event["body"]["image_data"]))).convert("RGB")
+        image = image.resize((WIDTH, HEIGHT))
         logits = session.run(["logits"], {"image": np.asarray(image)[np.newaxis]})[0][0][:2]
         odds = np.exp(logits - logits.max())
         event["body"]["inferences"] = (odds / odds.sum()).tolist()
