@@ -88,8 +88,9 @@ bench: .venv/.installed build  ## speed, against anchors measured in the same ru
 PHOTOS ?= dataset
 MODEL ?= build/model
 .PHONY: train
-train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one
-	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) --out $(MODEL) --leakage drop
+train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one, and its golden photos
+	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) --out $(MODEL) --evidence build/evidence --leakage drop
+	$(if $(filter layers/%,$(MODEL)),cp build/evidence/out_of_fold.json model-evidence/)
 
 .PHONY: backbone
 backbone: .venv/.installed  ## export the frozen backbone anew, its 8 bits fitted to PHOTOS, into build/backbone

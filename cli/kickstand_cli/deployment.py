@@ -12,8 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, 
 
 from kickstand.errors import StoreUnavailable
 from kickstand.ledger.store import Books
-from kickstand_cli.terminal import CommandError
-from kickstand_cli.terminal import stderr as stderr
+from kickstand_cli.terminal import CommandError, stderr
 
 StackName = Annotated[
     str, typer.Option("--stack-name", envvar="KICKSTAND_STACK", metavar="NAME", help="The deployed stack.")
@@ -33,10 +32,6 @@ REMEDIES: dict[type[Exception], str] = {  # where botocore's message does not sa
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 
-class DeploymentError(CommandError):
-    """The stack cannot be found; the message says what to do."""
-
-
 @contextmanager
 def reporting() -> Iterator[None]:
     """What goes wrong in AWS or on the way there ends in one line on stderr and exit code 1."""
@@ -49,14 +44,14 @@ def reporting() -> Iterator[None]:
 
 
 class Outputs(dict[str, str]):
-    """A stack's outputs by name; asking for one that is missing raises DeploymentError."""
+    """A stack's outputs by name; asking for one that is missing raises CommandError."""
 
     def __missing__(self, name: str) -> str:
-        raise DeploymentError(f"the stack has no output {name!r}: is it one of Kickstand's?")
+        raise CommandError(f"the stack has no output {name!r}: is it one of Kickstand's?")
 
 
 def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
-    """The stack's outputs by name. Raises DeploymentError where there is no such stack or file."""
+    """The stack's outputs by name. Raises CommandError where there is no such stack or file."""
     if file is None:
         return _ask_cloudformation(stack_name)
     try:
@@ -65,7 +60,7 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
         return Outputs((str(name), str(value)) for name, value in content.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DeploymentError(f"{file}: not the outputs of a stack ({error})") from error
+        raise CommandError(f"{file}: not the outputs of a stack ({error})") from error
 
 
 def _ask_cloudformation(stack_name: str) -> Outputs:
@@ -75,12 +70,12 @@ def _ask_cloudformation(stack_name: str) -> Outputs:
     except cloudformation.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
-        raise DeploymentError(f"there is no stack {stack_name} here; name it with --stack-name") from error
+        raise CommandError(f"there is no stack {stack_name} here; name it with --stack-name") from error
     return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 
 def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
-    """The stack's bucket, tables, queue and state machines. Raises DeploymentError naming an output that is missing."""
+    """The stack's bucket, tables, queue and state machines. Raises CommandError naming an output that is missing."""
     return Books(
         s3=boto3.client("s3"),
         dynamodb=boto3.client("dynamodb"),

@@ -14,8 +14,7 @@ from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Decision, Prediction, Reason, Route
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import exit_on
-from kickstand_cli.terminal import stderr as stderr
+from kickstand_cli.terminal import exit_on, stderr
 
 ModelOption = Annotated[
     Path, typer.Option("--model", metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")

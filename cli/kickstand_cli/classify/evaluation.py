@@ -36,10 +36,6 @@ TITLES = {  # key in the JSON → what a person reads
 }
 
 
-class EvaluationError(CommandError):
-    """The folder cannot be evaluated; the message names what and why."""
-
-
 @dataclass(frozen=True)
 class Example:
     """One labelled image and the answer to it. truth: a label, or "neither"."""
@@ -67,14 +63,14 @@ class Readable(Example):
 def find_images(folder: Path, labels: Sequence[str]) -> list[tuple[Path, str]]:
     """The images of DIR/<label>/ and DIR/neither/, with their labels, sorted.
 
-    Raises EvaluationError for a folder that is missing, is empty, or has a class that the model does not know.
+    Raises CommandError for a folder that is missing, is empty, or has a class that the model does not know.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"{folder}: no such folder")
+        raise CommandError(f"{folder}: no such folder")
     classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     known = [*labels, NEITHER]
     if unknown := [name for name in classes if name not in known]:
-        raise EvaluationError(f"{folder}: the model knows {', '.join(known)}, not {', '.join(unknown)}")
+        raise CommandError(f"{folder}: the model knows {', '.join(known)}, not {', '.join(unknown)}")
     found = [
         (path, name)
         for name in classes
@@ -82,7 +78,7 @@ def find_images(folder: Path, labels: Sequence[str]) -> list[tuple[Path, str]]:
         if path.suffix.lower() in EXTENSIONS
     ]
     if not found:
-        raise EvaluationError(f"{folder}: no images in folders named {', '.join(known)}")
+        raise CommandError(f"{folder}: no images in folders named {', '.join(known)}")
     return found
 
 

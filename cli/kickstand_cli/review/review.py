@@ -20,7 +20,8 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from kickstand_cli.deployment import DEFAULT_STACK, DeploymentError, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.terminal import CommandError
 
 Invoke = Callable[[dict[str, Any]], Any]
 DEFAULT_PORT = 8765
@@ -54,7 +55,7 @@ def find_function(outputs: dict[str, str]) -> Invoke:
         answer = lambdas.invoke(FunctionName=function, Payload=json.dumps(event))
         content = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
-            raise DeploymentError(f"{content.get('errorType', 'The function failed')}.")
+            raise CommandError(f"{content.get('errorType', 'The function failed')}.")
         return content
 
     return invoke
@@ -83,7 +84,7 @@ def serving(invoke: Invoke, port: int, reviewer: str) -> Iterator[str]:
     try:
         server = _Server(("127.0.0.1", port), _handler(invoke, reviewer))
     except OSError as error:
-        raise DeploymentError(f"port {port}: {error.strerror}; choose another with --port") from error
+        raise CommandError(f"port {port}: {error.strerror}; choose another with --port") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}/"

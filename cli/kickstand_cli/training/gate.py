@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from kickstand.classify.images import hash_pixels, prepare
 from kickstand.errors import InvalidImage
 from kickstand.lifecycle.gate import Outcome, Pledge, Verdict, judge, read_pledge
-from kickstand_cli.classify.classify import load_model, stderr
-from kickstand_cli.classify.evaluation import EXTENSIONS, EvaluationError, Example, Readable, answer_all, find_images
+from kickstand_cli.classify.classify import load_model
+from kickstand_cli.classify.evaluation import EXTENSIONS, Example, Readable, answer_all, find_images
+from kickstand_cli.terminal import CommandError, console, exit_on, show_progress
 
-console = Console(highlight=False, soft_wrap=True)
 STAYS = 4
 
 
@@ -44,14 +42,11 @@ def gate(
 
     Exit codes: 0 the challenger may replace the champion; 1 an error; 4 the champion stays.
     """
-    try:
+    with exit_on(OSError):
         card = load_model(champion).card
         held_out = find_images(images, card.labels)
         leaked = None if trained_on is None else _find_leaks(held_out, trained_on, card.input_shape)
-    except (EvaluationError, OSError) as error:
-        stderr.print(f"error: {error}", markup=False)
-        raise typer.Exit(1) from error
-    with Progress(console=stderr, transient=True) as progress:
+    with show_progress() as progress:
         task = progress.add_task("classifying", total=2 * len(held_out))
         contenders = [
             _answer(artefact, held_out, lambda: progress.advance(task)) for artefact in (champion, challenger)
@@ -89,12 +84,12 @@ def as_outcome(example: Example) -> Outcome:
 def _find_leaks(
     held_out: Sequence[tuple[Path, str]], folders: Sequence[Path], input_shape: tuple[int, int, int]
 ) -> list[str]:
-    """Held-out images that the model cannot tell from a training image. Raises EvaluationError, OSError."""
+    """Held-out images that the model cannot tell from a training image. Raises CommandError, OSError."""
     learnt: set[str] = set()
     for folder in folders:
         files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS]
         if not files:
-            raise EvaluationError(f"{folder}: no images to compare with")
+            raise CommandError(f"{folder}: no images to compare with")
         learnt |= set(filter(None, (_fingerprint(path, input_shape) for path in files)))
     return [str(path) for path, _ in held_out if _fingerprint(path, input_shape) in learnt]
 

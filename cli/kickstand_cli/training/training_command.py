@@ -1,31 +1,22 @@
 """`kickstand training`: give the deployed training what it learns from, and start it."""
 
 import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
+import boto3
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
-from kickstand_cli.deployment import (
-    DEFAULT_STACK,
-    DeploymentError,
-    OutputsFile,
-    StackName,
-    read_outputs,
-    reporting,
-    stderr,
-)
+from kickstand.classify.artefact import read_card
+from kickstand_cli.classify.evaluation import EXTENSIONS
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.project import MODEL
+from kickstand_cli.terminal import CommandError, console, show_progress
 from kickstand_cli.training.training_source import pack, pack_source
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 app = typer.Typer(help="The deployed training: what it learns from, and starting it.", no_args_is_help=True)
-console = Console(soft_wrap=True, highlight=False)
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 ARTEFACT = ("model.onnx", "model.json")
 CHAMPION = "champion"  # its own approval is no news to anybody
 
@@ -59,7 +50,7 @@ def upload(
         found = read_outputs(stack_name, outputs)
         bucket = _output(found, "TrainingBucketName")
         files = _list_images(dataset)
-        with Progress(console=stderr, transient=True) as progress:
+        with show_progress() as progress:
             task = progress.add_task("uploading", total=len(files))
             _upload(bucket, files, auxiliary, lambda: progress.advance(task))
         registered = _register_champion(
@@ -79,42 +70,36 @@ def start(
     outputs: OutputsFile = None,
 ) -> None:
     """Start `train_model` now, however short ago the last training was; not while one is under way."""
-    import boto3
-
     with reporting():
         function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
         request = json.dumps({"reason": reason, "algorithm": algorithm})
         answer = boto3.client("lambda").invoke(FunctionName=function, Payload=request)
         told: dict[str, Any] = json.loads(answer["Payload"].read())
         if "started" not in told:
-            raise DeploymentError(f"{function}: {told.get('errorMessage', told)}")
+            raise CommandError(f"{function}: {told.get('errorMessage', told)}")
         if not told["started"]:
-            raise DeploymentError(f"not started: {told['reason']}")
+            raise CommandError(f"not started: {told['reason']}")
     console.print(told["execution"], markup=False)
 
 
 def _output(outputs: dict[str, str], name: str) -> str:
     if name not in outputs:
-        raise DeploymentError(f"the stack has no output {name}: deploy it with Training=on (docs/training.md)")
+        raise CommandError(f"the stack has no output {name}: deploy it with Training=on (docs/training.md)")
     return outputs[name]
 
 
 def _list_images(dataset: Path) -> dict[str, Path]:
-    """Every image by its key below base/. Raises DeploymentError where a split is missing."""
+    """Every image by its key below base/. Raises CommandError where a split is missing."""
     files: dict[str, Path] = {}
     for split in ("train", "test"):
-        found = [path for path in sorted((dataset / split).glob("*/*")) if path.suffix.lower() in SUFFIXES]
+        found = [path for path in sorted((dataset / split).glob("*/**/*")) if path.suffix.lower() in EXTENSIONS]
         if not found:
-            raise DeploymentError(f"{dataset / split}: no images in folders of labels")
+            raise CommandError(f"{dataset / split}: no images in folders of labels")
         files |= {f"base/{path.relative_to(dataset).as_posix()}": path for path in found}
     return files
 
 
-def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progress: "Callable[[], None]") -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    import boto3
-
+def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progress: Callable[[], None]) -> None:
     s3 = boto3.client("s3")
 
     def send(item: tuple[str, Path]) -> None:
@@ -129,11 +114,7 @@ def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progres
 
 
 def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
-    """The new package's ARN; None where the registry holds one already. Raises DeploymentError for no artefact."""
-    import boto3
-
-    from kickstand.classify.artefact import read_card
-
+    """The new package's ARN; None where the registry holds one already. Raises CommandError for no artefact."""
     sagemaker: Any = boto3.client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None
@@ -141,7 +122,7 @@ def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> s
         card = read_card(artefact)
         packed = pack({name: artefact / name for name in ARTEFACT})
     except (OSError, ValueError) as error:
-        raise DeploymentError(f"{artefact}: no model artefact ({error})") from error
+        raise CommandError(f"{artefact}: no model artefact ({error})") from error
     key = f"jobs/champion-{card.model_version}/output/model.tar.gz"
     boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=packed)
     package = sagemaker.create_model_package(
