@@ -190,8 +190,12 @@ def measure_sources(photos: Photos, p: Probabilities, policy: Any) -> dict[str, 
     return found
 
 
-def list_evidence(photos: Photos, fold: NDArray[np.int64], p: Probabilities) -> dict[str, Any]:
+def list_evidence(
+    photos: Photos, fold: NDArray[np.int64], p: Probabilities, foreign: NDArray[np.bool_]
+) -> dict[str, Any]:
     """The out-of-fold rows, enough to derive another policy and to find wrong labels.
+
+    foreign: the photos of neither that the policy was chosen with, shape (n,).
 
     Rows of known and foreign: probabilities of the labels, then of neither; fold -1 was never learnt from; sha256: the
     first 16 digits of each file's. `probabilities`: those of the labels alone, renormalised, by the photo's path.
@@ -213,7 +217,7 @@ def list_evidence(photos: Photos, fold: NDArray[np.int64], p: Probabilities) -> 
         "labels": list(photos.names),
         "probabilities": dict(zip(paths[known].tolist(), rows(renormalise(p[known])), strict=True)),
         "known": {"label": photos.classes[known].tolist(), **part(known)},
-        "foreign": {"path": paths[~known].tolist(), **part(~known)},
+        "foreign": {"path": paths[foreign].tolist(), **part(foreign)},
     }
 
 

@@ -65,14 +65,14 @@ class Result:
     """What training found.
 
     card: model.json, but for the baseline. files: by path. predictions: of each photo, out of fold.
-    half: share of wrong labels out of fold where half of the photos are learnt from; None where that was not tried.
+    half: wrong labels out of fold where half of the photos are learnt from; None where that was not tried.
     """
 
     card: dict[str, Any]
     files: dict[str, File]
     photos: Photos
     predictions: Sequence[Prediction]
-    half: float | None
+    half: int | None
 
 
 def train_model(
@@ -105,9 +105,12 @@ def train_model(
     with _progress("cross-validation", int(fold.max()) + 3) as advance:
         logits, head = score_out_of_fold(photos, fold, recipe, lambda: advance(1))
     known, classes = photos.labels != NEITHER, photos.classes
+    # The shipped photos of neither that look like a label have been left out: those of the user say more.
+    own = ~known & ~np.char.startswith(photos.sources, SHIPPED)
+    foreign = own if own.any() else ~known
     temperature = cards.find_temperature(logits[known], classes[known])
     p = cards.soften(logits, temperature)
-    policy = cards.choose_policy(p[known], classes[known], p[~known], max_risk, confidence)
+    policy = cards.choose_policy(p[known], classes[known], p[foreign], max_risk, confidence)
     sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx")
     card = {
         "model_version": sha256[:8],
@@ -117,10 +120,10 @@ def train_model(
         "temperature": temperature,
         "policy": policy,
         "training": _describe(photos, fold, recipe, places),
-        "metrics": cards.measure(p[known], classes[known], p[~known], policy),
+        "metrics": cards.measure(p[known], classes[known], p[foreign], policy),
         "sources": cards.measure_sources(photos, p, policy),
         "out_of_fold_sha256": cards.write_json(
-            places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p), compact=True
+            places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p, foreign), compact=True
         ),
     }
     cards.write_json(places.out / "model.json", card)
@@ -179,10 +182,10 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     stderr.print(f"{name}: {total}", markup=False)
 
 
-def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> float | None:
-    """Share of wrong labels out of fold when every fold learns from half as many labelled photos."""
+def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> int | None:
+    """Number of wrong labels out of fold when every fold learns from half as many labelled photos."""
     known = photos.labels != NEITHER
-    if known.sum() > LEARNING_CURVE_AT_MOST:
+    if known.sum() > LEARNING_CURVE_AT_MOST or (fold < 0).any():
         return None
     kept = ~known | (np.random.default_rng(recipe.seed).random(len(known)) < 0.5)
     if any((kept & (fold >= 0) & (photos.labels == name)).sum() < 2 * recipe.folds for name in photos.names):
@@ -193,7 +196,7 @@ def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) ->
         if out.any():
             logits = fit(photos, kept & (fold >= 0) & (fold != number), recipe)(photos.features[out, 0])
             wrong += int((logits[:, :-1].argmax(axis=1) != photos.classes[out]).sum())
-    return wrong / int((known & (fold >= 0)).sum())
+    return wrong
 
 
 # ---- what is written

@@ -186,8 +186,12 @@ def tell(result: Result) -> list[str]:
             f"{policy['confidence_level']:g}, where {policy['max_risk']:.2%} is promised."
         )
     if "foreign_accepted" in metrics:
-        foreign = metrics["foreign_accepted"]
-        lines.append(f"Of {foreign['n']} photos that show none of the labels, it accepts {foreign['value']:.2%}.")
+        foreign, own = metrics["foreign_accepted"], NEITHER in result.card["training"]["n_photos"]
+        lines.append(
+            f"Of {foreign['n']} {'photos' if own else 'shipped photos'} that show none of the labels, "
+            f"it accepts {foreign['value']:.2%}."
+            + ("" if own else f" How yours do cannot be told: a folder {NEITHER}/ beside the labels would show it.")
+        )
     photos, rates = result.photos, {}
     for name in photos.names:
         given = [result.predictions[i].label for i in np.flatnonzero(photos.labels == name).tolist()]
@@ -197,13 +201,13 @@ def tell(result: Result) -> list[str]:
     if wrong:
         lines.append(f"It is wrong most often about {worst}: {wrong} of {n}. More photos of {worst} help first.")
     if result.half is not None:
-        lines.append(
-            f"With half of the photos {result.half:.1%} of the labels would be wrong, with all of them "
-            f"{1 - accuracy['value']:.1%}: "
-            + (
-                f"twice as many ({2 * accuracy['n']}) should help again."
-                if result.half > 1.1 * (1 - accuracy["value"])
-                else "more photos of the same kind would change little; photos of new places and cameras may."
+        n, errors, halved = accuracy["n"], round(accuracy["n"] * (1 - accuracy["value"])), result.half
+        # Twice the standard deviation of the difference of two counts: less may be chance.
+        if halved - errors > 2 * (halved + errors) ** 0.5:
+            lines.append(f"Learning from half of the photos, {halved} of {n} would be wrong, not {errors}: more help.")
+        else:
+            lines.append(
+                f"Learning from half of the photos, {halved} of {n} would be wrong, not {errors}: too small a "
+                "difference to say that more photos of the same kind help. Photos of new places and cameras may."
             )
-        )
     return lines
