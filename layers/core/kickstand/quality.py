@@ -37,6 +37,9 @@ def wilson_interval(successes: int, n: int, confidence_level: float = 0.95) -> I
     return Interval(share, low, high, n)
 
 
+NEGLIGIBLE = 1e-18  # of a term, beside the largest
+
+
 def binomial_cdf(k: int, n: int, p: float) -> float:
     """Probability of at most k successes in n trials of probability p.
 
@@ -49,13 +52,23 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
         return 1.0
     if p >= 1.0:
         return 0.0
-    odds, log_term = math.log(p) - math.log1p(-p), n * math.log1p(-p)
-    logs = [log_term]
-    for i in range(1, k + 1):
-        log_term += math.log(n - i + 1) - math.log(i) + odds
-        logs.append(log_term)
-    largest = max(logs)
-    return min(1.0, math.exp(largest) * math.fsum(math.exp(log - largest) for log in logs))
+    # From the largest term down on both sides: all but a few standard deviations of the terms are nothing beside it.
+    mode, odds = min(k, int((n + 1) * p)), p / (1.0 - p)
+    largest = math.lgamma(n + 1) - math.lgamma(mode + 1) - math.lgamma(n - mode + 1)
+    largest += mode * math.log(p) + (n - mode) * math.log1p(-p)
+    total = term = 1.0
+    for i in range(mode, 0, -1):
+        term *= i / ((n - i + 1) * odds)
+        total += term
+        if term < NEGLIGIBLE:
+            break
+    term = 1.0
+    for i in range(mode + 1, k + 1):
+        term *= (n - i + 1) * odds / i
+        total += term
+        if term < NEGLIGIBLE:
+            break
+    return min(1.0, math.exp(largest) * total)
 
 
 def _solve(rises: Callable[[float], bool]) -> float:
