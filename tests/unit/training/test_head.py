@@ -130,6 +130,35 @@ def test_shipped_photos_that_are_named_or_look_like_a_label_are_left_out(
     assert head.add_shipped(photos, "another net", Recipe()) is photos
 
 
+def test_of_shipped_photos_that_show_a_label_by_another_name_none_is_taught_as_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = np.concatenate([make("n" * 40, seed=2).features[:, 0], make("a" * 5, seed=3).features[:, 0]])
+    np.savez(
+        tmp_path / "neither.npz",
+        backbone=np.array("net"),
+        features=np.round(shown.astype(np.float32) * (255 / 6)).astype(np.uint8),
+        label=np.array(["neither"] * 30 + ["bike"] * 15),  # of which two thirds do not look like the a's
+        source=np.array(["far"] * 45),
+    )
+    monkeypatch.setattr(head, "NEITHER_FEATURES", tmp_path / "neither.npz")
+    taken = head.add_shipped(make("a" * 20 + "b" * 20), "net", Recipe(penalty=1.0))
+    assert taken.counts() == {"a": 20, "b": 20, "neither": 30}
+
+
+def test_the_sources_of_a_class_never_share_all_one_fold() -> None:
+    photos = make("a" * 4 + "b" * 19 + "a" * 4, ["s00"] * 4 + [f"s{i:02}" for i in range(1, 20)] + ["s20"] * 4)
+    fold = head.split(photos, ~everything(photos), Recipe())
+    assert fold[0] != fold[-1]
+
+
+def test_a_class_of_copies_alone_is_named() -> None:
+    photos = make("a" * 6 + "b" * 6)
+    photos.thumbnails[:6] = photos.thumbnails[0]
+    with pytest.raises(CommandError, match="class 'a' has only one photo to learn from"):
+        head.split(photos, ~everything(photos), Recipe(folds=2))
+
+
 def test_the_merged_graph_gives_the_logits_of_the_head_on_its_own_features() -> None:
     dice = np.random.default_rng(0)
     new = head.Head(dice.normal(0, 0.1, (1280, 4)).astype(np.float32), dice.normal(0, 1, 4).astype(np.float32))
