@@ -98,6 +98,8 @@ def train_model(
         photos = add_shipped(photos, EmbeddedModel(places.backbone).backbone, recipe)
     if len(photos.names) < 2:
         raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
+    if reserved := sorted({"", "cannot_tell"} & set(photos.names)):
+        raise CommandError(f"class {reserved[0]!r}: a word of Kickstand's own; give the folder another name")
     if unknown := set(places.unseen) - set(photos.sources.tolist()):
         raise CommandError(f"--unseen {', '.join(sorted(unknown))}: no photo is of this source")
     unseen = np.isin(photos.sources, list(places.unseen))
@@ -234,7 +236,10 @@ def _read_sources(file: Path) -> list[dict[str, str]]:
     if not file.is_file():
         return []
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        return [row for row in csv.DictReader(lines) if "source" in row]
+        try:
+            return [row for row in csv.DictReader(lines) if "source" in row]
+        except (ValueError, csv.Error) as error:
+            raise CommandError(f"{file}: no table of sources in UTF-8 ({error})") from error
 
 
 def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path) -> None:

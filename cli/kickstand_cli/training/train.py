@@ -19,7 +19,7 @@ from kickstand_cli.classify.classify import Answer, answer
 from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import console, exit_on, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
 from .head import Recipe
 from .pipeline import Leakage, Places, Result, train_model
@@ -95,7 +95,9 @@ def train(
         unseen or (),
         keep_neither,
     )
-    with exit_on(ModelUnavailable):
+    with exit_on(ModelUnavailable, OSError):
+        if golden:
+            _expect_own(out.parent / "golden", out)
         result = train_model(
             places, Recipe(folds=folds, seed=seed), leakage, max_risk, confidence, threads, shipped=shipped
         )
@@ -121,6 +123,22 @@ def _write_report(result: Result, places: Places) -> None:
             examples.append(Readable(place, label, Answer(prediction, decide(prediction, card.policy)), prediction))
     raw_card = json.loads((places.out / "model.json").read_text("utf-8"))
     write_report(places.evidence, summarise(examples, card.labels), examples, card, raw_card)
+
+
+def _expect_own(golden: Path, artefact: Path) -> None:
+    """Raises CommandError unless the folder is missing, or holds what a training of this artefact has written."""
+    if not golden.exists():
+        return
+    try:
+        known = {*read_card(artefact).labels, NEITHER}
+    except (OSError, ValueError):
+        known = set()
+    for path in golden.iterdir():
+        if path.name not in known or not path.is_dir() or any(not file.is_file() for file in path.iterdir()):
+            raise CommandError(
+                f"{path}: not of an earlier training, and the golden photos would replace it; "
+                "give --out another folder, or --no-golden"
+            )
 
 
 def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
