@@ -110,7 +110,7 @@ def train_model(
     temperature = cards.find_temperature(logits[known], classes[known])
     p = cards.soften(logits, temperature)
     policy = cards.choose_policy(p[known], classes[known], p[~known], max_risk, confidence)
-    sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx")
+    sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx.part")
     card = {
         "model_version": sha256[:8],
         "model_sha256": sha256,
@@ -125,7 +125,9 @@ def train_model(
             places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p), compact=True
         ),
     }
-    cards.write_json(places.out / "model.json", card)
+    cards.write_json(places.out / "model.json.part", card)
+    for name in ("model.onnx", "model.json"):  # both at the end: what was there before works until then
+        (places.out / f"{name}.part").replace(places.out / name)
     predictions = [as_prediction(row, read_card(places.out)) for row in p.tolist()]
     _store_baseline(photos, predictions, places.out)
     return Result(

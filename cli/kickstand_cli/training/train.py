@@ -178,13 +178,13 @@ def _print(result: Result, places: Places) -> None:
             name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
         )
     console.print(table)
-    for line in tell(result):
+    for line in tell(result, places.out):
         console.print(line, markup=False)
     console.print(f"report: {places.evidence / 'evaluation.html'}", markup=False)
     console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}", markup=False)
 
 
-def tell(result: Result) -> list[str]:
+def tell(result: Result, artefact: Path) -> list[str]:
     """How good the model is, what it cannot promise, and which photos would help, in sentences."""
     metrics, policy = result.card["metrics"], result.card["policy"]
     accuracy, evidence = metrics["accuracy"], policy["evidence"]
@@ -195,7 +195,8 @@ def tell(result: Result) -> list[str]:
     if "refused" in evidence:
         lines += [
             f"No promise: {evidence['refused']}.",
-            "Until then every photo goes to a person. `kickstand policy --max-risk` states another promise.",
+            "Until then no answer is accepted. Another promise, of 5 % for example: "
+            f"kickstand policy --model {artefact} --max-risk 0.05 --write",
         ]
     else:
         lines.append(

@@ -133,7 +133,7 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
     assert (told["accept_at"], told["neither_accept_at_most"]) == (1.0, 0.0)
     assert "more labels are needed" in told["evidence"]["refused"]
     assert "No promise: " in result.stdout
-    assert "kickstand policy --max-risk" in result.stdout
+    assert f"kickstand policy --model {photos.parent / 'own/model'} --max-risk 0.05 --write" in result.stdout
 
 
 def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos: Path, run: Any) -> None:
@@ -173,6 +173,14 @@ def test_what_is_named_like_a_photo_and_is_no_file_is_passed_over(photos: Path, 
     (photos / "disc" / "gone.jpg").symlink_to(photos / "nowhere.jpg")
     os.mkfifo(photos / "disc" / "pipe.jpg")
     assert run().exit_code == 0
+
+
+def test_the_model_of_before_works_when_the_evidence_cannot_be_written(photos: Path, run: Any) -> None:
+    assert run().exit_code == 0
+    (photos / "disc" / "0.jpg").unlink()
+    (photos.parent / "no_folder").write_text("")
+    assert run("--evidence", str(photos.parent / "no_folder")).exit_code == 1
+    assert EmbeddedModel(photos.parent / "own/model").card.model_version == read_card(photos)["model_version"]
 
 
 def test_a_damaged_file_of_features_is_an_error_in_one_line(photos: Path, run: Any, tmp_path: Path) -> None:
