@@ -82,6 +82,8 @@ def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
     rows = [learn if view == 0 else learn & ~once for view in range(views)]
     features = np.concatenate([photos.features[keep, view] for view, keep in enumerate(rows)]).astype(np.float32)
     classes = np.concatenate([photos.classes[keep] for keep in rows])
+    if len(np.unique(classes)) < 2:
+        raise CommandError("too few photos that are not copies of one another: nothing is left to tell apart")
     weights = np.concatenate([np.where(once, weight_of, weight_of / views)[keep] for keep in rows])
     mean = np.average(features, axis=0, weights=weights)
     scale = 1.0 / (np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights)) + 0.02)
@@ -163,14 +165,16 @@ def split(photos: Photos, unseen: NDArray[np.bool_], recipe: Recipe) -> NDArray[
 def score_out_of_fold(
     photos: Photos, fold: NDArray[np.int64], recipe: Recipe, on_fold: Callable[[], None] = lambda: None
 ) -> tuple[Logits, Head]:
-    """Logits of every photo by a head that learnt neither from it nor from its fold; and the head of all folds."""
+    """Logits of every photo by a head that learnt neither from it, its copies, nor its fold; and the head of all."""
     logits = np.zeros((len(fold), len(photos.names) + 1), np.float32)
-    head = fit(photos, fold >= 0, recipe)
+    head, bursts = fit(photos, fold >= 0, recipe), find_bursts(photos)
     on_fold()
     for number in range(-1, fold.max() + 1):
         out = fold == number
         if out.any():
-            learnt = head if number < 0 else fit(photos, (fold >= 0) & ~out, recipe)
+            # Folds are of sources, and one photo may lie in two of them.
+            learn = (fold >= 0) & ~out & ~np.isin(bursts, bursts[out])
+            learnt = head if learn.sum() == (fold >= 0).sum() else fit(photos, learn, recipe)
             logits[out] = learnt(photos.features[out, 0])
         on_fold()
     return logits, head

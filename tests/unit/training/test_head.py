@@ -104,6 +104,17 @@ def test_an_answer_out_of_fold_owes_nothing_to_the_photo_itself() -> None:
     assert logits[0].argmax() == 1
 
 
+def test_an_answer_out_of_fold_owes_nothing_to_a_copy_in_another_source() -> None:
+    photos = make("ab" * 10 + "a" * 2, ["x"] * 10 + ["y"] * 10 + ["x", "y"])
+    photos.thumbnails[-1] = photos.thumbnails[-2]
+    photos.features[-2:] = make("b").features[0]  # one a that looks like a b, in both sources
+    photos.features[:, :, 4] = [[1]] * 20 + [[4]] * 2  # but for something of its own
+    fold = head.split(photos, ~everything(photos), Recipe(folds=2))
+    assert fold[-1] != fold[-2]
+    logits, _ = head.score_out_of_fold(photos, fold, Recipe(folds=2, penalty=100.0))
+    assert logits[-2:].argmax(axis=1).tolist() == [1, 1]
+
+
 def test_a_class_of_too_few_photos_is_named() -> None:
     photos = make("aaab")
     with pytest.raises(CommandError, match="class 'b' has 1 photos, fewer than the 2 folds"):
