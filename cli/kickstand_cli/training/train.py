@@ -204,7 +204,12 @@ def tell(result: Result, artefact: Path) -> list[str]:
             f"{evidence['errors']} of them wrong; at most {evidence['upper_bound']:.2%} with confidence "
             f"{policy['confidence_level']:g}, where {policy['max_risk']:.2%} is promised."
         )
-    if "foreign_accepted" in metrics:
+    if "foreign_accepted" not in metrics:
+        lines.append(
+            "It has seen no photo that shows none of the labels, and takes anything for one of them: "
+            "put some into a folder neither/."
+        )
+    else:
         foreign = metrics["foreign_accepted"]
         lines.append(f"Of {foreign['n']} photos that show none of the labels, it accepts {foreign['value']:.2%}.")
     photos, rates = result.photos, {}

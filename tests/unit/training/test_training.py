@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -134,6 +135,11 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
     assert "more labels are needed" in told["evidence"]["refused"]
     assert "No promise: " in result.stdout
     assert f"kickstand policy --model {photos.parent / 'own/model'} --max-risk 0.05 --write" in result.stdout
+
+
+def test_a_model_that_knows_nothing_of_neither_is_said_to_take_anything(photos: Path, run: Any) -> None:
+    shutil.rmtree(photos / "neither")
+    assert "takes anything for one of them" in run().stdout
 
 
 def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos: Path, run: Any) -> None:
