@@ -35,13 +35,23 @@ class Labelled:
     correct: Sequence[bool]
 
 
-def read_out_of_fold(file: Path, card: ModelCard) -> Labelled:
+def find_out_of_fold(artefact: Path) -> Path:
+    """Where `kickstand train` wrote the answers: beside its artefact, or for the shipped one into model-evidence/."""
+    beside = artefact.parent / f"{artefact.name}-evidence" / OUT_OF_FOLD.name
+    return beside if beside.is_file() else OUT_OF_FOLD
+
+
+def read_out_of_fold(file: Path, card: ModelCard, told: str | None = None) -> Labelled:
     """The answers that cross-validation gave to the training images.
+
+    told: the SHA-256 that model.json names; None where it names none.
 
     Raises CommandError when the file is missing, damaged, or of another model.
     """
     try:
         text = file.read_bytes()
+        if told and hashlib.sha256(text).hexdigest() != told:
+            raise CommandError(f"{file}: answers of another model; name those of this one by --out-of-fold")
         rows = json.loads(text)
         known = rows["known"]
         pairs = list(zip(known["probabilities"], known["label"], strict=True))
@@ -128,8 +138,12 @@ def policy(
     ] = None,
     artefact: ModelOption = MODEL,
     out_of_fold: Annotated[
-        Path, typer.Option(metavar="FILE", help="Out-of-fold answers from training, used without --images.")
-    ] = OUT_OF_FOLD,
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Out-of-fold answers from training, used without --images; default: where training wrote them.",
+        ),
+    ] = None,
     write: Annotated[bool, typer.Option("--write", help="Store the policy, with its evidence, in model.json.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the policy as JSON.")] = False,
 ) -> None:
@@ -148,7 +162,11 @@ def policy(
         goal = {"max_risk": float(max_risk or 0), "confidence_level": confidence}
     with exit_on(OSError, ValueError):
         card = read_card(artefact)
-        labelled = answer_labelled(images, artefact) if images else read_out_of_fold(out_of_fold, card)
+        if images:
+            labelled = answer_labelled(images, artefact)
+        else:
+            told = json.loads((artefact / "model.json").read_text("utf-8")).get("out_of_fold_sha256")
+            labelled = read_out_of_fold(out_of_fold or find_out_of_fold(artefact), card, told)
         try:
             derived = derive(labelled, card, goal)
         except PromiseRefusedError as refusal:

@@ -2,6 +2,7 @@
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from .photos import Logits, Photos
 
 SOURCES_AT_MOST = 20  # folds; more sources share them
 NEITHER_FEATURES = PROJECT / "model-evidence" / "neither.npz"
+ALL_AT_LEAST = 0.9  # of the shipped photos of one label look like neither; of a label by another name, a third does
 SHIPPED = "shipped:"  # begins the source of what the shipped model knows of neither
 WEIGHT, BIAS, NODE = "head.weight", "head.bias", "head"
 
@@ -80,6 +82,8 @@ def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
     rows = [learn if view == 0 else learn & ~once for view in range(views)]
     features = np.concatenate([photos.features[keep, view] for view, keep in enumerate(rows)]).astype(np.float32)
     classes = np.concatenate([photos.classes[keep] for keep in rows])
+    if len(np.unique(classes)) < 2:
+        raise CommandError("too few photos that are not copies of one another: nothing is left to tell apart")
     weights = np.concatenate([np.where(once, weight_of, weight_of / views)[keep] for keep in rows])
     mean = np.average(features, axis=0, weights=weights)
     scale = 1.0 / (np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights)) + 0.02)
@@ -140,28 +144,37 @@ def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArra
     own = [source for source in named if not source.startswith(SHIPPED)]
     folds = max(recipe.folds, min(len(own), SOURCES_AT_MOST))
     fold = np.full(len(photos.paths), -1)
+    turns: Counter[str] = Counter()  # label by label, for a label all of whose sources share a fold would go unlearnt
     for number, source in enumerate(sorted(named, key=lambda source: source not in own)):
-        fold[~held_out & (photos.sources == source)] = number % folds
+        rarest = min(sorted(labels_of[source]), key=lambda label: len(sources_of[label]))
+        fold[~held_out & (photos.sources == source)] = (number if len(own) <= folds else turns[rarest]) % folds
+        turns[rarest] += 1
     rng, bursts = np.random.default_rng(recipe.seed), find_bursts(photos)
     rest = (fold < 0) & ~held_out
     for label in np.unique(photos.labels[rest]):
         mine = np.flatnonzero(rest & (photos.labels == label))
         for turn, burst in enumerate(rng.permutation(np.unique(bursts[mine])).tolist()):
             fold[mine[bursts[mine] == burst]] = turn % folds
+    for name in photos.names:
+        mine = fold[photos.labels == name]
+        if len(np.unique(mine[mine >= 0])) < 2:
+            raise CommandError(f"class {name!r} has only one photo to learn from, with copies of it, or one source")
     return fold
 
 
 def score_out_of_fold(
     photos: Photos, fold: NDArray[np.int64], recipe: Recipe, on_fold: Callable[[], None] = lambda: None
 ) -> tuple[Logits, Head]:
-    """Logits of every photo by a head that learnt neither from it nor from its fold; and the head of all folds."""
+    """Logits of every photo by a head that learnt neither from it, its copies, nor its fold; and the head of all."""
     logits = np.zeros((len(fold), len(photos.names) + 1), np.float32)
-    head = fit(photos, fold >= 0, recipe)
+    head, bursts = fit(photos, fold >= 0, recipe), find_bursts(photos)
     on_fold()
     for number in range(-1, fold.max() + 1):
         out = fold == number
         if out.any():
-            learnt = head if number < 0 else fit(photos, (fold >= 0) & ~out, recipe)
+            # Folds are of sources, and one photo may lie in two of them.
+            learn = (fold >= 0) & ~out & ~np.isin(bursts, bursts[out])
+            learnt = head if learn.sum() == (fold >= 0).sum() else fit(photos, learn, recipe)
             logits[out] = learnt(photos.features[out, 0])
         on_fold()
     return logits, head
@@ -183,7 +196,7 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
             return photos
         other = ~np.isin(told["label"], photos.names)
         features = (told["features"][other].astype(np.float32) * (6 / 255)).astype(np.float16)
-        sources = np.char.add(SHIPPED, told["source"][other])
+        sources, shows = np.char.add(SHIPPED, told["source"][other]), told["label"][other]
     if not len(features):
         return photos
     half = np.random.default_rng(recipe.seed).random(len(features)) < 0.5
@@ -193,6 +206,11 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
         logits = fit(more, np.ones(len(more.paths), np.bool_), recipe)(features[unseen])
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         wanted[unseen] = 2 * p[:, -1] >= p.sum(axis=1)
+    for name in set(shows.tolist()) - {NEITHER}:  # "bicycle" may be somebody's "bike": all of them, or none
+        if wanted[shows == name].mean() < ALL_AT_LEAST:
+            wanted[shows == name] = False
+    if not wanted.any():
+        return photos
     return _append(photos, features[wanted], sources[wanted])
 
 

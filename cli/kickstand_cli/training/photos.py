@@ -113,7 +113,8 @@ def list_photos(folder: Path) -> list[File]:
     told = _read_manifest(home / MANIFEST)
     files = []
     for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        found = [path for path in sorted((home / name).rglob("*")) if path.suffix.lower() in EXTENSIONS]
+        inside_it = sorted((home / name).rglob("*"))
+        found = [path for path in inside_it if path.suffix.lower() in EXTENSIONS and path.is_file()]
         if not found:
             raise CommandError(f"{home / name}: a class without a photo")
         for path in found:
@@ -131,7 +132,7 @@ def _read_manifest(file: Path) -> dict[tuple[str, str], str]:
         return {}
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            return {(row["class"], row["file"]): row["source"] for row in csv.DictReader(lines)}
+            return {(row["class"], row["file"]): row["source"] or "" for row in csv.DictReader(lines)}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise CommandError(f"{file}: no manifest with the columns class, file and source ({error})") from error
 
@@ -212,10 +213,14 @@ class _Store:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._kind = kind
         self._database = sqlite3.connect(file)
-        self._database.execute(
-            "CREATE TABLE IF NOT EXISTS photos (kind, sha256, features, thumbnail, statistics, "
-            "PRIMARY KEY (kind, sha256))"
-        )
+        try:
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS photos (kind, sha256, features, thumbnail, statistics, "
+                "PRIMARY KEY (kind, sha256))"
+            )
+        except sqlite3.Error:
+            self._database.close()
+            raise
 
     def close(self) -> None:
         self._database.close()
@@ -259,13 +264,18 @@ def read_photos(
     """
     kept: list[tuple[File, str, _Seen]] = []
     kind = f"{EmbeddedModel(artefact).backbone} {' '.join(ImageStatistics.model_fields)}"
-    with closing(_Store(features, kind)) as store:
-        for file, sha, found in _look_at_all(files, store, artefact, threads):
-            on_photo(1)
-            if isinstance(found, str):
-                on_unusable(f"{file.path}: {found}")
-            else:
-                kept.append((file, sha, found))
+    try:
+        with closing(_Store(features, kind)) as store:
+            for file, sha, found in _look_at_all(files, store, artefact, threads):
+                on_photo(1)
+                if isinstance(found, str):
+                    on_unusable(f"{file.path}: {found}")
+                else:
+                    kept.append((file, sha, found))
+    except sqlite3.Error as error:
+        raise CommandError(
+            f"{features}: features cannot be kept there ({error}); delete the file, or name another by --features"
+        ) from error
     if not kept:
         raise CommandError("none of the photos can be used")
     return Photos(

@@ -98,6 +98,8 @@ def train_model(
         photos = add_shipped(photos, EmbeddedModel(places.backbone).backbone, recipe)
     if len(photos.names) < 2:
         raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
+    if reserved := sorted({"", "cannot_tell"} & set(photos.names)):
+        raise CommandError(f"class {reserved[0]!r}: a word of Kickstand's own; give the folder another name")
     if unknown := set(places.held_out) - set(photos.sources.tolist()):
         raise CommandError(f"--hold-out {', '.join(sorted(unknown))}: no photo is of this source")
     held_out = np.isin(photos.sources, list(places.held_out))
@@ -111,7 +113,7 @@ def train_model(
     temperature = cards.find_temperature(logits[known], classes[known])
     p = cards.soften(logits, temperature)
     policy = cards.choose_policy(p[known], classes[known], p[foreign], max_risk, confidence)
-    sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx")
+    sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx.part")
     card = {
         "model_version": sha256[:8],
         "model_sha256": sha256,
@@ -126,7 +128,9 @@ def train_model(
             places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p, foreign), compact=True
         ),
     }
-    cards.write_json(places.out / "model.json", card)
+    cards.write_json(places.out / "model.json.part", card)
+    for name in ("model.onnx", "model.json"):  # both at the end: what was there before works until then
+        (places.out / f"{name}.part").replace(places.out / name)
     predictions = [as_prediction(row, read_card(places.out)) for row in p.tolist()]
     _store_baseline(photos, predictions, places.out)
     return Result(
@@ -237,7 +241,10 @@ def _read_sources(file: Path) -> list[dict[str, str]]:
     if not file.is_file():
         return []
     with file.open(encoding="utf-8-sig", newline="") as lines:
-        return [row for row in csv.DictReader(lines) if "source" in row]
+        try:
+            return [row for row in csv.DictReader(lines) if "source" in row]
+        except (ValueError, csv.Error) as error:
+            raise CommandError(f"{file}: no table of sources in UTF-8 ({error})") from error
 
 
 def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path) -> None:

@@ -19,7 +19,7 @@ from kickstand_cli.classify.classify import Answer, answer
 from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import console, exit_on, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
 from .head import Recipe
 from .pipeline import Leakage, Places, Result, train_model
@@ -95,7 +95,9 @@ def train(
         hold_out or (),
         keep_neither,
     )
-    with exit_on(ModelUnavailable):
+    with exit_on(ModelUnavailable, OSError):
+        if golden:
+            _expect_own(out.parent / "golden", out)
         result = train_model(
             places, Recipe(folds=folds, seed=seed), leakage, max_risk, confidence, threads, shipped=shipped
         )
@@ -121,6 +123,22 @@ def _write_report(result: Result, places: Places) -> None:
             examples.append(Readable(place, label, Answer(prediction, decide(prediction, card.policy)), prediction))
     raw_card = json.loads((places.out / "model.json").read_text("utf-8"))
     write_report(places.evidence, summarise(examples, card.labels), examples, card, raw_card)
+
+
+def _expect_own(golden: Path, artefact: Path) -> None:
+    """Raises CommandError unless the folder is missing, or holds what a training of this artefact has written."""
+    if not golden.exists():
+        return
+    try:
+        known = {*read_card(artefact).labels, NEITHER}
+    except (OSError, ValueError):
+        known = set()
+    for path in golden.iterdir():
+        if path.name not in known or not path.is_dir() or any(not file.is_file() for file in path.iterdir()):
+            raise CommandError(
+                f"{path}: not of an earlier training, and the golden photos would replace it; "
+                "give --out another folder, or --no-golden"
+            )
 
 
 def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
@@ -160,13 +178,13 @@ def _print(result: Result, places: Places) -> None:
             name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
         )
     console.print(table)
-    for line in tell(result):
+    for line in tell(result, places.out):
         console.print(line, markup=False)
     console.print(f"report: {places.evidence / 'evaluation.html'}", markup=False)
     console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}", markup=False)
 
 
-def tell(result: Result) -> list[str]:
+def tell(result: Result, artefact: Path) -> list[str]:
     """How good the model is, what it cannot promise, and which photos would help, in sentences."""
     metrics, policy = result.card["metrics"], result.card["policy"]
     accuracy, evidence = metrics["accuracy"], policy["evidence"]
@@ -177,7 +195,8 @@ def tell(result: Result) -> list[str]:
     if "refused" in evidence:
         lines += [
             f"No promise: {evidence['refused']}.",
-            "Until then every photo goes to a person. `kickstand policy --max-risk` states another promise.",
+            "Until then no answer is accepted. Another promise, of 5 % for example: "
+            f"kickstand policy --model {artefact} --max-risk 0.05 --write",
         ]
     else:
         lines.append(
@@ -185,7 +204,12 @@ def tell(result: Result) -> list[str]:
             f"{evidence['errors']} of them wrong; at most {evidence['upper_bound']:.2%} with confidence "
             f"{policy['confidence_level']:g}, where {policy['max_risk']:.2%} is promised."
         )
-    if "foreign_accepted" in metrics:
+    if "foreign_accepted" not in metrics:
+        lines.append(
+            "It has seen no photo that shows none of the labels, and takes anything for one of them: "
+            "put some into a folder neither/."
+        )
+    else:
         foreign, own = metrics["foreign_accepted"], NEITHER in result.card["training"]["n_photos"]
         lines.append(
             f"Of {foreign['n']} {'photos' if own else 'shipped photos'} that show none of the labels, "

@@ -104,6 +104,17 @@ def test_an_answer_out_of_fold_owes_nothing_to_the_photo_itself() -> None:
     assert logits[0].argmax() == 1
 
 
+def test_an_answer_out_of_fold_owes_nothing_to_a_copy_in_another_source() -> None:
+    photos = make("ab" * 10 + "a" * 2, ["x"] * 10 + ["y"] * 10 + ["x", "y"])
+    photos.thumbnails[-1] = photos.thumbnails[-2]
+    photos.features[-2:] = make("b").features[0]  # one a that looks like a b, in both sources
+    photos.features[:, :, 4] = [[1]] * 20 + [[4]] * 2  # but for something of its own
+    fold = head.split(photos, ~everything(photos), Recipe(folds=2))
+    assert fold[-1] != fold[-2]
+    logits, _ = head.score_out_of_fold(photos, fold, Recipe(folds=2, penalty=100.0))
+    assert logits[-2:].argmax(axis=1).tolist() == [1, 1]
+
+
 def test_a_class_of_too_few_photos_is_named() -> None:
     photos = make("aaab")
     with pytest.raises(CommandError, match="class 'b' has 1 photos, fewer than the 2 folds"):
@@ -128,6 +139,35 @@ def test_shipped_photos_that_are_named_or_look_like_a_label_are_left_out(
     assert taken.counts() == {"a": 20, "b": 20, "neither": 20}
     assert set(taken.sources.tolist()) == {"", "shipped:far"}
     assert head.add_shipped(photos, "another net", Recipe()) is photos
+
+
+def test_of_shipped_photos_that_show_a_label_by_another_name_none_is_taught_as_neither(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = np.concatenate([make("n" * 40, seed=2).features[:, 0], make("a" * 5, seed=3).features[:, 0]])
+    np.savez(
+        tmp_path / "neither.npz",
+        backbone=np.array("net"),
+        features=np.round(shown.astype(np.float32) * (255 / 6)).astype(np.uint8),
+        label=np.array(["neither"] * 30 + ["bike"] * 15),  # of which two thirds do not look like the a's
+        source=np.array(["far"] * 45),
+    )
+    monkeypatch.setattr(head, "NEITHER_FEATURES", tmp_path / "neither.npz")
+    taken = head.add_shipped(make("a" * 20 + "b" * 20), "net", Recipe(penalty=1.0))
+    assert taken.counts() == {"a": 20, "b": 20, "neither": 30}
+
+
+def test_the_sources_of_a_class_never_share_all_one_fold() -> None:
+    photos = make("a" * 4 + "b" * 19 + "a" * 4, ["s00"] * 4 + [f"s{i:02}" for i in range(1, 20)] + ["s20"] * 4)
+    fold = head.split(photos, ~everything(photos), Recipe())
+    assert fold[0] != fold[-1]
+
+
+def test_a_class_of_copies_alone_is_named() -> None:
+    photos = make("a" * 6 + "b" * 6)
+    photos.thumbnails[:6] = photos.thumbnails[0]
+    with pytest.raises(CommandError, match="class 'a' has only one photo to learn from"):
+        head.split(photos, ~everything(photos), Recipe(folds=2))
 
 
 def test_the_merged_graph_gives_the_logits_of_the_head_on_its_own_features() -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +19,7 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.lifecycle.golden import find_mistake, read_golden_images
 from kickstand_cli.classify.classify import answer
 from kickstand_cli.classify.policy import policy
+from kickstand_cli.project import PROJECT
 from kickstand_cli.training.card import choose_gate
 from kickstand_cli.training.train import train
 
@@ -131,18 +134,66 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
     assert (told["accept_at"], told["neither_accept_at_most"]) == (1.0, 0.0)
     assert "more labels are needed" in told["evidence"]["refused"]
     assert "No promise: " in result.stdout
-    assert "kickstand policy --max-risk" in result.stdout
+    assert f"kickstand policy --model {photos.parent / 'own/model'} --max-risk 0.05 --write" in result.stdout
+
+
+def test_a_model_that_knows_nothing_of_neither_is_said_to_take_anything(photos: Path, run: Any) -> None:
+    shutil.rmtree(photos / "neither")
+    assert "takes anything for one of them" in run().stdout
 
 
 def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos: Path, run: Any) -> None:
     assert run().exit_code == 0
     own = photos.parent / "own"
     promise = ["--max-risk", "0.4", "--model", str(own / "model")]
-    evidence = ["--out-of-fold", str(own / "model-evidence/out_of_fold.json")]
-    assert CliRunner().invoke(app, ["policy", *promise, *evidence, "--write"]).exit_code == 0
+    shipped = ["--out-of-fold", str(PROJECT / "model-evidence/out_of_fold.json")]
+    assert "answers of another model" in CliRunner().invoke(app, ["policy", *promise, *shipped]).stderr
+    assert CliRunner().invoke(app, ["policy", *promise, "--write"]).exit_code == 0
     told = read_card(photos)["policy"]
     assert told["neither_accept_at_most"] > 0
     assert told["evidence"]["accepted"] > 0
+
+
+@pytest.mark.parametrize("name", ["golden/thesis.txt", "golden/disc/summer/1.jpg", "golden/husky.jpg"])
+def test_a_folder_called_golden_that_no_training_wrote_is_left_alone(photos: Path, run: Any, name: str) -> None:
+    assert run().exit_code == 0
+    assert run().exit_code == 0  # its own are replaced
+    mine = photos.parent / "own" / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine")
+    result = run()
+    assert result.exit_code == 1
+    assert "not of an earlier training" in result.stderr
+    assert mine.read_text() == "mine"
+
+
+def test_a_class_called_golden_beside_the_artefact_is_left_alone(photos: Path, run: Any) -> None:
+    (photos / "disc").rename(photos / "golden")
+    assert run("--out", str(photos.parent / "elsewhere" / "model")).exit_code == 0
+    assert run("--out", str(photos / "model")).exit_code == 1
+    assert len(list((photos / "golden").iterdir())) == 12
+
+
+def test_what_is_named_like_a_photo_and_is_no_file_is_passed_over(photos: Path, run: Any) -> None:
+    (photos / "disc" / "album.jpg").mkdir()
+    (photos / "disc" / "gone.jpg").symlink_to(photos / "nowhere.jpg")
+    os.mkfifo(photos / "disc" / "pipe.jpg")
+    assert run().exit_code == 0
+
+
+def test_the_model_of_before_works_when_the_evidence_cannot_be_written(photos: Path, run: Any) -> None:
+    assert run().exit_code == 0
+    (photos / "disc" / "0.jpg").unlink()
+    (photos.parent / "no_folder").write_text("")
+    assert run("--evidence", str(photos.parent / "no_folder")).exit_code == 1
+    assert EmbeddedModel(photos.parent / "own/model").card.model_version == read_card(photos)["model_version"]
+
+
+def test_a_damaged_file_of_features_is_an_error_in_one_line(photos: Path, run: Any, tmp_path: Path) -> None:
+    (tmp_path / "torn.sqlite").write_bytes(b"no database" * 100)
+    result = run("--features", str(tmp_path / "torn.sqlite"))
+    assert result.exit_code == 1
+    assert "torn.sqlite: features cannot be kept there (file is not a database); delete the file" in result.stderr
 
 
 def test_a_second_training_looks_at_new_photos_alone_and_gives_the_same_model(
@@ -191,6 +242,8 @@ def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(
         (lambda d: d.rename(d.parent / "gone"), "photos: no such folder"),
         (lambda d: [(d / shape).rename(d.parent / shape) for shape in SHAPES], "no class folders in it"),
         (lambda d: (d / "disc").rename(d.parent / "disc"), "only the class 'cross'"),
+        (lambda d: (d / "disc").rename(d / "cannot_tell"), "class 'cannot_tell': a word of Kickstand's own"),
+        (lambda d: (d / "sources.csv").write_bytes(b"\xff\xfe"), "sources.csv: no table of sources in UTF-8"),
         (lambda d: (d / "manifest.csv").write_text("name\n1\n"), "no manifest with the columns class, file and source"),
     ],
 )
