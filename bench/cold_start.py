@@ -78,7 +78,7 @@ def main() -> None:
     """Measure, and keep the numbers in build/bench-cold-start.json."""
     if sys.version_info[:2] != (3, 13):
         sys.exit("error: needs Python 3.13, which the functions run on: make PYTHON=python3.13 clean bench")
-    packages = read_packages(PROJECT / ".aws-sam/build", {"Training": "on"})
+    packages = read_packages(PROJECT / ".aws-sam/build", {"Training": "on", "TrainingImage": "container"})
     resources = all_resources(PROJECT / "template.yaml")
     sources = {name: PROJECT / resources[name]["Properties"]["CodeUri"] for name in packages}
     logging.getLogger("werkzeug").setLevel(logging.CRITICAL)

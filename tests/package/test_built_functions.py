@@ -53,7 +53,7 @@ def packages(absent: Callable[[str, str], NoReturn], request: pytest.FixtureRequ
         absent("package", "sam build needs python3.13 on PATH")
     if not (PROJECT / ".venv-sam/bin/sam").exists():
         absent("package", "SAM CLI is not installed: make build")
-    return read_packages(request.getfixturevalue("built"), {"Training": "on"})
+    return read_packages(request.getfixturevalue("built"), {"Training": "on", "TrainingImage": "container"})
 
 
 def succeeds(*command: str) -> bool:

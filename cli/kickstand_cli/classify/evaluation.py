@@ -21,7 +21,22 @@ from kickstand_cli.classify.classify import Answer, answer
 from kickstand_cli.terminal import CommandError
 
 NEITHER = "neither"
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif"}
+EXTENSIONS = {
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".mpo",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".heic",
+    ".heif",
+    ".avif",
+}
 
 TITLES = {  # key in the JSON → what a person reads
     "accuracy": "accuracy of the label",

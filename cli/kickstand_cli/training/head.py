@@ -16,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from kickstand_cli.classify.evaluation import NEITHER
-from kickstand_cli.datasets.doctor import NEAR, pair_near
 from kickstand_cli.project import PROJECT
 from kickstand_cli.terminal import CommandError
 
@@ -103,22 +102,6 @@ def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
 # ---- cross-validation
 
 
-def find_bursts(photos: Photos) -> NDArray[np.int64]:
-    """A number for each photo, equal for near duplicates: the series of one shutter press, a copy, a mirrored copy."""
-    alike = pair_near(list(photos.thumbnails), NEAR)
-    root = np.arange(len(photos.paths))
-
-    def find(i: int) -> int:
-        while root[i] != i:
-            root[i] = root[root[i]]
-            i = int(root[i])
-        return i
-
-    for first, second in zip(alike.first.tolist(), alike.second.tolist(), strict=True):
-        root[find(first)] = find(second)
-    return np.array([find(i) for i in range(len(root))])
-
-
 def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
     """The fold of each photo; -1 for those of `held_out`, from which nothing is learnt.
 
@@ -149,7 +132,7 @@ def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArra
         rarest = min(sorted(labels_of[source]), key=lambda label: len(sources_of[label]))
         fold[~held_out & (photos.sources == source)] = (number if len(own) <= folds else turns[rarest]) % folds
         turns[rarest] += 1
-    rng, bursts = np.random.default_rng(recipe.seed), find_bursts(photos)
+    rng, bursts = np.random.default_rng(recipe.seed), photos.bursts
     rest = (fold < 0) & ~held_out
     for label in np.unique(photos.labels[rest]):
         mine = np.flatnonzero(rest & (photos.labels == label))
@@ -167,7 +150,7 @@ def score_out_of_fold(
 ) -> tuple[Logits, Head]:
     """Logits of every photo by a head that learnt neither from it, its copies, nor its fold; and the head of all."""
     logits = np.zeros((len(fold), len(photos.names) + 1), np.float32)
-    head, bursts = fit(photos, fold >= 0, recipe), find_bursts(photos)
+    head, bursts = fit(photos, fold >= 0, recipe), photos.bursts
     on_fold()
     for number in range(-1, fold.max() + 1):
         out = fold == number
@@ -194,9 +177,9 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
     with np.load(NEITHER_FEATURES, allow_pickle=False) as told:
         if str(told["backbone"]) != backbone:
             return photos
-        other = ~np.isin(told["label"], photos.names)
+        other = ~np.isin(told["shows"], photos.names)
         features = (told["features"][other].astype(np.float32) * (6 / 255)).astype(np.float16)
-        sources, shows = np.char.add(SHIPPED, told["source"][other]), told["label"][other]
+        sources, shows = np.char.add(SHIPPED, told["source"][other]), told["shows"][other]
     if not len(features):
         return photos
     half = np.random.default_rng(recipe.seed).random(len(features)) < 0.5
@@ -206,7 +189,7 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
         logits = fit(more, np.ones(len(more.paths), np.bool_), recipe)(features[unseen])
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         wanted[unseen] = 2 * p[:, -1] >= p.sum(axis=1)
-    for name in set(shows.tolist()) - {NEITHER}:  # "bicycle" may be somebody's "bike": all of them, or none
+    for name in set(shows.tolist()):  # "bicycle" may be somebody's "bike": all of them, or none
         if wanted[shows == name].mean() < ALL_AT_LEAST:
             wanted[shows == name] = False
     if not wanted.any():
@@ -221,6 +204,7 @@ def _append(photos: Photos, features: NDArray[np.float16], sources: NDArray[np.s
         photos,
         paths=photos.paths + tuple(f"{source}/{i}" for i, source in enumerate(sources)),
         labels=np.concatenate([photos.labels, np.full(n, NEITHER)]),
+        shows=np.concatenate([photos.shows, np.full(n, NEITHER)]),
         sources=np.concatenate([photos.sources, sources]),
         sha256=photos.sha256 + ("",) * n,
         features=np.concatenate([photos.features, np.broadcast_to(features[:, np.newaxis], (n, views, width))]),

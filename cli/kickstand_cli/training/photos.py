@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,11 @@ from PIL import Image
 
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
 from kickstand.events import ImageStatistics
 from kickstand_cli.classify.evaluation import EXTENSIONS, NEITHER
+from kickstand_cli.datasets.doctor import NEAR, pair_near
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.terminal import CommandError
 
@@ -41,6 +43,7 @@ class File:
 
     path: relative to the folder that was named; evidence calls the photo so.
     label: the folder of its class, or "neither".
+    shows: what is on it; of a photo of neither perhaps more than its label.
     source: where it comes from, as far as that is known: one camera, driver, shop or data set. "" where it is not.
     read: gives its bytes.
     place: the file itself; None for an image in an .npz.
@@ -48,6 +51,7 @@ class File:
 
     path: str
     label: str
+    shows: str
     source: str
     read: Callable[[], bytes]
     place: Path | None = None
@@ -57,7 +61,7 @@ class File:
 class Photos:
     """Photos as the head learns from them, one row each.
 
-    labels, sources: str, shape (n,); see `File`.
+    labels, shows, sources: str, shape (n,); see `File`.
     sha256: of each file.
     features: float16, shape (n, len(VIEWS), width), by the frozen backbone.
     thumbnails: uint8, shape (n, 32, 32, 3).
@@ -66,6 +70,7 @@ class Photos:
 
     paths: tuple[str, ...]
     labels: NDArray[np.str_]
+    shows: NDArray[np.str_]
     sources: NDArray[np.str_]
     sha256: tuple[str, ...]
     features: NDArray[np.float16]
@@ -89,6 +94,22 @@ class Photos:
         lines = sorted(f"{sha} {label}\n" for sha, label in zip(self.sha256, self.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
+    @cached_property
+    def bursts(self) -> NDArray[np.int64]:
+        """A number for each photo, equal for near duplicates: the series of one press, a copy, a mirrored copy."""
+        alike = pair_near(list(self.thumbnails), NEAR)
+        root = np.arange(len(self.paths))
+
+        def find(i: int) -> int:
+            while root[i] != i:
+                root[i] = root[root[i]]
+                i = int(root[i])
+            return i
+
+        for first, second in zip(alike.first.tolist(), alike.second.tolist(), strict=True):
+            root[find(first)] = find(second)
+        return np.array([find(i) for i in range(len(root))])
+
     def counts(self) -> dict[str, int]:
         """Photos of each label and of neither."""
         return dict(sorted(Counter(self.labels.tolist()).items()))
@@ -100,8 +121,8 @@ class Photos:
 def list_photos(folder: Path) -> list[File]:
     """The photos of `<folder>/<class>/`, or of `<folder>/train/<class>/`; an .npz is images of neither.
 
-    The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`), else the
-    folder between its class and itself, if there is one.
+    The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`, and perhaps
+    `tag`, for what it shows), else the folder between its class and itself, if there is one.
 
     Raises CommandError naming what is wrong.
     """
@@ -109,7 +130,8 @@ def list_photos(folder: Path) -> list[File]:
         return list(_list_arrays(folder))
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder; expected {folder}/<class>/<photo>")
-    home = folder / "train" if (folder / "train").is_dir() else folder
+    splits = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    home = folder / "train" if "train" in splits <= {"train", "validation", "val", "test"} else folder
     told = _read_manifest(home / MANIFEST)
     files = []
     for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
@@ -119,20 +141,26 @@ def list_photos(folder: Path) -> list[File]:
             raise CommandError(f"{home / name}: a class without a photo")
         for path in found:
             inside = path.relative_to(home / name)
-            source = told.get((name, inside.as_posix()), inside.parts[0] if len(inside.parts) > 1 else "")
-            files.append(File(path.relative_to(folder).as_posix(), name, source, path.read_bytes, path))
+            label = NEITHER if name.casefold() == NEITHER else name
+            source, tag = told.pop((name, inside.as_posix()), (inside.parts[0] if len(inside.parts) > 1 else "", ""))
+            shows = tag if label == NEITHER and tag else label
+            files.append(File(path.relative_to(folder).as_posix(), label, shows, source, path.read_bytes, path))
+    if told:
+        (name, file), number = next(iter(told)), len(told)
+        raise CommandError(f"{home / MANIFEST}: {number} of its photos are not here, among them {name}/{file}")
     if not files:
         raise CommandError(f"{folder}: no class folders in it; expected {folder}/<class>/<photo>")
     return files
 
 
-def _read_manifest(file: Path) -> dict[tuple[str, str], str]:
-    """Source by class and file; empty without a manifest."""
+def _read_manifest(file: Path) -> dict[tuple[str, str], tuple[str, str]]:
+    """Source and tag by class and file; empty without a manifest."""
     if not file.is_file():
         return {}
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            return {(row["class"], row["file"]): row["source"] or "" for row in csv.DictReader(lines)}
+            rows = csv.DictReader(lines)
+            return {(row["class"], row["file"]): (row["source"] or "", row.get("tag") or "") for row in rows}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise CommandError(f"{file}: no manifest with the columns class, file and source ({error})") from error
 
@@ -147,7 +175,7 @@ def _list_arrays(file: Path) -> Iterator[File]:
     if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(shown):
         raise CommandError(f"{file}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3) for n labels")
     for number, (image, name) in enumerate(zip(pixels, shown, strict=True)):
-        yield File(f"{file.name}/{name}/{number}", NEITHER, "", lambda image=image: encode_png(image))  # type: ignore[misc]
+        yield File(f"{file.name}/{name}/{number}", NEITHER, name, "", lambda image=image: encode_png(image))  # type: ignore[misc]
 
 
 # ---- features
@@ -197,6 +225,9 @@ def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | s
             views, statistics = make_views(data, name, model.card.input_shape)
         except InvalidImage as error:
             found.append(str(error).removeprefix(f"{name}: "))
+            continue
+        if statistics.shorter_side is not None and statistics.shorter_side < SHORTER_SIDE[0]:
+            found.append(f"a side of {statistics.shorter_side} pixels, the model needs {SHORTER_SIDE[0]}")
             continue
         thumbnail = np.asarray(Image.fromarray(views[0]).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
         found.append(_Seen(model.features(views).astype(np.float16), thumbnail, statistics))
@@ -281,6 +312,7 @@ def read_photos(
     return Photos(
         tuple(file.path for file, _, _ in kept),
         np.array([file.label for file, _, _ in kept]),
+        np.array([file.shows for file, _, _ in kept]),
         np.array([file.source for file, _, _ in kept]),
         tuple(sha for _, sha, _ in kept),
         np.stack([seen.features for _, _, seen in kept]),
@@ -324,18 +356,22 @@ def _look_at_all(
 def write_neither(photos: Photos, backbone: str, file: Path, at_most: int, seed: int) -> None:
     """Keep features of photos of neither, for training on photos of other classes.
 
-    at_most: photos of each source; 8 bits a feature, which lie between 0 and 6.
+    at_most: photos of each source, of all that it shows alike; 8 bits a feature, which lie between 0 and 6.
     """
     rng, kept = np.random.default_rng(seed), []
     for source in np.unique(photos.sources):
-        for label in np.unique(photos.labels):
-            rows = np.flatnonzero((photos.sources == source) & (photos.labels == label))
-            kept += rng.permutation(rows)[:at_most].tolist()
+        mine = np.flatnonzero(photos.sources == source)
+        turns: Counter[str] = Counter()
+        ranked = []
+        for row in rng.permutation(mine).tolist():  # one of each kind in turn: few of many kinds tell more
+            ranked.append((turns[photos.shows[row]], row))
+            turns[photos.shows[row]] += 1
+        kept += [row for _, row in sorted(ranked)[:at_most]]
     file.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(
         file,
         backbone=np.array(backbone),
         features=np.round(photos.features[kept, 0].astype(np.float32) * (255 / 6)).astype(np.uint8),
-        label=photos.labels[kept],
+        shows=photos.shows[kept],
         source=photos.sources[kept],
     )

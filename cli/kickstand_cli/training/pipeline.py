@@ -32,7 +32,7 @@ from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, s
 from .photos import File, Photos, list_photos, read_photos, write_neither
 
 EVIDENCE = "out_of_fold.json"
-NEITHER_AT_MOST = 100  # photos of a source and class, whose features are kept
+NEITHER_AT_MOST = 250  # photos of a source, whose features are kept
 LEARNING_CURVE_AT_MOST = 3000  # photos; of more, half as many say little
 
 
@@ -92,6 +92,7 @@ def train_model(
     files = _list_files(places, leakage)
     with _progress("photos", len(files)) as advance:
         photos = read_photos(files, places.backbone, places.features, threads, advance, _leave_out)
+    _name_contradictions(photos)
     if places.neither:
         write_neither(photos, EmbeddedModel(places.backbone).backbone, places.neither, NEITHER_AT_MOST, recipe.seed)
     if shipped:
@@ -171,6 +172,18 @@ def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
     for path in sorted(leaked):
         _leave_out(f"{path}: it is among the test images")
     return leaked
+
+
+def _name_contradictions(photos: Photos) -> None:
+    """Say which photos lie, exactly or nearly, in two classes."""
+    first: dict[int, dict[str, str]] = {}
+    for path, label, burst in zip(photos.paths, photos.labels.tolist(), photos.bursts.tolist(), strict=True):
+        first.setdefault(burst, {}).setdefault(label, path)
+    pairs = [" and ".join(list(paths.values())[:2]) for paths in first.values() if len(paths) > 1]
+    if pairs:
+        stderr.print(
+            f"{len(pairs)} photos look alike in two classes; is one wrong? {'; '.join(pairs[:3])}", markup=False
+        )
 
 
 def _leave_out(reason: str) -> None:

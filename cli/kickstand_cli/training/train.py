@@ -25,6 +25,7 @@ from .head import Recipe
 from .pipeline import Leakage, Places, Result, train_model
 
 GOLDEN = 4  # golden photos of each label and of neither
+FEW = 5  # wrong answers; fewer may be chance
 GOLDEN_SIDE = 512  # pixels at most
 
 
@@ -153,7 +154,7 @@ def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
         for _, i in sorted(zip(sure, rows, strict=True), reverse=True)[: 5 * GOLDEN]:
             path = photos.paths[i]
             _, data = thumbnail(result.files[path].read(), path, GOLDEN_SIDE)
-            image = GoldenImage(f"{label}/{Path(path).stem}.jpg", data, label)
+            image = GoldenImage(f"{label}/{kept + 1}-{Path(path).stem}.jpg", data, label)
             given = answer(data, image.name, model).prediction
             if kept < GOLDEN and given and find_mistake(image, given, model.card.policy) is None:
                 (golden / label).mkdir(parents=True, exist_ok=True)
@@ -223,7 +224,10 @@ def tell(result: Result, artefact: Path) -> list[str]:
     worst = max(rates, key=lambda name: rates[name][0] / rates[name][1])
     wrong, n = rates[worst]
     if wrong:
-        lines.append(f"It is wrong most often about {worst}: {wrong} of {n}. More photos of {worst} help first.")
+        lines.append(
+            f"It is wrong most often about {worst}: {wrong} of {n}."
+            + (f" More photos of {worst} help first." if wrong >= FEW else "")
+        )
     if result.half is not None:
         n, errors, halved = accuracy["n"], round(accuracy["n"] * (1 - accuracy["value"])), result.half
         # Twice the standard deviation of the difference of two counts: less may be chance.
@@ -234,4 +238,9 @@ def tell(result: Result, artefact: Path) -> list[str]:
                 f"Learning from half of the photos, {halved} of {n} would be wrong, not {errors}: too small a "
                 "difference to say that more photos of the same kind help. Photos of new places and cameras may."
             )
+    if not any(photos.sources[photos.labels != NEITHER]):
+        lines.append(
+            "Where the photos come from is not known: photos of one place or camera, learnt from and tested on, "
+            "flatter these numbers. Put a folder for each source between class and photos."
+        )
     return lines

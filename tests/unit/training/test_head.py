@@ -24,9 +24,11 @@ def make(labels: str, sources: list[str] | None = None, seed: int = 0) -> Photos
     features = dice.normal(0, 0.1, (n, 3, WIDTH)) + 1
     for row, letter in enumerate(labels):
         features[row, :, "ab".find(letter) if letter in "ab" else 2] += 1
+    names = np.array([letter if letter in "ab" else "neither" for letter in labels])
     return Photos(
         tuple(f"{i}.jpg" for i in range(n)),
-        np.array([letter if letter in "ab" else "neither" for letter in labels]),
+        names,
+        names,
         np.array(sources or [""] * n),
         tuple(str(i) for i in range(n)),
         features.astype(np.float16),
@@ -130,7 +132,7 @@ def test_shipped_photos_that_are_named_or_look_like_a_label_are_left_out(
         tmp_path / "neither.npz",
         backbone=np.array("net"),
         features=np.round(np.concatenate([foreign, like_a, named_b]).astype(np.float32) * (255 / 6)).astype(np.uint8),
-        label=np.array(["neither"] * 25 + ["b"] * 5),
+        shows=np.array(["neither"] * 20 + ["alpha"] * 5 + ["b"] * 5),
         source=np.array(["far"] * 30),
     )
     monkeypatch.setattr(head, "NEITHER_FEATURES", tmp_path / "neither.npz")
@@ -149,7 +151,7 @@ def test_of_shipped_photos_that_show_a_label_by_another_name_none_is_taught_as_n
         tmp_path / "neither.npz",
         backbone=np.array("net"),
         features=np.round(shown.astype(np.float32) * (255 / 6)).astype(np.uint8),
-        label=np.array(["neither"] * 30 + ["bike"] * 15),  # of which two thirds do not look like the a's
+        shows=np.array(["neither"] * 30 + ["bike"] * 15),  # of which two thirds do not look like the a's
         source=np.array(["far"] * 45),
     )
     monkeypatch.setattr(head, "NEITHER_FEATURES", tmp_path / "neither.npz")

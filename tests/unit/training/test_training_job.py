@@ -39,7 +39,7 @@ def container(tmp_path: Path) -> Path:
             home = tmp_path / "input/data/dataset" / split / name
             home.mkdir(parents=True)
             for index in range(number):
-                noise = draw.normal(0, 60, (16, 16, 3))  # less of it, and all are near duplicates
+                noise = draw.normal(0, 60, (32, 32, 3))  # less of it, and all are near duplicates
                 Image.fromarray(np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)).save(home / f"{index}.png")
     return tmp_path
 

@@ -118,7 +118,9 @@ def _decode(data: bytes, name: str, longest: int) -> tuple[Image.Image, str, tup
     except _RefusedError as refusal:
         raise InvalidImage(f"{name}: {refusal}") from refusal
     except Image.DecompressionBombError as error:
-        raise InvalidImage(f"{name}: more than {MAX_IMAGE_PIXELS:,} pixels ({error}); send a smaller photo") from error
+        raise InvalidImage(
+            f"{name}: more than {MAX_IMAGE_PIXELS:,} pixels, or {MAX_DRAFT_PIXELS:,} of a JPEG; send a smaller photo"
+        ) from error
     except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
         raise InvalidImage(f"{name}: {_explain(data, kind, error)}") from error
 
