@@ -295,3 +295,31 @@ def test_leakage_stops_training_and_names_the_photos(leaky: Path, run: Any) -> N
 def test_leaking_photos_are_dropped_or_allowed_on_request(leaky: Path, run: Any, leakage: str, n: int) -> None:
     assert run(f"--leakage={leakage}").exit_code == 0
     assert read_card(leaky)["training"]["n_photos"]["disc"] == n
+
+
+def test_a_class_may_be_called_train_and_neither_may_be_written_large(photos: Path, run: Any) -> None:
+    (photos / "disc").rename(photos / "train")
+    (photos / "neither").rename(photos / "Neither")
+    assert run().exit_code == 0
+    assert read_card(photos)["training"]["n_photos"] == {"cross": 12, "neither": 12, "train": 12}
+
+
+def test_one_photo_in_two_classes_is_named(photos: Path, run: Any) -> None:
+    (photos / "cross" / "again.png").write_bytes((photos / "disc" / "1.png").read_bytes())
+    result = run()
+    assert result.exit_code == 0
+    assert "1 photos look alike in two classes; is one wrong? cross/again.png and disc/1.png" in result.stderr
+
+
+def test_a_photo_too_small_for_the_model_is_left_out(photos: Path, run: Any) -> None:
+    Image.new("RGB", (1, 1)).save(photos / "disc" / "dot.png")
+    result = run()
+    assert "left out: disc/dot.png: a side of 1 pixels, the model needs 32" in result.stderr
+    assert read_card(photos)["training"]["n_photos"]["disc"] == 12
+
+
+def test_a_manifest_of_photos_that_are_not_here_is_refused(photos: Path, run: Any) -> None:
+    (photos / "manifest.csv").write_text("class,file,source\ndisc,gone.jpg,shop\n")
+    result = run()
+    assert result.exit_code == 1
+    assert "1 of its photos are not here, among them disc/gone.jpg" in result.stderr
