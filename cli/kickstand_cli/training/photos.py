@@ -35,6 +35,7 @@ VIEWS = ("plain", "mirrored", "padded")
 THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as `kickstand dataset check` finds them
 AT_ONCE = 16  # photos that a process is given at a time
 MANIFEST = "manifest.csv"
+BESIDE_TRAIN = {"train", "validation", "val", "test", "audit", "original"}  # with another folder, train/ is a class
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,8 @@ def list_photos(folder: Path) -> list[File]:
         return list(_list_arrays(folder))
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder; expected {folder}/<class>/<photo>")
-    splits = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    home = folder / "train" if "train" in splits <= {"train", "validation", "val", "test"} else folder
+    folders = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    home = folder / "train" if "train" in folders <= BESIDE_TRAIN else folder
     told = _read_manifest(home / MANIFEST)
     files = []
     for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
