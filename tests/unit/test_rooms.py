@@ -87,6 +87,12 @@ def test_an_import_is_found_however_it_is_written(text: str) -> None:
     assert "classify is not above monitor" in [violations(file, name) for name in imports_of(file, text)]
 
 
+@pytest.mark.parametrize("file", sorted(PROJECT.glob("functions/*/app.py")), ids=lambda file: file.parent.name)
+def test_a_function_never_imports_the_command_which_is_not_deployed(file: Path) -> None:
+    imported = imports_of(CORE / "app.py", file.read_text("utf-8"))
+    assert [name for name in imported if name.startswith("kickstand_cli")] == []
+
+
 def test_every_room_of_the_core_has_a_level_and_says_what_it_is_for() -> None:
     rooms = {
         path.parent.name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for path in CORE.glob("*/__init__.py")
