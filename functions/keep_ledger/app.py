@@ -9,7 +9,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.ledger.store import Books, keep_ledger
+from kickstand.ledger.store import Books, keep_ledger, replay_lost
 from kickstand.settings import Settings
 
 
@@ -36,11 +36,13 @@ BOOKS = Books(
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    ledger = keep_ledger(BOOKS, datetime.now(UTC))
+    now = datetime.now(UTC)
+    ledger = keep_ledger(BOOKS, now)
     for name, number in ledger.metrics.items():
         metrics.add_metric(name=name, unit=MetricUnit.Count, value=number)
     for missing in ledger.lacks:
         logger.warning("missing", image=missing.image, version=missing.version, lack=missing.lack)
+    replay_lost(BOOKS, ledger, now)  # last: what is missing is told even where sending it again fails
     replayed = len(ledger.lost)
     logger.info("drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=replayed, counts=ledger.counts)
     return {"uploads": ledger.uploads, **ledger.counts, "replayed": replayed}

@@ -8,6 +8,7 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import Field
 
 from kickstand.events import Probability
 from kickstand.records import Recording, compose_record
@@ -19,7 +20,7 @@ from kickstand.store import announce, put_record
 class RecordResultSettings(Settings):
     records_table: str
     audit_rate: Probability
-    audit_key: bytes
+    audit_key: bytes = Field(min_length=1)
 
 
 logger = Logger()

@@ -43,7 +43,7 @@ LONGEST = 512  # pixels of the picture's longer side: sharp on a dashboard, and 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
-    """event: the widget's (`describe`, `widgetContext`), with what a button sends; see `reviews.Desk`."""
+    """event: the widget's (`describe`, `widgetContext`), with what a button sends; see `rules.Desk`."""
     metrics.add_metric(name="ReviewPages", unit=MetricUnit.Count, value=1)
     desk, now = Desk.model_validate(event), datetime.now(UTC)
     if desk.describe:

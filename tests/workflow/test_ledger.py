@@ -171,6 +171,22 @@ def test_the_function_sends_lost_uploads_again_and_tells_their_number(
     assert (keep_ledger(stack)["missing"], len(stack.records())) == (1, 2)
 
 
+def test_what_is_missing_is_told_even_where_it_cannot_be_sent_again(
+    stack: Stack,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    monkeypatch.setattr(store, "replay", lambda *_: 1 / 0)
+    key = lose(stack)
+    with pytest.raises(AssertionError, match="ZeroDivisionError"):
+        keep_ledger(stack)
+    assert metrics_in(capsys.readouterr().out)["LedgerMissing"] == 1
+    (told,) = (record for record in caplog.records if record.message == "missing")
+    assert str(getattr(told, "image", "")).endswith(key)
+
+
 def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

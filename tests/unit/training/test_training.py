@@ -23,8 +23,6 @@ from kickstand_cli.project import PROJECT
 from kickstand_cli.training.card import choose_gate
 from kickstand_cli.training.train import train
 
-pytestmark = pytest.mark.slow
-
 app = typer.Typer()
 app.command()(train)
 app.command()(policy)
@@ -110,6 +108,7 @@ def test_the_golden_photos_pass_the_check_of_the_rollout(photos: Path, run: Any)
         assert find_mistake(image, given, model.card.policy) is None
 
 
+@pytest.mark.slow
 def test_without_photos_of_neither_the_shipped_ones_are_learnt_from(photos: Path, run: Any) -> None:
     for file in (photos / "neither").iterdir():
         file.unlink()
@@ -137,11 +136,13 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
     assert f"kickstand policy --model {photos.parent / 'own/model'} --max-risk 0.05 --write" in result.stdout
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_nothing_of_neither_is_said_to_take_anything(photos: Path, run: Any) -> None:
     shutil.rmtree(photos / "neither")
     assert "takes anything for one of them" in run().stdout
 
 
+@pytest.mark.slow
 def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos: Path, run: Any) -> None:
     assert run().exit_code == 0
     own = photos.parent / "own"
@@ -155,6 +156,7 @@ def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos
 
 
 @pytest.mark.parametrize("name", ["golden/thesis.txt", "golden/disc/summer/1.jpg", "golden/husky.jpg"])
+@pytest.mark.slow
 def test_a_folder_called_golden_that_no_training_wrote_is_left_alone(photos: Path, run: Any, name: str) -> None:
     assert run().exit_code == 0
     assert run().exit_code == 0  # its own are replaced
@@ -167,6 +169,7 @@ def test_a_folder_called_golden_that_no_training_wrote_is_left_alone(photos: Pat
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_class_called_golden_beside_the_artefact_is_left_alone(photos: Path, run: Any) -> None:
     (photos / "disc").rename(photos / "golden")
     assert run("--out", str(photos.parent / "elsewhere" / "model")).exit_code == 0
@@ -174,6 +177,7 @@ def test_a_class_called_golden_beside_the_artefact_is_left_alone(photos: Path, r
     assert len(list((photos / "golden").iterdir())) == 12
 
 
+@pytest.mark.slow
 def test_what_is_named_like_a_photo_and_is_no_file_is_passed_over(photos: Path, run: Any) -> None:
     (photos / "disc" / "album.jpg").mkdir()
     (photos / "disc" / "gone.jpg").symlink_to(photos / "nowhere.jpg")
@@ -181,6 +185,7 @@ def test_what_is_named_like_a_photo_and_is_no_file_is_passed_over(photos: Path, 
     assert run().exit_code == 0
 
 
+@pytest.mark.slow
 def test_the_model_of_before_works_when_the_evidence_cannot_be_written(photos: Path, run: Any) -> None:
     assert run().exit_code == 0
     (photos / "disc" / "0.jpg").unlink()
@@ -189,6 +194,7 @@ def test_the_model_of_before_works_when_the_evidence_cannot_be_written(photos: P
     assert EmbeddedModel(photos.parent / "own/model").card.model_version == read_card(photos)["model_version"]
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_features_is_an_error_in_one_line(photos: Path, run: Any, tmp_path: Path) -> None:
     (tmp_path / "torn.sqlite").write_bytes(b"no database" * 100)
     result = run("--features", str(tmp_path / "torn.sqlite"))
@@ -196,6 +202,7 @@ def test_a_damaged_file_of_features_is_an_error_in_one_line(photos: Path, run: A
     assert "torn.sqlite: features cannot be kept there (file is not a database); delete the file" in result.stderr
 
 
+@pytest.mark.slow
 def test_a_second_training_looks_at_new_photos_alone_and_gives_the_same_model(
     photos: Path, run: Any, tmp_path: Path
 ) -> None:
@@ -213,6 +220,7 @@ def test_a_second_training_looks_at_new_photos_alone_and_gives_the_same_model(
     assert sorted(value == 0.123 for (value,) in rows) == [False] + [True] * 36
 
 
+@pytest.mark.slow
 def test_a_photo_that_cannot_be_used_is_named_and_the_others_are_learnt_from(photos: Path, run: Any) -> None:
     (photos / "disc" / "torn.jpg").write_bytes(b"no picture")
     result = run()
@@ -221,6 +229,7 @@ def test_a_photo_that_cannot_be_used_is_named_and_the_others_are_learnt_from(pho
     assert read_card(photos)["training"]["n_photos"]["disc"] == 12
 
 
+@pytest.mark.slow
 def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(photos: Path, run: Any) -> None:
     rows = ["class,file,source"]
     for shape in SHAPES:
@@ -247,6 +256,7 @@ def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(
         (lambda d: (d / "manifest.csv").write_text("name\n1\n"), "no manifest with the columns class, file and source"),
     ],
 )
+@pytest.mark.slow
 def test_photos_that_cannot_be_learnt_from_are_named(photos: Path, run: Any, spoil: Any, reason: str) -> None:
     spoil(photos)
     result = run()
@@ -260,6 +270,7 @@ def test_an_unknown_source_is_named(photos: Path, run: Any) -> None:
     assert "--hold-out nowhere: no photo is of this source" in result.stderr
 
 
+@pytest.mark.slow
 def test_arrays_are_images_of_neither(photos: Path, run: Any, tmp_path: Path) -> None:
     arrays = np.stack([np.asarray(draw("neither", n).resize((32, 32))) for n in range(40, 52)])
     np.savez(tmp_path / "more.npz", image=arrays, label=np.array(["noise"] * 12))
@@ -283,6 +294,7 @@ def leaky(photos: Path) -> Path:
     return photos
 
 
+@pytest.mark.slow
 def test_leakage_stops_training_and_names_the_photos(leaky: Path, run: Any) -> None:
     result = run()
     assert result.exit_code == 1
@@ -292,6 +304,7 @@ def test_leakage_stops_training_and_names_the_photos(leaky: Path, run: Any) -> N
 
 
 @pytest.mark.parametrize(("leakage", "n"), [("drop", 12), ("allow", 13)])
+@pytest.mark.slow
 def test_leaking_photos_are_dropped_or_allowed_on_request(leaky: Path, run: Any, leakage: str, n: int) -> None:
     assert run(f"--leakage={leakage}").exit_code == 0
     assert read_card(leaky)["training"]["n_photos"]["disc"] == n

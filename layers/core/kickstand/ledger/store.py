@@ -70,14 +70,14 @@ def draw_up(books: Books, closes_at: datetime, name_at_most: int | None = None) 
 
 
 def keep_ledger(books: Books, now: datetime) -> Ledger:
-    """One run of the ledger's function: draw it up, and send again what is lost.
+    """One run's ledger, as the function keeps it; `replay_lost` sends again what it lacks."""
+    return draw_up(books, now - GRACE, name_at_most=REPLAY_AT_MOST)
 
-    Dead letters are left to a person: whatever failed would fail again.
-    """
-    ledger = draw_up(books, now - GRACE, name_at_most=REPLAY_AT_MOST)
+
+def replay_lost(books: Books, ledger: Ledger, now: datetime) -> None:
+    """Send again what is lost. Dead letters are left to a person: whatever failed would fail again."""
     for missing in ledger.lost:
         replay(books, missing, now)
-    return ledger
 
 
 # ---- what there is

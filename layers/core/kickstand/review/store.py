@@ -1,4 +1,4 @@
-"""Reviews in DynamoDB: every change is a rule of `reviews`, written only if nobody changed the review meanwhile."""
+"""Reviews in DynamoDB: every change is a rule of `rules`, written only if nobody changed the review meanwhile."""
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
