@@ -29,8 +29,11 @@ settings = AnnounceApprovalSettings.model_validate(os.environ)
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     change = ApprovalChange.model_validate(event)
-    package = sagemaker.describe_model_package(ModelPackageName=change.package)
-    rollout = describe_rollout(change, package, find_approval(dynamodb, settings.control_table))
+    rollout = describe_rollout(
+        change,
+        lambda: sagemaker.describe_model_package(ModelPackageName=change.package),
+        find_approval(dynamodb, settings.control_table),
+    )
     if rollout is None:
         return {"told": False}
     publish_rollout(sns, events, settings.alarm_topic, rollout)

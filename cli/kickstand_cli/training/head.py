@@ -11,8 +11,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from kickstand_cli.classify.evaluation import NEITHER
@@ -75,6 +73,10 @@ def weigh(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> NDArray[n
 
 def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
     """Multinomial logistic regression on all views of the photos in `learn`, standardisation folded into it."""
+    # Imported here: it takes most of a second, which `kickstand train --help` need not.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     n_classes, views = len(photos.names) + 1, photos.features.shape[1]
     # Views are no more evidence. The shipped features are of one view, which need not be learnt from three times.
     weight_of, once = weigh(photos, learn, recipe), np.char.startswith(photos.sources, SHIPPED)

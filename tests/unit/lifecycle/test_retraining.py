@@ -71,7 +71,7 @@ CHALLENGER = "arn:aws:sagemaker:us-east-1:123456789012:model-package/group/2"
 def decided(status: str, told: tuple[str, str] | None = None, **package: Any) -> Any:
     detail = {"ModelPackageArn": CHALLENGER, "ModelPackageGroupName": "group", "ModelApprovalStatus": status}
     described = {"InferenceSpecification": {"Containers": [{"ModelDataUrl": "s3://b/model.tar.gz"}]}, **package}
-    return describe_rollout(ApprovalChange.model_validate({"detail": detail}), described, told)
+    return describe_rollout(ApprovalChange.model_validate({"detail": detail}), lambda: described, told)
 
 
 def test_a_decision_is_told_once_and_a_changed_mind_again() -> None:

@@ -1,6 +1,6 @@
 """What follows from a decision about a model package: rejected, nothing; approved, somebody rolls it out."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from pydantic import AliasPath, Field
@@ -29,15 +29,16 @@ class Rollout(NamedTuple):
 
 
 def describe_rollout(
-    change: ApprovalChange, package: Mapping[str, Any], told: tuple[str, str] | None
+    change: ApprovalChange, describe: Callable[[], Mapping[str, Any]], told: tuple[str, str] | None
 ) -> Rollout | None:
     """What to tell of this change; None where there is nothing new.
 
-    package: SageMaker's answer to DescribeModelPackage.
+    describe: gives SageMaker's answer to DescribeModelPackage; not asked where all has been told.
     told: package and status that were told last; SageMaker may send several events for one change.
     """
     if told == (change.package, change.status):
         return None
+    package = describe()
     if package.get("CustomerMetadataProperties", {}).get("role") == "champion":
         return None  # `kickstand training upload` has registered what serves already
     approved = change.status == "Approved"
