@@ -182,7 +182,7 @@ def _parse_destination(uri: str | None) -> Destination | None:
 
 
 def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Path | None) -> Manifest | None:
-    """The manifest of a complete folder that is what is asked for; None where there is no dataset of ours.
+    """The manifest of a complete dataset folder that matches the request; None without one.
 
     Raises CommandError where there is one, but damaged or another.
     """

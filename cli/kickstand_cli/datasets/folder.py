@@ -245,7 +245,7 @@ def open_dataset(out: Path) -> Manifest:
     """The manifest of a complete folder; raises CommandError where it is missing, foreign, or an image has changed."""
     manifest = read_manifest(out)
     if manifest is None:
-        raise CommandError(f"{out}: no dataset folder, it has no {MANIFEST} of ours")
+        raise CommandError(f"{out}: not a dataset folder: Kickstand wrote no {MANIFEST} there")
     for entry in manifest.images:
         path = out / entry.path
         if not path.is_file():
@@ -267,7 +267,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def check_output(out: Path, *, force: bool = False) -> None:
-    """Raise CommandError unless out can be written: absent, empty, or with force a folder of ours and nothing else."""
+    """Raise CommandError unless out is absent, empty, or, with force, a dataset folder and nothing else."""
     for half_written in _find_leftovers(out):
         if not force:
             raise CommandError(
@@ -283,7 +283,7 @@ def check_output(out: Path, *, force: bool = False) -> None:
     manifest = read_manifest(out)
     if manifest is None and not (out / MARKER).is_file():
         looks = "half written, or not ours" if (out / "train").exists() or (out / "test").exists() else "not empty"
-        raise CommandError(f"{out}: {looks}: there is no {MANIFEST} of ours in it; remove it or choose another --out")
+        raise CommandError(f"{out}: {looks}: Kickstand wrote no {MANIFEST} there; remove it or choose another --out")
     if not force:
         raise CommandError(
             f"{out}: there is {'a' if manifest else 'a half-written'} dataset already; --force replaces it"

@@ -60,7 +60,7 @@ class Upload:
 
 
 def parse_s3_uri(uri: str) -> Destination:
-    """Split s3://bucket/prefix; raises CommandError where it is none."""
+    """Split s3://bucket/prefix; raises CommandError for any other text."""
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", uri)
     if not match:
         raise CommandError(f"{uri}: not an S3 URI like s3://bucket/prefix")

@@ -75,7 +75,7 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
     try:
-        # Whoever asked the endpoint may have scaled the photo: whether to take it again cannot be told.
+        # The caller may have scaled the photo, so its quality is unknown and it is never sent back.
         image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
     except InvalidImage as error:
         image, decision = None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))

@@ -17,6 +17,7 @@ from kickstand_cli.classify.evaluation import NEITHER
 from kickstand_cli.project import PROJECT
 from kickstand_cli.terminal import CommandError
 
+from .card import soften
 from .photos import Logits, Photos
 
 SOURCES_AT_MOST = 20  # folds; more sources share them
@@ -107,8 +108,9 @@ def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
 def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
     """The fold of each photo; -1 for those of `held_out`, from which nothing is learnt.
 
-    A known source lies in one fold, and has it for itself as far as there are 20, unless one of its classes has no
-    other source. The rest is dealt out at random, class by class, near duplicates together.
+    A known source lies in one fold. Up to 20 sources have a fold each; more share. The photos of a source that is the
+    only one of some class, and those of no known source, are dealt out at random, class by class, near duplicates
+    together.
 
     Raises CommandError where a class has too few photos.
     """
@@ -189,8 +191,7 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
     for unseen in (half, ~half):
         more = _append(photos, features[~unseen], sources[~unseen])
         logits = fit(more, np.ones(len(more.paths), np.bool_), recipe)(features[unseen])
-        p = np.exp(logits - logits.max(axis=1, keepdims=True))
-        wanted[unseen] = 2 * p[:, -1] >= p.sum(axis=1)
+        wanted[unseen] = soften(logits, 1.0)[:, -1] >= 0.5
     for name in set(shows.tolist()):  # "bicycle" may be somebody's "bike": all of them, or none
         if wanted[shows == name].mean() < ALL_AT_LEAST:
             wanted[shows == name] = False

@@ -24,7 +24,7 @@ from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
 from kickstand.events import ImageStatistics
 from kickstand_cli.classify.evaluation import EXTENSIONS, NEITHER
-from kickstand_cli.datasets.doctor import NEAR, pair_near
+from kickstand_cli.datasets.doctor import NEAR, SPLITS, pair_near
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.terminal import CommandError
 
@@ -35,7 +35,7 @@ VIEWS = ("plain", "mirrored", "padded")
 THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as `kickstand dataset check` finds them
 AT_ONCE = 16  # photos that a process is given at a time
 MANIFEST = "manifest.csv"
-BESIDE_TRAIN = {"train", "validation", "val", "test", "audit", "original"}  # with another folder, train/ is a class
+BESIDE_TRAIN = {*SPLITS, "audit", "original"}  # with another folder, train/ is a class
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class File:
     path: relative to the folder that was named; evidence calls the photo so.
     label: the folder of its class, or "neither".
     shows: what is on it; of a photo of neither perhaps more than its label.
-    source: where it comes from, as far as that is known: one camera, driver, shop or data set. "" where it is not.
+    source: where it comes from: one camera, driver, shop or data set. "" if unknown.
     read: gives its bytes.
     place: the file itself; None for an image in an .npz.
     """
@@ -78,12 +78,12 @@ class Photos:
     thumbnails: NDArray[np.uint8]
     statistics: tuple[ImageStatistics, ...]
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
-        """The labels, sorted; "neither" is none of them."""
+        """The labels, sorted, without "neither"."""
         return tuple(sorted(set(self.labels.tolist()) - {NEITHER}))
 
-    @property
+    @cached_property
     def classes(self) -> NDArray[np.int64]:
         """Index into `names`; len(names) for "neither"."""
         index = {name: i for i, name in enumerate((*self.names, NEITHER))}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kickstand.classify.artefact import read_card
+from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.events import Prediction
@@ -92,11 +92,12 @@ def train_model(
     files = _list_files(places, leakage)
     with _progress("photos", len(files)) as advance:
         photos = read_photos(files, places.backbone, places.features, threads, advance, _leave_out)
-    _name_contradictions(photos)
+    backbone = EmbeddedModel(places.backbone)
     if places.neither:
-        write_neither(photos, EmbeddedModel(places.backbone).backbone, places.neither, NEITHER_AT_MOST, recipe.seed)
+        write_neither(photos, backbone.backbone, places.neither, NEITHER_AT_MOST, recipe.seed)
     if shipped:
-        photos = add_shipped(photos, EmbeddedModel(places.backbone).backbone, recipe)
+        photos = add_shipped(photos, backbone.backbone, recipe)
+    _name_contradictions(photos)
     if len(photos.names) < 2:
         raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
     if reserved := sorted({"", "cannot_tell"} & set(photos.names)):
@@ -119,10 +120,10 @@ def train_model(
         "model_version": sha256[:8],
         "model_sha256": sha256,
         "labels": list(photos.names),
-        "input_shape": list(read_card(places.backbone).input_shape),
+        "input_shape": list(backbone.card.input_shape),
         "temperature": temperature,
         "policy": policy,
-        "training": _describe(photos, fold, recipe, places),
+        "training": _describe(photos, fold, recipe, places.photos, backbone.backbone),
         "metrics": cards.measure(p[known], classes[known], p[foreign], policy),
         "sources": cards.measure_sources(photos, p, policy),
         "out_of_fold_sha256": cards.write_json(
@@ -132,8 +133,9 @@ def train_model(
     cards.write_json(places.out / "model.json.part", card)
     for name in ("model.onnx", "model.json"):  # both at the end: what was there before works until then
         (places.out / f"{name}.part").replace(places.out / name)
-    predictions = [as_prediction(row, read_card(places.out)) for row in p.tolist()]
-    _store_baseline(photos, predictions, places.out)
+    written = read_card(places.out)
+    predictions = [as_prediction(row, written) for row in p.tolist()]
+    _store_baseline(photos, predictions, places.out, written)
     return Result(
         card, {file.path: file for file in files}, photos, predictions, _learn_from_half(photos, fold, recipe)
     )
@@ -219,9 +221,11 @@ def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) ->
 # ---- what is written
 
 
-def _describe(photos: Photos, fold: NDArray[np.int64], recipe: Recipe, places: Places) -> dict[str, Any]:
+def _describe(
+    photos: Photos, fold: NDArray[np.int64], recipe: Recipe, folders: Sequence[Path], backbone: str
+) -> dict[str, Any]:
     own = ~np.char.startswith(photos.sources, SHIPPED)
-    told = {row["source"]: row for folder in places.photos for row in _read_sources(folder / "sources.csv")}
+    told = {row["source"]: row for folder in folders for row in _read_sources(folder / "sources.csv")}
     sources = []
     for source in sorted(set(photos.sources.tolist())):
         mine = photos.sources == source
@@ -238,7 +242,7 @@ def _describe(photos: Photos, fold: NDArray[np.int64], recipe: Recipe, places: P
         "data_sha256": photos.data_sha256,
         "n_photos": dict(sorted(Counter(photos.labels[own].tolist()).items())),
         "sources": sources,
-        "backbone": EmbeddedModel(places.backbone).backbone,
+        "backbone": backbone,
         "seed": recipe.seed,
         "recipe": asdict(recipe),
         "versions": {
@@ -260,9 +264,8 @@ def _read_sources(file: Path) -> list[dict[str, str]]:
             raise CommandError(f"{file}: no table of sources in UTF-8 ({error})") from error
 
 
-def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path) -> None:
+def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path, card: ModelCard) -> None:
     """Write into model.json what drift is measured against; a model of few photos goes without."""
-    card = read_card(out)
     measured = [
         measure_drift(photos.statistics[i], predictions[i], decide(predictions[i], card.policy))
         for i in np.flatnonzero(photos.labels != NEITHER).tolist()

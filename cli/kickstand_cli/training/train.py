@@ -215,7 +215,7 @@ def tell(result: Result, artefact: Path) -> list[str]:
         lines.append(
             f"Of {foreign['n']} {'photos' if own else 'shipped photos'} that show none of the labels, "
             f"it accepts {foreign['value']:.2%}."
-            + ("" if own else f" How yours do cannot be told: a folder {NEITHER}/ beside the labels would show it.")
+            + ("" if own else f" Put your own into a folder {NEITHER}/ beside the labels to measure those.")
         )
     photos, rates = result.photos, {}
     for name in photos.names:
