@@ -77,7 +77,7 @@ def measure(
     features: dict[str, float] = {}
     rates: dict[str, bool] = {}
     if statistics:
-        features |= {name: getattr(statistics, name) for name in FEATURES.keys() & ImageStatistics.model_fields.keys()}
+        features |= {name: getattr(statistics, name) for name in FEATURES if name in ImageStatistics.model_fields}
     if prediction:
         features |= {"confidence": prediction.confidence, "neither": prediction.neither}
         rates |= {f"{CLASS_MIX}:{label}": label == prediction.label for label in prediction.probabilities}
