@@ -90,7 +90,9 @@ class PreparedImage(ImageSummary):
 class SelectivePolicy(Payload):
     """Two gates: is it one of the labels at all, and if so, is the answer sure enough?
 
-    accept_at: smallest confidence that is accepted.
+    accept_at: smallest confidence that is accepted of a label without a threshold of its own. Where labels have theirs
+        it is the strictest of them, for a reader that knows only this one.
+    thresholds: smallest confidence that is accepted, by label; None: a person decides about every answer of this label.
     neither_accept_at_most: largest probability of "neither" that is accepted.
     neither_reject_at_least: smallest probability of "neither" that is rejected; between the two a person decides.
 
@@ -99,8 +101,18 @@ class SelectivePolicy(Payload):
 
     policy_version: str
     accept_at: Probability
+    thresholds: dict[str, Probability | None] = Field(default_factory=dict)
     neither_accept_at_most: Probability
     neither_reject_at_least: Probability
+
+    def threshold(self, label: str) -> float | None:
+        """Smallest confidence from which this label is accepted; None where a person decides about all of them."""
+        return self.thresholds.get(label, self.accept_at)
+
+    def accepts(self, label: str, confidence: float, neither: float) -> bool:
+        """Whether both gates let this answer through."""
+        threshold = self.threshold(label)
+        return threshold is not None and confidence >= threshold and neither <= self.neither_accept_at_most
 
 
 class Prediction(Payload):

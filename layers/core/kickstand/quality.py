@@ -4,6 +4,7 @@ import math
 import random
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from statistics import NormalDist, fmean
 from typing import NamedTuple
 
@@ -71,22 +72,32 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
     return min(1.0, math.exp(largest) * total)
 
 
-def _solve(rises: Callable[[float], bool]) -> float:
-    """The probability in [0, 1] at which a condition that turns true once does so."""
+def solve(rises: Callable[[float], bool]) -> float:
+    """The probability in [0, 1] at which a condition that turns true once does so, to ten digits."""
     low, high = 0.0, 1.0
-    for _ in range(60):
+    for _ in range(36):
         middle = (low + high) / 2
         low, high = (low, middle) if rises(middle) else (middle, high)
-    return (low + high) / 2
+    return high
 
 
+@lru_cache(maxsize=100_000)
 def upper_bound(errors: int, n: int, confidence_level: float = 0.95) -> float:
     """Largest error rate that this many errors in n do not rule out, one-sided and exact (Clopper–Pearson).
 
     >>> round(upper_bound(0, 149), 4)
     0.0199
     """
-    return 1.0 if errors >= n else _solve(lambda p: binomial_cdf(errors, n, p) <= 1 - confidence_level)
+    return 1.0 if errors >= n else solve(lambda p: binomial_cdf(errors, n, p) <= 1 - confidence_level)
+
+
+def lower_bound(successes: int, n: int, confidence_level: float = 0.95) -> float:
+    """Smallest rate that this many successes in n do not rule out, one-sided and exact (Clopper–Pearson).
+
+    >>> round(lower_bound(149, 149), 4)
+    0.9801
+    """
+    return 1 - upper_bound(n - successes, n, confidence_level) if n else 0.0
 
 
 def clopper_pearson(successes: int, n: int, confidence_level: float = 0.95) -> Interval:
@@ -99,7 +110,7 @@ def clopper_pearson(successes: int, n: int, confidence_level: float = 0.95) -> I
     if not n:
         return Interval(0.0, 0.0, 1.0, 0)
     one_sided = (1 + confidence_level) / 2
-    low = 1 - upper_bound(n - successes, n, one_sided)
+    low = lower_bound(successes, n, one_sided)
     return Interval(successes / n, low, upper_bound(successes, n, one_sided), n)
 
 
@@ -223,37 +234,6 @@ def bootstrap_interval(
     return Interval(statistic(range(n)), values[low], values[high], n)
 
 
-class Promise(NamedTuple):
-    """A threshold under which, with this confidence level, at most max_risk of the accepted answers are wrong.
-
-    upper_bound: of the error rate among accepted answers, one-sided, at the confidence level.
-    labels: images that the promise rests on.
-    """
-
-    accept_at: float
-    max_risk: float
-    confidence_level: float
-    labels: int
-    accepted: int
-    errors: int
-    upper_bound: float
-
-    @property
-    def coverage(self) -> Interval:
-        return wilson_interval(self.accepted, self.labels)
-
-
-class PromiseRefusedError(ValueError):
-    """The labels cannot support the promise.
-
-    labels_missing: about how many more would, if the model goes on as well as now; None where no number helps.
-    """
-
-    def __init__(self, message: str, labels_missing: int | None) -> None:
-        super().__init__(message)
-        self.labels_missing = labels_missing
-
-
 def accepted_needed(error_rate: float, max_risk: float, confidence_level: float) -> int:
     """Accepted answers that show max_risk when this share of them is wrong; error_rate < max_risk.
 
@@ -273,72 +253,6 @@ def accepted_needed(error_rate: float, max_risk: float, confidence_level: float)
         middle = (low + high) // 2
         low, high = (low, middle) if shows(middle) else (middle, high)
     return high
-
-
-def learn_then_test(
-    confidences: Sequence[float],
-    correct: Sequence[bool],
-    max_risk: float,
-    confidence_level: float = 0.95,
-    steps: int = 100,
-) -> Promise:
-    """The lowest threshold that keeps the promise: Angelopoulos et al., "Learn then Test", 2021 (arXiv:2110.01052).
-
-    confidences, correct: of labelled images that the model has not learnt from; an image that another gate
-        refuses has confidence 0.0 and is never accepted.
-    steps: thresholds are tested at every 1/steps of coverage.
-
-    Tests run from strict to lax and stop at the first that fails, so the confidence level holds for the threshold
-    chosen (fixed sequence testing). The first one is where a model half as risky as promised would pass, at most at
-    half of the images: a single wrong label among the surest answers must not end the sequence before it starts.
-
-    Raises PromiseRefusedError, saying how many more labels are needed.
-
-    >>> learn_then_test([0.9] * 200 + [0.6] * 100, [True] * 200 + [False] * 100, max_risk=0.02).accept_at
-    0.9
-    """
-    if not 0.0 < max_risk < 1.0 or not 0.0 < confidence_level < 1.0:
-        raise ValueError(f"max_risk {max_risk} and confidence_level {confidence_level} must lie between 0 and 1")
-    n, least = len(confidences), accepted_needed(0.0, max_risk, confidence_level)
-    start = max(least, min(accepted_needed(max_risk / 2, max_risk, confidence_level), n // 2))
-    curve = [point for point in risk_coverage(confidences, correct) if point.accept_at > 0.0]
-    chosen, tested = None, start
-    for point in curve:
-        if point.accepted < tested:
-            continue
-        if binomial_cdf(point.errors, point.accepted, max_risk) > 1 - confidence_level:
-            break
-        chosen, tested = point, point.accepted + max(1, n // steps)
-    if chosen is None:
-        raise _refuse(curve, n, least, max_risk, confidence_level)
-    bound = upper_bound(chosen.errors, chosen.accepted, confidence_level)
-    return Promise(chosen.accept_at, max_risk, confidence_level, n, chosen.accepted, chosen.errors, bound)
-
-
-def _refuse(
-    curve: Sequence[RiskCoverage], n: int, least: int, max_risk: float, confidence_level: float
-) -> PromiseRefusedError:
-    wish = f"at most {max_risk:.3g} of accepted answers wrong, with confidence {confidence_level:.3g}"
-    needed: int | None = None
-    if not curve:
-        needed = least
-    for point in curve:
-        # A handful of answers without an error says little about the error rate: look at whole tenths.
-        if point.coverage >= 0.1 and point.selective_risk < 0.9 * max_risk:
-            accepted = accepted_needed(point.selective_risk, max_risk, confidence_level)
-            total = math.ceil(accepted / point.coverage)
-            needed = total if needed is None else min(needed, total)
-    if needed is None:
-        return PromiseRefusedError(
-            f"{wish}: refused, even the surest answers of these {n} labelled images are wrong more often; "
-            "more labels would not help, a better model would",
-            None,
-        )
-    # Where some threshold would pass by itself, an unlucky error above it ended the sequence: ask for a tenth more.
-    missing = max(needed - n, least - n, math.ceil(n / 10))
-    return PromiseRefusedError(
-        f"{wish}: refused, {n} labelled images cannot show it; about {missing} more labels are needed", missing
-    )
 
 
 def cheapest_threshold(

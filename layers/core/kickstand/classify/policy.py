@@ -69,9 +69,15 @@ def decide(
     flaw: of the photo. An unusable one is rejected, to be taken again, whatever the answer; a poor one where a person
         would be asked: another photo is quicker, and better.
     """
-    neither, confidence = prediction.neither, prediction.confidence
+    neither, label = prediction.neither, prediction.label
     foreign = f"probability {neither:.3f} of showing none of the labels"
-    answer = f"{prediction.label} with confidence {confidence:.3f}, accepted from {policy.accept_at:.3f}"
+    threshold = policy.threshold(label)
+    accepted = policy.accepts(label, prediction.confidence, neither)
+    answer = f"{label} with confidence {prediction.confidence:.3f}, "
+    if threshold is None:
+        answer += f"and a person decides about every answer “{label}”"
+    else:
+        answer += f"accepted {f'as {label} ' if policy.thresholds else ''}from {threshold:.3f}"
 
     def decision(route: Route, reason: Reason, explanation: str) -> Decision:
         return Decision(route=route, reason=reason, explanation=explanation, policy_version=policy.policy_version)
@@ -80,12 +86,12 @@ def decide(
         return decision(Route.REJECT, Reason.RETAKE, flaw.reason)
     if neither >= policy.neither_reject_at_least:
         return decision(Route.REJECT, Reason.NEITHER, f"{foreign}, rejected from {policy.neither_reject_at_least:.3f}")
-    if flaw and (neither > policy.neither_accept_at_most or confidence < policy.accept_at):
+    if flaw and not accepted:
         return decision(Route.REJECT, Reason.RETAKE, flaw.reason)
     if neither > policy.neither_accept_at_most:
         limit = f"accepted up to {policy.neither_accept_at_most:.3f}"
         return decision(Route.REVIEW, Reason.PERHAPS_NEITHER, f"{foreign}, {limit}")
-    if confidence < policy.accept_at:
+    if not accepted:
         return decision(Route.REVIEW, Reason.UNSURE, answer)
     if review_everything:  # without the model's answer: whoever is asked must not be led by it
         return decision(Route.REVIEW, Reason.REVIEW_EVERYTHING, review_everything)

@@ -1,0 +1,465 @@
+"""The promise of a policy: of the accepted answers of each label, at most a stated share is wrong; and its thresholds.
+
+The promise is about each answer, not about the stream: among the photos that are accepted as "motorcycle", at most
+`max_risk["motorcycle"]` show something else, and so for every label, all at once, with the stated confidence.
+"""
+
+import hashlib
+import json
+import math
+from bisect import bisect_left, bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from kickstand.events import Payload, Probability
+from kickstand.quality import cheapest_threshold, lower_bound, solve, upper_bound, wilson_interval
+
+NEITHER = "neither"
+ANY_LABEL = ""
+"""The key of an older promise, which was about the accepted answers of all labels together."""
+RIGHT_PART, FOREIGN_PART = 0.05, 0.10
+"""Shares of the allowed error that the bounds on right answers and on photos of neither take. Both are estimated from
+many photos and cost little; the bounds on wrong answers take the rest."""
+STEPS = 100
+"""Thresholds are tested at every hundredth of a label's photos."""
+MOST_TIMES = 200.0
+"""Who would need more times the photos than this needs a better model."""
+SHARE_LEVEL = 0.99
+"""Confidence of the largest shares of answers that a promised mix allows; see `largest_shares`."""
+
+Risk = Annotated[float, Field(gt=0.0, lt=1.0)]
+Mix = dict[str, tuple[Probability, Probability]]
+"""Smallest and largest share of each label among the photos that show one of the labels."""
+
+
+class Answered(NamedTuple):
+    """A labelled photo that the model has not learnt from, and its answer.
+
+    truth: a label, or "neither". confidence: of the label; 0.0 where the gate on neither does not accept the photo.
+    """
+
+    truth: str
+    label: str
+    confidence: float
+
+
+class Promise(Payload):
+    """What a policy promises about each accepted answer.
+
+    max_risk: largest share of wrong answers among the accepted answers of a label, by label.
+    confidence_level: how sure that is, for all labels at once.
+    mix: for which shares of the labels it holds; None: for the mix of the evidence.
+    foreign_share: largest share of photos that show none of the labels. Accepting one is a wrong answer.
+    label_error: largest probability that a person's label is wrong, whatever the photo shows.
+    """
+
+    max_risk: dict[str, Risk]
+    confidence_level: float = Field(default=0.95, gt=0.0, lt=1.0)
+    mix: Mix | None = None
+    foreign_share: float = Field(default=0.0, ge=0.0, lt=1.0)
+    label_error: float = Field(default=0.0, ge=0.0, lt=0.5)
+
+    @field_validator("mix")
+    @classmethod
+    def _tighten(cls, mix: Mix | None, info: ValidationInfo) -> Mix | None:
+        if mix is None:
+            return None
+        labels = info.data.get("max_risk", mix)
+        if unknown := mix.keys() - labels.keys():
+            raise ValueError(f"mix: the model does not know {', '.join(sorted(unknown))}")
+        ranges = {label: mix.get(label, (0.0, 1.0)) for label in labels}
+        low, high = (math.fsum(part[i] for part in ranges.values()) for i in (0, 1))
+        if low > 1 + 1e-9 or high < 1 - 1e-9 or any(least > most for least, most in ranges.values()):
+            raise ValueError("mix: no shares within these ranges add up to 1")
+        return {
+            label: (round(max(least, 1 - (high - most)), 9), round(min(most, 1 - (low - least)), 9))
+            for label, (least, most) in ranges.items()
+        }
+
+    @model_validator(mode="after")
+    def _names_a_label(self) -> Self:
+        if not self.max_risk:
+            raise ValueError("max_risk: a promise is about at least one label")
+        return self
+
+    @property
+    def about_labels(self) -> bool:
+        """Whether it is about each label; an older one is about all accepted answers together."""
+        return ANY_LABEL not in self.max_risk
+
+    def risk_of(self, label: str) -> float | None:
+        """The largest risk of this label's accepted answers; None where nothing is promised about them."""
+        return self.max_risk.get(label if self.about_labels else ANY_LABEL)
+
+    def holds_for(self) -> str:
+        """For which photos it holds, in words."""
+        told = "in the mix of the evidence"
+        if self.mix:
+            told = "at every mix of " + ", ".join(f"{label} {_range(*part)}" for label, part in self.mix.items())
+        if self.foreign_share:
+            told += f"; up to {self.foreign_share:.3g} of all photos show none of the labels"
+        else:
+            told += "; photos that show none of the labels are left out"
+        return told + (f"; up to {self.label_error:.3g} of the labels are wrong" if self.label_error else "")
+
+
+def _range(least: float, most: float) -> str:
+    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+
+
+def read_promise(policy: Mapping[str, Any]) -> Promise | None:
+    """The promise in the policy of a `model.json`; None where the policy promises nothing."""
+    if "promise" in policy:
+        return Promise.model_validate(policy["promise"])
+    if policy.get("max_risk") is None:
+        return None
+    return Promise(max_risk={ANY_LABEL: policy["max_risk"]}, confidence_level=policy.get("confidence_level", 0.95))
+
+
+class LabelEvidence(Payload):
+    """What the evidence shows of one label's accepted answers.
+
+    threshold: smallest confidence that is accepted; None: no answer of this label is.
+    right, wrong, foreign: accepted as this label: that show it, another label, none of the labels.
+    upper_bound: of the share of wrong answers, at the worst mix promised.
+    refused: why the promise cannot be shown. missing: about how many more labelled photos would show it, by what they
+        show; None where no number helps.
+    """
+
+    threshold: Probability | None
+    right: int = 0
+    wrong: int = 0
+    foreign: int = 0
+    upper_bound: float | None = None
+    refused: str | None = None
+    missing: dict[str, int] | None = None
+
+
+def worst_mix(values: Mapping[str, float], mix: Mix) -> dict[str, float]:
+    """The shares within these ranges at which the mean of the values is largest.
+
+    >>> worst_mix({"a": 1.0, "b": 3.0}, {"a": (0.2, 0.9), "b": (0.1, 0.6)})
+    {'a': 0.4, 'b': 0.6}
+    """
+    shares = {label: least for label, (least, _) in mix.items()}
+    left = 1 - math.fsum(shares.values())
+    for label in sorted(mix, key=lambda name: -values[name]):
+        more = min(left, mix[label][1] - mix[label][0])
+        shares[label], left = round(shares[label] + more, 12), left - more
+    return {label: shares[label] for label in mix}
+
+
+def bound_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
+    """Upper bound of the share of wrong answers among those accepted as this label, one-sided, exceeded with a
+    probability of at most alpha.
+
+    accepted: photos that are accepted as this label, by what they show. n: all photos, by what they show.
+
+    Exact Clopper–Pearson bounds, combined by Bonferroni. Without a mix, the wrong ones are a share of the accepted
+    ones. With a mix, the photos of each label are a sample of their own: a rate of acceptance is bounded for each label
+    that is not shown, from above, and for the one that is, from below; the worst mix of the range counts.
+
+    label_error: a photo of a label is labelled otherwise, and another photo so, with a probability of at most ε. Hence
+    a share of wrong answers is at most 1 / (1 - ε) of what the labels say; and a rate of acceptance, q being the share
+    of these photos in the evidence, at most q / (q - ε) of it.
+    """
+    error, foreign_share = promise.label_error, promise.foreign_share
+    total = sum(n.values())
+    others = [truth for truth in promise.max_risk if truth != label]
+
+    def rate(truth: str, part: float) -> float:
+        """Upper bound of the rate at which photos of this truth are accepted as the label."""
+        share = n.get(truth, 0) / total if total else 0.0
+        if share <= error:
+            return 1.0
+        bound = upper_bound(accepted.get(truth, 0), n.get(truth, 0), 1 - alpha * part)
+        return min(1.0, bound * share / (share - error))
+
+    foreign = rate(NEITHER, FOREIGN_PART) if foreign_share else 0.0
+    foreign_part = FOREIGN_PART if foreign_share else 0.0
+    right = accepted.get(label, 0)
+    if promise.mix is None:
+        wrong = sum(accepted.get(truth, 0) for truth in others)
+        known = sum(n.get(truth, 0) for truth in (label, *others))
+        right_part = RIGHT_PART if foreign_share else 0.0
+        risk = min(1.0, upper_bound(wrong, right + wrong, 1 - alpha * (1 - right_part - foreign_part)) / (1 - error))
+        if not foreign_share:
+            return risk
+        taken = (1 - foreign_share) * lower_bound(right + wrong, known, 1 - alpha * right_part)
+        foreign *= foreign_share
+        return (taken * risk + foreign) / (taken + foreign) if taken + foreign else 1.0
+    wrong_part = (1 - RIGHT_PART - foreign_part) / max(1, len(others))
+    wrongs = {truth: rate(truth, wrong_part) for truth in others}
+    hits = lower_bound(right, n.get(label, 0), 1 - alpha * RIGHT_PART)
+    if error and n.get(label):
+        misled = math.fsum(n.get(truth, 0) * wrongs[truth] for truth in others) + n.get(NEITHER, 0) * foreign
+        hits = max(0.0, (1 - error) * hits - error * misled / n[label])
+
+    def is_kept(risk: float) -> bool:
+        values = {label: -risk * hits} | {truth: (1 - risk) * value for truth, value in wrongs.items()}
+        mix = worst_mix(values, promise.mix or {})
+        known = math.fsum(mix[truth] * value for truth, value in values.items())
+        return (1 - foreign_share) * known + foreign_share * (1 - risk) * foreign <= 0.0
+
+    return solve(is_kept)
+
+
+class _Label:
+    """The photos that get one label as their answer, ready for counting them above a threshold."""
+
+    def __init__(self, label: str, photos: Iterable[Answered], n: Mapping[str, int], promise: Promise) -> None:
+        self.label, self.n, self.promise = label, n, promise
+        self.alpha = (1 - promise.confidence_level) / len(promise.max_risk)
+        self.max_risk = promise.max_risk[label]
+        scores: dict[str, list[float]] = {truth: [] for truth in n}
+        for photo in photos:
+            if photo.label == label and photo.confidence > 0.0:
+                scores[photo.truth].append(-photo.confidence)
+        self._scores = {truth: sorted(values) for truth, values in scores.items()}
+        self.thresholds = [-score for score in self._scores.get(label, [])]
+
+    def count(self, threshold: float) -> dict[str, int]:
+        """How many are accepted from this confidence, by what they show."""
+        return {truth: bisect_right(scores, -threshold) for truth, scores in self._scores.items()}
+
+    def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None) -> float:
+        return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha)
+
+    def first(self) -> int | None:
+        """How many right answers the strictest threshold takes; None where even these photos, all of them accepted and
+        none of the others, would not show the promise.
+
+        It depends on the numbers of photos alone. It is where a model half as risky as promised would pass, at most at
+        half of the label's photos: one wrong label among the surest answers must not end the tests before they start.
+        """
+        n = self.n.get(self.label, 0)
+
+        def passes(right: int, risk: float) -> bool:
+            return self.bound({self.label: right} | self._expect(right, risk)) <= self.max_risk
+
+        if not n or not passes(n, 0.0):
+            return None
+
+        def least(risk: float) -> int:
+            return 1 + bisect_left(range(1, n), True, key=lambda right: passes(right, risk))
+
+        return max(least(0.0), min(least(self.max_risk / 2), n // 2))
+
+    def _expect(self, right: int, risk: float) -> dict[str, int]:
+        """The wrong answers among the accepted ones at this risk, beside so many right ones."""
+        others = [truth for truth in self.promise.max_risk if truth != self.label and self.n.get(truth)]
+        odds = risk / (1 - risk)
+        if self.promise.mix is None:
+            return {others[0]: math.floor(right * odds)} if others else {}
+        least = self.promise.mix[self.label][0]
+        rate = odds * least / max(1e-12, 1 - least) * right / self.n[self.label]
+        return {truth: min(self.n[truth], math.floor(self.n[truth] * rate)) for truth in others}
+
+    def find(self) -> LabelEvidence:
+        """The lowest threshold that keeps the promise, or why there is none.
+
+        Tests run from strict to lax and stop at the first that fails (fixed sequence testing), so the confidence holds
+        for the threshold chosen. A threshold is the confidence of the k-th surest right answer, for k chosen from the
+        numbers of photos alone: then the bounds above are exact, because the k-th of n right answers is at a quantile
+        that has the Beta distribution of Clopper and Pearson's lower bound.
+        """
+        chosen, start = None, self.first()
+        if start is not None:
+            step = max(1, self.n[self.label] // STEPS)
+            for rank in range(start, len(self.thresholds) + 1, step):
+                threshold = self.thresholds[rank - 1]
+                accepted = self.count(threshold)
+                bound = self.bound(accepted)
+                if bound > self.max_risk:
+                    break
+                chosen = threshold, accepted, bound
+        if chosen is None:
+            return self.refuse()
+        threshold, accepted, bound = chosen
+        told = LabelEvidence(
+            # Rounded down, never up: rounding up would refuse the very photo that the threshold was taken from.
+            threshold=math.floor(threshold * 1e5) / 1e5,
+            upper_bound=round(min(bound, self.max_risk), 6),
+        )
+        return told.model_copy(update=tally(self.label, accepted))
+
+    def refuse(self) -> LabelEvidence:
+        missing = self._missing()
+        wish = f"at most {self.max_risk:.3g} of the accepted answers “{self.label}” wrong"
+        if missing:
+            photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
+            reason = f"{wish} cannot be shown: about {photos} are needed"
+        elif self.promise.mix and self.promise.mix[self.label][0] == 0.0:
+            reason = f"{wish} cannot be shown for a mix that may hold none of it"
+        else:
+            reason = f"{wish} cannot be shown: even the surest are wrong more often; a better model is needed"
+        return LabelEvidence(threshold=None, refused=reason, missing=missing)
+
+    def _missing(self) -> dict[str, int] | None:
+        """How many more photos would show the promise, if the model goes on as well as now."""
+        # A handful of answers without an error says little about the error rate: look at whole tenths.
+        ranks = [len(self.thresholds) * tenth // 10 for tenth in range(1, 11) if len(self.thresholds) >= 10]
+        points = [self.count(self.thresholds[rank - 1]) for rank in ranks]
+        truths = [*self.promise.max_risk, *([NEITHER] if self.promise.foreign_share else [])]
+
+        def passes(accepted: Mapping[str, int], scales: Mapping[str, float]) -> bool:
+            """Whether so many times the photos would do; what has none yet is taken to have one without an error."""
+            grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scales[truth]) for truth in truths}
+            more = {truth: math.floor(accepted.get(truth, 0) * scales[truth]) for truth in truths}
+            return self.bound(more, grown) <= self.max_risk
+
+        best = None
+        for accepted in points or [{self.label: max(1, self.n.get(self.label, 0))}]:
+            scale = 1.0
+            while scale <= MOST_TIMES and not passes(accepted, dict.fromkeys(truths, scale)):
+                scale *= 1.1
+            if scale <= MOST_TIMES and (best is None or scale < best[0]):
+                best = scale, accepted
+        if best is None:
+            return None
+        scale, accepted = best
+        scales = dict.fromkeys(truths, scale)
+        # Without a mix the labels' photos are one sample: they grow together.
+        separate = truths if self.promise.mix else [truth for truth in truths if truth == NEITHER]
+        for truth in sorted(separate, key=lambda name: (name != NEITHER, name == self.label)):
+            fewer = scales | {truth: 1.0}
+            if max(fewer.values()) > 1.0 and passes(accepted, fewer):
+                scales = fewer
+        if scale == 1.0:
+            # This threshold would pass by itself; unlucky errors above it ended the tests: ask for a tenth more.
+            scales = {
+                truth: 1.1
+                for truth in truths
+                if truth not in ((self.label, NEITHER) if self.promise.mix else (NEITHER,))
+            }
+        return {
+            truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) - self.n.get(truth, 0)
+            for truth, scale in scales.items()
+            if scale > 1.0
+        }
+
+
+def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
+    """Right, wrong and foreign ones among those accepted as this label."""
+    right, foreign = accepted.get(label, 0), accepted.get(NEITHER, 0)
+    return {"right": right, "wrong": sum(accepted.values()) - right - foreign, "foreign": foreign}
+
+
+def keep_promise(photos: Sequence[Answered], promise: Promise) -> dict[str, LabelEvidence]:
+    """For each label the lowest threshold that keeps the promise, or why there is none.
+
+    Learn-then-Test: Angelopoulos et al., 2021 (arXiv:2110.01052), one fixed sequence of tests for each label, each at
+    (1 - confidence_level) / labels, so that the confidence holds for all labels at once.
+
+    >>> told = keep_promise(
+    ...     [Answered("a", "a", 0.9)] * 400 + [Answered("b", "b", 0.8)] * 400, Promise(max_risk={"a": 0.02, "b": 0.02})
+    ... )
+    >>> told["a"].threshold, told["b"].threshold
+    (0.9, 0.8)
+    """
+    n = Counter(photo.truth for photo in photos)
+    return {label: _Label(label, photos, n, promise).find() for label in promise.max_risk}
+
+
+def largest_shares(photos: Sequence[Answered], promise: Promise) -> dict[str, float]:
+    """For each label the largest share of photos that get it as their answer, whatever the confidence, at any promised
+    mix; for "neither", the largest share that the gate on neither does not accept. What the monitor sees above them
+    cannot be the promised mix. Empty without a mix.
+
+    Upper bounds, at SHARE_LEVEL for all of them at once.
+    """
+    if promise.mix is None:
+        return {}
+    n = Counter(photo.truth for photo in photos)
+    truths = (*promise.mix, NEITHER)
+    level = 1 - (1 - SHARE_LEVEL) / len(truths) ** 2
+    hits = {
+        answer: Counter(
+            photo.truth for photo in photos if (photo.confidence <= 0.0 if answer == NEITHER else photo.label == answer)
+        )
+        for answer in truths
+    }
+    found = {}
+    for answer, counts in hits.items():
+        rates = {truth: upper_bound(counts[truth], n[truth], level) for truth in truths}
+        mix = worst_mix(rates, promise.mix)
+        known = math.fsum(share * rates[label] for label, share in mix.items())
+        more = promise.foreign_share * max(0.0, rates[NEITHER] - known)
+        found[answer] = round(min(1.0, known + more), 6)
+    return found
+
+
+def derive_promised(
+    photos: Sequence[Answered], promise: Promise, gates: Mapping[str, float], about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The policy, as it stands in a `model.json`, that keeps this promise. A label whose promise cannot be shown has no
+    threshold: a person decides about its answers.
+
+    gates: neither_accept_at_most and neither_reject_at_least. about: of the evidence: domain, date.
+    """
+    shown = keep_promise(photos, promise)
+    evidence = {
+        "labels": {label: told.model_dump(mode="json", exclude_none=True) for label, told in shown.items()},
+        "shares_at_most": largest_shares(photos, promise),
+    }
+    goal = {"promise": promise.model_dump(mode="json")}
+    return _compose(photos, {label: told.threshold for label, told in shown.items()}, gates, goal, about, evidence)
+
+
+def derive_cheapest(
+    photos: Sequence[Answered],
+    labels: Sequence[str],
+    prices: tuple[float, float],
+    gates: Mapping[str, float],
+    about: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The policy of least cost in the mix of the evidence. prices: of a review, and of accepting a wrong answer."""
+    known = [photo for photo in photos if photo.truth != NEITHER]
+    thresholds: dict[str, float | None] = {}
+    costs, told = [], {}
+    for label in labels:
+        answers = [photo for photo in known if photo.label == label]
+        right = [photo.truth == label for photo in answers]
+        at, cost = cheapest_threshold([photo.confidence for photo in answers], right, *prices) if answers else (2.0, 0)
+        thresholds[label] = math.floor(at * 1e5) / 1e5 if at <= 1.0 else None
+        costs.append(cost * len(answers))
+        accepted = Counter(photo.truth for photo in photos if photo.label == label and photo.confidence >= at)
+        told[label] = {"threshold": thresholds[label], **tally(label, accepted)}
+    goal = dict(zip(("review_cost", "error_cost"), prices, strict=True))
+    evidence = {"labels": told, "mean_cost": round(math.fsum(costs) / len(known), 6) if known else None}
+    return _compose(photos, thresholds, gates, goal, about, evidence)
+
+
+def _compose(
+    photos: Sequence[Answered],
+    thresholds: Mapping[str, float | None],
+    gates: Mapping[str, float],
+    goal: Mapping[str, Any],
+    about: Mapping[str, Any],
+    evidence: Mapping[str, Any],
+) -> dict[str, Any]:
+    policy = {
+        # What an older reader applies to every label: the strictest.
+        "accept_at": max(1.0 if threshold is None else threshold for threshold in thresholds.values()),
+        "thresholds": dict(thresholds),
+        **gates,
+        **goal,
+    }
+    version = hashlib.sha256(json.dumps(policy, sort_keys=True).encode()).hexdigest()[:8]
+    n = Counter(photo.truth for photo in photos)
+    taken = Counter(
+        photo.truth
+        for photo in photos
+        if (least := thresholds.get(photo.label)) is not None and photo.confidence >= max(least, 1e-9)
+    )
+    shares = {truth: wilson_interval(taken[truth], n[truth]) for truth in (*thresholds, NEITHER) if n[truth]}
+    told = {
+        **about,
+        "photos": {truth: n[truth] for truth in (*thresholds, NEITHER)},
+        "coverage": {truth: {k: round(v, 5) for k, v in share._asdict().items()} for truth, share in shares.items()},
+        **evidence,
+    }
+    return {"policy_version": version, **policy, "evidence": told}
