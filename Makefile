@@ -89,7 +89,7 @@ PHOTOS ?= dataset
 MODEL ?= build/model
 .PHONY: train
 train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one, and its golden photos
-	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) --out $(MODEL) --evidence build/evidence --leakage drop
+	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) $(MIX:%=--mix %) $(if $(DOMAIN),--domain "$(DOMAIN)") --out $(MODEL) --evidence build/evidence --leakage drop
 	$(if $(filter layers/%,$(MODEL)),cp build/evidence/out_of_fold.json model-evidence/)
 
 .PHONY: backbone

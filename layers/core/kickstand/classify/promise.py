@@ -100,14 +100,18 @@ class Promise(Payload):
         if self.mix:
             told = "at every mix of " + ", ".join(f"{label} {_range(*part)}" for label, part in self.mix.items())
         if self.foreign_share:
-            told += f"; up to {self.foreign_share:.3g} of all photos show none of the labels"
+            told += f"; up to {_percent(self.foreign_share)} of all photos show none of the labels"
         else:
             told += "; photos that show none of the labels are left out"
-        return told + (f"; up to {self.label_error:.3g} of the labels are wrong" if self.label_error else "")
+        return told + (f"; up to {_percent(self.label_error)} of the labels are wrong" if self.label_error else "")
 
 
 def _range(least: float, most: float) -> str:
-    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+    return _percent(least) if least == most else f"{_percent(least)} to {_percent(most)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def read_promise(policy: Mapping[str, Any]) -> Promise | None:
@@ -288,7 +292,7 @@ class _Label:
 
     def refuse(self) -> LabelEvidence:
         missing = self._missing()
-        wish = f"at most {self.max_risk:.3g} of the accepted answers “{self.label}” wrong"
+        wish = f"at most {_percent(self.max_risk)} of the accepted answers “{self.label}” wrong"
         if missing:
             photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
             reason = f"{wish} cannot be shown: about {photos} are needed"
