@@ -25,8 +25,8 @@ RIGHT_PART, FOREIGN_PART = 0.05, 0.10
 many photos and cost little; the bounds on wrong answers take the rest."""
 STEPS = 100
 """Thresholds are tested at every hundredth of a label's photos."""
-MOST_TIMES = 200.0
-"""Who would need more times the photos than this needs a better model."""
+MOST_STEPS = 56
+"""Steps of a tenth in which more photos are tried, up to 190 times as many: past that a better model is needed."""
 SHARE_LEVEL = 0.99
 """Confidence of the largest shares of answers that a promised mix allows; see `largest_shares`."""
 
@@ -262,7 +262,7 @@ class _Label:
         rate = odds * least / max(1e-12, 1 - least) * right / self.n[self.label]
         return {truth: min(self.n[truth], math.floor(self.n[truth] * rate)) for truth in others}
 
-    def find(self) -> LabelEvidence:
+    def find(self, *, explain: bool) -> LabelEvidence:
         """The lowest threshold that keeps the promise, or why there is none.
 
         Tests run from strict to lax and stop at the first that fails (fixed sequence testing), so the confidence holds
@@ -281,7 +281,7 @@ class _Label:
                     break
                 chosen = threshold, accepted, bound
         if chosen is None:
-            return self.refuse()
+            return self.refuse() if explain else LabelEvidence(threshold=None, refused="cannot be shown")
         threshold, accepted, bound = chosen
         told = LabelEvidence(
             # Rounded down, never up: rounding up would refuse the very photo that the threshold was taken from.
@@ -315,16 +315,17 @@ class _Label:
             more = {truth: math.floor(accepted.get(truth, 0) * scales[truth]) for truth in truths}
             return self.bound(more, grown) <= self.max_risk
 
-        best = None
-        for accepted in points or [{self.label: max(1, self.n.get(self.label, 0))}]:
-            scale = 1.0
-            while scale <= MOST_TIMES and not passes(accepted, dict.fromkeys(truths, scale)):
-                scale *= 1.1
-            if scale <= MOST_TIMES and (best is None or scale < best[0]):
-                best = scale, accepted
-        if best is None:
+        scales_tried = [1.1**power for power in range(MOST_STEPS)]
+        step, accepted = min(
+            (
+                (bisect_left(scales_tried, True, key=lambda scale: passes(point, dict.fromkeys(truths, scale))), point)
+                for point in points or [{self.label: max(1, self.n.get(self.label, 0))}]
+            ),
+            key=lambda pair: pair[0],
+        )
+        if step == MOST_STEPS:
             return None
-        scale, accepted = best
+        scale = scales_tried[step]
         scales = dict.fromkeys(truths, scale)
         # Without a mix the labels' photos are one sample: they grow together.
         separate = truths if self.promise.mix else [truth for truth in truths if truth == NEITHER]
@@ -352,8 +353,10 @@ def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
     return {"right": right, "wrong": sum(accepted.values()) - right - foreign, "foreign": foreign}
 
 
-def keep_promise(photos: Sequence[Answered], promise: Promise) -> dict[str, LabelEvidence]:
+def keep_promise(photos: Sequence[Answered], promise: Promise, *, explain: bool = True) -> dict[str, LabelEvidence]:
     """For each label the lowest threshold that keeps the promise, or why there is none.
+
+    explain: find out which photos are missing, which takes longer than the rest.
 
     Learn-then-Test: Angelopoulos et al., 2021 (arXiv:2110.01052), one fixed sequence of tests for each label, each at
     (1 - confidence_level) / labels, so that the confidence holds for all labels at once.
@@ -365,7 +368,7 @@ def keep_promise(photos: Sequence[Answered], promise: Promise) -> dict[str, Labe
     (0.9, 0.8)
     """
     n = Counter(photo.truth for photo in photos)
-    return {label: _Label(label, photos, n, promise).find() for label in promise.max_risk}
+    return {label: _Label(label, photos, n, promise).find(explain=explain) for label in promise.max_risk}
 
 
 def largest_shares(photos: Sequence[Answered], promise: Promise) -> dict[str, float]:
