@@ -146,17 +146,20 @@ def choose_by_mapie(photos: Sequence[Answered], max_risk: float) -> Thresholds:
     return found
 
 
-def try_world(seed: int, bicycles: float, label_error: float, *, mapie: bool = False) -> dict[str, Any]:
+def try_world(
+    seed: int, bicycles: float, label_error: float, *, photos: int = PHOTOS, mapie: bool = False
+) -> dict[str, Any]:
     """One world: for each rule whether its promise is broken, whether it is refused for any label, and its coverage.
 
-    The promised mix is every one from half bicycles to this share of them. Each label counts at its worst mix.
+    photos: of each label, and of neither. The promised mix is every one from half bicycles to this share of them. Each
+    label counts at its worst mix.
     """
     random = np.random.default_rng([seed, round(1000 * bicycles), round(1000 * label_error)])
     world = World.draw(random)
     # The mix of the evidence is that of the photos: without a mix, and for MAPIE, it is half and half.
     foreign_share = 0.0 if mapie else FOREIGN_SHARE
-    n = dict.fromkeys(LABELS, PHOTOS) | ({} if mapie else {NEITHER: PHOTOS})
-    photos = world.answers(random, n, label_error)
+    n = dict.fromkeys(LABELS, photos) | ({} if mapie else {NEITHER: photos})
+    evidence = world.answers(random, n, label_error)
     promise = Promise(
         max_risk=dict.fromkeys(LABELS, MAX_RISK),
         mix=None if mapie else {"bicycle": (0.5, bicycles)},
@@ -164,11 +167,11 @@ def try_world(seed: int, bicycles: float, label_error: float, *, mapie: bool = F
         label_error=label_error,
     )
     rules: dict[str, Thresholds] = {
-        "per label": {label: told.threshold for label, told in keep_promise(photos, promise, explain=False).items()},
-        "one threshold": choose_one_threshold(photos, MAX_RISK),
+        "per label": {label: told.threshold for label, told in keep_promise(evidence, promise, explain=False).items()},
+        "one threshold": choose_one_threshold(evidence, MAX_RISK),
     }
     if mapie:
-        rules["MAPIE"] = choose_by_mapie(photos, MAX_RISK)
+        rules["MAPIE"] = choose_by_mapie(evidence, MAX_RISK)
     worst = {"bicycle": 0.5, "motorcycle": bicycles}
     return {
         name: {

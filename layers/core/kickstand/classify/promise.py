@@ -23,6 +23,10 @@ ANY_LABEL = ""
 RIGHT_PART, FOREIGN_PART = 0.05, 0.10
 """Shares of the allowed error that the bounds on right answers and on photos of neither take. Both are estimated from
 many photos and cost little; the bounds on wrong answers take the rest."""
+SEQUENCES = ((0.8, 2.0), (0.2, 4.0))
+"""Two sequences of tests for each label: the part of the allowed error that each takes, and how many times less risky
+than promised a model passes its first test. The first one bears some wrong labels among the surest answers; the second
+one starts stricter, for a model that is good at its surest answers alone."""
 STEPS = 100
 """Thresholds are tested at every hundredth of a label's photos."""
 MOST_STEPS = 56
@@ -229,20 +233,17 @@ class _Label:
         """How many are accepted from this confidence, by what they show."""
         return {truth: bisect_right(scores, -threshold) for truth, scores in self._scores.items()}
 
-    def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None) -> float:
-        return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha)
+    def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None, part: float = 1.0) -> float:
+        return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)
 
-    def first(self) -> int | None:
+    def first(self, part: float, times: float) -> int | None:
         """How many right answers the strictest threshold takes; None where even these photos, all of them accepted and
-        none of the others, would not show the promise.
-
-        It depends on the numbers of photos alone. It is where a model half as risky as promised would pass, at most at
-        half of the label's photos: one wrong label among the surest answers must not end the tests before they start.
+        none of the others, would not show the promise. It depends on the numbers of photos alone.
         """
         n = self.n.get(self.label, 0)
 
         def passes(right: int, risk: float) -> bool:
-            return self.bound({self.label: right} | self._expect(right, risk)) <= self.max_risk
+            return self.bound({self.label: right} | self._expect(right, risk), part=part) <= self.max_risk
 
         if not n or not passes(n, 0.0):
             return None
@@ -250,7 +251,7 @@ class _Label:
         def least(risk: float) -> int:
             return 1 + bisect_left(range(1, n), True, key=lambda right: passes(right, risk))
 
-        return max(least(0.0), min(least(self.max_risk / 2), n // 2))
+        return max(least(0.0), min(least(self.max_risk / times), round(n / times)))
 
     def _expect(self, right: int, risk: float) -> dict[str, int]:
         """The wrong answers among the accepted ones at this risk, beside so many right ones."""
@@ -266,20 +267,23 @@ class _Label:
         """The lowest threshold that keeps the promise, or why there is none.
 
         Tests run from strict to lax and stop at the first that fails (fixed sequence testing), so the confidence holds
-        for the threshold chosen. A threshold is the confidence of the k-th surest right answer, for k chosen from the
-        numbers of photos alone: then the bounds above are exact, because the k-th of n right answers is at a quantile
-        that has the Beta distribution of Clopper and Pearson's lower bound.
+        for the threshold chosen; of the SEQUENCES the one that accepts more counts. A threshold is the confidence of
+        the k-th surest right answer, for k chosen from the numbers of photos alone: then the bounds above are exact,
+        because the k-th of n right answers is at a quantile that has the Beta distribution of Clopper and Pearson's
+        lower bound.
         """
-        chosen, start = None, self.first()
-        if start is not None:
-            step = max(1, self.n[self.label] // STEPS)
-            for rank in range(start, len(self.thresholds) + 1, step):
+        chosen: tuple[float, dict[str, int], float] | None = None
+        for part, times in SEQUENCES:
+            start = self.first(part, times)
+            step = max(1, self.n.get(self.label, 0) // STEPS)
+            for rank in range(start, len(self.thresholds) + 1, step) if start else ():
                 threshold = self.thresholds[rank - 1]
                 accepted = self.count(threshold)
-                bound = self.bound(accepted)
+                bound = self.bound(accepted, part=part)
                 if bound > self.max_risk:
                     break
-                chosen = threshold, accepted, bound
+                if chosen is None or threshold < chosen[0]:
+                    chosen = threshold, accepted, bound
         if chosen is None:
             return self.refuse() if explain else LabelEvidence(threshold=None, refused="cannot be shown")
         threshold, accepted, bound = chosen
@@ -309,42 +313,32 @@ class _Label:
         points = [self.count(self.thresholds[rank - 1]) for rank in ranks]
         truths = [*self.promise.max_risk, *([NEITHER] if self.promise.foreign_share else [])]
 
-        def passes(accepted: Mapping[str, int], scales: Mapping[str, float]) -> bool:
+        def passes(accepted: Mapping[str, int], growing: Sequence[str], times: float) -> bool:
             """Whether so many times the photos would do; what has none yet is taken to have one without an error."""
-            grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scales[truth]) for truth in truths}
-            more = {truth: math.floor(accepted.get(truth, 0) * scales[truth]) for truth in truths}
-            return self.bound(more, grown) <= self.max_risk
+            scales = {truth: times if truth in growing else 1.0 for truth in truths}
+            grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) for truth, scale in scales.items()}
+            more = {truth: math.floor(accepted.get(truth, 0) * scale) for truth, scale in scales.items()}
+            return self.bound(more, grown, SEQUENCES[0][0]) <= self.max_risk
 
-        scales_tried = [1.1**power for power in range(MOST_STEPS)]
-        step, accepted = min(
-            (
-                (bisect_left(scales_tried, True, key=lambda scale: passes(point, dict.fromkeys(truths, scale))), point)
-                for point in points or [{self.label: max(1, self.n.get(self.label, 0))}]
-            ),
-            key=lambda pair: pair[0],
+        def count_steps(accepted: Mapping[str, int], growing: Sequence[str]) -> int:
+            return bisect_left(range(MOST_STEPS), True, key=lambda step: passes(accepted, growing, 1.1**step))
+
+        accepted = min(
+            points or [{self.label: max(1, self.n.get(self.label, 0))}], key=lambda point: count_steps(point, truths)
         )
-        if step == MOST_STEPS:
+        growing, steps = truths, count_steps(accepted, truths)
+        if steps == MOST_STEPS:
             return None
-        scale = scales_tried[step]
-        scales = dict.fromkeys(truths, scale)
-        # Without a mix the labels' photos are one sample: they grow together.
-        separate = truths if self.promise.mix else [truth for truth in truths if truth == NEITHER]
-        for truth in sorted(separate, key=lambda name: (name != NEITHER, name == self.label)):
-            fewer = scales | {truth: 1.0}
-            if max(fewer.values()) > 1.0 and passes(accepted, fewer):
-                scales = fewer
-        if scale == 1.0:
-            # This threshold would pass by itself; unlucky errors above it ended the tests: ask for a tenth more.
-            scales = {
-                truth: 1.1
-                for truth in truths
-                if truth not in ((self.label, NEITHER) if self.promise.mix else (NEITHER,))
-            }
-        return {
-            truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) - self.n.get(truth, 0)
-            for truth, scale in scales.items()
-            if scale > 1.0
-        }
+        # Rather more of some than of all. Without a mix the labels' photos are one sample: they grow together.
+        others = [truth for truth in self.promise.max_risk if truth != self.label]
+        apart = [[truth] for truth in (*others, self.label)] if self.promise.mix else [[*others, self.label]]
+        for group in (*([[NEITHER]] if NEITHER in truths else []), *apart):
+            fewer = [truth for truth in growing if truth not in group]
+            if fewer and (fewer_steps := count_steps(accepted, fewer)) <= steps + 4:
+                growing, steps = fewer, fewer_steps
+        # Where a threshold would pass by itself, unlucky errors above it ended the tests: ask for a tenth more.
+        times = 1.1 ** max(1, steps)
+        return {truth: math.ceil(max(1, self.n.get(truth, 0)) * times) - self.n.get(truth, 0) for truth in growing}
 
 
 def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
