@@ -70,19 +70,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
         return ABOUT
     notice, answered = act(desk, now)
     waiting = count_waiting(dynamodb, TABLES[0], desk.reviewer)
-    # On the page only, since a terminal that shows no pictures names the file; and while a photo could be waiting.
-    golden = find_golden(answered) if answered and waiting and desk.format == "html" else None
-    if answered and golden:
-        shown: dict[str, Any] | None = show(answered, now, golden.data) | {"action": "check"}
-    else:
-        review = next_review(dynamodb, TABLES[0], desk.reviewer, now) if desk.reviewer else None
-        shown = review and show(review, now)
     page = {
         "notice": notice,
         "reviewer": desk.reviewer,
         "waiting": waiting,
         "choices": choices(LABELS),
-        "review": shown,
+        "review": choose(desk, answered if waiting else None, now),
     }
     if desk.format == "json":
         return page
@@ -117,14 +110,23 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
     return "", None
 
 
+def choose(desk: Desk, answered: Review | None, now: datetime) -> dict[str, Any] | None:
+    """What the reviewer sees next: perhaps a golden photo after an answer, else what waits; None where nothing does."""
+    # A golden photo on the page only: a terminal that draws no pictures names the file instead.
+    if (
+        answered
+        and desk.format == "html"
+        and not answered.golden
+        and (golden := pick(answered.image, answered.version))
+    ):
+        return show(answered, now, golden.data) | {"action": "check"}
+    review = next_review(dynamodb, TABLES[0], desk.reviewer, now) if desk.reviewer else None
+    return review and show(review, now)
+
+
 def pick(image: str, version: str) -> GoldenImage | None:
     """The golden photo that follows the answer to this image; mostly none does."""
     return pick_golden(GOLDEN, image, version, settings.golden_review_share, settings.draw_key)
-
-
-def find_golden(answered: Review) -> GoldenImage | None:
-    """What the reviewer is to be shown next, to see how carefully they look; None where they have answered it."""
-    return None if answered.golden else pick(answered.image, answered.version)
 
 
 def show(review: Review, now: datetime, picture: bytes | None = None) -> dict[str, Any]:
