@@ -121,7 +121,7 @@ def choose(desk: Desk, answered: Review | None, now: datetime) -> dict[str, Any]
     ):
         return show(answered, now, golden.data) | {"action": "check"}
     review = next_review(dynamodb, TABLES[0], desk.reviewer, now) if desk.reviewer else None
-    return review and show(review, now)
+    return show(review, now) if review else None
 
 
 def pick(image: str, version: str) -> GoldenImage | None:
