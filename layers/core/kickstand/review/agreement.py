@@ -95,14 +95,14 @@ def describe(found: Agreement) -> str:
     """In one sentence; without pairs, what is missing.
 
     >>> describe(conclude(pairs=60, disagreed=3, golden=0, wrong=0))
-    'Reviewers agreed on 57 of 60 photos that two people saw; so at most 12.4 % of their answers are wrong (95 %).'
+    'Reviewers agreed on 57 of 60 photos that two people saw; so at most 12.5 % of their answers are wrong (95 %).'
     """
     if found.label_error_at_most is None:
-        told = "No photo has two answers yet, so nothing is known of how often reviewers err."
+        told = "No two people have said of one photo what it shows, so nothing is known of how often reviewers err."
     else:
         told = (
             f"Reviewers agreed on {found.pairs - found.disagreed:,} of {found.pairs:,} photos that two people saw; "
-            f"so at most {100 * found.label_error_at_most:.1f} % of their answers are wrong "
+            f"so at most {math.ceil(1000 * found.label_error_at_most) / 10:.1f} % of their answers are wrong "
             f"({100 * found.confidence_level:g} %)."
         )
     if found.golden:
