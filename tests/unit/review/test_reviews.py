@@ -234,7 +234,7 @@ def test_the_same_second_answer_sent_again_changes_nothing_and_a_third_one_is_re
             rules.answer(review, label, reviewer, LABELS, NOON)
 
 
-def test_whoever_still_has_the_first_question_in_front_of_them_gives_no_second_answer() -> None:
+def test_a_reviewer_who_still_has_the_first_question_in_front_of_them_gives_no_second_answer() -> None:
     """They saw what the model said, and have not been asked again."""
     review = rules.claim(rules.claim(asked(), "Grace", NOON - CLAIM), "Ada", NOON)
     review = rules.answer(review, "bicycle", "Ada", LABELS, NOON, twice=True)

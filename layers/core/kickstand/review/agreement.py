@@ -1,4 +1,4 @@
-"""How often do reviewers err? From photos that two of them answered, and from golden photos shown to them unawares."""
+"""How often do reviewers err? From photos that two of them answered, and from golden photos shown unannounced."""
 
 import math
 from collections.abc import Iterable

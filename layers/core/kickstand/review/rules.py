@@ -158,7 +158,7 @@ def ask(review: Review, execution: str, task_token: SecretStr, status: ReviewSta
 def claim(review: Review, reviewer: str, now: datetime) -> Review:
     """The reviewer is shown the picture. Raises Refused while somebody else is, and once it is answered.
 
-    A second question is never shown to whoever gave the first answer.
+    Nobody is shown a second question about what they have answered.
     """
     held = review.claim
     if review.queue is None or (review.answer and is_same(review.answer.reviewer, reviewer)):
@@ -219,7 +219,7 @@ def as_shown(review: Review) -> Review:
 def check(
     review: Review, label: str, reviewer: str, labels: Sequence[str], photo: str, expected: str, now: datetime
 ) -> Review:
-    """The answer about a golden photo, which is shown once to whoever has answered this review. Again changes nothing.
+    """The answer about the golden photo that followed the reviewer's answer to this review. Again changes nothing.
 
     Raises Refused for what is not one of the choices.
     """
