@@ -12,6 +12,7 @@ from kickstand.classify.policy import SelectivePolicy
 from kickstand.events import Payload, ReviewStatus, Route
 from kickstand.monitor.live_accuracy import LiveAccuracy, Outcome, as_label, estimate, outcomes
 from kickstand.records import Record
+from kickstand.review.agreement import Agreement, agreement
 from kickstand.review.rules import CANNOT_TELL, NEITHER
 
 ANSWERS_PER_BIN = 12
@@ -65,6 +66,7 @@ class ReviewLoad(Payload):
     asked: reviews and audits among the records. answered: by a person, "can't tell" too. unanswered: nobody came in
     time, and the question stays open. waiting: not answered, unanswered ones too. oldest_hours: of those that wait, as
     of `as_of`; None where none does. median_hours: from the question to its answer; None without answers.
+    agreement: of people with each other.
     """
 
     as_of: datetime | None
@@ -75,6 +77,7 @@ class ReviewLoad(Payload):
     waiting: int
     oldest_hours: float | None
     median_hours: float | None
+    agreement: Agreement
 
 
 def reliability(records: Sequence[Record], confidence_level: float = 0.95) -> tuple[ReliabilityBin, ...]:
@@ -163,7 +166,7 @@ def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: 
     return Share(share=round(1 - live.accuracy, 6), low=round(1 - live.high, 6), high=round(1 - live.low, 6))
 
 
-def review_load(records: Sequence[Record], as_of: datetime | None) -> ReviewLoad:
+def review_load(records: Sequence[Record], as_of: datetime | None, confidence_level: float = 0.95) -> ReviewLoad:
     """as_of: when the records were read; None where there are none."""
     asked = [record for record in records if record.asks_a_person]
     waited = [hours_to_answer(record) for record in asked]
@@ -181,6 +184,7 @@ def review_load(records: Sequence[Record], as_of: datetime | None) -> ReviewLoad
         waiting=len(waiting),
         oldest_hours=round(max(ages), 3) if ages else None,
         median_hours=round(median(answered), 3) if answered else None,
+        agreement=agreement(records, confidence_level=confidence_level),
     )
 
 

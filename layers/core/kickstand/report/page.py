@@ -45,6 +45,7 @@ from kickstand.quality import Interval, wilson_interval
 from kickstand.records import Record
 from kickstand.report import figures
 from kickstand.report.pages import data_uri, make_environment, moment, percent
+from kickstand.review.agreement import describe as describe_agreement
 
 DOTS = 1200  # images on the timeline: more would only cover each other
 SPANS = 36  # at most, along any time axis
@@ -160,7 +161,7 @@ def compose(
         reliability=reliability(records, level),
         risk_coverage=risk_coverage(records, card.policy, level),
         confusion=confusion(records, level),
-        reviews=review_load(records, as_of or _latest(records)),
+        reviews=review_load(records, as_of or _latest(records), level),
     )
 
 
@@ -224,6 +225,7 @@ def _page(
         content |= {
             "quality": _draw_quality(report, watch, card) if spans else [],
             "load": _draw_load(report, records, spans) if spans else [],
+            "agreement": describe_agreement(report.reviews.agreement),
             "board": _draw_board(report.monitor, records, watch.baseline, spans) if spans and watch.baseline else [],
             "sheets": [_lay_out(finding, records, read_picture) for finding in report.monitor.moved],
             # What a script block may hold: no end of it, whatever the images are called.
