@@ -58,7 +58,7 @@ class Promise(Payload):
     confidence_level: how sure that is, for all labels at once.
     mix: for which shares of the labels it holds; None: for the mix of the evidence.
     foreign_share: largest share of photos that show none of the labels. Accepting one is a wrong answer.
-    label_error: largest probability that a person's label is wrong, whatever the photo shows.
+    label_error: largest probability that a person's label is wrong, whatever the photo shows and the model answers.
     """
 
     max_risk: dict[str, Risk]
