@@ -38,11 +38,12 @@ def monitor(
     artefact: ModelOption = MODEL,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
 ) -> None:
-    """Compare records with the model's baseline and its promise, and estimate how often the answers are right.
+    """Compare records with the model's baseline, and estimate how often the answers are right.
 
     A notice says that the input has changed; a page that the model is harmed, or that the mix of labels has left the
     promised range. Both together raise at most one false alarm in 90 days, on average. Accuracy comes from reviews and
-    random audits, weighted by how probable it was that a person was asked; it and the promise are about each label.
+    random audits, weighted by how probable it was that a person was asked. It and the promise are about the accepted
+    answers of each label.
 
     Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
     """
