@@ -23,7 +23,7 @@ from kickstand.events import (
     Route,
     Shown,
 )
-from kickstand.monitor.drift import CLASS_MIX, Budget, Drift, describe
+from kickstand.monitor.drift import CLASS_MIX, Budget, Drift, Observation, describe
 from kickstand.monitor.live_accuracy import (
     MOST_CELLS,
     WINDOW,
@@ -372,6 +372,20 @@ def test_a_stream_at_any_promised_mix_raises_no_alarm_about_it(share: float, wit
     }
 
 
+def test_false_alarms_about_the_mix_stay_within_the_budget_at_its_very_limit() -> None:
+    """90 days at 10 photos a day, 60 times; a fifth of a false alarm allowed in 90 days."""
+    budget, runs, count = Budget(images_per_day=10, false_alarms=0.2), 60, 0
+    for seed in range(runs):
+        draw, drift = random.Random(seed), Drift(None, budget, None, MIXED.mix)
+        for i in range(900):
+            motorcycle = draw.random() < MIXED.shares_at_most["motorcycle"]
+            rates = {"bicycle": not motorcycle, "motorcycle": motorcycle, "neither": False}
+            told = {f"{CLASS_MIX}:{label}": hit for label, hit in rates.items()}
+            drift.see(Observation(f"{i}.png", "v", NOON + timedelta(minutes=i), {}, told))
+        count += sum(drift.alarms.values())
+    assert count <= 0.2 * runs
+
+
 def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> None:
     watch = WATCH.model_copy(update={"baseline": make_stream_baseline()})
     report, _ = look(answers(0.9, 400), watch, PACE)
@@ -410,6 +424,13 @@ def test_a_mix_outside_the_promised_range_is_harm_and_says_how_to_answer_it(
     assert finding.statistic == CLASS_MIX
     assert describe(finding).startswith(sentence)
     assert report.harmed
+
+
+def test_a_share_a_little_above_the_promised_range_is_found_too() -> None:
+    report, _ = look(answers(0.8, 1_500), MIXED, PACE)
+    (finding,) = report.paged
+    assert "answers motorcycle" in describe(finding)
+    assert finding.n > 100
 
 
 def test_the_mix_is_that_of_the_promise_though_the_baseline_is_of_an_older_policy() -> None:
