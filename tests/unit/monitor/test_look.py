@@ -236,6 +236,7 @@ def test_the_state_of_100_labels_and_a_month_of_any_number_of_photos_fits_into_o
     assert state
     assert state.degraded
     assert len(seen.symptoms) > 100
+    assert seen.harm.endswith(f"; and {len(seen.symptoms) - 5} more")
     degraded = state.degraded.model_copy(update={"findings": seen.symptoms, "reason": seen.harm})
     assert sum(map(len, state.accepted.cells.values())) <= MOST_CELLS
     assert state.accepted.days_per_cell == 4
