@@ -44,6 +44,24 @@ def test_the_curve_holds_the_policys_own_point_with_its_live_accuracy() -> None:
     assert [point.coverage for point in curve] == sorted(point.coverage for point in curve)
 
 
+def test_the_curve_of_a_label_holds_its_own_threshold_and_its_answers_alone() -> None:
+    thresholds = {"bicycle": 0.8, "motorcycle": None}
+    policy = CARD.policy.model_copy(update={"thresholds": thresholds, "accept_at": 0.95})
+    curve = risk_coverage(RECORDS, policy, label="bicycle")
+    own = next(point for point in curve if point.accept_at == 0.8)
+    answers = [one for one in RECORDS if one.prediction and one.prediction.label == "bicycle"]
+    assert own.live.images == sum(one.decision.route is Route.ACCEPT for one in answers)
+    assert risk_coverage(RECORDS, policy, label="motorcycle")
+
+
+def test_people_who_err_widen_every_interval() -> None:
+    for narrow, wide in zip(reliability(RECORDS), reliability(RECORDS, label_error=0.05), strict=True):
+        assert wide.live.low <= narrow.live.low <= narrow.live.high <= wide.live.high
+    for row, wider in zip(confusion(RECORDS), confusion(RECORDS, label_error=0.05), strict=True):
+        for truth, cell in row.truth.items():
+            assert wider.truth[truth].low <= cell.low <= cell.high <= wider.truth[truth].high
+
+
 def test_unreadable_images_count_for_coverage() -> None:
     unreadable = RECORDS[0].model_copy(update={"prediction": None, "prepared_image": None})
     half = risk_coverage([*RECORDS[:500], *[unreadable] * 500], CARD.policy)

@@ -1,7 +1,8 @@
 """How good the answers are, seen closer: by how sure they were, by threshold, by what they said; and people's load.
 
 All from live labels, reviews and random audits, weighted by how probable it was that a person was asked, through
-`live_accuracy.estimate`: so every interval holds whatever the images are.
+`live_accuracy.estimate`: so every interval holds whatever the images are, and though people err on them with a
+probability of at most `label_error`.
 """
 
 from collections.abc import Sequence
@@ -80,7 +81,9 @@ class ReviewLoad(Payload):
     agreement: Agreement
 
 
-def reliability(records: Sequence[Record], confidence_level: float = 0.95) -> tuple[ReliabilityBin, ...]:
+def reliability(
+    records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
+) -> tuple[ReliabilityBin, ...]:
     """Answers in bins that hold equal numbers of people's answers, from unsure to sure.
 
     The probability of being right is what `live_accuracy.outcomes` expects: of the label and of showing one at all, or
@@ -95,14 +98,20 @@ def reliability(records: Sequence[Record], confidence_level: float = 0.95) -> tu
         part, start = seen[start:end], end
         if part:
             low, high = round(1 - part[0].expected, 6), round(1 - part[-1].expected, 6)
-            found.append(ReliabilityBin(low=low, high=high, live=estimate(part, confidence_level)))
+            found.append(ReliabilityBin(low=low, high=high, live=estimate(part, confidence_level, label_error)))
     return tuple(found)
 
 
 def risk_coverage(
-    records: Sequence[Record], policy: SelectivePolicy, confidence_level: float = 0.95
+    records: Sequence[Record],
+    policy: SelectivePolicy,
+    confidence_level: float = 0.95,
+    label_error: float = 0.0,
+    label: str | None = None,
 ) -> tuple[LiveRiskCoverage, ...]:
-    """What thresholds at equal steps of coverage would accept, strictest first; and the policy's own.
+    """What thresholds at equal steps of coverage would accept, strictest first; and the policy's own, if it has one.
+
+    label: of its answers alone; None: of all, at one threshold for all labels.
 
     Coverage is a share of all images, unreadable ones too.
     """
@@ -111,22 +120,27 @@ def risk_coverage(
         (
             (record.prediction.confidence, as_label(record, seen))
             for record, seen in zip(scored, outcomes(scored), strict=True)
-            if record.prediction and record.prediction.neither <= policy.neither_accept_at_most
+            if record.prediction
+            and record.prediction.neither <= policy.neither_accept_at_most
+            and label in (None, record.prediction.label)
         ),
         key=lambda pair: -pair[0],
     )
     thresholds = {ranked[len(ranked) * (k + 1) // THRESHOLDS - 1][0] for k in range(THRESHOLDS)} if ranked else set()
     curve = []
-    for threshold in sorted({*thresholds, policy.accept_at}, reverse=True):
+    own = policy.accept_at if label is None else policy.threshold(label)
+    for threshold in sorted(thresholds | ({own} if own is not None else set()), reverse=True):
         accepted = [seen for confidence, seen in ranked if confidence >= threshold]
         if accepted:
-            live = estimate(accepted, confidence_level)
+            live = estimate(accepted, confidence_level, label_error)
             coverage = round(len(accepted) / len(records), 6)
             curve.append(LiveRiskCoverage(accept_at=threshold, coverage=coverage, live=live))
     return tuple(curve)
 
 
-def confusion(records: Sequence[Record], confidence_level: float = 0.95) -> tuple[ConfusionRow, ...]:
+def confusion(
+    records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
+) -> tuple[ConfusionRow, ...]:
     """For each answer the shares of what images show that were given it; every cell has an interval of its own."""
     scored = [record for record in records if record.used_prediction]
     rows: dict[str, list[tuple[Record, Outcome]]] = {}
@@ -138,7 +152,7 @@ def confusion(records: Sequence[Record], confidence_level: float = 0.95) -> tupl
             answer=answer,
             images=len(rows[answer]),
             answers=sum(seen.wrong is not None for _, seen in rows[answer]),
-            truth={truth: _share(rows[answer], truth, confidence_level) for truth in (*labels, NEITHER)},
+            truth={truth: _share(rows[answer], truth, confidence_level, label_error) for truth in (*labels, NEITHER)},
         )
         for answer in (*labels, NEITHER)
         if answer in rows
@@ -151,7 +165,7 @@ def _answer(record: Record) -> str:
     return record.prediction.label
 
 
-def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float) -> Share:
+def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float, label_error: float) -> Share:
     """How many of these images show this: the "error" of an answer that denies it."""
     shows = []
     for record, seen in row:
@@ -162,7 +176,7 @@ def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: 
         expected = prediction.neither if truth == NEITHER else prediction.probabilities.get(truth, 0.0) * known
         said = given.label == truth if given and given.label != CANNOT_TELL and seen.wrong is not None else None
         shows.append(Outcome(expected, said, seen.probability))
-    live = estimate(shows, confidence_level)
+    live = estimate(shows, confidence_level, label_error)
     return Share(share=round(1 - live.accuracy, 6), low=round(1 - live.high, 6), high=round(1 - live.low, 6))
 
 
