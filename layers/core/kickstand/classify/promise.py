@@ -277,7 +277,8 @@ class _Label:
         for part, times, most in SEQUENCES:
             start = self.first(part, times, most)
             step = max(1, self.n.get(self.label, 0) // STEPS)
-            for rank in range(start, len(self.thresholds) + 1, step) if start else ():
+            # At whole steps, so that two promises about the same photos are tested at the same thresholds.
+            for rank in range(math.ceil(start / step) * step, len(self.thresholds) + 1, step) if start else ():
                 threshold = self.thresholds[rank - 1]
                 accepted = self.count(threshold)
                 bound = self.bound(accepted, part=part)
