@@ -27,7 +27,7 @@ COMMANDS = {
         "evaluate": ("classify.evaluate", "Evaluate the model and its policy on labelled images."),
         "policy": (
             "classify.policy",
-            "Derive the threshold of each label from a promise, --max-risk, or from prices, --review-cost and --error-cost.",
+            "Derive each label's threshold from a promise, --max-risk, or from prices, --review-cost and --error-cost.",
         ),
         "replay": (
             "classify.replay",

@@ -184,7 +184,7 @@ def policy(
     write: Annotated[bool, typer.Option("--write", help="Store the policy, with its evidence, in model.json.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the policy as JSON.")] = False,
 ) -> None:
-    """Derive the threshold of each label from a promise, --max-risk, or from prices, --review-cost and --error-cost.
+    """Derive each label's threshold from a promise, --max-risk, or from prices, --review-cost and --error-cost.
 
     The promise is about each label: of its accepted answers at most this share is wrong, for all labels at once. It
     holds for finite data, by exact binomial bounds in fixed sequence (Learn-then-Test). It holds for photos like those

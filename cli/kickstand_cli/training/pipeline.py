@@ -49,8 +49,8 @@ class Leakage(StrEnum):
 class Places:
     """Where training reads and writes; see the options of `train`.
 
-    domain: for which photos the promise is shown, in words. neither: file for features of neither, for trainings on other
-    classes.
+    domain: for which photos the promise is shown, in words. neither: file for features of neither, for trainings on
+    other classes.
     """
 
     photos: Sequence[Path]
