@@ -39,7 +39,10 @@ def describe_evaluation(
         "accuracy": f"{score.accuracy.value} of {score.accuracy.n}",
         "coverage": score.coverage.value,
         "selective_risk": score.selective_risk.value,
-        **{f"selective_risk {label}": share.value for label, share in list(score.risk_by_label.items())[:LABELS]},
+        **{
+            f"selective_risk {label}": f"{share.value} of {share.n}"
+            for label, share in list(score.risk_by_label.items())[:LABELS]
+        },
     }
     return Evaluation(
         promote=verdict.promote,
