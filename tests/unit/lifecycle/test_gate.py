@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from scipy.stats import binom
+from scipy.stats import binom  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
 from kickstand.classify.promise import ANY_LABEL, NEITHER, Promise
@@ -235,7 +235,7 @@ def test_without_mix_and_foreign_photos_the_test_is_the_exact_binomial_one(wrong
 
 
 def test_labels_that_err_ask_for_more_images_before_one_model_is_shown_to_be_better() -> None:
-    erring = {"promise": promised(label_error=0.1)}
+    erring: dict[str, Any] = {"promise": promised(label_error=0.1)}
     assert compare("r" * 100 + "s" * 5, "r" * 105).promote
     assert failed(compare("r" * 100 + "s" * 5, "r" * 105, **erring)) == ["better"]
     assert compare("r" * 100 + "s" * 6, "r" * 106, **erring).promote
