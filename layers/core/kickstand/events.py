@@ -231,12 +231,14 @@ class Symptom(Payload):
 
     statistic: of drift (see `drift.FEATURES` and `drift.RATES`), or "promise".
     description: in words, with the numbers.
-    since: the likeliest moment at which it began, as far as it can be told.
+    since: the likeliest moment at which it began, if it is known.
+    label: whose promise the answers do not support; None where it is about no single label.
     """
 
     statistic: str
     description: str
     since: datetime | None = None
+    label: str | None = None
 
 
 class ModelDegraded(Payload):

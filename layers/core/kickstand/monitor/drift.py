@@ -1,6 +1,7 @@
 """Has the stream of images moved away from the baseline? Sequential tests with a stated number of false alarms."""
 
 import hashlib
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from pydantic import Field
 
+from kickstand.classify.promise import NEITHER, Promise
 from kickstand.events import Decision, ImageStatistics, Payload, Prediction, Reason, Route
 from kickstand.quality import upper_bound
 from kickstand.records import Record
@@ -27,6 +29,8 @@ RELEASE = 100.0
 """An alarm ends when its evidence has fallen to this part of what raised it."""
 EXAMPLES = 8
 """Images kept for each event, to show what moved it."""
+EXAMPLES_SIZE = 60_000
+"""Bytes that a checkpoint spends on them: keys may be long, and the state has a limit."""
 
 
 class Severity(StrEnum):
@@ -107,6 +111,55 @@ def observe(record: Record, model_version: str, policy_version: str) -> Observat
             decision if same_policy else None,
         ),
     )
+
+
+class PromisedMix(NamedTuple):
+    """The largest shares of answers that a promised mix allows this model and policy: see `promise.largest_shares`."""
+
+    model_version: str
+    policy_version: str
+    promise: Promise
+    shares_at_most: Mapping[str, float]
+
+    def measure(self, record: Record) -> dict[str, bool]:
+        """By label, whether it is the answer; for "neither", whether the photo is over the gate. Empty for an answer of
+        another model, without "neither" for a decision of another policy.
+        """
+        rates = observe(record, self.model_version, self.policy_version).rates
+        names = {label: "flagged" if label == NEITHER else f"{CLASS_MIX}:{label}" for label in self.shares_at_most}
+        known = record.prediction is not None
+        return {label: rates[name] for label, name in names.items() if known and name in rates}
+
+    def range_of(self, label: str) -> tuple[float, float]:
+        """The promised share of photos: of a label, among those that show one; of "neither", among all."""
+        return (
+            (0.0, self.promise.foreign_share) if label == NEITHER else (self.promise.mix or {}).get(label, (0.0, 1.0))
+        )
+
+    def events(self) -> "list[Event]":
+        """A label's share must not be larger than any promised mix allows; smaller ones make others larger."""
+        return [
+            Event(CLASS_MIX, Severity.PAGE, f"{CLASS_MIX}:{label}", None, 0.0, share, share, self._tell(label, share))
+            for label, share in self.shares_at_most.items()
+            if share < 1.0
+        ]
+
+    def _tell(self, label: str, share: float) -> str:
+        low, high = self.range_of(label)
+        if label == NEITHER:
+            return (
+                f"the share of photos that may show none of the labels is above {_percent(share)}, the most that the "
+                f"promise allows (up to {_percent(high)} of them): renew it with `kickstand policy --foreign-share`"
+            )
+        promised = _percent(low) if low == high else f"{_percent(low)} to {_percent(high)}"
+        return (
+            f"the share of answers {label} is above {_percent(share)}, the most that the promised mix ({promised}) "
+            "allows: renew the promise with `kickstand policy --mix`"
+        )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 class Rate(Payload):
@@ -220,6 +273,7 @@ class Event(NamedTuple):
 
     statistic: what it belongs to. source: the feature or rate it reads. side, cut: None for a rate.
     usual: its share of the baseline. limit: the largest probability that the finite baseline allows it.
+    told: of a share that a promised mix limits (`usual` is the limit): what it means that it is above, in words.
     """
 
     statistic: str
@@ -229,6 +283,7 @@ class Event(NamedTuple):
     cut: float
     usual: float
     limit: float
+    told: str = ""
 
     def happens(self, observation: Observation) -> bool | None:
         """None where the image does not tell."""
@@ -251,8 +306,9 @@ def _limit(hits: int, n: int, chance: float) -> float:
     return upper_bound(hits, n, 1 - chance)
 
 
-def list_events(baseline: Baseline) -> list[Event]:
-    """All events that the baseline lets us watch.
+def list_events(baseline: Baseline | None, mix: PromisedMix | None = None) -> list[Event]:
+    """All events that baseline and promised mix let us watch. With a promised mix its limits take the place of the
+    baseline's class mix: to move within the promised range is no harm.
 
     The true probability of falling below the k-th smallest of n baseline values is at most Beta(k, n + 1 - k), ties or
     not; its upper quantile, which is Clopper and Pearson's bound for k - 1 of n, is the event's limit. So neither an
@@ -260,21 +316,21 @@ def list_events(baseline: Baseline) -> list[Event]:
     """
     plan: list[tuple[str, Severity, str, Side | None, float, int, int]] = []
     for name, (severity, sides) in FEATURES.items():
-        if quantiles := baseline.features.get(name):
+        if quantiles := baseline and baseline.features.get(name):
             for tail in TAILS:
                 k, index = rank(tail, quantiles.n), round(tail * 100) - 1
                 for side in sides:
                     cut = (quantiles.low if side is Side.BELOW else quantiles.high)[index]
                     plan.append((name, severity, name, side, cut, k - 1, quantiles.n))
-    for name, rate in baseline.rates.items():
+    for name, rate in baseline.rates.items() if baseline else ():
         statistic = name.partition(":")[0]
-        if statistic in (*RATES, CLASS_MIX):
+        if statistic in RATES or (statistic == CLASS_MIX and mix is None):
             plan.append((statistic, Severity.PAGE, name, None, 0.0, rate.hits, rate.n))
     chance = UNLUCKY_BASELINE / max(1, len(plan))
     return [
         Event(statistic, severity, source, side, cut, (hits + (side is not None)) / n, _limit(hits, n, chance))
         for statistic, severity, source, side, cut, hits, n in plan
-    ]
+    ] + (mix.events() if mix else [])
 
 
 def ratios(limit: float, bets: Sequence[float] = ODDS) -> list[tuple[float, float]]:
@@ -314,6 +370,7 @@ class EventState(Payload):
 class Checkpoint(Payload):
     """Where the monitor stands between two looks at the stream; a few kilobytes, whatever it has seen.
 
+    baseline_version: of baseline and promised mix.
     last: (recorded_at, image, version) of the last record read: reading it again changes nothing.
     raised: the alarms that still hold, by statistic: when there was evidence enough, since when it had changed, and the
         number of the event that led.
@@ -335,6 +392,7 @@ class Finding(Payload):
     alarm: whether it has moved. strength: log evidence as a share of what raises an alarm; at most 1 is reported.
     since: the likeliest moment of the change. raised_at: when there was evidence enough.
     event: what became more frequent; observed: its share since then, of n images; usual: its share of the baseline.
+    told: of a share that a promised mix limits (`usual` is the limit): what the alarm means, in words.
     examples: the images that moved it most.
     """
 
@@ -349,6 +407,7 @@ class Finding(Payload):
     observed: float | None
     n: int
     usual: float
+    told: str = ""
     examples: tuple[Example, ...]
 
 
@@ -410,19 +469,25 @@ class _Track:
 
 
 class Drift:
-    """The sequential tests of one stream against one baseline.
+    """The sequential tests of one stream against one baseline, and one promised mix.
 
     Reading the records in one go or in parts, with a checkpoint between them, comes to the same.
     """
 
-    def __init__(self, baseline: Baseline, budget: Budget, checkpoint: Checkpoint | None = None) -> None:
-        """A checkpoint of another baseline counts for nothing: the tests begin anew."""
-        self._baseline = baseline
-        events = list_events(baseline)
+    def __init__(
+        self,
+        baseline: Baseline | None,
+        budget: Budget,
+        checkpoint: Checkpoint | None = None,
+        mix: PromisedMix | None = None,
+    ) -> None:
+        """A checkpoint of another baseline or promised mix counts for nothing: the tests begin anew."""
+        self._baseline, self._mix, self._version = baseline, mix, _version(baseline, mix)
+        events = list_events(baseline, mix)
         self._statistics = list(dict.fromkeys(event.statistic for event in events))
         self.threshold = budget.threshold(max(1, len(self._statistics)))
-        if checkpoint is None or checkpoint.baseline_version != baseline.version:
-            checkpoint = Checkpoint(baseline_version=baseline.version)
+        if checkpoint is None or checkpoint.baseline_version != self._version:
+            checkpoint = Checkpoint(baseline_version=self._version)
         states: Sequence[EventState] = checkpoint.events or [EventState()] * len(events)
         self._tracks = [_Track(event, state) for event, state in zip(events, states, strict=True)]
         self._groups = {
@@ -433,10 +498,24 @@ class Drift:
 
     def read(self, records: Iterable[Record]) -> None:
         """Take in the records that come after the last one read, oldest first."""
-        model, policy = self._baseline.model_version, self._baseline.policy_version
         for record in sorted(records, key=_place):
             if self._last is None or _place(record) > self._last:
-                self.see(observe(record, model, policy))
+                self.see(self._observe(record))
+
+    def _observe(self, record: Record) -> Observation:
+        """Baseline and mix may be of different policies: the mix has the newest one."""
+        baseline, mix = self._baseline, self._mix
+        seen = observe(record, baseline.model_version, baseline.policy_version) if baseline else None
+        if mix is None:
+            return seen or Observation(record.image, record.version, record.recorded_at, {}, {})
+        rates = {f"{CLASS_MIX}:{label}": hit for label, hit in mix.measure(record).items()}
+        return Observation(
+            record.image,
+            record.version,
+            record.recorded_at,
+            seen.features if seen else {},
+            {**(seen.rates if seen else {}), **rates},
+        )
 
     def see(self, observation: Observation) -> None:
         """Take in one image."""
@@ -488,18 +567,26 @@ class Drift:
                     observed=round(track.hits / track.n, 4) if track.n else None,
                     n=track.n,
                     usual=round(track.event.usual, 4),
+                    told=track.event.told,
                     examples=tuple(track.examples),
                 )
             )
         return sorted(found, key=lambda f: (not f.alarm, f.severity is not Severity.PAGE, -f.strength))
 
     def checkpoint(self) -> Checkpoint:
-        """All that has to be kept until the next look."""
+        """All that has to be kept until the next look; of the images that moved an event, those of the events that have
+        moved most.
+        """
+        states, left = [track.state() for track in self._tracks], EXAMPLES_SIZE
+        for i in sorted(range(len(states)), key=lambda i: -self._tracks[i].climb):
+            left -= sum(len(one.model_dump_json().encode()) for one in states[i].examples)
+            if left < 0:
+                states[i] = states[i].model_copy(update={"examples": ()})
         return Checkpoint(
-            baseline_version=self._baseline.version,
+            baseline_version=self._version,
             last=self._last,
             n=self.n,
-            events=tuple(track.state() for track in self._tracks),
+            events=tuple(states),
             raised=self._raised,
             alarms=self._alarms,
         )
@@ -508,6 +595,13 @@ class Drift:
     def alarms(self) -> dict[str, int]:
         """How many alarms each statistic has raised, ended ones too."""
         return dict(self._alarms)
+
+
+def _version(baseline: Baseline | None, mix: PromisedMix | None) -> str:
+    if mix is None:
+        return baseline.version if baseline else ""
+    told = [baseline and baseline.version, mix.model_version, mix.policy_version, sorted(mix.shares_at_most.items())]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
 
 
 def _place(record: Record) -> tuple[datetime, str, str]:
@@ -523,6 +617,7 @@ def describe(finding: Finding) -> str:
     """
     if finding.observed is None:
         return f"{finding.event}: as usual"
-    return f"{finding.event}: {finding.observed:.0%} of {finding.n:,} images, usually {finding.usual:.0%}".replace(
-        "%", " %"
-    )
+    observed = f"{finding.observed:.0%} of {finding.n:,} images".replace("%", " %")
+    if finding.told:
+        return f"{finding.told} ({observed})"
+    return f"{finding.event}: {observed}, usually {100 * finding.usual:.0f} %"

@@ -1,14 +1,15 @@
 """How often are the answers right, now? From reviews and random audits, weighted, and from calibrated confidences."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import Payload, Probability, Route
 from kickstand.monitor.drift import ODDS, Budget, ratios
 from kickstand.quality import Interval, accepted_needed, binomial_cdf, upper_bound
@@ -19,7 +20,9 @@ UP, DOWN = (0.9, 0.3, 0.1, 0.03, 0.01, 0.003), (0.99, 0.8, 0.6, 0.4, 0.2, 0.1, 0
 """Stakes on a higher and on a lower error rate, as shares of the largest that cannot be lost in full, bold to cautious;
 the mean of what they win counts. An error is rare, so the best stake on more of them is small, on fewer large."""
 DOUBTFUL = 20.0
-"""Evidence that a kept promise gives with a chance of at most 1 in 20, at any one look."""
+"""Evidence that a kept promise about one label ever gives with a chance of at most 1 in 20."""
+MOST_EVIDENCE = 1e15
+"""More is cut off: it would change no conclusion, and a float ends somewhere."""
 
 
 class Outcome(NamedTuple):
@@ -62,15 +65,17 @@ class PromiseStatus(StrEnum):
 
 
 class PromiseCheck(Payload):
-    """Whether at most max_risk of the accepted answers are wrong, by random audits.
+    """Whether at most max_risk of the accepted answers of a label are wrong, by random audits.
 
-    status: kept: the audits alone show it. open: too few audits to tell. doubtful: the evidence no longer supports it;
-        such evidence arises with a chance of at most 1 in 20 at one look. broken: an alarm, within the budget for
-        false ones.
-    evidence: against the promise; 1 is none, 20 is doubtful.
+    label: whose accepted answers; empty for an older promise, which is about all of them together.
+    status: kept: the audits alone show it. open: too few audits to say. doubtful: the evidence no longer supports it;
+        for a kept promise the chance that any label is ever doubtful is at most 1 in 20. broken: an alarm, within the
+        budget for false ones.
+    evidence: against the promise; 1 is none, 20 times the number of labels is doubtful.
     audits, errors: of accepted images. audits_missing: about how many more would show the promise, if none were wrong.
     """
 
+    label: str = ANY_LABEL
     status: PromiseStatus
     max_risk: float
     evidence: float
@@ -146,10 +151,15 @@ def _chance(record: Record) -> float:
     return record.audit_probability
 
 
-def estimate(seen: Iterable[Outcome] | Mapping[Outcome, int], confidence_level: float = 0.95) -> LiveAccuracy:
+def estimate(
+    seen: Iterable[Outcome] | Mapping[Outcome, int], confidence_level: float = 0.95, label_error: float = 0.0
+) -> LiveAccuracy:
     """The share of right answers, with an interval that needs no assumption about the images.
 
     seen: the outcomes, or how many there are of each.
+    label_error: largest probability ε that a person's label is wrong, whatever the image shows, and independently from
+        image to image. At a true error rate e people find one between e (1 - ε) and e + ε (1 - e). So where the found
+        rate is between l and h, the true one is between (l - ε) / (1 - ε) and h / (1 - ε); the interval says that.
 
     The estimate is the difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
     chapter 6): what the confidences expect of all images, plus the mean of (found - expected) where a person has
@@ -164,11 +174,12 @@ def estimate(seen: Iterable[Outcome] | Mapping[Outcome, int], confidence_level: 
     lots = Counter({one: k for one, k in counts.items() if one.probability > 0.0})
     error = _error_rate(lots, 1 - confidence_level)
     drawn, blind = lots.total() / n, 1 - lots.total() / n
+    least, most = max(0.0, error.low - label_error) / (1 - label_error), min(1.0, error.high / (1 - label_error))
     value = error.value * drawn + math.fsum(o.expected * k for o, k in counts.items() if o.probability <= 0.0) / n
     return LiveAccuracy(
         accuracy=round(1 - value, 6),
-        low=round(max(0.0, 1 - error.high * drawn - blind), 6),
-        high=round(min(1.0, 1 - error.low * drawn), 6),
+        low=round(max(0.0, 1 - most * drawn - blind), 6),
+        high=round(min(1.0, 1 - least * drawn), 6),
         predicted=round(1 - expected, 6),
         images=n,
         answers=error.n,
@@ -226,85 +237,142 @@ def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> f
     return outside
 
 
+class Claim(NamedTuple):
+    """What a promise says of the accepted answers of one label; of all of them where the label is ANY_LABEL.
+
+    labels: how many labels are checked. They share the budget for false alarms and the confidence.
+    confidence_level: of this label alone, so that the promise's own holds for all of them at once.
+
+    label_error ε: see `estimate`. While the promise is kept, people find at most max_risk + ε (1 - max_risk) of the
+    answers wrong; evidence against the promise is evidence of more than that. To show that it is kept, the bound on
+    the found errors must be at most max_risk (1 - ε).
+    """
+
+    label: str
+    max_risk: float
+    label_error: float
+    confidence_level: float
+    labels: int
+
+    @property
+    def most_found(self) -> float:
+        """The largest share of answers that people find wrong while the promise is kept."""
+        return self.max_risk + self.label_error * (1 - self.max_risk)
+
+    def limit(self, budget: Budget, audits: int, images: int) -> float:
+        """The evidence that raises an alarm, where so many of the images are audits of this label."""
+        return max(DOUBTFUL * self.labels, budget.threshold(self.labels) * audits / max(1, images))
+
+    def bound(self, errors: int, audits: int) -> float:
+        """Upper bound of the true error rate, by audits that were equally probable."""
+        if not audits:
+            return 1.0
+        return min(1.0, upper_bound(errors, audits, self.confidence_level) / (1 - self.label_error))
+
+
+def list_claims(promise: Promise | None, refused: Collection[str] = ()) -> list[Claim]:
+    """What can be checked of a promise. refused: labels of which no answer is accepted; nothing can be checked."""
+    if promise is None:
+        return []
+    about = [label for label in promise.max_risk if label not in refused]
+    level = 1 - (1 - promise.confidence_level) / max(1, len(about))
+    return [Claim(label, promise.max_risk[label], promise.label_error, level, len(about)) for label in about]
+
+
+def accepted_by_label(records: Iterable[Record]) -> dict[str, list[Record]]:
+    """The records that the policy accepts, by the label of the answer."""
+    found = defaultdict(list)
+    for record in records:
+        if record.used_prediction and record.decision.by_policy is Route.ACCEPT:
+            found[record.used_prediction.label].append(record)
+    return dict(sorted(found.items()))
+
+
 def check_promise(
-    records: Iterable[Record], max_risk: float, budget: Budget, confidence_level: float = 0.95
-) -> PromiseCheck:
-    """Are at most max_risk of the accepted answers wrong? By the audits, in the order in which they were answered.
+    records: Iterable[Record], promise: Promise | None, budget: Budget, refused: Collection[str] = ()
+) -> tuple[PromiseCheck, ...]:
+    """Are at most max_risk of the accepted answers of each label wrong? By the audits, in the order in which they were
+    answered. A photo that shows none of the labels is a wrong answer.
 
     While the switch "review everything" is on, every answer that the policy would accept is audited.
 
-    budget: for false alarms of this test alone; audits are as frequent as among these records.
+    budget: for false alarms of these tests alone; audits are as frequent as among these records.
+    refused: labels of which no answer is accepted.
     """
     everything = list(records)
-    accepted = outcomes(everything, Route.ACCEPT)
+    accepted = accepted_by_label(everything)
+    accepted[ANY_LABEL] = [record for part in accepted.values() for record in part]
+    return tuple(
+        _check(claim, accepted.get(claim.label, []), len(everything), budget) for claim in list_claims(promise, refused)
+    )
+
+
+def _check(claim: Claim, accepted: Sequence[Record], images: int, budget: Budget) -> PromiseCheck:
     audits = sorted(
         (answer.answered_at, wrong, _chance(record))
-        for record in everything
-        if record.decision.by_policy is Route.ACCEPT and record.asks_a_person
+        for record in accepted
+        if record.asks_a_person
         if (wrong := judge(record)) is not None and record.review and (answer := record.review.answer)
     )
-    chances = [chance for _, _, chance in audits]
     n, errors = len(audits), sum(wrong for _, wrong, _ in audits)
-    limit = _limit(budget, n, len(everything))
-    evidence, least = Evidence(), min(chances, default=1.0)
+    evidence, limit = Evidence(), claim.limit(budget, n, images)
     for _, wrong, chance in audits:
-        # An image that was likelier to be audited than others counts for less.
-        evidence = evidence.after(wrong, least / chance, max_risk, limit)
-    if len(set(chances)) <= 1:
-        bound = upper_bound(errors, n, confidence_level) if n else 1.0
+        evidence = evidence.after(wrong, chance, claim, limit)
+    if len({chance for *_, chance in audits}) <= 1:
+        bound = claim.bound(errors, n)
     else:
-        bound = 1 - estimate(accepted, confidence_level).low
-    return _conclude(evidence, n, errors, bound, max_risk, confidence_level)
+        bound = 1 - estimate(outcomes(accepted), claim.confidence_level, claim.label_error).low
+    return _conclude(claim, evidence, n, errors, bound)
 
 
 class Evidence(Payload):
-    """Against the promise, by the audits so far.
+    """Against a claim, by the audits so far.
 
     wealth: of gamblers on more errors than promised, one for each of drift's ODDS: 20 arises with a chance of at most
         1 in 20, ever. restarted: of those who may begin anew at any image (see `drift.Budget`).
     broken: the restarted ones have reached the limit.
+    least: smallest chance to be asked so far.
     """
 
     wealth: tuple[float, ...] = (1.0,) * len(ODDS)
     restarted: tuple[float, ...] = (0.0,) * len(ODDS)
     broken: bool = False
+    least: Probability = 1.0
 
-    def after(self, wrong: bool, weight: float, max_risk: float, limit: float) -> Self:
-        """With one more audit. weight: how much it counts, 0 to 1."""
-        factors = [1 + weight * (pair[0 if wrong else 1] - 1) for pair in ratios(max_risk)]
-        restarted = tuple((r + 1) * factor for r, factor in zip(self.restarted, factors, strict=True))
+    def after(self, wrong: bool, chance: float, claim: Claim, limit: float) -> Self:
+        """With one more audit. chance: how probable it was; what was likelier to be audited counts for less."""
+        least = min(self.least, chance)
+        weight = least / chance if chance else 1.0
+        factors = [1 + weight * (pair[0 if wrong else 1] - 1) for pair in ratios(claim.most_found)]
+        restarted = tuple(min(MOST_EVIDENCE, (r + 1) * f) for r, f in zip(self.restarted, factors, strict=True))
         return self.model_copy(
             update={
-                "wealth": tuple(w * factor for w, factor in zip(self.wealth, factors, strict=True)),
+                "wealth": tuple(min(MOST_EVIDENCE, w * f) for w, f in zip(self.wealth, factors, strict=True)),
                 "restarted": restarted,
                 "broken": self.broken or sum(restarted) / len(restarted) >= limit,
+                "least": least,
             }
         )
 
 
-def _limit(budget: Budget, audits: int, images: int) -> float:
-    """The evidence that raises an alarm, where so many of the images are audited."""
-    return max(DOUBTFUL, budget.threshold(1) * audits / max(1, images))
-
-
-def _conclude(
-    evidence: Evidence, n: int, errors: int, bound: float, max_risk: float, confidence_level: float
-) -> PromiseCheck:
-    """bound: upper confidence bound of the error rate of accepted answers."""
+def _conclude(claim: Claim, evidence: Evidence, n: int, errors: int, bound: float) -> PromiseCheck:
+    """bound: upper confidence bound of the true error rate of these accepted answers."""
     wealth = sum(evidence.wealth) / len(evidence.wealth)
     if evidence.broken:
         status = PromiseStatus.BROKEN
-    elif wealth >= DOUBTFUL:
+    elif wealth >= DOUBTFUL * claim.labels:
         status = PromiseStatus.DOUBTFUL
     else:
-        status = PromiseStatus.KEPT if bound <= max_risk else PromiseStatus.OPEN
+        status = PromiseStatus.KEPT if bound <= claim.max_risk else PromiseStatus.OPEN
+    shown_at = claim.max_risk * (1 - claim.label_error)
     return PromiseCheck(
+        label=claim.label,
         status=status,
-        max_risk=max_risk,
+        max_risk=claim.max_risk,
         evidence=round(max(1.0, wealth), 3),
         audits=n,
         errors=errors,
-        audits_missing=_missing(n, errors, max_risk, confidence_level) if bound > max_risk else 0,
+        audits_missing=_missing(n, errors, shown_at, claim.confidence_level) if bound > claim.max_risk else 0,
     )
 
 
@@ -323,101 +391,195 @@ WINDOW = timedelta(days=30)
 """How long an accepted answer counts in the accuracy of a stream."""
 
 
-class Cell(Payload):
-    """Accepted answers of one day that are alike.
+MOST_CELLS = 3_000
+"""So many cells, of at most 60 bytes or so, and the rest of the state are less than the 400 KB of a DynamoDB item."""
 
-    expected: calibrated probability that the answer is wrong, to two digits. chance: that a person is asked.
+
+class Cell(NamedTuple):
+    """Accepted answers of one label and day that were equally likely to be audited.
+
+    day: the first, where a cell holds several. chance: that a person is asked.
     images, asked: how many. right, wrong: how many of those a person found to be.
+    expected: sum of the calibrated probabilities that the answer is wrong.
     """
 
-    expected: Probability
-    chance: Probability
+    day: date
+    chance: float
     images: int = 0
     asked: int = 0
     right: int = 0
     wrong: int = 0
+    expected: float = 0.0
+
+    def plus(self, other: "Cell") -> "Cell":
+        """Both together."""
+        return self._replace(
+            images=self.images + other.images,
+            asked=self.asked + other.asked,
+            right=self.right + other.right,
+            wrong=self.wrong + other.wrong,
+            expected=self.expected + other.expected,
+        )
 
 
 class Accepted(Payload):
-    """What is known of the accepted answers of the last WINDOW days: some kilobytes, however many they are.
+    """What is known of the accepted answers of the last WINDOW days, in at most MOST_CELLS cells.
 
-    Rounding what is expected of an image makes the estimate no less honest: it holds for any expectation.
+    Of each image in a cell the mean of the cell is expected. That makes the estimate no less honest: it holds for any
+    expectation that does not depend on who was asked.
 
     policy_version: whose answers; another policy's are not counted. since: nor are earlier ones.
-    images: of each day, whatever became of them. days: of each day.
-    least: smallest chance to be asked so far.
+    images: of each day, whatever became of them.
+    cells: by label; those without a label come from a state that was written before labels were told apart.
+    days_per_cell: more than 1 where cells would be too many; then answers count for up to so many days longer.
+    against: evidence against each claim, by label.
     """
 
     policy_version: str
     since: datetime
     images: dict[date, int] = Field(default_factory=dict)
-    days: dict[date, tuple[Cell, ...]] = Field(default_factory=dict)
-    least: Probability = 1.0
-    evidence: Evidence = Evidence()
+    cells: dict[str, tuple[Cell, ...]] = Field(default_factory=dict)
+    days_per_cell: int = Field(default=1, ge=1)
+    against: dict[str, Evidence] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older(cls, told: Any) -> Any:
+        """A state that was written before labels were told apart: its cells by day, one evidence about all answers."""
+        if not isinstance(told, dict) or not {"days", "evidence"} & told.keys():
+            return told
+        names = ("images", "asked", "right", "wrong")
+        cells = [
+            (day, cell["chance"], *(cell.get(name, 0) for name in names), cell["expected"] * cell.get("images", 0))
+            for day, row in told.get("days", {}).items()
+            for cell in row
+        ]
+        evidence = told.get("evidence", {}) | {"least": told.get("least", 1.0)}
+        return told | {"cells": {ANY_LABEL: cells}, "against": {ANY_LABEL: evidence}}
 
     def after(
-        self, written: Iterable[Record], answered: Iterable[Record], until: datetime, max_risk: float, budget: Budget
+        self,
+        written: Iterable[Record],
+        answered: Iterable[Record],
+        until: datetime,
+        claims: Iterable[Claim],
+        budget: Budget,
     ) -> Self:
         """With these records, new ones and newly answered ones; each may come once as either, and as both."""
         images = Counter(self.images)
-        cells = {(day, cell.expected, cell.chance): cell for day, row in self.days.items() for cell in row}
-        least, evidence = self.least, self.evidence
+        about = {claim.label: claim for claim in claims}
+        cells: dict[tuple[str, date, float], Cell] = {}
+        against = dict(self.against)
 
-        def count(record: Record, **more: int) -> None:
-            day, expected, chance = record.recorded_at.date(), round(_expected_error(record), 2), _chance(record)
-            cell = cells.get((day, expected, chance)) or Cell(expected=expected, chance=chance)
-            changes = {name: getattr(cell, name) + number for name, number in more.items()}
-            cells[day, expected, chance] = cell.model_copy(update=changes)
+        def add(label: str, cell: Cell) -> None:
+            key = label, cell.day, cell.chance
+            cells[key] = cells[key].plus(cell) if key in cells else cell
 
+        def count(record: Record, images: int = 0, asked: int = 0, right: int = 0, wrong: int = 0) -> None:
+            label, day, chance = _label(record), _first(record.recorded_at.date(), self.days_per_cell), _chance(record)
+            standing = cells.get((label, day, chance))
+            if not images and (standing is None or standing.images <= standing.right + standing.wrong):
+                # An older version may have counted its image, without a label.
+                label = ANY_LABEL if (ANY_LABEL, day, chance) in cells else label
+            add(label, Cell(day, chance, images, asked, right, wrong, images * _expected_error(record)))
+
+        for label, row in self.cells.items():
+            for cell in row:
+                add(label, cell)
         for record in written:
             images[record.recorded_at.date()] += 1
             if self._counts(record):
                 count(record, images=1, asked=int(record.asks_a_person))
         audits = [record for record in answered if self._counts(record) and record.asks_a_person]
-        told = sum(cell.right + cell.wrong for cell in cells.values()) + len(audits)
-        limit = _limit(budget, told, images.total())
+        audits = [record for record in audits if judge(record) is not None]
+        told: Counter[str] = Counter(_label(record) for record in audits)
+        for (label, *_), cell in cells.items():
+            told[label] += cell.right + cell.wrong
+        told[ANY_LABEL] = told.total()
         for record in sorted(audits, key=lambda r: (r.changed_at or r.recorded_at, r.image, r.version)):
-            if (wrong := judge(record)) is None:
-                continue
-            count(record, **{"wrong" if wrong else "right": 1})
-            least = min(least, _chance(record))
-            evidence = evidence.after(wrong, least / _chance(record), max_risk, limit)
+            wrong = bool(judge(record))
+            count(record, right=int(not wrong), wrong=int(wrong))
+            if claim := about.get(ANY_LABEL) or about.get(_label(record)):
+                limit = claim.limit(budget, told[claim.label], images.total())
+                standing = against.get(claim.label, Evidence())
+                against[claim.label] = standing.after(wrong, _chance(record), claim, limit)
         oldest = (until - WINDOW).date()
-        kept = sorted({day for day, *_ in cells if day >= oldest})
         return self.model_copy(
             update={
                 "images": {day: number for day, number in images.items() if day >= oldest},
-                "days": {day: tuple(cell for place, cell in cells.items() if place[0] == day) for day in kept},
-                "least": least,
-                "evidence": evidence,
+                "against": against,
+                **self._bound(cells, oldest),
             }
         )
+
+    def _bound(self, cells: Mapping[tuple[str, date, float], Cell], oldest: date) -> dict[str, Any]:
+        """The cells by label, without those before `oldest`; of several days each where they would be too many."""
+        days = self.days_per_cell
+        while True:
+            merged: dict[tuple[str, date, float], Cell] = {}
+            for (label, day, chance), cell in cells.items():
+                first = _first(day, days)
+                if first + timedelta(days=days) > oldest:
+                    key, moved = (label, first, chance), cell._replace(day=first)
+                    merged[key] = merged[key].plus(moved) if key in merged else moved
+            if len(merged) <= MOST_CELLS or days > WINDOW.days:
+                break
+            days *= 2
+        by_label: dict[str, list[Cell]] = {}
+        for (label, *_), cell in sorted(merged.items()):
+            by_label.setdefault(label, []).append(cell._replace(expected=round(cell.expected, 6)))
+        return {"cells": {label: tuple(row) for label, row in by_label.items()}, "days_per_cell": days}
 
     def _counts(self, record: Record) -> bool:
         same = record.decision.policy_version == self.policy_version and record.prediction is not None
         return same and record.decision.by_policy is Route.ACCEPT and record.recorded_at > self.since
 
-    @property
-    def cells(self) -> list[Cell]:
-        """Of all days."""
-        return [cell for row in self.days.values() for cell in row]
-
-    def estimate(self, confidence_level: float) -> LiveAccuracy:
+    def estimate(self, confidence_level: float, label_error: float = 0.0) -> LiveAccuracy:
         """The share of right answers among them, as `estimate` finds it."""
-        asked, told = sum(cell.asked for cell in self.cells), sum(cell.right + cell.wrong for cell in self.cells)
-        counts = Counter[Outcome]()
-        for cell in self.cells:
-            probability = cell.chance * min(1.0, told / asked) if asked else 0.0
-            for wrong, number in ((True, cell.wrong), (False, cell.right)):
-                counts[Outcome(cell.expected, wrong, probability)] += number
-            counts[Outcome(cell.expected, None, probability)] += cell.images - cell.wrong - cell.right
-        return estimate(+counts, confidence_level)
+        return _estimate_cells(self._cells_of(ANY_LABEL), confidence_level, label_error)
 
-    def check_promise(self, max_risk: float, confidence_level: float) -> PromiseCheck:
+    def estimate_labels(self, confidence_level: float, label_error: float = 0.0) -> dict[str, LiveAccuracy]:
+        """The same for the answers of each label."""
+        return {
+            label: _estimate_cells(row, confidence_level, label_error)
+            for label, row in self.cells.items()
+            if label != ANY_LABEL
+        }
+
+    def check_promise(self, claims: Iterable[Claim]) -> tuple[PromiseCheck, ...]:
         """What `check_promise` says of them. The evidence goes back to `since`, the numbers as far as the window."""
-        n, errors = sum(cell.right + cell.wrong for cell in self.cells), sum(cell.wrong for cell in self.cells)
-        if len({cell.chance for cell in self.cells if cell.right + cell.wrong}) <= 1:
-            bound = upper_bound(errors, n, confidence_level) if n else 1.0
+        return tuple(self._check(claim) for claim in claims)
+
+    def _check(self, claim: Claim) -> PromiseCheck:
+        cells = self._cells_of(claim.label)
+        n, errors = sum(cell.right + cell.wrong for cell in cells), sum(cell.wrong for cell in cells)
+        if len({cell.chance for cell in cells if cell.right + cell.wrong}) <= 1:
+            bound = claim.bound(errors, n)
         else:
-            bound = 1 - self.estimate(confidence_level).low
-        return _conclude(self.evidence, n, errors, bound, max_risk, confidence_level)
+            bound = 1 - _estimate_cells(cells, claim.confidence_level, claim.label_error).low
+        return _conclude(claim, self.against.get(claim.label, Evidence()), n, errors, bound)
+
+    def _cells_of(self, label: str) -> list[Cell]:
+        """Of all labels for ANY_LABEL."""
+        return [cell for name, row in self.cells.items() if label in (ANY_LABEL, name) for cell in row]
+
+
+def _label(record: Record) -> str:
+    return record.prediction.label if record.prediction else ANY_LABEL
+
+
+def _first(day: date, days: int) -> date:
+    """The first day of the cell that holds this one."""
+    return date.fromordinal(day.toordinal() // days * days)
+
+
+def _estimate_cells(cells: Sequence[Cell], confidence_level: float, label_error: float) -> LiveAccuracy:
+    asked, told = sum(cell.asked for cell in cells), sum(cell.right + cell.wrong for cell in cells)
+    counts = Counter[Outcome]()
+    for cell in cells:
+        expected = min(1.0, cell.expected / cell.images) if cell.images else 0.0
+        probability = cell.chance * min(1.0, told / asked) if asked else 0.0
+        for wrong, number in ((True, cell.wrong), (False, cell.right)):
+            counts[Outcome(expected, wrong, probability)] += number
+        counts[Outcome(expected, None, probability)] += cell.images - cell.wrong - cell.right
+    return estimate(+counts, confidence_level, label_error)

@@ -10,9 +10,30 @@ from typing import Literal, NamedTuple
 from pydantic import Field
 
 from kickstand.classify.policy import Switch
-from kickstand.events import ModelDegraded, Payload, Route, Symptom
-from kickstand.monitor.drift import Baseline, Budget, Checkpoint, Drift, Finding, Severity, describe
-from kickstand.monitor.live_accuracy import Accepted, LiveAccuracy, PromiseCheck, check_promise, estimate, outcomes
+from kickstand.classify.promise import ANY_LABEL, Promise, read_promise
+from kickstand.events import ModelDegraded, Payload, Probability, Route, Symptom
+from kickstand.monitor.drift import (
+    Baseline,
+    Budget,
+    Checkpoint,
+    Drift,
+    Finding,
+    PromisedMix,
+    Severity,
+    describe,
+)
+from kickstand.monitor.live_accuracy import (
+    Accepted,
+    Claim,
+    LiveAccuracy,
+    PromiseCheck,
+    PromiseStatus,
+    accepted_by_label,
+    check_promise,
+    estimate,
+    list_claims,
+    outcomes,
+)
 from kickstand.records import Record
 from kickstand.settings import Settings
 
@@ -21,6 +42,9 @@ FEWEST_A_DAY = 100.0
 LONGEST_GAP = timedelta(days=2)
 """After a longer pause a look begins so long ago: the memory that it takes is that of the images since."""
 
+SYMPTOMS_TOLD = 5
+"""So many symptoms are told in one sentence; the others are counted."""
+
 When = Literal["never", "promise", "harm"]
 """What turns the switch "review everything" on: nothing, a promise that is no longer supported, or any harm."""
 
@@ -28,30 +52,69 @@ When = Literal["never", "promise", "harm"]
 class Watch(Payload):
     """What the monitor takes from the artefact's `model.json`.
 
-    baseline: None where nobody has made one yet; then nothing can be said of drift.
-    max_risk: the promise, largest share of accepted answers that is wrong; None where the policy was set otherwise.
+    baseline: None where nobody has made one yet; then nothing but the promised mix can be compared.
+    promise: None where the policy was set otherwise.
+    refused: labels of which no answer is accepted.
+    shares_at_most: largest share of answers of each label that the promised mix allows; empty without one.
     """
 
     model_version: str = ""
     policy_version: str = ""
     baseline: Baseline | None = None
-    max_risk: float | None = None
-    confidence_level: float = Field(default=0.95, gt=0, lt=1)
+    promise: Promise | None = None
+    refused: tuple[str, ...] = ()
+    shares_at_most: dict[str, Probability] = Field(default_factory=dict)
+
+    @property
+    def confidence_level(self) -> float:
+        """Of the promise and of every interval."""
+        return self.promise.confidence_level if self.promise else 0.95
+
+    @property
+    def label_error(self) -> float:
+        """Largest probability that a person's label is wrong."""
+        return self.promise.label_error if self.promise else 0.0
+
+    @property
+    def max_risk(self) -> float | None:
+        """The largest risk that is promised of any label."""
+        return max(self.promise.max_risk.values()) if self.promise else None
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What can be checked of the promise."""
+        return list_claims(self.promise, self.refused)
+
+    @property
+    def mix(self) -> PromisedMix | None:
+        """The promised mix, as drift watches it."""
+        if self.promise is None or not self.shares_at_most:
+            return None
+        return PromisedMix(self.model_version, self.policy_version, self.promise, self.shares_at_most)
 
 
 class Seen(Payload):
     """What every kind of look sees.
 
     images, routes: how many there were, and went where.
-    drift: one finding for each statistic, alarms first; None without a baseline.
-    accepted: live accuracy of accepted answers.
+    drift: one finding for each statistic, alarms first; None without a baseline and a promised mix.
+    accepted: live accuracy of accepted answers; accepted_by_label: of those of each label.
+    promises: one check for each label whose answers are accepted; one in all for an older promise.
     """
 
     images: int
     routes: dict[Route, int]
     drift: tuple[Finding, ...] | None
     accepted: LiveAccuracy
-    promise: PromiseCheck | None
+    accepted_by_label: dict[str, LiveAccuracy]
+    promises: tuple[PromiseCheck, ...]
+
+    @property
+    def promise(self) -> PromiseCheck | None:
+        """The check that looks worst; None where nothing can be checked."""
+        return max(
+            self.promises, key=lambda check: ([*PromiseStatus].index(check.status), check.evidence), default=None
+        )
 
     @property
     def moved(self) -> tuple[Finding, ...]:
@@ -64,14 +127,34 @@ class Seen(Payload):
         return tuple(finding for finding in self.moved if finding.severity is Severity.PAGE)
 
     @property
+    def unsupported(self) -> tuple[PromiseCheck, ...]:
+        """The promises that people's answers no longer support."""
+        return tuple(check for check in self.promises if not check.supported)
+
+    @property
     def broken_promise(self) -> bool:
-        """Whether people's answers no longer support the promise."""
-        return self.promise is not None and not self.promise.supported
+        """Whether people's answers no longer support the promise about some label."""
+        return bool(self.unsupported)
 
     @property
     def harmed(self) -> bool:
         """Whether somebody should be called."""
         return bool(self.paged) or self.broken_promise
+
+
+class AnswerShare(Payload):
+    """How often a label is the answer, beside what the promised mix allows.
+
+    label: or "neither": photos over the gate. share: of all answers of the watched model, `images` in number.
+    at_most: more is not the promised mix. promised: smallest and largest share of photos that show this label, among
+        those that show one; for "neither", of all photos.
+    """
+
+    label: str
+    share: float
+    images: int
+    at_most: float
+    promised: tuple[float, float]
 
 
 class MonitorReport(Seen):
@@ -80,21 +163,30 @@ class MonitorReport(Seen):
     first, last: when the first and the last of the `images` were recorded.
     compared: images that drift has seen since its checkpoint began, those of earlier looks too.
     overall: live accuracy of all answers.
+    mix: of the answers; empty where the policy promises none.
+    refused: labels of which no answer is accepted, so that there is nothing to check.
     """
 
     first: datetime | None
     last: datetime | None
     compared: int
     overall: LiveAccuracy
+    mix: tuple[AnswerShare, ...]
+    refused: tuple[str, ...]
 
 
 def read_watch(artefact: Path) -> Watch:
     """Raises OSError or ValueError where there is no readable `model.json`."""
     card = json.loads((artefact / "model.json").read_bytes())
     policy = card.get("policy", {})
-    names = ("policy_version", "max_risk", "confidence_level")
-    told = {key: policy[key] for key in names if policy.get(key) is not None}
-    return Watch(baseline=card.get("baseline"), model_version=card.get("model_version", ""), **told)
+    return Watch(
+        model_version=card.get("model_version", ""),
+        policy_version=policy.get("policy_version", ""),
+        baseline=card.get("baseline"),
+        promise=read_promise(policy),
+        refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
+        shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
+    )
 
 
 def look(
@@ -105,9 +197,10 @@ def look(
     Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late.
     """
     seen = list(records)
-    drift = Drift(watch.baseline, budget, checkpoint) if watch.baseline else None
+    drift = _drift(watch, budget, checkpoint)
     if drift:
         drift.read(seen)
+    level, label_error = watch.confidence_level, watch.label_error
     times = [record.recorded_at for record in seen]
     routes = Counter(record.decision.route for record in seen)
     report = MonitorReport(
@@ -117,13 +210,41 @@ def look(
         routes={route: routes[route] for route in Route},
         drift=tuple(drift.findings()) if drift else None,
         compared=drift.n if drift else 0,
-        accepted=estimate(outcomes(seen, Route.ACCEPT), watch.confidence_level),
-        overall=estimate(outcomes(seen), watch.confidence_level),
-        promise=check_promise(seen, watch.max_risk, budget, watch.confidence_level)
-        if watch.max_risk is not None
-        else None,
+        accepted=estimate(outcomes(seen, Route.ACCEPT), level, label_error),
+        accepted_by_label={
+            label: estimate(outcomes(part), level, label_error) for label, part in accepted_by_label(seen).items()
+        },
+        overall=estimate(outcomes(seen), level, label_error),
+        promises=check_promise(seen, watch.promise, budget, watch.refused),
+        mix=_answer_shares(seen, watch.mix),
+        refused=watch.refused,
     )
     return report, drift.checkpoint() if drift else None
+
+
+def _drift(watch: Watch, budget: Budget, checkpoint: Checkpoint | None) -> Drift | None:
+    """None where there is nothing to compare with."""
+    return Drift(watch.baseline, budget, checkpoint, watch.mix) if watch.baseline or watch.mix else None
+
+
+def _answer_shares(records: Iterable[Record], mix: PromisedMix | None) -> tuple[AnswerShare, ...]:
+    if mix is None:
+        return ()
+    hits, n = Counter[str](), Counter[str]()
+    for record in records:
+        for label, hit in mix.measure(record).items():
+            n[label] += 1
+            hits[label] += hit
+    return tuple(
+        AnswerShare(
+            label=label,
+            share=round(hits[label] / n[label], 6) if n[label] else 0.0,
+            images=n[label],
+            at_most=at_most,
+            promised=mix.range_of(label),
+        )
+        for label, at_most in mix.shares_at_most.items()
+    )
 
 
 # ---- look by look
@@ -180,15 +301,14 @@ class Look(Seen):
             Symptom(statistic=finding.statistic, description=describe(finding), since=finding.since)
             for finding in self.paged
         ]
-        if self.promise and self.broken_promise:
-            told = f"{self.promise.errors} of {self.promise.audits} audited answers wrong, promised at most"
-            found.insert(0, Symptom(statistic="promise", description=f"{told} {self.promise.max_risk:.1%}"))
-        return tuple(found)
+        return (*map(_as_symptom, self.unsupported), *found)
 
     @property
     def harm(self) -> str:
         """The symptoms in one sentence; empty where there are none."""
-        return "; ".join(symptom.description for symptom in self.symptoms)
+        told = [symptom.description for symptom in self.symptoms]
+        more = [f"and {len(told) - SYMPTOMS_TOLD} more"] if len(told) > SYMPTOMS_TOLD else []
+        return "; ".join(told[:SYMPTOMS_TOLD] + more)
 
     def calls_for_review(self, when: When) -> bool:
         """Whether a person is to decide about everything."""
@@ -198,6 +318,24 @@ class Look(Seen):
     def strengths(self) -> dict[str, float]:
         """Each statistic's drift, 1 for an alarm. For the log: as a metric each would cost $0.30 a month."""
         return {finding.statistic: finding.strength for finding in self.drift or ()}
+
+    @property
+    def labels(self) -> dict[str, dict[str, float | str]]:
+        """Accuracy and promise of each label's accepted answers; for the log, for the same reason."""
+        told: dict[str, dict[str, float | str]] = {
+            label: {"accuracy": live.accuracy, "low": live.low, "images": live.images}
+            for label, live in self.accepted_by_label.items()
+        }
+        for check in self.promises:
+            if check.label != ANY_LABEL:
+                told.setdefault(check.label, {}).update(promise=check.status, evidence=check.evidence)
+        return told
+
+
+def _as_symptom(check: PromiseCheck) -> Symptom:
+    about = f" “{check.label}”" if check.label else ""
+    told = f"{check.errors} of {check.audits} audited answers{about} wrong, promised at most {check.max_risk:.1%}"
+    return Symptom(statistic="promise", description=told, label=check.label or None)
 
 
 def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, now: datetime) -> list[Measure]:
@@ -210,7 +348,7 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
         Measure("OldestReviewHours", "None", waited),
         Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
         Measure("MonitorImages", "Count", look.images),
-        Measure("PromiseUnsupported", "None", float(look.broken_promise)),
+        Measure("PromiseUnsupported", "None", len(look.unsupported)),
         Measure("DriftPages", "Count", len(look.paged)),
         Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),
         Measure("DriftStrength", "Percent", 100 * max(look.strengths.values(), default=0.0)),
@@ -251,16 +389,18 @@ def advance(
     answered = [record for record in seen if record.review and (record.changed_at or record.recorded_at) <= until]
     routes = Counter(record.decision.route for record in written)
     budget = Budget(images_per_day=_pace(state.accepted, len(written), until))
-    drift = Drift(watch.baseline, budget, state.drift) if watch.baseline else None
+    drift = _drift(watch, budget, state.drift)
     if drift:
         drift.read(written)
-    accepted = state.accepted.after(written, answered, until, 1.0 if watch.max_risk is None else watch.max_risk, budget)
+    accepted = state.accepted.after(written, answered, until, watch.claims, budget)
+    level, label_error = watch.confidence_level, watch.label_error
     look = Look(
         images=len(written),
         routes={route: routes[route] for route in Route},
         drift=tuple(drift.findings()) if drift else None,
-        accepted=accepted.estimate(watch.confidence_level),
-        promise=None if watch.max_risk is None else accepted.check_promise(watch.max_risk, watch.confidence_level),
+        accepted=accepted.estimate(level, label_error),
+        accepted_by_label=accepted.estimate_labels(level, label_error),
+        promises=accepted.check_promise(watch.claims),
     )
     degraded = state.degraded if look.symptoms else None
     if look.symptoms and degraded is None:
