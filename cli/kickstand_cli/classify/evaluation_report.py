@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import prepare
+from kickstand.classify.promise import ANY_LABEL, read_promise
 from kickstand.lifecycle.gate import read_stated
 from kickstand.quality import Interval, risk_coverage, upper_bound, wilson_interval
 from kickstand.report.figures import (
@@ -72,11 +73,11 @@ def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 RISK_COVERAGE = (
-    "One curve for the answers of each label. Each point is a threshold on the confidence: to the right it accepts "
-    "more, and more of it is wrong. The band is the 95 % interval of the risk; the dot is the policy, the bar above it "
-    "the largest risk that these images do not rule out (one-sided, 95 %). Photos of none of the labels are not in it: "
-    "they are counted below the numbers. Where no answer of a label is accepted, its curve is drawn without the gate "
-    "on none."
+    "One curve for each label that has a threshold of its own. Each point is a threshold on the confidence: to the "
+    "right it accepts more, and more of it is wrong. The band is the 95 % interval of the risk; the dot is the policy, "
+    "the bar above it the largest risk that these images do not rule out (one-sided, 95 %). Photos of none of the "
+    "labels are not in it: they are counted below the numbers. Where no answer of a label is accepted, its curve is "
+    "drawn without the gate on none."
 )
 RELIABILITY = (
     "Where confidence is calibrated the dots lie on the diagonal. Bars are 95 % intervals; bins hold equal numbers of "
@@ -91,15 +92,16 @@ CONFIDENCES = (
 
 
 def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, Any]) -> Figure:
-    """For each label the selective risk of its answers over their coverage, for every threshold behind the gate on
-    neither, and the policy's point. The policy accepts no answer of a refused label: its curve is without the gate.
+    """Selective risk over coverage for every threshold behind the gate on neither, and the policy's point; label by
+    label, where the policy has a threshold for each. Where no answer of a label is accepted, or the gate lets no image
+    through, the curve is without it.
     """
-    stated = read_stated(raw_card)
+    promise = read_promise(raw_card["policy"])
     curves = []
-    for label in card.labels:
-        threshold = None if stated.refuses(label) else card.policy.threshold(label)
-        gate = 1.0 if threshold is None else card.policy.neither_accept_at_most
-        answers = [e for e in known if e.label == label and e.prediction.neither <= gate]
+    for label in card.policy.thresholds or (ANY_LABEL,):
+        threshold = card.policy.threshold(label)
+        gate = 1.0 if threshold is None else card.policy.neither_accept_at_most or 1.0
+        answers = [e for e in known if label in (ANY_LABEL, e.label) and e.prediction.neither <= gate]
         # The left end of the curve is a handful of images: an error among them says nothing.
         least = min(max(10, len(answers) // 50), len(answers))
         points = [
@@ -112,9 +114,9 @@ def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, An
         if accepted:
             errors, n = sum(not example.correct for example in accepted), len(accepted)
             policy = n / len(known), Interval(errors / n, 0.0, upper_bound(errors, n), n)
-        promised = stated.promise.risk_of(label) if stated.promise else None
-        told = f"{label}, accepted from {threshold:.3f}" if threshold is not None else f"{label}, never accepted"
-        curves.append(Curve(told, points, policy, promised))
+        from_ = "never accepted" if threshold is None else f"accepted from {threshold:.3f}"
+        promised = promise.max_risk.get(label) if promise else None
+        curves.append(Curve(f"{label or 'all labels'}, {from_}", points, policy, promised))
     return draw_risk_coverage(curves, "at most, 95 %")
 
 
