@@ -305,7 +305,7 @@ def _mark_thresholds(mark: Callable[..., object], thresholds: Mapping[str, float
     same = len(set(thresholds.values())) == 1
     for index, (label, at) in enumerate(list(thresholds.items())[: 1 if same else None]):
         if at is not None:
-            told = f"{'threshold' if same else label} {at:.3f}"
+            told = f"{'threshold' if same else f'{label} from'} {at:.3f}"
             mark(at, color=INK, linewidth=1.2, linestyle=(0, DASHES[index % len(DASHES)]), label=told)
 
 

@@ -124,7 +124,7 @@ class Verdict(NamedTuple):
 
 
 class LabelRow(NamedTuple):
-    """One label's answers as the page shows them. live: of the accepted ones; None where none was.
+    """One label's answers as the page shows them.
 
     coverage: accepted share of the answers. share: of all accepted answers. mix: promised, of the photos.
     """
@@ -134,7 +134,6 @@ class LabelRow(NamedTuple):
     coverage: float
     share: float
     mix: tuple[float, float] | None
-    live: LiveAccuracy | None
     check: PromiseCheck | None
 
 
@@ -261,6 +260,7 @@ def _page(
         "verdict": verdict(report.monitor),
         "promise": watch.promise,
         "rows": list(_list_labels(report, watch, card)),
+        "by_label": [(f"accepted as {label}", live) for label, live in report.monitor.accepted_by_label.items()],
         "essentials": _draw_essentials(report, records, watch, card, spans) if spans else [],
     }
     if read_picture:
@@ -313,7 +313,6 @@ def _list_labels(report: Report, watch: Watch, card: ModelCard) -> Iterable[Labe
             accepted / answers if answers else 0.0,
             accepted / monitor.accepted.images if monitor.accepted.images else 0.0,
             promise.mix.get(label) if promise and promise.mix else None,
-            live,
             checks.get(label),
         )
 
