@@ -89,7 +89,7 @@ PHOTOS ?= dataset
 MODEL ?= build/model
 .PHONY: train
 train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MODEL=layers/model/model replaces the shipped one, and its golden photos
-	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) --out $(MODEL) --evidence build/evidence --leakage drop
+	$(BIN)/kickstand train $(PHOTOS) $(HELD_OUT:%=--hold-out %) $(MIX:%=--mix %) $(if $(DOMAIN),--domain "$(DOMAIN)") --out $(MODEL) --evidence build/evidence --leakage drop
 	$(if $(filter layers/%,$(MODEL)),cp build/evidence/out_of_fold.json model-evidence/)
 
 .PHONY: backbone
@@ -179,7 +179,7 @@ define environment
 		|| $(1)/bin/python -m pip install --quiet --require-hashes --requirement $(2)
 endef
 
-# ---- drift, beside Evidently, which has an environment of its own
+# ---- drift beside Evidently, and the promise beside MAPIE, which have an environment of their own
 
 # Images of no label that the model has not learnt from, as an .npz; and the archive, which is downloaded if not here.
 FOREIGN ?= $(wildcard ../shared/data/auxiliary.npz)
@@ -189,6 +189,10 @@ ARCHIVE ?= $(or $(KICKSTAND_CIFAR100),$(wildcard ../shared/data/cifar-100-python
 bench-drift: .venv/.installed .venv-bench/.installed  ## how soon drift is found, and how often for nothing; FOREIGN=images.npz
 	$(BIN)/kickstand dataset --out build/cifar100 $(if $(ARCHIVE),--archive $(ARCHIVE))
 	PYTHONPATH=layers/core:cli .venv-bench/bin/python bench/drift.py build/cifar100 $(if $(FOREIGN),--foreign $(FOREIGN))
+
+.PHONY: bench-promise
+bench-promise: .venv-bench/.installed  ## how often a promise is broken in simulated worlds, beside the former rule and MAPIE; WORLDS=1000
+	PYTHONPATH=.:layers/core:cli .venv-bench/bin/python bench/promise.py $(if $(WORLDS),--worlds $(WORLDS))
 
 .venv-bench/.installed: requirements/bench.txt requirements/uv.txt
 	$(call environment,.venv-bench,requirements/bench.txt)

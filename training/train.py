@@ -64,6 +64,7 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--folds", type=whole(2), default=5)
     parser.add_argument("--seed", type=whole(0), default=0)
     parser.add_argument("--max-risk", type=share, default=0.02)
+    parser.add_argument("--mix", default="")
     parser.add_argument("--confidence", type=share, default=0.95)
     return parser.parse_args(arguments)
 
@@ -71,6 +72,7 @@ def read_options(arguments: list[str]) -> argparse.Namespace:
 def train(options: argparse.Namespace) -> None:
     """Train on the channel `dataset`: train/<label>/, test/<label>/ (only to keep its images out of training), and
     auxiliary.npz, where there is one: more images of neither."""
+    from kickstand_cli.classify.goal import Goal
     from kickstand_cli.training.head import Recipe
     from kickstand_cli.training.pipeline import Leakage, Places, train_model
 
@@ -85,7 +87,8 @@ def train(options: argparse.Namespace) -> None:
     )
     recipe = Recipe(folds=options.folds, seed=options.seed)
     threads = int(os.environ.get("SM_NUM_CPUS", "1"))
-    report(train_model(places, recipe, Leakage.DROP, options.max_risk, options.confidence, threads).card)
+    goal = Goal([str(options.max_risk)], options.confidence, options.mix or None)
+    report(train_model(places, recipe, Leakage.DROP, goal, threads).card)
 
 
 def report(card: dict[str, Any]) -> None:

@@ -1,12 +1,13 @@
-"""Intervals, scores and the promise, on numbers whose truth is known."""
+"""Intervals and scores, on numbers whose truth is known."""
 
 import random
 from collections.abc import Callable
 
 import pytest
+from scipy import stats
 
 from kickstand import quality
-from kickstand.quality import Interval, PromiseRefusedError
+from kickstand.quality import Interval
 
 
 @pytest.mark.parametrize(
@@ -96,70 +97,16 @@ def answers(draw: random.Random, n: int) -> tuple[list[float], list[bool]]:
     return confidences, [draw.random() >= 0.3 * (1 - confidence) for confidence in confidences]
 
 
-def true_risk(accept_at: float) -> float:
-    """Selective risk of `answers` above a threshold: the mean of 0.3 (1 - c) for c in [accept_at, 1]."""
-    return 0.3 * (1 - accept_at) / 2
-
-
-def test_the_promise_is_broken_no_more_often_than_stated() -> None:
-    draw, worlds, broken, coverage = random.Random(11), 400, 0, 0.0
-    for _ in range(worlds):
-        try:
-            promise = quality.learn_then_test(*answers(draw, 600), max_risk=0.05, confidence_level=0.9)
-        except PromiseRefusedError:
-            continue  # nothing promised, nothing broken
-        broken += true_risk(promise.accept_at) > 0.05
-        coverage += promise.coverage.value / worlds
-    # 0.1 is promised; three standard errors of 400 worlds on top
-    assert broken / worlds <= 0.1 + 3 * (0.1 * 0.9 / worlds) ** 0.5
-    assert coverage > 0.1, "a promise kept by accepting nothing is worth nothing"
-
-
-def test_a_plain_empirical_threshold_would_break_it_far_more_often() -> None:
-    draw, worlds, broken = random.Random(11), 200, 0
-    for _ in range(worlds):
-        curve = quality.risk_coverage(*answers(draw, 600))
-        lowest = min(point.accept_at for point in curve if point.selective_risk <= 0.05)
-        broken += true_risk(lowest) > 0.05
-    assert broken / worlds > 0.3
-
-
-def test_the_bound_of_a_promise_lies_under_its_risk() -> None:
-    promise = quality.learn_then_test(*answers(random.Random(2), 2000), max_risk=0.05)
-    assert promise.errors / promise.accepted < promise.upper_bound <= 0.05
-
-
-def test_one_wrong_label_among_the_surest_answers_does_not_end_the_sequence() -> None:
-    confidences = [1 - i / 2000 for i in range(1000)]
-    correct = [i != 3 for i in range(900)] + [False] * 100
-    assert quality.learn_then_test(confidences, correct, max_risk=0.02).accepted >= 900
-
-
-def test_refused_images_are_never_accepted() -> None:
-    promise = quality.learn_then_test([0.9] * 300 + [0.0] * 100, [True] * 300 + [False] * 100, max_risk=0.02)
-    assert (promise.accepted, promise.errors, promise.accept_at) == (300, 0, 0.9)
-
-
-def test_too_few_labels_are_refused_with_the_number_that_is_missing() -> None:
-    with pytest.raises(PromiseRefusedError, match="about 99 more labels") as refusal:
-        quality.learn_then_test([0.9] * 50, [True] * 50, max_risk=0.02)
-    assert refusal.value.labels_missing == 99
-
-
-def test_as_many_labels_as_were_said_to_be_missing_are_enough() -> None:
-    quality.learn_then_test([0.9] * 149, [True] * 149, max_risk=0.02)
-
-
-def test_a_model_that_is_too_bad_is_told_so_instead_of_asking_for_labels() -> None:
-    with pytest.raises(PromiseRefusedError, match="a better model") as refusal:
-        quality.learn_then_test([0.9] * 1000, [i % 5 != 0 for i in range(1000)], max_risk=0.02)
-    assert refusal.value.labels_missing is None
-
-
-@pytest.mark.parametrize(("max_risk", "confidence_level"), [(0.0, 0.95), (1.0, 0.95), (0.02, 1.0), (0.02, 0.0)])
-def test_a_promise_without_meaning_is_an_error(max_risk: float, confidence_level: float) -> None:
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
-        quality.learn_then_test([0.9], [True], max_risk, confidence_level)
+@pytest.mark.parametrize("n", [1, 2, 17, 150, 3000])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.5, 0.97, 1.0])
+@pytest.mark.parametrize("level", [0.5, 0.95, 0.99999])
+def test_exact_bounds_and_tails_are_those_of_scipy(n: int, share: float, level: float) -> None:
+    k = round(share * n)
+    upper = 1.0 if k == n else stats.beta.ppf(level, k + 1, n - k)
+    lower = 0.0 if k == 0 else stats.beta.ppf(1 - level, k, n - k + 1)
+    assert quality.upper_bound(k, n, level) == pytest.approx(upper, abs=1e-9)
+    assert quality.lower_bound(k, n, level) == pytest.approx(lower, abs=1e-9)
+    assert quality.binomial_cdf(k, n, 0.013) == pytest.approx(stats.binom.cdf(k, n, 0.013), rel=1e-9, abs=1e-12)
 
 
 def test_dear_errors_raise_the_threshold() -> None:

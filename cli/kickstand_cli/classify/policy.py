@@ -1,38 +1,52 @@
-"""`kickstand policy`: state the promise, get the threshold."""
+"""`kickstand policy`: state the promise, get the thresholds."""
 
 import hashlib
 import json
-import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.table import Table
 
 from kickstand.classify.artefact import ModelCard, read_card
-from kickstand.quality import PromiseRefusedError, cheapest_threshold, learn_then_test, risk_coverage, wilson_interval
+from kickstand.classify.promise import Answered, Promise, derive_cheapest, derive_promised, worst_mix
+from kickstand.monitor.live_accuracy import outcomes
+from kickstand.quality import clopper_pearson
+from kickstand.records import Record
+from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import NEITHER, Readable, answer_all, find_images
+from kickstand_cli.classify.goal import ConfidenceLevel, ForeignShare, Goal, MaxRisk, MixOption
+from kickstand_cli.deployment import OutputsFile, reporting
 from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.records import RecordsFile, open_records, parse_since_option
 from kickstand_cli.terminal import CommandError, console, exit_on, stderr
-from kickstand_cli.training.card import choose_gate
+from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
+REFUSED = 3
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Answers to labelled images that the model did not learn from.
+class Evidence:
+    """Answers to labelled photos that the model did not learn from.
 
-    gate: largest probability of "neither" that is accepted. confidences: 0 where that gate refuses.
+    gate: largest probability of "neither" that is accepted. about: domain, date and source, in words.
     """
 
-    source: str
+    photos: Sequence[Answered]
     gate: float
-    confidences: Sequence[float]
-    correct: Sequence[bool]
+    about: dict[str, Any]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many photos show each label, and "neither"."""
+        return Counter(photo.truth for photo in self.photos)
 
 
 def find_out_of_fold(artefact: Path) -> Path:
@@ -41,143 +55,202 @@ def find_out_of_fold(artefact: Path) -> Path:
     return beside if beside.is_file() else OUT_OF_FOLD
 
 
-def read_out_of_fold(file: Path, card: ModelCard, told: str | None = None) -> Labelled:
-    """The answers that cross-validation gave to the training images.
+def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evidence:
+    """The answers that cross-validation gave to the training photos.
 
-    told: the SHA-256 that model.json names; None where it names none.
+    told: what `model.json` holds; it names the SHA-256 of its answers.
 
     Raises CommandError when the file is missing, damaged, or of another model.
     """
     try:
         text = file.read_bytes()
-        if told and hashlib.sha256(text).hexdigest() != told:
+        sha256 = hashlib.sha256(text).hexdigest()
+        if told.get("out_of_fold_sha256", sha256) != sha256:
             raise CommandError(f"{file}: answers of another model; name those of this one by --out-of-fold")
         rows = json.loads(text)
-        known = rows["known"]
-        pairs = list(zip(known["probabilities"], known["label"], strict=True))
         if tuple(rows["labels"]) != card.labels:
             raise CommandError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
-        gate = card.policy.neither_accept_at_most or choose_gate(np.array(rows["foreign"]["probabilities"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        known, foreign = (np.array(rows[part]["probabilities"], dtype=float) for part in ("known", "foreign"))
+        gate = card.policy.neither_accept_at_most or choose_gate(foreign)
+        truths = [card.labels[index] for index in rows["known"]["label"]]
+        photos = list_answers(known, truths, card.labels, gate)
+        photos += list_answers(foreign, [NEITHER] * len(foreign), card.labels, gate)
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise CommandError(f"{file}: {error}") from error
-    confidences, correct = [], []
-    for (*probabilities, neither), truth in pairs:
-        best = max(probabilities)
-        confidences.append(best / sum(probabilities) if neither <= gate else 0.0)
-        correct.append(probabilities[truth] == best)
-    return Labelled(f"out-of-fold answers, SHA-256 {hashlib.sha256(text).hexdigest()}", gate, confidences, correct)
+    before = told.get("policy", {}).get("evidence", {})
+    about = {
+        "domain": before.get("domain") or "the photos that the model was trained with, answered out of fold",
+        "date": before.get("date") or told.get("training", {}).get("date"),
+        "source": f"out-of-fold answers, SHA-256 {sha256}",
+    }
+    return Evidence(photos, gate, about)
 
 
-def answer_labelled(folder: Path, artefact: Path) -> Labelled:
-    """The model's own answers to the images of DIR/<label>/.
-
-    Those in DIR/neither/ say how wide the first gate may open, where the artefact's policy was refused and has none.
+def answer_labelled(folder: Path, artefact: Path) -> Evidence:
+    """The model's own answers to the photos of DIR/<label>/ and DIR/neither/.
 
     Raises CommandError for a folder that cannot be used.
     """
     model = load_model(artefact)
-    examples = answer_all(find_images(folder, model.card.labels), model)
-    read = [example for example in examples if isinstance(example, Readable)]
-    known = [example for example in read if example.truth != NEITHER]
-    foreign = [[*e.prediction.probabilities.values(), e.prediction.neither] for e in read if e.truth == NEITHER]
-    gate = model.card.policy.neither_accept_at_most or choose_gate(np.array(foreign))
-    return Labelled(
-        f"the model's answers to {folder.name}/",
-        gate,
-        [example.prediction.confidence if example.prediction.neither <= gate else 0.0 for example in known],
-        [example.correct for example in known],
-    )
+    read = [one for one in answer_all(find_images(folder, model.card.labels), model) if isinstance(one, Readable)]
+    rows = [
+        [*(p * (1 - e.prediction.neither) for p in e.prediction.probabilities.values()), e.prediction.neither]
+        for e in read
+    ]
+    p = np.array(rows, dtype=float).reshape(len(read), len(model.card.labels) + 1)
+    truths = [one.truth for one in read]
+    gate = model.card.policy.neither_accept_at_most or choose_gate(p[[truth == NEITHER for truth in truths]])
+    about = {"domain": f"the photos of the folder {folder.resolve().name}/", "date": _today()}
+    return Evidence(list_answers(p, truths, model.card.labels, gate), gate, about)
 
 
-def derive(labelled: Labelled, card: ModelCard, goal: dict[str, float]) -> dict[str, Any]:
-    """A policy with its evidence; what is rejected stays as it is.
+def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> Evidence:
+    """A uniform sample of what people said of a stack's photos.
 
-    goal: max_risk and confidence_level, or review_cost and error_cost.
+    Every photo that a person has judged is kept so that all have had the same chance to be in the sample: that of the
+    photo that was least likely to be asked about. So an accepted photo, of which few are audited, counts as much as one
+    that went to a person for certain, and the sample shows the stack's photos as they come.
 
-    Raises PromiseRefusedError when the labels cannot support the promise.
+    Raises CommandError where people have judged nothing that this model answered.
     """
-    confidences, correct = labelled.confidences, labelled.correct
-    if "max_risk" in goal:
-        promise = learn_then_test(confidences, correct, goal["max_risk"], goal["confidence_level"])
-        threshold, shown = promise.accept_at, {"upper_bound": round(promise.upper_bound, 6)}
-    else:
-        threshold, cost = cheapest_threshold(confidences, correct, goal["review_cost"], goal["error_cost"])
-        shown = {"mean_cost": round(cost, 6)}
-    # Rounded down, never up: rounding up would refuse the very image that the threshold was taken from.
-    accept_at = min(1.0, math.floor(threshold * 1e5) / 1e5)
-    point = [point for point in risk_coverage(confidences, correct) if point.accept_at >= threshold][-1:]
-    accepted, errors = (point[0].accepted, point[0].errors) if point else (0, 0)
-    policy = {
-        "accept_at": accept_at,
-        "neither_accept_at_most": labelled.gate,
-        "neither_reject_at_least": card.policy.neither_reject_at_least,
-        **goal,
+    mine = [r for r in records if r.used_prediction and r.used_prediction.model_version == card.model_version]
+    judged = [
+        (record, seen.probability)
+        for record, seen in zip(mine, outcomes(mine), strict=True)
+        if seen.wrong is not None and seen.probability > 0.0
+    ]
+    if not judged:
+        raise CommandError(f"{source}: no answer of model {card.model_version} that a person has judged")
+    gate = card.policy.neither_accept_at_most
+    least = min(probability for _, probability in judged)
+    photos = [
+        Answered(
+            record.review.answer.label,
+            record.prediction.label,
+            record.prediction.confidence if record.prediction.neither <= gate else 0.0,
+        )
+        for record, probability in judged
+        if draw(record.image, record.version, b"uniform sample") * probability < least
+        if record.review and record.review.answer and record.prediction
+    ]
+    days = sorted(record.recorded_at.date() for record, _ in judged)
+    about = {
+        "domain": f"photos of {source} from {days[0]} to {days[-1]} that people judged",
+        "date": _today(),
+        "source": f"{len(photos)} of {len(judged)} judged photos, each kept so that all had the chance {least:.3g}",
     }
-    version = hashlib.sha256(json.dumps(policy, sort_keys=True).encode()).hexdigest()[:8]
-    evidence = {
-        "source": labelled.source,
-        "n": len(confidences),
-        "accepted": accepted,
-        "errors": errors,
-        "coverage": wilson_interval(accepted, len(confidences))._asdict(),
-        **shown,
-    }
-    return {"policy_version": version, **policy, "evidence": evidence}
+    return Evidence(photos, gate, about)
 
 
 def policy(
-    max_risk: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Largest share of wrong answers among the accepted ones.")
-    ] = None,
-    confidence: Annotated[float, typer.Option(min=0.0, max=1.0, help="How sure that promise must be.")] = 0.95,
+    max_risk: MaxRisk = None,
+    confidence: ConfidenceLevel = 0.95,
+    mix: MixOption = None,
+    foreign_share: ForeignShare = None,
+    label_error: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE|auto",
+            help="Largest probability that a person's label is wrong; auto: by the reviewers' agreement.",
+        ),
+    ] = "0",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Go on where a label is refused: a person decides about its answers.")
+    ] = False,
     review_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of asking a person once.")] = None,
     error_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of accepting one wrong answer.")] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Labelled images in DIR/<label>/ that the model has never seen."),
+        typer.Option(metavar="DIR", help="Labelled photos in DIR/<label>/ and DIR/neither/ that the model never saw."),
+    ] = None,
+    records: RecordsFile = None,
+    stack_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Use what people said of this stack's photos.")
+    ] = None,
+    outputs: OutputsFile = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Of the records, those since then: 30d, or ISO 8601.")
     ] = None,
     artefact: ModelOption = MODEL,
     out_of_fold: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Out-of-fold answers from training, used without --images; default: where training wrote them.",
+            help="Out-of-fold answers from training, used where nothing else is named; "
+            "default: where training wrote them.",
         ),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Store the policy, with its evidence, in model.json.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the policy as JSON.")] = False,
 ) -> None:
-    """Derive the accept threshold from a promise, --max-risk, or from prices, --review-cost and --error-cost.
+    """Derive the threshold of each label from a promise, --max-risk, or from prices, --review-cost and --error-cost.
 
-    The promise holds for finite data: exact binomial tests in fixed sequence (Learn-then-Test). It is exact with
-    --images; out-of-fold answers come from models that learnt from a little less data than the deployed one. Where the
-    labels cannot support the promise it is refused, with the number of labels that are missing, and exit code 3.
+    The promise is about each label: of its accepted answers at most this share is wrong, for all labels at once. It
+    holds for finite data, by exact binomial bounds in fixed sequence (Learn-then-Test). It holds for photos like those
+    of the evidence: labelled photos (--images), what people said of a stack's photos (--stack-name, --records), or the
+    out-of-fold answers of the training, which come from models that learnt from a little less data than this one.
+
+    Where the photos cannot show a label's promise it is refused, naming which photos are missing; exit code 3.
     """
-    prices = review_cost is not None and error_cost is not None
-    if (max_risk is not None) == prices or (review_cost is None) != (error_cost is None):
+    prices = (review_cost, error_cost) if review_cost is not None and error_cost is not None else None
+    if bool(max_risk) == (prices is not None) or (review_cost is None) != (error_cost is None):
         raise typer.BadParameter("say either --max-risk, or both --review-cost and --error-cost")
-    if prices:
-        goal = {"review_cost": float(review_cost or 0), "error_cost": float(error_cost or 0)}
-    else:
-        goal = {"max_risk": float(max_risk or 0), "confidence_level": confidence}
-    with exit_on(OSError, ValueError):
+    if sum(named is not None for named in (images, records, stack_name, out_of_fold)) > 1:
+        raise typer.BadParameter("name one of --images, --records, --stack-name and --out-of-fold")
+    start = parse_since_option(since, datetime.now(UTC), "30d") if since else None
+    with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)
+        told = json.loads((artefact / "model.json").read_text("utf-8"))
+        stored: list[Record] = []
         if images:
-            labelled = answer_labelled(images, artefact)
+            evidence = answer_labelled(images, artefact)
+        elif records or stack_name:
+            stored, _ = open_records([records] if records else [], None, stack_name or "", outputs, start)
+            evidence = sample_records(stored, card, records.name if records else f"the stack {stack_name}")
+            if foreign_share is None:
+                n = evidence.counts
+                foreign_share = round(clopper_pearson(n[NEITHER], n.total(), confidence).high, 4)
         else:
-            told = json.loads((artefact / "model.json").read_text("utf-8")).get("out_of_fold_sha256")
-            labelled = read_out_of_fold(out_of_fold or find_out_of_fold(artefact), card, told)
-        try:
-            derived = derive(labelled, card, goal)
-        except PromiseRefusedError as refusal:
-            stderr.print(f"refused: {refusal}", markup=False)
-            raise typer.Exit(3) from refusal
-    if write:
+            evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact), card, told)
+        gates = {
+            "neither_accept_at_most": evidence.gate,
+            "neither_reject_at_least": card.policy.neither_reject_at_least,
+        }
+        if prices:
+            derived = derive_cheapest(evidence.photos, card.labels, prices, gates, evidence.about)
+        else:
+            goal = Goal(max_risk or (), confidence, mix, foreign_share, _read_label_error(label_error, stored))
+            promise = goal.promise(card.labels, evidence.counts)
+            derived = derive_promised(evidence.photos, promise, gates, evidence.about)
+    refused = [one["refused"] for one in derived["evidence"]["labels"].values() if "refused" in one]
+    for reason in refused:
+        stderr.print(f"refused: {reason}", markup=False)
+    stop = bool(refused) and not (partial and len(refused) < len(card.labels))
+    if write and not stop:
         store_in_card(artefact, policy=derived)
     if as_json:
         print(json.dumps(derived, indent=2))  # noqa: T201
     else:
-        _show(derived, written=write)
+        _show(derived, written=write and not stop)
+    if stop:
+        raise typer.Exit(REFUSED)
+
+
+def _read_label_error(text: str, records: Sequence[Record]) -> float:
+    """Raises CommandError for no such share, and for "auto" where no photo was judged twice."""
+    if text == "auto":
+        raise CommandError("--label-error auto: no photo was judged by two people")
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 0.5:
+        raise CommandError(f"--label-error {text}: neither a share below 0.5 nor auto")
+    return share
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
 
 
 def store_in_card(artefact: Path, **parts: Any) -> None:
@@ -194,18 +267,45 @@ def store_in_card(artefact: Path, **parts: Any) -> None:
 
 def _show(derived: dict[str, Any], *, written: bool) -> None:
     evidence = derived["evidence"]
-    coverage, reviewed = evidence["coverage"], 1 - evidence["coverage"]["value"]
-    console.print(f"policy {derived['policy_version']}: accept from confidence {derived['accept_at']:.5f}")
-    console.print(
-        f"  coverage     {coverage['value']:.3f} [{coverage['low']:.3f}, {coverage['high']:.3f}], n = {evidence['n']:,}"
-        f"; {reviewed:.1%} of photos of the labels go to a person",
-        markup=False,
-    )
-    console.print(f"  errors       {evidence['errors']} of {evidence['accepted']} accepted")
-    if "upper_bound" in evidence:
-        level = derived["confidence_level"]
-        console.print(f"  promise      at most {evidence['upper_bound']:.4f} wrong, with confidence {level:g}")
+    table = Table("label", "accepted from", "of its photos accepted", "wrong", "at most", box=None)
+    for label, told in evidence["labels"].items():
+        coverage = evidence["coverage"].get(label)
+        wrong, accepted = told["wrong"] + told["foreign"], told["right"] + told["wrong"] + told["foreign"]
+        table.add_row(
+            label,
+            f"{told['threshold']:.5f}" if told.get("threshold") is not None else "never",
+            f"{coverage['value']:.1%} of {coverage['n']:,}" if coverage else "no photos",
+            f"{wrong:,} of {accepted:,}",
+            f"{told['upper_bound']:.2%}" if told.get("upper_bound") is not None else "",
+        )
+    console.print(f"policy {derived['policy_version']}")
+    console.print(table)
+    if "promise" in derived:
+        promise = Promise.model_validate(derived["promise"])
+        risks = ", ".join(f"{label} {100 * risk:.3g} %" for label, risk in promise.max_risk.items())
+        console.print(
+            f"promise: of the accepted answers of each label at most this share is wrong: {risks}; with confidence "
+            f"{promise.confidence_level:g}, {promise.holds_for()}",
+            markup=False,
+        )
+        for where, shares in list_mixes(promise, evidence["photos"]):
+            covered = sum(share * evidence["coverage"][label]["value"] for label, share in shares.items())
+            console.print(f"coverage {where}: {covered:.1%} of the photos of the labels", markup=False)
     else:
-        console.print(f"  mean cost    {evidence['mean_cost']:.4f} per photo")
-    console.print(f"  evidence     {evidence['source']}", markup=False)
+        console.print(f"mean cost: {evidence['mean_cost']:.4f} per photo")
+    photos = ", ".join(f"{n:,} of {truth}" for truth, n in evidence["photos"].items())
+    console.print(f"shown on: {evidence['domain']} ({photos})", markup=False)
     console.print("written to model.json" if written else "not written; --write stores it in model.json")
+
+
+def list_mixes(promise: Promise, photos: dict[str, int]) -> list[tuple[str, dict[str, float]]]:
+    """Mixes to tell the coverage at: the evidence's own; or the ends of the promised range, for each label."""
+    labels = [label for label in promise.max_risk if photos.get(label)]
+    if promise.mix is None:
+        known = sum(photos[label] for label in labels)
+        return [("in the mix of the evidence", {label: photos[label] / known for label in labels})] if known else []
+    ends = {}
+    for label in promise.mix:
+        shares = worst_mix({other: float(other == label) for other in promise.mix}, promise.mix)
+        ends["at " + ", ".join(f"{other} {100 * share:.3g} %" for other, share in shares.items())] = shares
+    return list(ends.items())

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kickstand import quality
-from kickstand.quality import Interval, Promise, PromiseRefusedError
+from kickstand.classify.promise import Answered, Promise, derive_promised
+from kickstand.quality import Interval
 from kickstand_cli.classify.evaluation import NEITHER
 
 from .photos import Logits, Photos
@@ -22,10 +23,10 @@ GATES = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 
 PROCEDURE = (
     "Answers to the labelled photos by models that learnt neither from the photo nor, where its source is known, from "
-    "any photo of that source; under the first gate, whose level was chosen on photos of neither alone; then "
-    "Learn-then-Test: exact binomial tests in fixed sequence from strict to lax thresholds, one for each percent of "
-    "coverage. It holds for photos as these, in the mix that they are; the models of cross-validation learnt from "
-    "fewer photos than the one that is served."
+    "any photo of that source; under the gate on neither, whose level was chosen on photos of neither alone; then, "
+    "for each label, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one for each "
+    "percent of the label's photos. It holds for photos like these; the models of cross-validation learnt from fewer "
+    "photos than the one that is served."
 )
 
 
@@ -77,55 +78,52 @@ def choose_gate(foreign: Probabilities, budget: float = 0.002, accept_at: float 
     return GATES[-1]
 
 
+def list_answers(p: Probabilities, truths: Sequence[str], labels: Sequence[str], gate: float) -> list[Answered]:
+    """The answers that these probabilities amount to. truths: a label or "neither", of each row."""
+    if not len(p):
+        return []
+    rows = zip(truths, renormalise(p).argmax(axis=1).tolist(), gated(p, gate).tolist(), strict=True)
+    return [Answered(truth, labels[index], confidence) for truth, index, confidence in rows]
+
+
+def accepted(p: Probabilities, labels: Sequence[str], policy: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Which of the photos the policy accepts, shape (n,)."""
+    thresholds = [policy["thresholds"][label] for label in labels]
+    least = np.array([np.inf if threshold is None else threshold for threshold in thresholds])
+    confidence = gated(p, policy["neither_accept_at_most"])
+    return np.asarray((confidence > 0.0) & (confidence >= least[renormalise(p).argmax(axis=1)]))
+
+
 def choose_policy(
     known: Probabilities,
-    classes: NDArray[np.int64],
+    truths: Sequence[str],
     foreign: Probabilities,
-    max_risk: float,
-    confidence_level: float,
+    labels: Sequence[str],
+    promise: Promise,
+    about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Both gates with their evidence. Where the labels cannot support the promise, everything goes to a person."""
+    """Both gates with their evidence. A label whose promise cannot be shown goes to a person."""
     gate = choose_gate(foreign)
-    right = renormalise(known).argmax(axis=1) == classes
-    confidences = gated(known, gate)
-    evidence: dict[str, Any] = {"procedure": PROCEDURE}
-    try:
-        promise: Promise | None = quality.learn_then_test(
-            confidences.tolist(), right.tolist(), max_risk, confidence_level
-        )
-    except PromiseRefusedError as refusal:
-        promise = None
-        evidence |= {"n": len(known), "refused": str(refusal), "labels_missing": refusal.labels_missing}
-    if promise:
-        evidence |= {
-            "n": promise.labels,
-            "accepted": promise.accepted,
-            "errors": promise.errors,
-            "upper_bound": round(promise.upper_bound, 5),
-            "coverage": _told(promise.coverage),
-        }
     rejected = [
         level for level in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) if (known[:, -1] >= level).mean() <= 0.01
     ]
-    policy = {
-        # Rounded down, never up: rounding up would refuse the very image that the threshold was taken from.
-        "accept_at": int(promise.accept_at * 1e5) / 1e5 if promise else 1.0,
-        "neither_accept_at_most": gate if promise else 0.0,
-        "neither_reject_at_least": rejected[0] if rejected else 1.0,
-        "max_risk": max_risk,
-        "confidence_level": confidence_level,
-    }
-    version = hashlib.sha256(json.dumps(policy, sort_keys=True).encode()).hexdigest()[:8]
-    return {"policy_version": version, **policy, "evidence": evidence}
+    gates = {"neither_accept_at_most": gate, "neither_reject_at_least": rejected[0] if rejected else 1.0}
+    photos = list_answers(known, truths, labels, gate) + list_answers(foreign, [NEITHER] * len(foreign), labels, gate)
+    return derive_promised(photos, promise, gates, {**about, "procedure": PROCEDURE})
 
 
-def measure(known: Probabilities, classes: NDArray[np.int64], foreign: Probabilities, policy: Any) -> dict[str, Any]:
-    """Metrics, each with its interval (95 %) and the number of images behind it."""
+def measure(
+    known: Probabilities,
+    classes: NDArray[np.int64],
+    foreign: Probabilities,
+    labels: Sequence[str],
+    policy: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Metrics, each with its interval (95 %) and the number of photos behind it."""
     p, truth = renormalise(known), classes.tolist()
     confidence = p.max(axis=1)
     right = p.argmax(axis=1) == classes
-    gate, accept_at = policy["neither_accept_at_most"], policy["accept_at"]
-    accepted = gated(known, gate) >= accept_at
+    taken = accepted(known, labels, policy)
     rows, ok, sure = p.tolist(), right.tolist(), confidence.tolist()
 
     def over(statistic: Any) -> dict[str, float]:
@@ -141,8 +139,12 @@ def measure(known: Probabilities, classes: NDArray[np.int64], foreign: Probabili
         "nll": over(lambda i: quality.negative_log_likelihood(pick(rows, i), pick(truth, i))),
         "auroc_of_correctness": over(lambda i: quality.auroc(pick(sure, i), pick(ok, i))),
         "area_under_risk_coverage": over(lambda i: quality.area_under_risk_coverage(pick(sure, i), pick(ok, i))),
-        "coverage": _share(accepted),
-        "selective_risk": _share(~right[accepted]),
+        "coverage": _share(taken),
+        "selective_risk": _share(~right[taken]),
+        **{
+            f"selective_risk_of_{label}": _share(~right[taken & (p.argmax(axis=1) == index)])
+            for index, label in enumerate(labels)
+        },
         "called_neither": _share(known[:, -1] >= policy["neither_reject_at_least"]),
     }
     if len(foreign):
@@ -153,7 +155,7 @@ def measure(known: Probabilities, classes: NDArray[np.int64], foreign: Probabili
             return quality.auroc(scores[list(i)].tolist(), is_foreign[list(i)].tolist())
 
         metrics["foreign_auroc"] = _told(quality.bootstrap_interval(separation, len(scores), resamples=200))
-        metrics["foreign_accepted"] = _share(gated(foreign, gate) >= accept_at)
+        metrics["foreign_accepted"] = _share(accepted(foreign, labels, policy))
         metrics["foreign_rejected"] = _share(foreign[:, -1] >= policy["neither_reject_at_least"])
     return metrics
 
@@ -171,7 +173,7 @@ def measure_sources(photos: Photos, p: Probabilities, policy: Any) -> dict[str, 
 
     accuracy: of the label. accepted: share. selective_risk: wrong among the accepted. foreign_accepted: of neither.
     """
-    accepted = gated(p, policy["neither_accept_at_most"]) >= policy["accept_at"]
+    taken = accepted(p, photos.names, policy)
     right = renormalise(p).argmax(axis=1) == photos.classes
     known = photos.labels != NEITHER
     found: dict[str, Any] = {}
@@ -181,9 +183,9 @@ def measure_sources(photos: Photos, p: Probabilities, policy: Any) -> dict[str, 
             name: _share(hits)
             for name, hits in (
                 ("accuracy", right[labelled]),
-                ("accepted", accepted[labelled]),
-                ("selective_risk", ~right[labelled & accepted]),
-                ("foreign_accepted", accepted[foreign]),
+                ("accepted", taken[labelled]),
+                ("selective_risk", ~right[labelled & taken]),
+                ("foreign_accepted", taken[foreign]),
             )
             if len(hits)
         }

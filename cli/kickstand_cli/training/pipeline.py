@@ -21,6 +21,7 @@ from kickstand.classify.policy import decide
 from kickstand.events import Prediction
 from kickstand.monitor.drift import measure as measure_drift
 from kickstand_cli.classify.evaluation import NEITHER
+from kickstand_cli.classify.goal import Goal
 from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.datasets.doctor import examine_dataset
 from kickstand_cli.monitor.baseline import as_prediction, make
@@ -48,7 +49,8 @@ class Leakage(StrEnum):
 class Places:
     """Where training reads and writes; see the options of `train`.
 
-    neither: file for features of neither, for trainings on other classes.
+    domain: for which photos the promise is shown, in words. neither: file for features of neither, for trainings on other
+    classes.
     """
 
     photos: Sequence[Path]
@@ -57,6 +59,7 @@ class Places:
     features: Path
     backbone: Path = MODEL
     held_out: Sequence[str] = ()
+    domain: str = ""
     neither: Path | None = None
 
 
@@ -79,8 +82,7 @@ def train_model(
     places: Places,
     recipe: Recipe,
     leakage: Leakage,
-    max_risk: float,
-    confidence: float,
+    goal: Goal,
     threads: int,
     *,
     shipped: bool = True,
@@ -104,6 +106,7 @@ def train_model(
         raise CommandError(f"class {reserved[0]!r}: a word of Kickstand's own; give the folder another name")
     if unknown := set(places.held_out) - set(photos.sources.tolist()):
         raise CommandError(f"--hold-out {', '.join(sorted(unknown))}: no photo is of this source")
+    promise = goal.promise(photos.names, Counter(photos.labels.tolist()))
     held_out = np.isin(photos.sources, list(places.held_out))
     fold = split(photos, held_out, recipe)
     with _progress("cross-validation", int(fold.max()) + 3) as advance:
@@ -114,7 +117,8 @@ def train_model(
     foreign = own if own.any() else ~known
     temperature = cards.find_temperature(logits[known], classes[known])
     p = cards.soften(logits, temperature)
-    policy = cards.choose_policy(p[known], classes[known], p[foreign], max_risk, confidence)
+    about = {"domain": _name_domain(photos, places), "date": datetime.now(UTC).date().isoformat()}
+    policy = cards.choose_policy(p[known], photos.labels[known].tolist(), p[foreign], photos.names, promise, about)
     sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx.part")
     card = {
         "model_version": sha256[:8],
@@ -124,7 +128,7 @@ def train_model(
         "temperature": temperature,
         "policy": policy,
         "training": _describe(photos, fold, recipe, places.photos, backbone.backbone),
-        "metrics": cards.measure(p[known], classes[known], p[foreign], policy),
+        "metrics": cards.measure(p[known], classes[known], p[foreign], photos.names, policy),
         "sources": cards.measure_sources(photos, p, policy),
         "out_of_fold_sha256": cards.write_json(
             places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p, foreign), compact=True
@@ -219,6 +223,15 @@ def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) ->
 
 
 # ---- what is written
+
+
+def _name_domain(photos: Photos, places: Places) -> str:
+    """For which photos the promise is shown, in words."""
+    if places.domain:
+        return places.domain
+    sources = {source for source in photos.sources[photos.labels != NEITHER].tolist() if source}
+    folders = ", ".join(folder.resolve().name for folder in places.photos if folder.is_dir())
+    return f"the photos of {folders}, answered out of fold" + (f" ({len(sources)} known sources)" if sources else "")
 
 
 def _describe(

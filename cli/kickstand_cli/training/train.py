@@ -13,11 +13,13 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.images import thumbnail
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
+from kickstand.classify.promise import Promise
 from kickstand.errors import ModelUnavailable
 from kickstand.lifecycle.golden import GoldenImage, find_mistake
 from kickstand_cli.classify.classify import Answer, answer
 from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
+from kickstand_cli.classify.goal import ConfidenceLevel, ForeignShare, Goal, MaxRisk, MixOption
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
@@ -68,8 +70,14 @@ def train(
         ),
     ] = Leakage.REFUSE,
     folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation, where sources make no more.")] = 5,
-    max_risk: Annotated[float, typer.Option(help="Promise: largest share of accepted answers that is wrong.")] = 0.02,
-    confidence: Annotated[float, typer.Option(help="With which confidence the promise holds.")] = 0.95,
+    max_risk: MaxRisk = None,
+    confidence: ConfidenceLevel = 0.95,
+    mix: MixOption = None,
+    foreign_share: ForeignShare = None,
+    label_error: Annotated[float, typer.Option(help="Largest probability that a photo's label is wrong.")] = 0.0,
+    domain: Annotated[
+        str, typer.Option(metavar="TEXT", help="For which photos the promise is shown, in words; default: the folders.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Equal seeds and photos give equal models.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
     features: Annotated[
@@ -83,10 +91,7 @@ def train(
     The backbone is frozen; a linear head on its features is learnt, by cross-validation over the sources where they
     are known: the folder between a class and its photos, or the column `source` of PHOTOS/manifest.csv.
     """
-    if not 0.0 < max_risk < 1.0:
-        raise typer.BadParameter("must lie between 0 and 1", param_hint="--max-risk")
-    if not 0.0 < confidence < 1.0:
-        raise typer.BadParameter("must lie between 0 and 1", param_hint="--confidence")
+    goal = Goal(max_risk or ["0.02"], confidence, mix, foreign_share, label_error)
     places = Places(
         photos,
         out,
@@ -94,14 +99,13 @@ def train(
         features,
         backbone,
         hold_out or (),
+        domain,
         keep_neither,
     )
     with exit_on(ModelUnavailable, OSError):
         if golden:
             _expect_own(out.parent / "golden", out)
-        result = train_model(
-            places, Recipe(folds=folds, seed=seed), leakage, max_risk, confidence, threads, shipped=shipped
-        )
+        result = train_model(places, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
     _write_report(result, places)
     if golden:
         _write_golden(result, out, out.parent / "golden")
@@ -193,17 +197,22 @@ def tell(result: Result, artefact: Path) -> list[str]:
         f"Of {accuracy['n']} photos that the model had not seen, it names {accuracy['value']:.1%} rightly "
         f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})."
     ]
-    if "refused" in evidence:
-        lines += [
-            f"No promise: {evidence['refused']}.",
-            "Until then no answer is accepted. Another promise, of 5 % for example: "
-            f"kickstand policy --model {artefact} --max-risk 0.05 --write",
-        ]
-    else:
+    promise = Promise.model_validate(policy["promise"])
+    for label, told in evidence["labels"].items():
+        if "refused" in told:
+            lines.append(f"No promise: {told['refused']}. Until then a person decides about every answer “{label}”.")
+            continue
+        wrong = told["wrong"] + told["foreign"]
         lines.append(
-            f"It accepts answers from confidence {policy['accept_at']:.4f}: {evidence['accepted']} of {evidence['n']}, "
-            f"{evidence['errors']} of them wrong; at most {evidence['upper_bound']:.2%} with confidence "
-            f"{policy['confidence_level']:g}, where {policy['max_risk']:.2%} is promised."
+            f"It accepts “{label}” from confidence {told['threshold']:.4f}: {evidence['coverage'][label]['value']:.1%} "
+            f"of the photos of {label}. {wrong} of {told['right'] + wrong} answers “{label}” are wrong; at most "
+            f"{told['upper_bound']:.2%} with confidence {promise.confidence_level:g}, where "
+            f"{promise.max_risk[label]:.2%} is promised."
+        )
+    lines.append(f"The promise holds {promise.holds_for()}.")
+    if any("refused" in told for told in evidence["labels"].values()):
+        lines.append(
+            f"Another promise, of 5 % for example: kickstand policy --model {artefact} --max-risk 0.05 --write"
         )
     if "foreign_accepted" not in metrics:
         lines.append(

@@ -23,10 +23,14 @@ ANY_LABEL = ""
 RIGHT_PART, FOREIGN_PART = 0.05, 0.10
 """Shares of the allowed error that the bounds on right answers and on photos of neither take. Both are estimated from
 many photos and cost little; the bounds on wrong answers take the rest."""
+SEQUENCES = ((0.8, 2.0), (0.2, 4.0))
+"""Two sequences of tests for each label: the part of the allowed error that each takes, and how many times less risky
+than promised a model passes its first test. The first one bears some wrong labels among the surest answers; the second
+one starts stricter, for a model that is good at its surest answers alone."""
 STEPS = 100
 """Thresholds are tested at every hundredth of a label's photos."""
-MOST_TIMES = 200.0
-"""Who would need more times the photos than this needs a better model."""
+MOST_STEPS = 56
+"""Steps of a tenth in which more photos are tried, up to 190 times as many: past that a better model is needed."""
 SHARE_LEVEL = 0.99
 """Confidence of the largest shares of answers that a promised mix allows; see `largest_shares`."""
 
@@ -100,14 +104,18 @@ class Promise(Payload):
         if self.mix:
             told = "at every mix of " + ", ".join(f"{label} {_range(*part)}" for label, part in self.mix.items())
         if self.foreign_share:
-            told += f"; up to {self.foreign_share:.3g} of all photos show none of the labels"
+            told += f"; up to {_percent(self.foreign_share)} of all photos show none of the labels"
         else:
             told += "; photos that show none of the labels are left out"
-        return told + (f"; up to {self.label_error:.3g} of the labels are wrong" if self.label_error else "")
+        return told + (f"; up to {_percent(self.label_error)} of the labels are wrong" if self.label_error else "")
 
 
 def _range(least: float, most: float) -> str:
-    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}"
+    return _percent(least) if least == most else f"{_percent(least)} to {_percent(most)}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def read_promise(policy: Mapping[str, Any]) -> Promise | None:
@@ -225,20 +233,17 @@ class _Label:
         """How many are accepted from this confidence, by what they show."""
         return {truth: bisect_right(scores, -threshold) for truth, scores in self._scores.items()}
 
-    def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None) -> float:
-        return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha)
+    def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None, part: float = 1.0) -> float:
+        return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)
 
-    def first(self) -> int | None:
+    def first(self, part: float, times: float) -> int | None:
         """How many right answers the strictest threshold takes; None where even these photos, all of them accepted and
-        none of the others, would not show the promise.
-
-        It depends on the numbers of photos alone. It is where a model half as risky as promised would pass, at most at
-        half of the label's photos: one wrong label among the surest answers must not end the tests before they start.
+        none of the others, would not show the promise. It depends on the numbers of photos alone.
         """
         n = self.n.get(self.label, 0)
 
         def passes(right: int, risk: float) -> bool:
-            return self.bound({self.label: right} | self._expect(right, risk)) <= self.max_risk
+            return self.bound({self.label: right} | self._expect(right, risk), part=part) <= self.max_risk
 
         if not n or not passes(n, 0.0):
             return None
@@ -246,7 +251,7 @@ class _Label:
         def least(risk: float) -> int:
             return 1 + bisect_left(range(1, n), True, key=lambda right: passes(right, risk))
 
-        return max(least(0.0), min(least(self.max_risk / 2), n // 2))
+        return max(least(0.0), min(least(self.max_risk / times), round(n / times)))
 
     def _expect(self, right: int, risk: float) -> dict[str, int]:
         """The wrong answers among the accepted ones at this risk, beside so many right ones."""
@@ -258,26 +263,29 @@ class _Label:
         rate = odds * least / max(1e-12, 1 - least) * right / self.n[self.label]
         return {truth: min(self.n[truth], math.floor(self.n[truth] * rate)) for truth in others}
 
-    def find(self) -> LabelEvidence:
+    def find(self, *, explain: bool) -> LabelEvidence:
         """The lowest threshold that keeps the promise, or why there is none.
 
         Tests run from strict to lax and stop at the first that fails (fixed sequence testing), so the confidence holds
-        for the threshold chosen. A threshold is the confidence of the k-th surest right answer, for k chosen from the
-        numbers of photos alone: then the bounds above are exact, because the k-th of n right answers is at a quantile
-        that has the Beta distribution of Clopper and Pearson's lower bound.
+        for the threshold chosen; of the SEQUENCES the one that accepts more counts. A threshold is the confidence of
+        the k-th surest right answer, for k chosen from the numbers of photos alone: then the bounds above are exact,
+        because the k-th of n right answers is at a quantile that has the Beta distribution of Clopper and Pearson's
+        lower bound.
         """
-        chosen, start = None, self.first()
-        if start is not None:
-            step = max(1, self.n[self.label] // STEPS)
-            for rank in range(start, len(self.thresholds) + 1, step):
+        chosen: tuple[float, dict[str, int], float] | None = None
+        for part, times in SEQUENCES:
+            start = self.first(part, times)
+            step = max(1, self.n.get(self.label, 0) // STEPS)
+            for rank in range(start, len(self.thresholds) + 1, step) if start else ():
                 threshold = self.thresholds[rank - 1]
                 accepted = self.count(threshold)
-                bound = self.bound(accepted)
+                bound = self.bound(accepted, part=part)
                 if bound > self.max_risk:
                     break
-                chosen = threshold, accepted, bound
+                if chosen is None or threshold < chosen[0]:
+                    chosen = threshold, accepted, bound
         if chosen is None:
-            return self.refuse()
+            return self.refuse() if explain else LabelEvidence(threshold=None, refused="cannot be shown")
         threshold, accepted, bound = chosen
         told = LabelEvidence(
             # Rounded down, never up: rounding up would refuse the very photo that the threshold was taken from.
@@ -288,7 +296,7 @@ class _Label:
 
     def refuse(self) -> LabelEvidence:
         missing = self._missing()
-        wish = f"at most {self.max_risk:.3g} of the accepted answers “{self.label}” wrong"
+        wish = f"at most {_percent(self.max_risk)} of the accepted answers “{self.label}” wrong"
         if missing:
             photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
             reason = f"{wish} cannot be shown: about {photos} are needed"
@@ -305,41 +313,32 @@ class _Label:
         points = [self.count(self.thresholds[rank - 1]) for rank in ranks]
         truths = [*self.promise.max_risk, *([NEITHER] if self.promise.foreign_share else [])]
 
-        def passes(accepted: Mapping[str, int], scales: Mapping[str, float]) -> bool:
+        def passes(accepted: Mapping[str, int], growing: Sequence[str], times: float) -> bool:
             """Whether so many times the photos would do; what has none yet is taken to have one without an error."""
-            grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scales[truth]) for truth in truths}
-            more = {truth: math.floor(accepted.get(truth, 0) * scales[truth]) for truth in truths}
-            return self.bound(more, grown) <= self.max_risk
+            scales = {truth: times if truth in growing else 1.0 for truth in truths}
+            grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) for truth, scale in scales.items()}
+            more = {truth: math.floor(accepted.get(truth, 0) * scale) for truth, scale in scales.items()}
+            return self.bound(more, grown, SEQUENCES[0][0]) <= self.max_risk
 
-        best = None
-        for accepted in points or [{self.label: max(1, self.n.get(self.label, 0))}]:
-            scale = 1.0
-            while scale <= MOST_TIMES and not passes(accepted, dict.fromkeys(truths, scale)):
-                scale *= 1.1
-            if scale <= MOST_TIMES and (best is None or scale < best[0]):
-                best = scale, accepted
-        if best is None:
+        def count_steps(accepted: Mapping[str, int], growing: Sequence[str]) -> int:
+            return bisect_left(range(MOST_STEPS), True, key=lambda step: passes(accepted, growing, 1.1**step))
+
+        accepted = min(
+            points or [{self.label: max(1, self.n.get(self.label, 0))}], key=lambda point: count_steps(point, truths)
+        )
+        growing, steps = truths, count_steps(accepted, truths)
+        if steps == MOST_STEPS:
             return None
-        scale, accepted = best
-        scales = dict.fromkeys(truths, scale)
-        # Without a mix the labels' photos are one sample: they grow together.
-        separate = truths if self.promise.mix else [truth for truth in truths if truth == NEITHER]
-        for truth in sorted(separate, key=lambda name: (name != NEITHER, name == self.label)):
-            fewer = scales | {truth: 1.0}
-            if max(fewer.values()) > 1.0 and passes(accepted, fewer):
-                scales = fewer
-        if scale == 1.0:
-            # This threshold would pass by itself; unlucky errors above it ended the tests: ask for a tenth more.
-            scales = {
-                truth: 1.1
-                for truth in truths
-                if truth not in ((self.label, NEITHER) if self.promise.mix else (NEITHER,))
-            }
-        return {
-            truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) - self.n.get(truth, 0)
-            for truth, scale in scales.items()
-            if scale > 1.0
-        }
+        # Rather more of some than of all. Without a mix the labels' photos are one sample: they grow together.
+        others = [truth for truth in self.promise.max_risk if truth != self.label]
+        apart = [[truth] for truth in (*others, self.label)] if self.promise.mix else [[*others, self.label]]
+        for group in (*([[NEITHER]] if NEITHER in truths else []), *apart):
+            fewer = [truth for truth in growing if truth not in group]
+            if fewer and (fewer_steps := count_steps(accepted, fewer)) <= steps + 4:
+                growing, steps = fewer, fewer_steps
+        # Where a threshold would pass by itself, unlucky errors above it ended the tests: ask for a tenth more.
+        times = 1.1 ** max(1, steps)
+        return {truth: math.ceil(max(1, self.n.get(truth, 0)) * times) - self.n.get(truth, 0) for truth in growing}
 
 
 def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
@@ -348,8 +347,10 @@ def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
     return {"right": right, "wrong": sum(accepted.values()) - right - foreign, "foreign": foreign}
 
 
-def keep_promise(photos: Sequence[Answered], promise: Promise) -> dict[str, LabelEvidence]:
+def keep_promise(photos: Sequence[Answered], promise: Promise, *, explain: bool = True) -> dict[str, LabelEvidence]:
     """For each label the lowest threshold that keeps the promise, or why there is none.
+
+    explain: find out which photos are missing, which takes longer than the rest.
 
     Learn-then-Test: Angelopoulos et al., 2021 (arXiv:2110.01052), one fixed sequence of tests for each label, each at
     (1 - confidence_level) / labels, so that the confidence holds for all labels at once.
@@ -361,7 +362,7 @@ def keep_promise(photos: Sequence[Answered], promise: Promise) -> dict[str, Labe
     (0.9, 0.8)
     """
     n = Counter(photo.truth for photo in photos)
-    return {label: _Label(label, photos, n, promise).find() for label in promise.max_risk}
+    return {label: _Label(label, photos, n, promise).find(explain=explain) for label in promise.max_risk}
 
 
 def largest_shares(photos: Sequence[Answered], promise: Promise) -> dict[str, float]:
