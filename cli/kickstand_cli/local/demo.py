@@ -198,7 +198,9 @@ class Demonstration:
             f"on this machine, in {self.seconds:.0f} s."
         )
         drawing = _draw(self.stack)
-        run = Run(len(self.uploads), outcomes, failures, [self.about, summary], self.card, drawing)
+        evidence = read_evidence(self.artefact)
+        shown = [f"The policy's promise was shown on {evidence.domain}."] if evidence.domain else []
+        run = Run(len(self.uploads), outcomes, failures, [self.about, summary, *shown], self.card, drawing)
         ledger = self.stack.ledger()
         _write(run, folder, ledger, self.artefact)
         return run, ledger

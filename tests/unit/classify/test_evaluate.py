@@ -211,7 +211,7 @@ def test_thresholds_and_the_promise_of_each_label_stand_on_the_page_and_on_the_c
     code, _, err = run("evaluate", folder, "--model", model, "--report", tmp_path / "report")
     assert code == 0, err
     page, text = ((tmp_path / "report" / name).read_text() for name in ("evaluation.html", "model-card.md"))
-    for words in ("“red” from confidence 0.9000", "no answer “blue”", "“green” at most 0.02", "red 0.2 to 0.6"):
+    for words in ("“red” from confidence 0.9000", "no answer “blue”", "“green” at most 0.02", "red 20 % to 60 %"):
         assert words in " ".join(page.split())
     assert "blue, never accepted" in page
     for shown in (page, text):
