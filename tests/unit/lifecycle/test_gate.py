@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
-from scipy.stats import binom  # type: ignore[import-untyped]
+from scipy.stats import binom
 from typer.testing import CliRunner
 
 from kickstand.classify.promise import ANY_LABEL, NEITHER, Promise
