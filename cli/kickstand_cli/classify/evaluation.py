@@ -50,7 +50,7 @@ TITLES = {  # key in the JSON → what a person reads
     "nll": "negative log-likelihood, nats",
 }
 
-BY_LABEL = {"coverage": "of photos of", "selective_risk": "of answers"}
+BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective risk of answers"}
 
 
 @dataclass(frozen=True)

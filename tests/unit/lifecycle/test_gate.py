@@ -112,7 +112,7 @@ WIDE = promised(mix={"a": (0.3, 0.7), "b": (0.3, 0.7)}, foreign_share=0.05, labe
     [
         ({}, ""),
         ({"mix": {"a": (0.2, 0.8), "b": (0.2, 0.8)}, "foreign_share": 0.1, "label_error": 0.03}, ""),
-        ({"mix": None}, "for the mix of its evidence alone, the champion for “a” 0.3..0.7"),
+        ({"mix": None}, "up to 2 % of the labels are wrong, the champion at every mix of a 30 % to 70 %, b"),
         (
             {"mix": {"a": (0.3, 0.6), "b": (0.4, 0.7)}},
             "it promises for “a” 0.3..0.6 of the photos, the champion 0.3..0.7",

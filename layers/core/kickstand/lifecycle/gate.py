@@ -299,13 +299,11 @@ def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
             found.append(f"it accepts no answer “{label}”, the champion does: {new.refused[label]}")
     if now.confidence_level < was.confidence_level:
         found.append(f"it promises with confidence {now.confidence_level:g}, the champion {was.confidence_level:g}")
+    if was.mix and now.mix is None:
+        found.append(f"it promises {now.holds_for()}, the champion {was.holds_for()}")
     for label, (least, most) in (was.mix or {}).items():
-        low, high = (now.mix or {}).get(label, (1.0, 0.0))
-        if now.mix is None:
-            found.append(
-                f"it promises for the mix of its evidence alone, the champion for “{label}” {least:g}..{most:g}"
-            )
-        elif low > least or high < most:
+        low, high = now.mix.get(label, (1.0, 0.0)) if now.mix else (least, most)
+        if low > least or high < most:
             found.append(f"it promises for “{label}” {low:g}..{high:g} of the photos, the champion {least:g}..{most:g}")
     for name in ("foreign_share", "label_error"):
         before, after = getattr(was, name), getattr(now, name)
