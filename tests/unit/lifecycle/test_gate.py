@@ -224,6 +224,16 @@ def test_a_promise_that_is_broken_at_one_promised_mix_is_refuted() -> None:
     assert least_risk("a", {"a": 1000, "b": 1000}, n, promised(mix={"a": (0.5, 0.5)}), 0.05) > 0.45
 
 
+@pytest.mark.parametrize("mix", [None, {"a": (0.4, 0.6)}])
+def test_labels_that_err_explain_some_errors_and_not_any_number_of_them(
+    mix: dict[str, tuple[float, float]] | None,
+) -> None:
+    """At a label error of 5 % about 20 of 400 right answers seem wrong."""
+    n, erring = {"a": 400, "b": 400, NEITHER: 1000}, promised(mix=mix, foreign_share=0.05, label_error=0.05)
+    assert least_risk("a", {"a": 360, "b": 24}, n, erring, 0.05) < 0.02
+    assert least_risk("a", {"a": 360, "b": 80}, n, erring, 0.05) > 0.02
+
+
 @pytest.mark.parametrize("wrong", range(0, 30, 3))
 def test_without_mix_and_foreign_photos_the_test_is_the_exact_binomial_one(wrong: int) -> None:
     least = least_risk("a", {"a": 200 - wrong, "b": wrong}, {"a": 300, "b": 300}, PROMISE, 0.05)

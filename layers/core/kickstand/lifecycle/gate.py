@@ -343,24 +343,27 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
     that is kept is kept at every mix, so it is refuted with a probability of at most alpha.
 
     label_error: with a probability of at most ε a photo is found to show something else, and a right answer seems
-    wrong. Of the found share p of wrong answers at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). q
-    being their share among all photos, up to ε / q of the photos found to show one thing show another; and a rate of
-    acceptance is at most q / (q - ε) of the found one.
+    wrong. Of the found share p of wrong answers at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). With
+    a mix: q being the share of the photos that are found to show one thing, and a the share of all photos that is
+    accepted as the label, errors of people add at most ε a / q to the rate at which the former are accepted; and the
+    rate of right ones is at most q / (q - ε) of the found one.
     """
     error, foreign_share, total = promise.label_error, promise.foreign_share, sum(n.values())
     others = [truth for truth in promise.max_risk if truth != label]
     foreign_part = FOREIGN_PART if foreign_share else 0.0
+    rate_part = RIGHT_PART / 2 if error else RIGHT_PART
+    added = error * total * upper_bound(sum(accepted.values()), total, 1 - alpha * rate_part) if error else 0.0
 
     def least_rate(truth: str, part: float) -> float:
         """Lower bound of the rate at which photos of this truth are accepted as the label."""
         if not accepted.get(truth):
             return 0.0
-        return max(0.0, lower_bound(accepted[truth], n[truth], 1 - alpha * part) - error * total / n[truth])
+        return max(0.0, lower_bound(accepted[truth], n[truth], 1 - alpha * part) - added / n[truth])
 
     def largest_rate(hits: int, photos: int) -> float:
         """Upper bound of a rate of acceptance."""
         share = photos / total if total else 0.0
-        bound = upper_bound(hits, photos, 1 - alpha * RIGHT_PART)
+        bound = upper_bound(hits, photos, 1 - alpha * rate_part)
         return min(1.0, bound * share / (share - error)) if share > error else 1.0
 
     foreign = foreign_share * least_rate(NEITHER, FOREIGN_PART) if foreign_share else 0.0
