@@ -47,7 +47,7 @@ COMMANDS = {
             "review.review",
             "Decide about the photos that the model is unsure of. Calls the deployed stack's review function.",
         ),
-        "labels": ("review.labels", "What people have answered, as a dataset."),
+        "labels": ("review.labels", "What people have answered: as a dataset, and how often two of them agree."),
     },
     "Ledger": {
         "ledger": (

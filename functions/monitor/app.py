@@ -34,5 +34,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     for name, unit, value in measure(look, oldest, switch, now):
         metrics.add_metric(name=name, unit=unit, value=value)
     metrics.add_metadata(key="drift", value=look.strengths)
+    metrics.add_metadata(key="labels", value=look.labels)
     logger.info("looked", images=look.images, harm=look.harm)
     return {"images": look.images, "harm": look.harm}

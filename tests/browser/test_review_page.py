@@ -33,7 +33,8 @@ UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with co
 
 @pytest.fixture(scope="module")
 def deployed(browser: "Browser") -> Iterator[Stack]:
-    with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
+    shares = dict.fromkeys(("AuditRate", "SecondAnswerShare", "GoldenReviewShare"), "0")
+    with deploy(PROJECT / "template.yaml", shares) as stack:
         stack._lambdas.functions["DecideFunction"].handler = lambda event, context: UNSURE
         yield stack
 

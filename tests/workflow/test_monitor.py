@@ -14,6 +14,7 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.events import ModelDegraded
 from kickstand.monitor import store
+from kickstand.monitor.look import read_watch
 from kickstand.monitor.store import load_monitor
 from kickstand.records import Record
 from kickstand.store import put_record
@@ -21,6 +22,9 @@ from kickstand_cli.local.stack import Stack, deploy
 
 PROJECT = Path(__file__).parents[2]
 MODEL = read_card(PROJECT / "layers/model/model")
+PROMISE = read_watch(PROJECT / "layers/model/model").promise
+LABEL = "bicycle" if PROMISE and PROMISE.about_labels else None
+ABOUT = f" “{LABEL}”" if LABEL else ""
 ACCEPTED = (PROJECT / "samples/images/bicycle/red-road-bike.jpg").read_bytes()
 
 
@@ -125,13 +129,13 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
     put_audited(stack, 12, "motorcycle")
     harmed = look()
     assert (harmed["MonitorImages"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
-    assert harmed["harm"].startswith("12 of 12 audited answers wrong, promised at most 2.0%")
+    assert harmed["harm"].startswith(f"12 of 12 audited answers{ABOUT} wrong, promised at most 2.0%")
     assert harmed["AcceptedAccuracy"] < 50
     (event,) = published()
     assert (event["source"], event["detail-type"]) == ("kickstand", "Model Degraded")
     told = ModelDegraded.model_validate(event["detail"])
     assert (told.bucket, told.policy_version) == (stack.outputs["ImageBucketName"], MODEL.policy.policy_version)
-    assert "promise" in {symptom.statistic for symptom in told.findings}
+    assert ("promise", LABEL) in {(symptom.statistic, symptom.label) for symptom in told.findings}
 
     kept = decided(stack)
     assert (kept.decision.route, kept.decision.reason) == ("review", "review_everything")

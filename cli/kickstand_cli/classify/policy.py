@@ -18,6 +18,7 @@ from kickstand.classify.promise import Answered, Promise, derive_cheapest, deriv
 from kickstand.monitor.live_accuracy import outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
+from kickstand.review.agreement import agreement
 from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import NEITHER, Readable, answer_all, find_images
@@ -237,9 +238,14 @@ def policy(
 
 
 def _read_label_error(text: str, records: Sequence[Record]) -> float:
-    """Raises CommandError for no such share, and for "auto" where no photo was judged twice."""
+    """Raises CommandError for no such share, and for "auto" where the records show none below 0.5."""
     if text == "auto":
-        raise CommandError("--label-error auto: no photo was judged by two people")
+        found = agreement(records).label_error_at_most
+        if found is None:
+            raise CommandError(
+                "--label-error auto: no photo of these records was judged by two people; see docs/review.md"
+            )
+        text = f"{found:.6f}"
     try:
         share = float(text)
     except ValueError:

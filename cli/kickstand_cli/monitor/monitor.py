@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
+from kickstand.classify.promise import NEITHER
 from kickstand.events import Route
-from kickstand.monitor.drift import Budget, Finding, describe
+from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, describe
 from kickstand.monitor.drift import images_per_day as observed_pace
-from kickstand.monitor.live_accuracy import LiveAccuracy
-from kickstand.monitor.look import MonitorReport, look, read_watch
+from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck
+from kickstand.monitor.look import AnswerShare, MonitorReport, look, read_watch
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
@@ -39,9 +40,10 @@ def monitor(
 ) -> None:
     """Compare records with the model's baseline, and estimate how often the answers are right.
 
-    A notice says that the input has changed; a page that the model is harmed. Both together raise at most one false
-    alarm in 90 days, on average. Accuracy comes from reviews and random audits, weighted by how probable it was that
-    a person was asked.
+    A notice says that the input has changed; a page that the model is harmed, or that the mix of labels has left the
+    promised range. Both together raise at most one false alarm in 90 days, on average. Accuracy comes from reviews and
+    random audits, weighted by how probable it was that a person was asked. It and the promise are about the accepted
+    answers of each label.
 
     Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
     """
@@ -68,24 +70,48 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
         f"{report.images:,} images from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M} UTC: "
         f"{routes[Route.ACCEPT]:,} accepted, {routes[Route.REVIEW]:,} to a person, {routes[Route.REJECT]:,} rejected"
     )
-    if report.drift is None:
+    if all(finding.statistic == CLASS_MIX for finding in report.drift or ()):
         console.print("drift     no baseline in model.json: make one with `kickstand baseline`", markup=False)
-    else:
+    if report.drift is not None:
         console.print(
             f"drift     false alarms: at most {false_alarms:g} in 90 days on average, at {pace:,.0f} images a day"
         )
         for finding in report.drift:
             _print_finding(finding)
+    for share in report.mix:
+        _print_share(share)
     _print_accuracy("accepted", report.accepted)
+    for label, live in report.accepted_by_label.items():
+        _print_accuracy(f"accepted as {label}", live)
     _print_accuracy("overall", report.overall)
-    if report.promise:
-        promise = report.promise
-        missing = f"; about {promise.audits_missing:,} more audits would show it" if promise.audits_missing else ""
-        console.print(
-            f"promise   at most {promise.max_risk:.1%} of accepted answers wrong: {promise.status}; "
-            f"{promise.errors} of {promise.audits} audits wrong{missing}",
-            markup=False,
-        )
+    for check in report.promises:
+        _print_promise(check)
+    for label in report.refused:
+        console.print(f"promise   {label}: no such answer is accepted, so there is nothing to check", markup=False)
+
+
+def _print_promise(check: PromiseCheck) -> None:
+    missing = f"; about {check.audits_missing:,} more audits would show it" if check.audits_missing else ""
+    answers = f"answers accepted as {check.label}" if check.label else "accepted answers"
+    console.print(
+        f"promise   at most {check.max_risk:.1%} of {answers} wrong: {check.status}; "
+        f"{check.errors:,} of {check.audits:,} audits wrong{missing}",
+        markup=False,
+    )
+
+
+def _print_share(share: AnswerShare) -> None:
+    if not share.images:
+        console.print(f"mix       {share.label}: no image of this model and policy", markup=False)
+        return
+    low, high = (f"{100 * part:.3g}%" for part in share.promised)
+    what = "perhaps none of the labels" if share.label == NEITHER else share.label
+    promised = low if low == high else f"up to {high}" if low == "0%" else f"{low} to {high}"
+    console.print(
+        f"mix       {what}: {share.share:.1%} of {share.images:,} answers; {promised} of the photos is promised, "
+        f"which makes at most {share.at_most:.1%}",
+        markup=False,
+    )
 
 
 def _print_finding(finding: Finding) -> None:

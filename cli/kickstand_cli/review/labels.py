@@ -1,10 +1,10 @@
-"""`kickstand labels`: what people have answered becomes a dataset to train with."""
+"""`kickstand labels`: what people have answered becomes a dataset to train with; and how often they agree."""
 
 import base64
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,15 +15,21 @@ from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload
+from kickstand.review.agreement import agreement as find_agreement
+from kickstand.review.agreement import describe
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.review.store import list_reviews
 from kickstand.store import read_image
 from kickstand_cli.datasets.folder import replace_folder
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.monitor.monitor import Since
 from kickstand_cli.project import MODEL
+from kickstand_cli.records import open_records, parse_since_option
 from kickstand_cli.terminal import console, exit_on
 
-app = typer.Typer(help="What people have answered, as a dataset.", no_args_is_help=True)
+app = typer.Typer(
+    help="What people have answered: as a dataset, and how often two of them agree.", no_args_is_help=True
+)
 MANIFEST = "labels.json"
 
 
@@ -58,7 +64,7 @@ class Export(Payload):
 
 @app.callback()
 def labels() -> None:
-    """What people have answered, as a dataset."""
+    """What people have answered: as a dataset, and how often two of them agree."""
 
 
 @app.command()
@@ -97,6 +103,34 @@ def export(
         f"{written.gone} whose image is gone",
         markup=False,
     )
+
+
+@app.command()
+def agreement(
+    records: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RECORDS…", help="Records, one JSON object a line, instead of a stack's table."),
+    ] = None,
+    confidence: Annotated[
+        float, typer.Option(min=0.5, max=0.9999, help="How sure the bound on the label error is.")
+    ] = 0.95,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    since: Since = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say how often two reviewers agree about a photo, and how many of their answers are wrong at most.
+
+    Exit codes: 0 said, whatever it is; 1 an error.
+    """
+    start = parse_since_option(since, datetime.now(UTC)) if since else None
+    with reporting(), exit_on(OSError):
+        seen, _ = open_records(records or [], None, stack_name, outputs, start)
+    found = find_agreement(seen, confidence_level=confidence)
+    if as_json:
+        print(found.model_dump_json())  # noqa: T201
+    else:
+        console.print(describe(found), markup=False)
 
 
 def write_labels(

@@ -217,13 +217,32 @@ class Answer(Payload):
     late: bool = False
 
 
+class GoldenAnswer(Payload):
+    """What the reviewer said next about a golden photo, without knowing that it was one.
+
+    photo: its folder and name among the model's golden photos. expected: what it shows. label: as in `Answer`.
+    """
+
+    photo: str
+    expected: str
+    label: str
+    answered_at: datetime
+
+
 class ReviewOutcome(Payload):
-    """What a record tells of its review. why: "audit", or the reason of a decision to ask."""
+    """What a record tells of its review.
+
+    why: "audit", or the reason of a decision to ask.
+    second: what another reviewer said, who did not know the first answer; it decides nothing.
+    golden: how carefully the first reviewer looked, just after.
+    """
 
     status: ReviewStatus
     why: str
     requested_at: datetime
     answer: Answer | None = None
+    second: Answer | None = None
+    golden: GoldenAnswer | None = None
 
 
 class Symptom(Payload):

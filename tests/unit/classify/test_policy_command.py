@@ -1,7 +1,8 @@
-"""`kickstand policy` derives a threshold from a promise or from prices, or refuses."""
+"""`kickstand policy` derives thresholds from a promise or from prices, or refuses."""
 
 import json
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from kickstand.records import Record
 from kickstand_cli.classify.policy import policy
 
 app = typer.Typer()
@@ -74,49 +76,183 @@ def derived(artefact: Path, answers: Path, *arguments: object) -> dict[str, Any]
     return result
 
 
-def test_a_promise_gives_the_threshold_with_its_evidence(artefact: Path, tmp_path: Path) -> None:
-    result = derived(artefact, write_answers(tmp_path / "oof.json", 2000, 0.002), "--max-risk", 0.02)
-    assert 0.75 < result["accept_at"] < 0.82
-    assert result["evidence"]["upper_bound"] <= 0.02
-    assert result["evidence"]["n"] == 2000
-    assert result["evidence"]["accepted"] / 2000 == result["evidence"]["coverage"]["value"]
+def test_a_promise_gives_a_threshold_to_each_label_with_its_evidence(artefact: Path, tmp_path: Path) -> None:
+    result = derived(artefact, write_answers(tmp_path / "oof.json", 6000, 0.002), "--max-risk", 0.02)
+    assert set(result["thresholds"]) == {"a", "b", "c"}
+    assert all(0.75 < threshold < 0.85 for threshold in result["thresholds"].values())
+    assert all(told["upper_bound"] <= 0.02 for told in result["evidence"]["labels"].values())
+    assert sum(result["evidence"]["photos"].values()) == 6000
     assert result["neither_accept_at_most"] == 0.2
+    assert result["promise"]["max_risk"] == {"a": 0.02, "b": 0.02, "c": 0.02}
 
 
 def test_a_stricter_promise_never_accepts_more(artefact: Path, tmp_path: Path) -> None:
-    answers = write_answers(tmp_path / "oof.json", 3000, 0.001)
+    answers = write_answers(tmp_path / "oof.json", 6000, 0.001)
     lax = derived(artefact, answers, "--max-risk", 0.05)
-    strict = derived(artefact, answers, "--max-risk", 0.015)
-    assert strict["accept_at"] >= lax["accept_at"]
+    strict = derived(artefact, answers, "--max-risk", 0.05, "--max-risk", "b=0.015")
+    assert strict["thresholds"]["b"] > lax["thresholds"]["b"]
+    assert strict["thresholds"]["a"] == lax["thresholds"]["a"]
     assert strict["policy_version"] != lax["policy_version"]
 
 
-def test_prices_give_the_cheapest_threshold(artefact: Path, tmp_path: Path) -> None:
+def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp_path: Path) -> None:
+    answers = write_answers(tmp_path / "oof.json", 6000, 0.0)
+    result = derived(artefact, answers, "--max-risk", 0.05, "--mix", "a=0.3..0.5, b=0.2")
+    assert result["promise"]["mix"] == {"a": [0.3, 0.5], "b": [0.2, 0.2], "c": [0.3, 0.5]}
+    assert set(result["evidence"]["shares_at_most"]) == {"a", "b", "c", "neither"}
+    code, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05, "--mix", "a=0.3..0.5,b=0.2")
+    assert code == 0
+    assert "at every mix of a 30 % to 50 %, b 20 %, c 30 % to 50 %" in out
+    _, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05)
+    assert "in the mix of the evidence" in out
+    assert "photos that show none of the labels are left out" in out
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--max-risk", "d=0.1"], "--max-risk: the model knows a, b, c, not d"),
+        (["--max-risk", "a=0.1"], "--max-risk: nothing is said about b, c"),
+        (["--max-risk", "a=much"], "--max-risk: much is no number between 0 and 1"),
+        (["--max-risk", "0"], "max_risk.a: Input should be greater than 0"),
+        (["--max-risk", "nan"], "--max-risk: nan is no number between 0 and 1"),
+        (["--max-risk", "0.1", "--mix", "a"], "--mix 'a': expected LABEL=SHARE"),
+        (["--max-risk", "0.1", "--mix", "a=0.5,a=0.4"], "--mix: a is named twice"),
+        (["--max-risk", "0.1", "--mix", "a=0.9,b=0.9"], "no shares within these ranges add up to 1"),
+        (["--max-risk", "0.1", "--mix", "x=0.5"], "--mix: the model knows a, b, c, not x"),
+        (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is no number between 0 and 1"),
+        (["--max-risk", "0.1", "--label-error", "0.5"], "--label-error 0.5: neither a share below 0.5 nor auto"),
+        (["--max-risk", "0.1", "--label-error", "auto"], "--label-error auto"),
+        (["--max-risk", "0.1", "--foreign-share", "1"], "foreign_share: Input should be less than 1"),
+        (["--max-risk", "0.1", "--confidence", "1"], "confidence_level: Input should be less than 1"),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_named(artefact: Path, tmp_path: Path, options: list[str], named: str) -> None:
+    answers = write_answers(tmp_path / "oof.json", 300, 0.0)
+    code, _, err = run("--model", artefact, "--out-of-fold", answers, *options)
+    assert code == 1
+    assert named in err
+
+
+def test_prices_give_each_label_its_cheapest_threshold(artefact: Path, tmp_path: Path) -> None:
     answers = write_answers(tmp_path / "oof.json", 2000, 0.0)
     careful = derived(artefact, answers, "--review-cost", 0.08, "--error-cost", 4)
     careless = derived(artefact, answers, "--review-cost", 5, "--error-cost", 0.01)
-    assert careful["accept_at"] == pytest.approx(0.8, abs=0.01)
-    assert careless["accept_at"] < 0.61
+    assert all(threshold == pytest.approx(0.8, abs=0.02) for threshold in careful["thresholds"].values())
+    assert all(threshold < 0.65 for threshold in careless["thresholds"].values())
     assert careful["evidence"]["mean_cost"] < 0.08
 
 
-def test_a_promise_that_the_labels_cannot_support_is_refused_with_what_is_missing(
-    artefact: Path, tmp_path: Path
-) -> None:
+def test_a_promise_that_the_photos_cannot_show_is_refused_with_what_is_missing(artefact: Path, tmp_path: Path) -> None:
     few = write_answers(tmp_path / "oof.json", 100, 0.0)
     before = (artefact / "model.json").read_bytes()
-    code, _, err = run("--model", artefact, "--out-of-fold", few, "--max-risk", 0.01, "--write")
+    code, out, err = run("--model", artefact, "--out-of-fold", few, "--max-risk", 0.01, "--write")
     assert code == 3
-    assert "more labels are needed" in err
+    assert err.count("refused: at most 1 % of the accepted answers") == 3
+    assert "more of a" in err
+    assert "never" in out
     assert (artefact / "model.json").read_bytes() == before
 
 
+def test_a_label_that_is_refused_may_be_left_to_people(artefact: Path, tmp_path: Path) -> None:
+    answers = write_answers(tmp_path / "oof.json", 6000, 0.002)
+    promise = ["--max-risk", 0.02, "--max-risk", "c=0.0001"]
+    assert run("--model", artefact, "--out-of-fold", answers, *promise, "--write")[0] == 3
+    code, out, err = run("--model", artefact, "--out-of-fold", answers, *promise, "--write", "--partial")
+    assert code == 0, err
+    assert "“c”" in err
+    assert json.loads((artefact / "model.json").read_text())["policy"]["thresholds"]["c"] is None
+    assert "written to model.json" in out
+
+
+# ---- from what people said of a stack's photos
+
+
+def judged(number: int, *, label: str, truth: str, confidence: float, accepted: bool, chance: float) -> Record:
+    """A photo that a person has judged, in a review or by a random audit."""
+    return Record.model_validate(
+        {
+            "image": f"s3://photos/{number}.jpg",
+            "version": "v1",
+            "image_ref": {"bucket": "photos", "key": f"{number}.jpg", "etag": "e", "uploaded_at": NOON},
+            "prediction": {
+                "label": label,
+                "confidence": confidence,
+                "probabilities": {name: confidence if name == label else (1 - confidence) / 2 for name in "abc"},
+                "neither": 0.1,
+                "model_version": "m1",
+                "backend": "embedded",
+                "latency_ms": 1.0,
+            },
+            "decision": {"route": "accept" if accepted else "review", "reason": "confident" if accepted else "unsure"},
+            "execution": "e",
+            "recorded_at": NOON,
+            "audit_probability": chance,
+            "audited": accepted,
+            "review": {
+                "status": "answered",
+                "why": "audit" if accepted else "unsure",
+                "requested_at": NOON,
+                "answer": {
+                    "label": truth,
+                    "reviewer": "Ada",
+                    "answered_at": NOON,
+                    "seconds_taken": 1.0,
+                    "shown": {"explanation": "", "choices": ["a", "b", "c"]},
+                },
+            },
+        }
+    )
+
+
+NOON = "2026-05-04T12:00:00Z"
+
+
+def write_records(file: Path, records: Iterable[Record]) -> Path:
+    file.write_text("".join(record.model_dump_json() + "\n" for record in records))
+    return file
+
+
+def test_a_stacks_own_records_renew_the_promise(artefact: Path, tmp_path: Path) -> None:
+    records = [
+        judged(i, label="abc"[i % 3], truth="abc"[i % 3], confidence=0.95, accepted=True, chance=0.1)
+        for i in range(1500)
+    ]
+    # All of the reviewed ones are known, a tenth of the accepted ones: each tenth reviewed one stands for them.
+    records += [
+        judged(10_000 + i, label="a", truth="b", confidence=0.6, accepted=False, chance=1.0) for i in range(1000)
+    ]
+    file = write_records(tmp_path / "records.jsonl", records)
+    code, out, err = run("--model", artefact, "--records", file, "--max-risk", 0.05, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["evidence"]["photos"]["b"] == pytest.approx(500 + 100, abs=35)
+    assert result["thresholds"]["a"] == 0.95
+    assert "photos of records.jsonl from 2026-05-04 to 2026-05-04" in result["evidence"]["domain"]
+    assert result["promise"]["foreign_share"] < 0.01
+
+
+def test_records_of_another_model_say_nothing_about_this_one(artefact: Path, tmp_path: Path) -> None:
+    record = judged(1, label="a", truth="a", confidence=0.95, accepted=True, chance=0.1)
+    assert record.prediction
+    other = record.model_copy(update={"prediction": record.prediction.model_copy(update={"model_version": "m0"})})
+    file = write_records(tmp_path / "records.jsonl", [other])
+    code, _, err = run("--model", artefact, "--records", file, "--max-risk", 0.05)
+    assert code == 1
+    assert "no answer of model m1 that a person has judged" in err
+
+
+def test_only_one_kind_of_evidence_is_used(artefact: Path, tmp_path: Path) -> None:
+    records, images = write_records(tmp_path / "records.jsonl", []), tmp_path
+    assert run("--model", artefact, "--records", records, "--images", images, "--max-risk", 0.05)[0] == 2
+
+
 def test_write_stores_the_policy_and_keeps_the_rest(artefact: Path, tmp_path: Path) -> None:
-    answers = write_answers(tmp_path / "oof.json", 2000, 0.002)
+    answers = write_answers(tmp_path / "oof.json", 6000, 0.002)
     code, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.02, "--write")
     card = json.loads((artefact / "model.json").read_text())
     assert code == 0
-    assert "go to a person" in out
+    assert "written to model.json" in out
     assert card["metrics"] == {"kept": True}
     assert card["policy"]["policy_version"] != "old"
     assert card["policy"]["evidence"]["source"].startswith("out-of-fold answers")
@@ -124,7 +260,7 @@ def test_write_stores_the_policy_and_keeps_the_rest(artefact: Path, tmp_path: Pa
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--max-risk", 0.02, "--review-cost", 1, "--error-cost", 2], ["--review-cost", 1], ["--max-risk", 2]],
+    [[], ["--max-risk", 0.02, "--review-cost", 1, "--error-cost", 2], ["--review-cost", 1]],
 )
 def test_half_a_wish_or_two_wishes_are_usage_errors(arguments: list[object]) -> None:
     assert run(*arguments)[0] == 2

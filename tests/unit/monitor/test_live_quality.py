@@ -69,6 +69,14 @@ def test_where_nothing_is_accepted_the_curve_is_drawn_without_the_gate(gates: di
     assert curve[-1].live.images == answered
 
 
+def test_people_who_err_widen_every_interval() -> None:
+    for narrow, wide in zip(reliability(RECORDS), reliability(RECORDS, label_error=0.05), strict=True):
+        assert wide.live.low <= narrow.live.low <= narrow.live.high <= wide.live.high
+    for row, wider in zip(confusion(RECORDS), confusion(RECORDS, label_error=0.05), strict=True):
+        for truth, cell in row.truth.items():
+            assert wider.truth[truth].low <= cell.low <= cell.high <= wider.truth[truth].high
+
+
 def test_unreadable_images_count_for_coverage() -> None:
     unreadable = RECORDS[0].model_copy(update={"prediction": None, "prepared_image": None})
     half = risk_coverage([*RECORDS[:500], *[unreadable] * 500], CARD.policy)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.policy import decide
+from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import ImageRef, ImageStatistics, ImageSummary, Prediction
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.look import Watch, look, read_watch
@@ -109,7 +110,7 @@ def test_the_baseline_joins_model_json_and_leaves_the_rest_as_it_was(artefact: P
     assert card["metrics"] == {"kept": True}
     assert card["baseline"]["rates"]["class_mix:bicycle"]["n"] == 200
     assert len(json.dumps(card["baseline"])) < 8_000
-    assert read_watch(artefact).max_risk == 0.02
+    assert read_watch(artefact).promise == Promise(max_risk={ANY_LABEL: 0.02})
 
 
 def test_making_the_baseline_again_changes_nothing(artefact: Path, tmp_path: Path) -> None:
@@ -223,4 +224,70 @@ def test_looking_twice_with_a_checkpoint_finds_what_one_look_finds(artefact: Pat
 
 def test_a_card_without_promise_and_baseline_can_be_watched() -> None:
     report, checkpoint = look([], Watch(), Budget())
-    assert (report.drift, report.promise, checkpoint) == (None, None, None)
+    assert (report.drift, report.promises, report.mix, checkpoint) == (None, (), (), None)
+
+
+POLICY = {
+    "policy_version": "p2",
+    "accept_at": 0.9,
+    "thresholds": {"bicycle": 0.7, "motorcycle": 0.8},
+    "neither_accept_at_most": 0.2,
+    "neither_reject_at_least": 0.8,
+    "promise": {
+        "max_risk": {"bicycle": 0.02, "motorcycle": 0.03},
+        "mix": {"bicycle": [0.3, 0.7]},
+        "foreign_share": 0.05,
+        "label_error": 0.01,
+    },
+    "evidence": {"shares_at_most": {"bicycle": 0.7, "motorcycle": 0.7, "neither": 0.1}},
+}
+
+
+def promising(folder: Path, **policy: Any) -> Path:
+    """An artefact that promises something about each label."""
+    write_artefact(folder)
+    file = folder / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"policy": POLICY | policy}))
+    return folder
+
+
+def test_people_read_accuracy_promise_and_mix_of_each_label(tmp_path: Path) -> None:
+    folder = promising(tmp_path / "model")
+    draw = random.Random(2)
+    file = write_records(tmp_path / "r.jsonl", (recorded(i, draw, folder) for i in range(100)))
+    code, out, err = run("monitor", "--records", file, "--model", folder)
+    assert code == 0, err
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    told = [" ".join(line) for line in lines if line and line[0] in ("accuracy", "promise", "mix")]
+    assert [line.split(":")[0] for line in told if line.startswith("accuracy")] == [
+        "accuracy accepted",
+        "accuracy accepted as bicycle",
+        "accuracy accepted as motorcycle",
+        "accuracy overall",
+    ]
+    assert (
+        "promise at most 3.0% of answers accepted as motorcycle wrong: open; 0 of 0 audits wrong; about"
+        in out.replace("promise   ", "promise ")
+    )
+    assert "30% to 70% of the photos is promised, which makes at most 70.0%" in out
+    assert "mix       perhaps none of the labels:" in out
+    assert "no baseline in model.json" in out
+
+
+def test_a_label_of_which_no_answer_is_accepted_says_so(tmp_path: Path) -> None:
+    folder = promising(tmp_path / "model", thresholds={"bicycle": 0.7, "motorcycle": None})
+    draw = random.Random(2)
+    file = write_records(tmp_path / "r.jsonl", (recorded(i, draw, folder) for i in range(40)))
+    _, out, _ = run("monitor", "--records", file, "--model", folder)
+    assert "promise   motorcycle: no such answer is accepted, so there is nothing to check" in out
+    assert "answers accepted as motorcycle" not in out
+
+
+def test_the_report_holds_the_numbers_of_each_label(tmp_path: Path) -> None:
+    folder = promising(tmp_path / "model")
+    draw = random.Random(3)
+    _, report = report_on((recorded(i, draw, folder) for i in range(100)), folder, tmp_path)
+    assert {check["label"]: check["max_risk"] for check in report["promises"]} == {"bicycle": 0.02, "motorcycle": 0.03}
+    assert set(report["accepted_by_label"]) == {"bicycle", "motorcycle"}
+    assert sum(live["images"] for live in report["accepted_by_label"].values()) == report["accepted"]["images"]
+    assert [share["label"] for share in report["mix"]] == ["bicycle", "motorcycle", "neither"]

@@ -194,6 +194,18 @@ def test_a_broken_promise_about_one_label_is_the_verdict(tmp_path: Path) -> None
     assert seen.sentence.startswith("9 of 40 audited answers “motorcycle” were wrong; at most 5.0 %")
 
 
+def test_it_says_how_often_reviewers_agree_and_in_grey_what_is_missing_for_that(text: str) -> None:
+    assert '<p class="lead">No two people have said of one photo what it shows' in text
+    twice = []
+    for record in RECORDS:
+        if record.review and record.review.answer:
+            second = record.review.answer.model_copy(update={"reviewer": "Grace"})
+            record = record.model_copy(update={"review": record.review.model_copy(update={"second": second})})
+        twice.append(record)
+    n = sum(record.review is not None for record in RECORDS)
+    assert f"<p>Reviewers agreed on {n} of {n} photos that two people saw" in page(twice)
+
+
 def test_all_is_well_where_nothing_has_moved() -> None:
     assert verdict(compose(list(make_records(300)), WATCH, CARD, Budget()).monitor).words == "All is well"
 

@@ -7,7 +7,7 @@ import pytest
 
 from kickstand.events import Decision, ImageRef, Reason, Route
 from kickstand.records import Record
-from kickstand.review.audit import draw, sample
+from kickstand.review.audit import asks_twice, draw, pick_golden, sample
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -69,3 +69,24 @@ def test_the_record_says_how_probable_it_was_that_a_person_is_asked(
 
 def test_a_photo_that_goes_to_a_person_anyway_is_no_audit() -> None:
     assert not sample(recorded("a.jpg", Route.REVIEW, Reason.UNSURE), 1.0, b"key").audited
+
+
+def test_whether_a_second_reviewer_is_asked_depends_neither_on_the_audit_nor_on_golden_photos() -> None:
+    """By the audit's draw, every audited photo would be asked about twice and no other one."""
+    n, share = 20_000, 0.1
+    names = [f"s3://photos/{i}.jpg" for i in range(n)]
+    twice = {name for name in names if asks_twice(name, "v", share, b"key")}
+    audited = {name for name in names if draw(name, "v", b"key") < share}
+    golden = {name for name in names if pick_golden("ab", name, "v", share, b"key")}
+    assert twice == {name for name in names if asks_twice(name, "v", share, b"key")}
+    for drawn in (twice, audited, golden):
+        assert abs(len(drawn) - n * share) < 3 * math.sqrt(n * share * (1 - share))
+    for one, other in ((twice, audited), (twice, golden), (audited, golden)):
+        both = share * share
+        assert abs(len(one & other) - n * both) < 3 * math.sqrt(n * both * (1 - both))
+
+
+def test_each_golden_photo_is_shown_about_as_often_and_without_photos_none_is() -> None:
+    shown = [pick_golden("abcd", f"{i}.jpg", "v", 1.0, b"key") for i in range(4_000)]
+    assert all(900 < shown.count(photo) < 1100 for photo in "abcd")
+    assert pick_golden("", "a.jpg", "v", 1.0, b"key") is None

@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
 
 from kickstand.errors import AlreadyAnswered, AlreadyAsked
@@ -185,3 +187,138 @@ def test_a_validation_error_shows_neither_token_nor_name() -> None:
 )
 def test_a_reviewer_is_who_they_say_they_are(event: dict[str, object], reviewer: str) -> None:
     assert Desk.model_validate(event).reviewer == reviewer
+
+
+# ---- asked a second time
+
+
+def asked_twice(audited: bool = False) -> Review:
+    """Ada has said bicycle, and another reviewer is asked too."""
+    review = rules.claim(asked(audited=audited), "Ada", NOON)
+    return rules.answer(review, "bicycle", "Ada", LABELS, NOON, twice=True)
+
+
+def test_the_second_answer_stands_beside_the_first_and_changes_nothing_else() -> None:
+    first = asked_twice()
+    second = rules.answer(rules.claim(first, "Grace", NOON), "motorcycle", "Grace", LABELS, NOON + 2 * SECOND)
+    assert second.second
+    assert (second.second.reviewer, second.second.label, second.second.seconds_taken) == ("Grace", "motorcycle", 2.0)
+    assert (first.queue, second.queue, second.claim) == ("second", None, None)
+    assert second.model_copy(update={"second": None}) == first
+    assert second.outcome.answer == first.answer
+    assert second.outcome.second == second.second
+
+
+@pytest.mark.parametrize("reviewer", ["Ada", "ada", "ADA"])
+def test_nobody_is_shown_a_second_time_what_they_have_answered(reviewer: str) -> None:
+    with pytest.raises(Refused, match="has been answered"):
+        rules.claim(asked_twice(), reviewer, NOON)
+
+
+def test_the_second_reviewer_sees_an_audit_whatever_the_first_one_saw() -> None:
+    audit = rules.as_shown(asked(audited=True))
+    for audited in (True, False):
+        shown = rules.as_shown(asked_twice(audited))
+        assert [shown.why, shown.explanation, shown.status] == [audit.why, audit.explanation, audit.status]
+    second = rules.answer(rules.claim(asked_twice(), "Grace", NOON), "neither", "Grace", LABELS, NOON).second
+    assert second
+    assert second.shown.explanation == audit.explanation
+
+
+def test_the_same_second_answer_sent_again_changes_nothing_and_a_third_one_is_refused() -> None:
+    review = rules.answer(rules.claim(asked_twice(), "Grace", NOON), "neither", "Grace", LABELS, NOON)
+    for reviewer, label in (("Grace", "neither"), ("Ada", "bicycle")):
+        assert rules.answer(review, label, reviewer, LABELS, NOON + SECOND) is review
+    for reviewer, label in (("Grace", "bicycle"), ("Ada", "neither"), ("Alan", "neither")):
+        with pytest.raises(Refused, match="stands"):
+            rules.answer(review, label, reviewer, LABELS, NOON)
+
+
+def test_a_reviewer_who_still_has_the_first_question_in_front_of_them_gives_no_second_answer() -> None:
+    """They saw what the model said, and have not been asked again."""
+    review = rules.claim(rules.claim(asked(), "Grace", NOON - CLAIM), "Ada", NOON)
+    review = rules.answer(review, "bicycle", "Ada", LABELS, NOON, twice=True)
+    with pytest.raises(Refused, match="stands"):
+        rules.answer(review, "motorcycle", "Grace", LABELS, NOON)
+
+
+def test_a_second_question_can_be_skipped_and_goes_behind_the_other_second_ones() -> None:
+    review = asked_twice()
+    skipped = rules.skip(rules.claim(review, "Grace", NOON), "Grace", NOON + SECOND)
+    assert skipped.claim is None
+    assert (skipped.place or "") > (review.place or "")
+    assert skipped.queue == "second"
+
+
+def test_a_photo_that_was_skipped_before_its_first_answer_is_not_behind_the_other_second_ones() -> None:
+    review = rules.skip(rules.claim(asked(), "Grace", NOON), "Grace", NOON + CLAIM)
+    review = rules.answer(rules.claim(review, "Ada", NOON), "bicycle", "Ada", LABELS, NOON, twice=True)
+    assert review.place == asked_twice().place
+
+
+def test_an_answered_review_of_before_second_questions_is_read_as_one_that_nobody_is_asked_about() -> None:
+    new = {"second_asked_at", "second", "golden", "task_token"}
+    old = Review.model_validate(answered().model_dump(exclude=new))
+    assert old == answered().model_copy(update={"task_token": None})
+    assert old.queue is None
+
+
+def test_who_has_answered_is_checked_once_by_a_golden_photo() -> None:
+    review = rules.check(answered(), "motorcycle", "Ada", LABELS, "bicycle/a.jpg", "bicycle", NOON)
+    assert review.golden
+    assert (review.golden.label, review.golden.expected) == ("motorcycle", "bicycle")
+    assert review.outcome.golden == review.golden
+    assert rules.check(review, "bicycle", "Ada", LABELS, "bicycle/a.jpg", "bicycle", NOON) is review
+
+
+def test_nobody_else_is_checked_by_it() -> None:
+    for review, reviewer in ((answered(), "Grace"), (asked(), "Ada")):
+        assert rules.check(review, "bicycle", reviewer, LABELS, "bicycle/a.jpg", "bicycle", NOON) is review
+    with pytest.raises(Refused, match="not one of the answers"):
+        rules.check(answered(), "cow", "Ada", LABELS, "bicycle/a.jpg", "bicycle", NOON)
+
+
+DEEDS = st.tuples(
+    st.sampled_from(["claim", "claim", "answer", "answer", "skip", "check", "give up", "forget token"]),
+    st.sampled_from(["Ada", "Grace", "Alan"]),
+    st.sampled_from(["bicycle", "motorcycle", "cannot_tell"]),
+    st.sampled_from([SECOND, CLAIM / 2, 2 * CLAIM]),
+)
+
+
+@given(deeds=st.lists(DEEDS, max_size=40), twice=st.booleans())
+def test_whatever_comes_in_whatever_order_no_answer_is_lost_and_nobody_answers_twice(
+    deeds: list[tuple[str, str, str, timedelta]], twice: bool
+) -> None:
+    review, now = asked(), NOON
+    for deed, reviewer, label, pause in deeds:
+        before, now = review, now + pause
+        try:
+            match deed:
+                case "claim":
+                    review = rules.claim(review, reviewer, now)
+                case "answer":
+                    review = rules.answer(review, label, reviewer, LABELS, now, twice)
+                    assert rules.answer(review, label, reviewer, LABELS, now + SECOND, twice) is review  # sent again
+                    assert reviewer in {given.reviewer for given in (review.answer, review.second) if given}
+                case "skip":
+                    review = rules.skip(review, reviewer, now)
+                case "check":
+                    review = rules.check(review, label, reviewer, LABELS, "bicycle/a.jpg", "bicycle", now)
+                case "give up":
+                    review = rules.give_up(review)
+                case _:
+                    review = rules.forget_token(review)
+        except Refused:
+            continue
+        for kept in ("answer", "second", "golden"):
+            assert getattr(before, kept) in (None, getattr(review, kept))
+        assert (review.status is ReviewStatus.ANSWERED) == (review.answer is not None)
+        if review.second:
+            assert twice
+            assert review.answer
+            assert review.answer.reviewer != review.second.reviewer
+        waits = "open" if review.answer is None else "second" if twice and review.second is None else None
+        assert review.queue == waits
+        assert (review.place is None) == (waits is None)
+        assert Review.model_validate(review.model_dump(mode="json")).outcome == review.outcome

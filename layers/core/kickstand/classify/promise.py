@@ -23,10 +23,11 @@ ANY_LABEL = ""
 RIGHT_PART, FOREIGN_PART = 0.05, 0.10
 """Shares of the allowed error that the bounds on right answers and on photos of neither take. Both are estimated from
 many photos and cost little; the bounds on wrong answers take the rest."""
-SEQUENCES = ((0.8, 2.0), (0.2, 4.0))
-"""Two sequences of tests for each label: the part of the allowed error that each takes, and how many times less risky
-than promised a model passes its first test. The first one bears some wrong labels among the surest answers; the second
-one starts stricter, for a model that is good at its surest answers alone."""
+SEQUENCES = ((0.8, 2.0, 0.5), (0.1, 3.0, 0.35), (0.1, 4.0, 0.2))
+"""Sequences of tests for each label: the part of the allowed error that each takes, how many times less risky than
+promised a model passes its first test, and the share of the label's photos at most accepted there. The first one bears
+some wrong labels among the surest answers; the others start stricter, for a model that is good at its surest answers
+alone."""
 STEPS = 100
 """Thresholds are tested at every hundredth of a label's photos."""
 MOST_STEPS = 56
@@ -57,7 +58,7 @@ class Promise(Payload):
     confidence_level: how sure that is, for all labels at once.
     mix: for which shares of the labels it holds; None: for the mix of the evidence.
     foreign_share: largest share of photos that show none of the labels. Accepting one is a wrong answer.
-    label_error: largest probability that a person's label is wrong, whatever the photo shows.
+    label_error: largest probability that a person's label is wrong, whatever the photo shows and the model answers.
     """
 
     max_risk: dict[str, Risk]
@@ -236,7 +237,7 @@ class _Label:
     def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None, part: float = 1.0) -> float:
         return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)
 
-    def first(self, part: float, times: float) -> int | None:
+    def first(self, part: float, times: float, most: float) -> int | None:
         """How many right answers the strictest threshold takes; None where even these photos, all of them accepted and
         none of the others, would not show the promise. It depends on the numbers of photos alone.
         """
@@ -251,7 +252,7 @@ class _Label:
         def least(risk: float) -> int:
             return 1 + bisect_left(range(1, n), True, key=lambda right: passes(right, risk))
 
-        return max(least(0.0), min(least(self.max_risk / times), round(n / times)))
+        return max(least(0.0), min(least(self.max_risk / times), round(most * n)))
 
     def _expect(self, right: int, risk: float) -> dict[str, int]:
         """The wrong answers among the accepted ones at this risk, beside so many right ones."""
@@ -273,8 +274,8 @@ class _Label:
         lower bound.
         """
         chosen: tuple[float, dict[str, int], float] | None = None
-        for part, times in SEQUENCES:
-            start = self.first(part, times)
+        for part, times, most in SEQUENCES:
+            start = self.first(part, times, most)
             step = max(1, self.n.get(self.label, 0) // STEPS)
             for rank in range(start, len(self.thresholds) + 1, step) if start else ():
                 threshold = self.thresholds[rank - 1]

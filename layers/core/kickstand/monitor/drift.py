@@ -23,6 +23,10 @@ ODDS = (2.0, 5.0, 20.0)
 CHANGE_ODDS = 3.0
 """The bet by which the moment of a change is estimated: between bold, which is late for a small change, and cautious,
 which is early for a large one."""
+MIX_ODDS, MIX_CHANGE_ODDS = (1.25, 2.0, 5.0), 1.5
+"""The bets on a share above the promised mix: even a share that is a little larger must be found, and it is large, so
+that its odds cannot become twenty times as much.
+"""
 UNLUCKY_BASELINE = 0.01
 """Chance that the finite baseline misstates any event's rate by more than is allowed for."""
 RELEASE = 100.0
@@ -139,7 +143,18 @@ class PromisedMix(NamedTuple):
     def events(self) -> "list[Event]":
         """A label's share must not be larger than any promised mix allows; smaller ones make others larger."""
         return [
-            Event(CLASS_MIX, Severity.PAGE, f"{CLASS_MIX}:{label}", None, 0.0, share, share, self._tell(label, share))
+            Event(
+                CLASS_MIX,
+                Severity.PAGE,
+                f"{CLASS_MIX}:{label}",
+                None,
+                0.0,
+                usual=share,
+                limit=share,
+                told=self._tell(label, share),
+                bets=MIX_ODDS,
+                change=MIX_CHANGE_ODDS,
+            )
             for label, share in self.shares_at_most.items()
             if share < 1.0
         ]
@@ -274,6 +289,7 @@ class Event(NamedTuple):
     statistic: what it belongs to. source: the feature or rate it reads. side, cut: None for a rate.
     usual: its share of the baseline. limit: the largest probability that the finite baseline allows it.
     told: of a share that a promised mix limits (`usual` is the limit): what it means that it is above, in words.
+    bets, change: as ODDS and CHANGE_ODDS.
     """
 
     statistic: str
@@ -284,6 +300,8 @@ class Event(NamedTuple):
     usual: float
     limit: float
     told: str = ""
+    bets: tuple[float, ...] = ODDS
+    change: float = CHANGE_ODDS
 
     def happens(self, observation: Observation) -> bool | None:
         """None where the image does not tell."""
@@ -418,9 +436,9 @@ class _Track:
 
     def __init__(self, event: Event, state: EventState) -> None:
         self.event = event
-        up, down = zip(*ratios(event.limit), strict=True)
+        up, down = zip(*ratios(event.limit, event.bets), strict=True)
         self.factors = {True: up, False: down}
-        (rise, fall), *_ = ratios(event.limit, (CHANGE_ODDS,))
+        (rise, fall), *_ = ratios(event.limit, (event.change,))
         self.steps = {True: math.log(rise), False: math.log(fall)}
         self.load(state)
 
@@ -567,7 +585,7 @@ class Drift:
                     observed=round(track.hits / track.n, 4) if track.n else None,
                     n=track.n,
                     usual=round(track.event.usual, 4),
-                    told=track.event.told,
+                    told=track.event.told if raised_at else "",
                     examples=tuple(track.examples),
                 )
             )
@@ -616,7 +634,7 @@ def describe(finding: Finding) -> str:
     'sharpness below 0.06: 80 % of 25 images, usually 5 %'
     """
     if finding.observed is None:
-        return f"{finding.event}: as usual"
+        return finding.told or f"{finding.event}: as usual"
     observed = f"{finding.observed:.0%} of {finding.n:,} images".replace("%", " %")
     if finding.told:
         return f"{finding.told} ({observed})"

@@ -1,7 +1,8 @@
 """How good the answers are, seen closer: by how sure they were, by threshold, by what they said; and people's load.
 
 All from live labels, reviews and random audits, weighted by how probable it was that a person was asked, through
-`live_accuracy.estimate`: so every interval holds whatever the images are.
+`live_accuracy.estimate`: so every interval holds whatever the images are, and though people err on them with a
+probability of at most `label_error`.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from kickstand.classify.promise import ANY_LABEL
 from kickstand.events import Payload, ReviewStatus, Route
 from kickstand.monitor.live_accuracy import LiveAccuracy, Outcome, as_label, estimate, outcomes
 from kickstand.records import Record
+from kickstand.review.agreement import Agreement, agreement
 from kickstand.review.rules import CANNOT_TELL, NEITHER
 
 ANSWERS_PER_BIN = 12
@@ -70,6 +72,7 @@ class ReviewLoad(Payload):
     asked: reviews and audits among the records. answered: by a person, "can't tell" too. unanswered: nobody came in
     time, and the question stays open. waiting: not answered, unanswered ones too. oldest_hours: of those that wait, as
     of `as_of`; None where none does. median_hours: from the question to its answer; None without answers.
+    agreement: of people with each other.
     """
 
     as_of: datetime | None
@@ -80,9 +83,12 @@ class ReviewLoad(Payload):
     waiting: int
     oldest_hours: float | None
     median_hours: float | None
+    agreement: Agreement
 
 
-def reliability(records: Sequence[Record], confidence_level: float = 0.95) -> tuple[ReliabilityBin, ...]:
+def reliability(
+    records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
+) -> tuple[ReliabilityBin, ...]:
     """Answers in bins that hold equal numbers of people's answers, from unsure to sure.
 
     The probability of being right is what `live_accuracy.outcomes` expects: of the label and of showing one at all, or
@@ -97,7 +103,7 @@ def reliability(records: Sequence[Record], confidence_level: float = 0.95) -> tu
         part, start = seen[start:end], end
         if part:
             low, high = round(1 - part[0].expected, 6), round(1 - part[-1].expected, 6)
-            found.append(ReliabilityBin(low=low, high=high, live=estimate(part, confidence_level)))
+            found.append(ReliabilityBin(low=low, high=high, live=estimate(part, confidence_level, label_error)))
     return tuple(found)
 
 
@@ -138,7 +144,9 @@ def risk_coverage(
     return tuple(curve)
 
 
-def confusion(records: Sequence[Record], confidence_level: float = 0.95) -> tuple[ConfusionRow, ...]:
+def confusion(
+    records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
+) -> tuple[ConfusionRow, ...]:
     """For each answer the shares of what images show that were given it; every cell has an interval of its own."""
     scored = [record for record in records if record.used_prediction]
     rows: dict[str, list[tuple[Record, Outcome]]] = {}
@@ -150,7 +158,7 @@ def confusion(records: Sequence[Record], confidence_level: float = 0.95) -> tupl
             answer=answer,
             images=len(rows[answer]),
             answers=sum(seen.wrong is not None for _, seen in rows[answer]),
-            truth={truth: _share(rows[answer], truth, confidence_level) for truth in (*labels, NEITHER)},
+            truth={truth: _share(rows[answer], truth, confidence_level, label_error) for truth in (*labels, NEITHER)},
         )
         for answer in (*labels, NEITHER)
         if answer in rows
@@ -163,7 +171,7 @@ def _answer(record: Record) -> str:
     return record.prediction.label
 
 
-def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float) -> Share:
+def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float, label_error: float) -> Share:
     """How many of these images show this: the "error" of an answer that denies it."""
     shows = []
     for record, seen in row:
@@ -174,11 +182,11 @@ def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: 
         expected = prediction.neither if truth == NEITHER else prediction.probabilities.get(truth, 0.0) * known
         said = given.label == truth if given and given.label != CANNOT_TELL and seen.wrong is not None else None
         shows.append(Outcome(expected, said, seen.probability))
-    live = estimate(shows, confidence_level)
+    live = estimate(shows, confidence_level, label_error)
     return Share(share=round(1 - live.accuracy, 6), low=round(1 - live.high, 6), high=round(1 - live.low, 6))
 
 
-def review_load(records: Sequence[Record], as_of: datetime | None) -> ReviewLoad:
+def review_load(records: Sequence[Record], as_of: datetime | None, confidence_level: float = 0.95) -> ReviewLoad:
     """as_of: when the records were read; None where there are none."""
     asked = [record for record in records if record.asks_a_person]
     waited = [hours_to_answer(record) for record in asked]
@@ -196,6 +204,7 @@ def review_load(records: Sequence[Record], as_of: datetime | None) -> ReviewLoad
         waiting=len(waiting),
         oldest_hours=round(max(ages), 3) if ages else None,
         median_hours=round(median(answered), 3) if answered else None,
+        agreement=agreement(records, confidence_level=confidence_level),
     )
 
 

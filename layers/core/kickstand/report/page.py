@@ -49,6 +49,7 @@ from kickstand.quality import Interval, wilson_interval
 from kickstand.records import Record
 from kickstand.report import figures
 from kickstand.report.pages import data_uri, make_environment, moment, percent
+from kickstand.review.agreement import describe as describe_agreement
 
 DOTS = 1200  # images on the timeline: more would only cover each other
 SPANS = 36  # at most, along any time axis
@@ -197,10 +198,10 @@ def compose(
         evidence=evidence or Evidence(),
         answers=Counter(record.prediction.label for record in records if record.prediction),
         model_versions=Counter(record.prediction.model_version for record in records if record.prediction),
-        reliability=reliability(records, level),
+        reliability=reliability(records, level, watch.label_error),
         risk_coverage=risk_coverage(records, card.policy, level, watch.label_error),
-        confusion=confusion(records, level),
-        reviews=review_load(records, as_of or _latest(records)),
+        confusion=confusion(records, level, watch.label_error),
+        reviews=review_load(records, as_of or _latest(records), level),
     )
 
 
@@ -267,6 +268,7 @@ def _page(
         content |= {
             "quality": _draw_quality(report, watch, card) if spans else [],
             "load": _draw_load(report, records, spans) if spans else [],
+            "agreement": describe_agreement(report.reviews.agreement),
             "board": _draw_board(report.monitor, records, watch.baseline, watch.mix, spans)
             if spans and watch.baseline
             else [],

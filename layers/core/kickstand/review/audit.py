@@ -1,10 +1,14 @@
-"""The random audit: some answers go to a person whatever the model said, so that its accuracy can be estimated."""
+"""Random draws: some answers of the model go to a person, and some answers of people are checked, unforeseeably."""
 
 import hashlib
 import hmac
+from collections.abc import Sequence
+from typing import TypeVar
 
 from kickstand.events import Reason, Route
 from kickstand.records import Record
+
+Photo = TypeVar("Photo")
 
 
 def sample(record: Record, rate: float, key: bytes) -> Record:
@@ -24,11 +28,25 @@ def sample(record: Record, rate: float, key: bytes) -> Record:
     return record.model_copy(update={"audit_probability": probability, "audited": chosen})
 
 
-def draw(image: str, version: str, key: bytes) -> float:
+def asks_twice(image: str, version: str, share: float, key: bytes) -> bool:
+    """Whether a second reviewer is asked about this image, once somebody has answered."""
+    return draw(image, version, key, "second answer") < share
+
+
+def pick_golden(photos: Sequence[Photo], image: str, version: str, share: float, key: bytes) -> Photo | None:
+    """The golden photo that is shown to the reviewer who has answered this image; mostly None."""
+    if not photos or draw(image, version, key, "golden photo") >= share:
+        return None
+    return photos[int(draw(image, version, key, "which golden photo") * len(photos))]
+
+
+def draw(image: str, version: str, key: bytes, purpose: str = "") -> float:
     """A number in [0, 1), uniform over images, the same every time for one image.
+
+    purpose: each draws for itself; by the audit's draw, only audited images would be asked about twice.
 
     >>> draw("s3://photos/a.jpg", "v1", b"key") == draw("s3://photos/a.jpg", "v1", b"key")
     True
     """
-    digest = hmac.digest(key, f"{image}\n{version}".encode(), hashlib.sha256)
+    digest = hmac.digest(key, "\n".join(filter(None, (purpose, image, version))).encode(), hashlib.sha256)
     return int.from_bytes(digest[:6]) / 2**48  # 48 bits, exact in a float, so that 1 is never reached

@@ -7,12 +7,26 @@ from typing import Annotated
 from pydantic import AfterValidator, AliasChoices, AliasPath, ConfigDict, Field, SecretStr
 
 from kickstand.errors import AlreadyAnswered, AlreadyAsked
-from kickstand.events import Answer, ImageRef, Payload, Probability, ReviewOutcome, ReviewStatus, Route, Shown
+from kickstand.events import (
+    Answer,
+    GoldenAnswer,
+    ImageRef,
+    Payload,
+    Probability,
+    ReviewOutcome,
+    ReviewStatus,
+    Route,
+    Shown,
+)
 from kickstand.records import Record
 
 CLAIM = timedelta(minutes=5)
 NEITHER, CANNOT_TELL = "neither", "cannot_tell"
 AUDIT = "audit"
+BLIND = "A random check, whatever the model said."
+"""All that is said beside a photo whose reviewer must not know what the model said, or another reviewer."""
+OPEN, SECOND = "open", "second"
+"""Queues: of the reviews that wait for an answer, and of the answered ones that another reviewer is asked about."""
 GROUPS = (0, 1, 2)
 """Open reviews in the order in which they are shown: those that decide about an image, audits, skipped ones."""
 
@@ -39,6 +53,9 @@ class Review(Payload):
     task_token: what wakes that execution. Whoever has it can answer, so it leaves the table only towards Step
         Functions: it is not in `model_dump`, not in `repr`, and no function returns it.
     skipped_at: somebody preferred another picture then.
+    answer: the first one; it decides.
+    second_asked_at: since when another reviewer is asked too, who is told nothing of the first answer.
+    second, golden: see `ReviewOutcome`.
     revision: counts changes, so that two who change one review at a time notice it.
     """
 
@@ -58,21 +75,42 @@ class Review(Payload):
     claim: Claim | None = None
     skipped_at: datetime | None = None
     answer: Answer | None = None
+    second_asked_at: datetime | None = None
+    second: Answer | None = None
+    golden: GoldenAnswer | None = None
     revision: int = 0
 
     @property
     def outcome(self) -> ReviewOutcome:
         """What the record is to tell of it."""
-        return ReviewOutcome(status=self.status, why=self.why, requested_at=self.requested_at, answer=self.answer)
+        return ReviewOutcome(
+            status=self.status,
+            why=self.why,
+            requested_at=self.requested_at,
+            answer=self.answer,
+            second=self.second,
+            golden=self.golden,
+        )
+
+    @property
+    def queue(self) -> str | None:
+        """Where it waits; None once nobody is asked any more. Older code reads the first queue only."""
+        if self.status is not ReviewStatus.ANSWERED:
+            return OPEN
+        return SECOND if self.second_asked_at and self.second is None else None
 
     @property
     def place(self) -> str | None:
-        """Its place among the open reviews, in text order: unsure before audits, old before new, skipped ones last.
+        """Its place in its queue, in text order: unsure before audits, old before new, skipped ones last.
 
-        None once it is answered.
+        Among second questions it ends in who gave the first answer, so that theirs are passed over unread.
         """
-        if self.status is ReviewStatus.ANSWERED:
+        if self.queue is None:
             return None
+        if self.answer and self.second_asked_at:
+            return (
+                f"{(self.skipped_at or self.second_asked_at).isoformat(timespec='microseconds')}#{self.answer.reviewer}"
+            )
         first, audits, skipped = GROUPS
         group = skipped if self.skipped_at else audits if self.why == AUDIT else first
         return f"{group}#{(self.skipped_at or self.requested_at).isoformat(timespec='microseconds')}"
@@ -97,7 +135,7 @@ def open_review(record: Record, execution: str, task_token: SecretStr, now: date
         why=AUDIT if audited else record.decision.reason,
         route=record.decision.route,
         # Who audits must not know what the model said, or the estimate of its accuracy would be flattered.
-        explanation="A random check, whatever the model said." if audited else record.decision.explanation,
+        explanation=BLIND if audited else record.decision.explanation,
         audit_probability=1.0 if record.audit_probability is None else record.audit_probability,
         requested_at=now,
         execution=execution,
@@ -118,9 +156,12 @@ def ask(review: Review, execution: str, task_token: SecretStr, status: ReviewSta
 
 
 def claim(review: Review, reviewer: str, now: datetime) -> Review:
-    """The reviewer is shown the picture. Raises Refused while somebody else is, and once it is answered."""
+    """The reviewer is shown the picture. Raises Refused while somebody else is, and once it is answered.
+
+    Nobody is shown a second question about what they have answered.
+    """
     held = review.claim
-    if review.status is ReviewStatus.ANSWERED:
+    if review.queue is None or (review.answer and is_same(review.answer.reviewer, reviewer)):
         raise Refused("This picture has been answered.")
     if held and held.by != reviewer and held.until > now:
         raise Refused("Somebody else is looking at this picture.")
@@ -131,38 +172,72 @@ def claim(review: Review, reviewer: str, now: datetime) -> Review:
 
 def skip(review: Review, reviewer: str, now: datetime) -> Review:
     """The reviewer prefers another picture: this one goes to the end of the queue."""
-    if review.claim is None or review.claim.by != reviewer or review.status is ReviewStatus.ANSWERED:
+    if review.claim is None or review.claim.by != reviewer or review.queue is None:
         return review
     return review.model_copy(update={"claim": None, "skipped_at": now})
 
 
-def answer(review: Review, label: str, reviewer: str, labels: Sequence[str], now: datetime) -> Review:
-    """The reviewer's answer. The same answer by the same reviewer again, after a lost connection, is no second answer.
+def answer(
+    review: Review, label: str, reviewer: str, labels: Sequence[str], now: datetime, twice: bool = False
+) -> Review:
+    """The reviewer's answer. The same answer by the same reviewer again, after a lost connection, changes nothing.
 
-    Raises Refused for anything but the first answer, by whoever is shown the picture, with one of the choices.
+    twice: whether another reviewer is to be asked after the first answer.
+
+    Raises Refused for anything but the answer of whoever is shown the picture, with one of the choices.
     """
     if label not in choices(labels):
         raise Refused(f"“{label}” is not one of the answers.")
-    if review.answer:
-        if (review.answer.reviewer, review.answer.label) == (reviewer, label):
-            return review
+    if any(given and (given.reviewer, given.label) == (reviewer, label) for given in (review.answer, review.second)):
+        return review
+    held = review.claim if review.claim and review.claim.by == reviewer else None
+    if review.answer and (review.queue is None or held is None):
         raise Refused("Somebody has answered this picture before you; that answer stands.")
-    if review.claim is None or review.claim.by != reviewer:
+    if held is None:
         raise Refused("This picture went to somebody else, because you held it for long; your answer was not taken.")
-    return review.model_copy(
-        update={
-            "status": ReviewStatus.ANSWERED,
-            "claim": None,
-            "answer": Answer(
-                label=label,
-                reviewer=reviewer,
-                answered_at=now,
-                seconds_taken=max(0.0, round((now - review.claim.since).total_seconds(), 1)),
-                shown=Shown(explanation=review.explanation, choices=choices(labels)),
-                late=review.status is ReviewStatus.UNANSWERED,
-            ),
-        }
+    given = Answer(
+        label=label,
+        reviewer=reviewer,
+        answered_at=now,
+        seconds_taken=max(0.0, round((now - held.since).total_seconds(), 1)),
+        shown=Shown(explanation=as_shown(review).explanation, choices=choices(labels)),
+        late=review.status is ReviewStatus.UNANSWERED,
     )
+    if review.answer:
+        return review.model_copy(update={"claim": None, "second": given})
+    first = {"status": ReviewStatus.ANSWERED, "claim": None, "answer": given}
+    return review.model_copy(update=first | ({"second_asked_at": now, "skipped_at": None} if twice else {}))
+
+
+def as_shown(review: Review) -> Review:
+    """The review as a reviewer sees it: whatever is asked after the first answer looks like an audit."""
+    if review.answer is None:
+        return review
+    return review.model_copy(update={"why": AUDIT, "explanation": BLIND, "status": ReviewStatus.WAITING})
+
+
+def check(
+    review: Review, label: str, reviewer: str, labels: Sequence[str], photo: str, expected: str, now: datetime
+) -> Review:
+    """The answer about the golden photo that followed the reviewer's answer to this review. Again changes nothing.
+
+    Raises Refused for what is not one of the choices.
+    """
+    if label not in choices(labels):
+        raise Refused(f"“{label}” is not one of the answers.")
+    if review.golden or review.answer is None or review.answer.reviewer != reviewer:
+        return review
+    golden = GoldenAnswer(photo=photo, expected=expected, label=label, answered_at=now)
+    return review.model_copy(update={"golden": golden})
+
+
+def is_same(reviewer: str, other: str) -> bool:
+    """Whether two names are one reviewer's.
+
+    >>> is_same("Ada", "ada")
+    True
+    """
+    return reviewer.casefold() == other.casefold()
 
 
 def give_up(review: Review) -> Review:
@@ -207,7 +282,8 @@ class Desk(Payload):
     reviewer: how they call themselves: typed into the page's form, else sent along by a button, else the widget's
         parameter.
     describe: CloudWatch asks what the widget is.
-    action: "show", "answer" (with image, version and label), "skip" (with image and version) or "leave".
+    action: "show", "answer" (with image, version and label), "check" (the same, about the golden photo that was shown
+        after the answer to this image), "skip" (with image and version) or "leave".
     format: "html" or "json".
 
     Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Any
 
 from pydantic import SecretStr
@@ -11,10 +12,10 @@ from kickstand.errors import StoreUnavailable
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.review import rules
-from kickstand.review.rules import GROUPS, Refused, Review
+from kickstand.review.rules import GROUPS, OPEN, SECOND, Refused, Review, is_same
 from kickstand.store import changed, get_item, plain, put_item_if, to_item, transient
 
-OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue (always "open"), place
+OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue, place
 _ATTEMPTS = 8
 
 
@@ -37,8 +38,11 @@ def ask_person(
 
 
 def next_review(dynamodb: DynamoDBClient, table: str, reviewer: str, now: datetime) -> Review | None:
-    """The most valuable open review that nobody else looks at, claimed for the reviewer; None when there is none."""
-    for image, version in _open_keys(dynamodb, table):
+    """The most valuable open review that nobody else looks at, claimed for the reviewer; None when there is none.
+
+    Second questions come after all that decide.
+    """
+    for image, version in chain(_open_keys(dynamodb, table), _second_keys(dynamodb, table, reviewer)):
         try:
             return change_review(dynamodb, table, image, version, lambda review: rules.claim(review, reviewer, now))
         except Refused:
@@ -60,20 +64,46 @@ def answer_review(
     reviewer: str,
     labels: Sequence[str],
     now: datetime,
+    twice: bool = False,
 ) -> Review:
     """Write the answer down, then wake the execution that waits for it; where none does any more, tell the record.
 
-    tables: of reviews and of records. key: image and version.
+    tables: of reviews and of records. key: image and version. twice: whether another reviewer is asked then, whose
+    answer wakes nobody.
 
     Raises Refused, with a message for the reviewer, when the answer is not taken; StoreUnavailable when it may not
     have arrived everywhere: the same answer again completes it.
     """
     reviews_table, records_table = tables
     review = change_review(
-        dynamodb, reviews_table, *key, lambda review: rules.answer(review, label, reviewer, labels, now)
+        dynamodb, reviews_table, *key, lambda review: rules.answer(review, label, reviewer, labels, now, twice)
     )
-    if not _wake(stepfunctions, review):
+    if review.answer and review.answer.reviewer != reviewer:
+        _tell_record(dynamodb, records_table, review, now)
+    elif not _wake(stepfunctions, review):
         record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
+    return review
+
+
+def check_reviewer(
+    dynamodb: DynamoDBClient,
+    tables: tuple[str, str],
+    key: tuple[str, str],
+    label: str,
+    reviewer: str,
+    labels: Sequence[str],
+    golden: tuple[str, str],
+    now: datetime,
+) -> Review:
+    """Write down what the reviewer says of a golden photo, beside their answer to this review; it wakes nobody.
+
+    golden: the photo's name, and what it shows. Raises Refused, StoreUnavailable.
+    """
+    review = change_review(
+        dynamodb, tables[0], *key, lambda review: rules.check(review, label, reviewer, labels, *golden, now)
+    )
+    if review.golden:
+        _tell_record(dynamodb, tables[1], review, now)
     return review
 
 
@@ -97,18 +127,28 @@ def record_review(
     review = change_review(dynamodb, reviews_table, image, version, settle)
     if answered and review.answer is None:
         raise LookupError(f"{image} {version}: no answer has been written down")
-    place = changed(image, now) if review.answer else {}
+    _tell_record(dynamodb, records_table, review, now)
+    return review
+
+
+def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:
+    """Write the outcome into the record, once there is an answer for good; only what is asked after it is added then.
+
+    What is added leaves the record's place in the index by time alone: the monitor counts an answer whenever it moves.
+    """
+    outcome, key = to_item(review.outcome), _key(review.image, review.version)
+    place = changed(review.image, now) if review.answer else {}
     try:
         with transient("DynamoDB"):
             dynamodb.update_item(
-                TableName=records_table,
-                Key=_key(image, version),
+                TableName=table,
+                Key=key,
                 UpdateExpression="SET review = :outcome" + "".join(f", {name} = :{name}" for name in place),
                 ConditionExpression="attribute_exists(image) AND (attribute_not_exists(review) OR "
                 "review.#status <> :answered)",
                 ExpressionAttributeNames={"#status": "status"},
                 ExpressionAttributeValues={
-                    ":outcome": {"M": to_item(review.outcome)},
+                    ":outcome": {"M": outcome},
                     ":answered": {"S": ReviewStatus.ANSWERED},
                     **{f":{name}": value for name, value in place.items()},
                 },
@@ -116,13 +156,26 @@ def record_review(
             )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         if "Item" not in error.response:
-            raise LookupError(f"{image} {version}: there is no record") from error
-    return review
+            raise LookupError(f"{review.image} {review.version}: there is no record") from error
+        if added := {name: outcome[name] for name in ("second", "golden") if name in outcome}:
+            with transient("DynamoDB"):
+                dynamodb.update_item(
+                    TableName=table,
+                    Key=key,
+                    UpdateExpression="SET " + ", ".join(f"review.#{name} = :{name}" for name in added),
+                    ExpressionAttributeNames={f"#{name}": name for name in added},
+                    ExpressionAttributeValues={f":{name}": value for name, value in added.items()},
+                )
 
 
 def count_open(dynamodb: DynamoDBClient, table: str) -> int:
-    """How many reviews wait for an answer; may lag behind by a second."""
-    return sum(page["Count"] for page in _open_pages(dynamodb, table, Select="COUNT"))
+    """How many reviews wait for an answer that decides; may lag behind by a second."""
+    return sum(page["Count"] for page in _pages(dynamodb, table, OPEN, Select="COUNT"))
+
+
+def count_waiting(dynamodb: DynamoDBClient, table: str, reviewer: str) -> int:
+    """How many photos wait for this reviewer: the open reviews, and second questions about others' answers."""
+    return count_open(dynamodb, table) + sum(1 for _ in _second_keys(dynamodb, table, reviewer))
 
 
 def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
@@ -134,7 +187,7 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
                 TableName=table,
                 IndexName=OPEN_REVIEWS,
                 KeyConditionExpression="queue = :open AND begins_with(place, :group)",
-                ExpressionAttributeValues={":open": {"S": "open"}, ":group": {"S": f"{group}#"}},
+                ExpressionAttributeValues={":open": {"S": OPEN}, ":group": {"S": f"{group}#"}},
                 Limit=1,
             )
         places += [item["place"]["S"] for item in found["Items"]]
@@ -190,8 +243,8 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
-    if review.place:
-        item |= {"queue": {"S": "open"}, "place": {"S": review.place}}
+    if review.queue and review.place:
+        item |= {"queue": {"S": review.queue}, "place": {"S": review.place}}
     if standing is None:
         return put_item_if(dynamodb, table, item, "attribute_not_exists(image)")
     values = {":standing": {"N": str(standing.revision)}}
@@ -212,17 +265,25 @@ def _wake(stepfunctions: SFNClient, review: Review) -> bool:
 
 
 def _open_keys(dynamodb: DynamoDBClient, table: str) -> Iterator[tuple[str, str]]:
-    for page in _open_pages(dynamodb, table):
+    for page in _pages(dynamodb, table, OPEN):
         yield from ((item["image"]["S"], item["version"]["S"]) for item in page["Items"])
 
 
-def _open_pages(dynamodb: DynamoDBClient, table: str, **how: Any) -> Iterator[Any]:
+def _second_keys(dynamodb: DynamoDBClient, table: str, reviewer: str) -> Iterator[tuple[str, str]]:
+    """Of the second questions about what somebody else has answered."""
+    for page in _pages(dynamodb, table, SECOND):
+        for item in page["Items"]:
+            if not is_same(item["place"]["S"].partition("#")[2], reviewer):
+                yield item["image"]["S"], item["version"]["S"]
+
+
+def _pages(dynamodb: DynamoDBClient, table: str, queue: str, **how: Any) -> Iterator[Any]:
     with transient("DynamoDB"):
         yield from dynamodb.get_paginator("query").paginate(
             TableName=table,
             IndexName=OPEN_REVIEWS,
-            KeyConditionExpression="queue = :open",
-            ExpressionAttributeValues={":open": {"S": "open"}},
+            KeyConditionExpression="queue = :queue",
+            ExpressionAttributeValues={":queue": {"S": queue}},
             **how,
         )
 
