@@ -147,6 +147,8 @@ def test_a_card_states_why_a_label_is_refused() -> None:
     stated = read_stated({"model_version": "m", "labels": ["a", "b"], "policy": policy})
     assert stated.promise == PROMISE
     assert (stated.refuses("a"), stated.refuses("b")) == (False, True)
+    without = read_stated({"model_version": "m", "labels": ["a", "b"], "policy": {"thresholds": {"a": 0.9, "b": None}}})
+    assert without.refused == {"b": "its policy has no threshold"}
 
 
 def test_a_refused_label_may_stay_refused() -> None:

@@ -104,13 +104,15 @@ class Stated(Payload):
 
 def read_stated(card: dict[str, Any]) -> Stated:
     """From what `model.json` holds."""
-    evidence = card["policy"].get("evidence", {})
+    policy = card["policy"]
+    evidence, thresholds = policy.get("evidence", {}), policy.get("thresholds", {})
     by_label = {ANY_LABEL: evidence, **evidence.get("labels", {})}
+    refused = {label: "its policy has no threshold" for label, threshold in thresholds.items() if threshold is None}
     return Stated(
         model_version=card["model_version"],
         labels=tuple(card["labels"]),
-        promise=read_promise(card["policy"]),
-        refused={label: told["refused"] for label, told in by_label.items() if told.get("refused")},
+        promise=read_promise(policy),
+        refused=refused | {label: told["refused"] for label, told in by_label.items() if told.get("refused")},
         metrics={
             name: Share.model_validate(told)
             for name, told in card.get("metrics", {}).items()
