@@ -18,7 +18,7 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.monitor.drift import Budget, images_per_day
 from kickstand.monitor.look import read_watch
-from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, small_pictures
+from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, read_evidence, small_pictures
 from kickstand.settings import Settings
 from kickstand.store import read_changes, read_image
 
@@ -35,7 +35,7 @@ metrics = Metrics()
 dynamodb = boto3.client("dynamodb")
 s3 = boto3.client("s3", config=Config(signature_version="s3v4"))  # newer regions know no older one
 settings = ReportSettings.model_validate(os.environ)
-CARD, WATCH = read_card(settings.model_dir), read_watch(settings.model_dir)
+CARD, WATCH, EVIDENCE = read_card(settings.model_dir), read_watch(settings.model_dir), read_evidence(settings.model_dir)
 MOST = 100_000  # records, the latest: they and their figures fit into the function's memory
 PAGE, WIDGET = "report.html", "widget.html"
 LINK_SECONDS = 3600  # how long the widget's link opens the page, for whoever may see the dashboard
@@ -67,7 +67,7 @@ def draw(now: datetime) -> dict[str, Any]:
     # Older records that were answered since would be the answered ones only: they would bias every estimate.
     records = list(deque((record for record in changes if record.recorded_at >= start), maxlen=MOST))
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
-    report = compose(records, WATCH, CARD, budget, as_of=now)
+    report = compose(records, WATCH, CARD, budget, as_of=now, evidence=EVIDENCE)
     pictures = small_pictures(lambda record: read_image(s3, record.image_ref, MAX_IMAGE_BYTES))
     page = draw_report(report, records, WATCH, CARD, pictures)
     for key, text in (

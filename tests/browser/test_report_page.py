@@ -31,7 +31,20 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "images").mkdir()
     (home / "model").mkdir()
     card = json.loads(CARD.model_dump_json()) | {"baseline": make_stream_baseline().model_dump(mode="json")}
-    card["policy"] |= {"max_risk": 0.05, "confidence_level": 0.95}
+    card["policy"] |= {
+        "thresholds": {"bicycle": 0.8, "motorcycle": 0.8},
+        "promise": {
+            "max_risk": {"bicycle": 0.05, "motorcycle": 0.05},
+            "mix": {"bicycle": [0.3, 0.7], "motorcycle": [0.3, 0.7]},
+            "foreign_share": 0.05,
+        },
+        "evidence": {
+            "domain": "CIFAR-100, out of fold",
+            "date": "2026-11-29",
+            "photos": {"bicycle": 2826, "motorcycle": 2928, "neither": 11399},
+            "shares_at_most": {"bicycle": 0.698, "motorcycle": 0.695, "neither": 0.105},
+        },
+    }
     (home / "model" / "model.json").write_text(json.dumps(card))
     records = make_records(700, night_from=500, names=NASTY, images=home / "images")
     (home / "records.jsonl").write_text("".join(f"{record.model_dump_json()}\n" for record in records))

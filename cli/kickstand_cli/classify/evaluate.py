@@ -83,5 +83,8 @@ def show(result: dict[str, Any]) -> None:
         cells = ["" if truth == NEITHER else str(confusion[label]) for label in result["confusion"]]
         routes.add_row(truth, *cells, *(str(by_route[route]) for route in Route))
     console.print(routes)
+    for label, count in result["foreign_accepted_as"].items():
+        if result["foreign_n"]:
+            console.print(f"foreign images accepted as {label}: {count:,} of {result['foreign_n']:,}", markup=False)
     for path in result["unreadable"]:
         console.print(f"unreadable, not counted: {path}", markup=False)

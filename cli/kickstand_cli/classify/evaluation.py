@@ -50,6 +50,8 @@ TITLES = {  # key in the JSON → what a person reads
     "nll": "negative log-likelihood, nats",
 }
 
+BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective risk of answers"}
+
 
 @dataclass(frozen=True)
 class Example:
@@ -71,8 +73,13 @@ class Readable(Example):
     prediction: Prediction
 
     @property
+    def label(self) -> str:
+        """The answer's."""
+        return self.prediction.label
+
+    @property
     def correct(self) -> bool:
-        return self.prediction.label == self.truth
+        return self.label == self.truth
 
 
 def find_images(folder: Path, labels: Sequence[str]) -> list[tuple[Path, str]]:
@@ -115,7 +122,9 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
     """The evaluation as JSON-ready values; `{value, low, high, n}` is an estimate with its 95 % interval, or null.
 
     Rates of unreadable images would say nothing of the model: those are counted apart.
-    accuracy: of the label, whatever the route. coverage: share accepted. selective_risk: share wrong of the accepted.
+    accuracy: of the label, whatever the route. coverage: share accepted; by_label: of the images that show the label.
+    selective_risk: share wrong of the accepted; by_label: of those accepted as the label. Accepted images of neither/
+    are in none of these: their share here says nothing of their share in use. foreign_accepted_as counts them by label.
     foreign_*: of the images in neither/. foreign_auroc: how well p(neither) tells them from the labels' images.
     Shares have Wilson intervals; ece, brier, nll and the AUROCs are bootstrapped (1,000 resamples).
     """
@@ -148,7 +157,18 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
         "accuracy": _share(sum(correct), len(known)),
         "coverage": _share(len(accepted), len(known)),
         "selective_risk": _share(sum(not example.correct for example in accepted), len(accepted)),
+        "coverage_by_label": {
+            label: _share(sum(e.truth == label for e in accepted), sum(e.truth == label for e in known))
+            for label in labels
+        },
+        "selective_risk_by_label": {
+            label: _share(
+                sum(e.label == label and not e.correct for e in accepted), sum(e.label == label for e in accepted)
+            )
+            for label in labels
+        },
         "foreign_accepted": _share(sum(example.accepted for example in foreign), len(foreign)),
+        "foreign_accepted_as": {label: sum(e.accepted and e.label == label for e in foreign) for label in labels},
         "foreign_auroc": _estimate(
             bootstrap_interval(lambda rows: auroc(pick(neither, rows), pick(is_foreign, rows)), len(readable))
         )
@@ -177,8 +197,13 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
 
 
 def estimates(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The result's estimates that apply, with their titles, in the order of TITLES."""
-    return [{"title": title, **result[key]} for key, title in TITLES.items() if result[key]]
+    """The result's estimates that apply, with their titles, in the order of TITLES; below a total its labels'."""
+    rows = []
+    for key, title in TITLES.items():
+        by_label = result.get(f"{key}_by_label", {})
+        told = {title: result[key], **{f"{BY_LABEL.get(key, '')} {label}": share for label, share in by_label.items()}}
+        rows += [{"title": title, **share} for title, share in told.items() if share]
+    return rows
 
 
 def _share(successes: int, n: int) -> dict[str, Any] | None:

@@ -9,11 +9,14 @@ from matplotlib.figure import Figure
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import prepare
+from kickstand.classify.promise import ANY_LABEL, read_promise
+from kickstand.lifecycle.gate import read_stated
 from kickstand.quality import Interval, risk_coverage, upper_bound, wilson_interval
 from kickstand.report.figures import (
     FILL,
     RED,
     SOFT,
+    Curve,
     as_svg,
     draw_confusion,
     draw_histograms,
@@ -52,6 +55,7 @@ def write_report(
         "raw_card": raw_card,
         "policy": raw_card.get("policy", {}),
         "rows": estimates(result),
+        "stated": read_stated(raw_card),
         "sources": list_sources(raw_card),
         "figures": {name: (as_svg(figure, name), caption) for name, (figure, caption) in figures.items()},
         "mistakes": contact_sheet(readable, card),
@@ -69,9 +73,11 @@ def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 RISK_COVERAGE = (
-    "Each point of the curve is a threshold on the confidence: to the right it accepts more, and more of it is wrong. "
-    "The band is the 95 % interval of the risk; the dot is the policy, the bar above it the largest risk that these "
-    "images do not rule out (one-sided, 95 %)."
+    "One curve for each label that has a threshold of its own. Each point is a threshold on the confidence: to the "
+    "right it accepts more, and more of it is wrong. The band is the 95 % interval of the risk; the dot is the policy, "
+    "the bar above it the largest risk that these images do not rule out (one-sided, 95 %). Photos of none of the "
+    "labels are not in it: they are counted below the numbers. Where no answer of a label is accepted, its curve is "
+    "drawn without the gate on none."
 )
 RELIABILITY = (
     "Where confidence is calibrated the dots lie on the diagonal. Bars are 95 % intervals; bins hold equal numbers of "
@@ -79,30 +85,39 @@ RELIABILITY = (
 )
 CONFUSION = "Rows are the truth, columns the label of the largest probability, whatever the route."
 CONFIDENCES = (
-    "How confidence spreads among right answers, wrong ones and photos of none of the classes; the line is the "
-    "policy's threshold. Photos of none beyond it are stopped by the first gate, the probability of showing none of "
+    "How confidence spreads among right answers, wrong ones and photos of none of the classes; the lines are the "
+    "policy's thresholds. Photos of none beyond them are stopped by the first gate, the probability of showing none of "
     "the labels."
 )
 
 
 def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, Any]) -> Figure:
-    """Selective risk over coverage for every threshold behind the first gate, and the policy's point."""
-    gate = card.policy.neither_accept_at_most
-    confidences = [e.prediction.confidence if e.prediction.neither <= gate else 0.0 for e in known]
-    # The left end of the curve is a handful of images: an error among them says nothing.
-    least = max(10, len(known) // 50)
-    curve = [
-        (point.coverage, wilson_interval(point.errors, point.accepted))
-        for point in risk_coverage(confidences, [e.correct for e in known])
-        if point.accept_at > 0 and point.accepted >= min(least, len(known))
-    ]
-    accepted = [example for example in known if example.accepted]
-    point = None
-    if accepted:
-        errors, n = sum(not example.correct for example in accepted), len(accepted)
-        point = n / len(known), Interval(errors / n, 0.0, upper_bound(errors, n), n)
-    promised = raw_card.get("policy", {}).get("max_risk")
-    return draw_risk_coverage(curve, point, promised, "at most, 95 %")
+    """Selective risk over coverage for every threshold behind the gate on neither, and the policy's point; label by
+    label, where the policy has a threshold for each. Where no answer of a label is accepted, or the gate lets no image
+    through, the curve is without it.
+    """
+    promise = read_promise(raw_card["policy"])
+    curves = []
+    for label in card.policy.thresholds or (ANY_LABEL,):
+        threshold = card.policy.threshold(label)
+        gate = 1.0 if threshold is None else card.policy.neither_accept_at_most or 1.0
+        answers = [e for e in known if label in (ANY_LABEL, e.label) and e.prediction.neither <= gate]
+        # The left end of the curve is a handful of images: an error among them says nothing.
+        least = min(max(10, len(answers) // 50), len(answers))
+        points = [
+            (point.accepted / len(known), wilson_interval(point.errors, point.accepted))
+            for point in risk_coverage([e.prediction.confidence for e in answers], [e.correct for e in answers])
+            if point.accepted >= least
+        ]
+        accepted = [example for example in answers if example.accepted]
+        policy = None
+        if accepted:
+            errors, n = sum(not example.correct for example in accepted), len(accepted)
+            policy = n / len(known), Interval(errors / n, 0.0, upper_bound(errors, n), n)
+        from_ = "never accepted" if threshold is None else f"accepted from {threshold:.3f}"
+        promised = promise.max_risk.get(label) if promise else None
+        curves.append(Curve(f"{label or 'all labels'}, {from_}", points, policy, promised))
+    return draw_risk_coverage(curves, "at most, 95 %")
 
 
 def draw_calibration(known: Sequence[Readable]) -> Figure:
@@ -139,7 +154,8 @@ def draw_confidences(readable: Sequence[Readable], card: ModelCard) -> Figure:
         for name, (examples, colour) in groups.items()
         if examples
     }
-    return draw_histograms(shown, 1 / len(card.labels), card.policy.accept_at)
+    thresholds = {label: card.policy.threshold(label) for label in card.labels}
+    return draw_histograms(shown, 1 / len(card.labels), thresholds)
 
 
 def contact_sheet(readable: Sequence[Readable], card: ModelCard) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +17,7 @@ from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import SelectivePolicy, decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Prediction, Route
-from kickstand.monitor.live_accuracy import as_label, estimate, judge, outcomes
+from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, outcomes
 from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
@@ -36,7 +37,10 @@ def replay(
         Path | None, typer.Option(metavar="FILE", help="What `kickstand policy --json` printed, or a model.json.")
     ] = None,
     accept_at: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Another smallest confidence that is accepted.")
+        list[str] | None,
+        typer.Option(
+            metavar="[LABEL=]NUMBER", help="Another smallest confidence that is accepted: of all labels, or of one."
+        ),
     ] = None,
     neither_accept_at_most: Annotated[
         float | None, typer.Option(min=0, max=1, help="Another largest p(neither) that is accepted.")
@@ -67,11 +71,10 @@ def replay(
     Exit codes: 0 all compared; 1 an error, or images that are gone: they are named, and left out of the comparison.
     """
     changes = {
-        "accept_at": accept_at,
         "neither_accept_at_most": neither_accept_at_most,
         "neither_reject_at_least": neither_reject_at_least,
     }
-    given = {name: value for name, value in changes.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if images and not artefact:
         raise typer.BadParameter("only another --model looks at images", param_hint="--images")
     if artefact and records and not images:
@@ -82,8 +85,10 @@ def replay(
             base = SelectivePolicy.model_validate(told.get("policy", told))
         else:
             base = read_card(artefact or MODEL).policy
-        chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
         stored, read = open_records([records] if records else [], images, stack_name, outputs)
+        labels = {label for record in stored if record.prediction for label in record.prediction.probabilities}
+        given |= read_thresholds(accept_at or [], base, labels)
+        chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
         gone: list[str] = []
         pairs = (
             list(rescore(stored, load_model(artefact), read, gone))
@@ -101,6 +106,31 @@ def replay(
         _print(result)
     if gone:
         raise typer.Exit(1)
+
+
+def read_thresholds(options: Sequence[str], policy: SelectivePolicy, labels: Collection[str]) -> dict[str, Any]:
+    """The fields of the policy that --accept-at changes: a number for all labels, then those of single labels.
+
+    Raises typer.BadParameter for what is no number from 0 to 1, or another label than these.
+    """
+    changes: dict[str, Any] = {}
+    thresholds: dict[str, float | None] = dict(policy.thresholds)
+    for option in sorted(options, key=lambda option: "=" in option):
+        label, _, text = option.rpartition("=")
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not 0.0 <= number <= 1.0:
+            raise typer.BadParameter(f"{option!r} is no number from 0 to 1", param_hint="--accept-at")
+        if label and label not in labels:
+            known = ", ".join(sorted(labels)) or "none"
+            raise typer.BadParameter(f"{label!r} is no label of the records: {known}", param_hint="--accept-at")
+        if label:
+            thresholds[label] = number
+        else:
+            changes["accept_at"], thresholds = number, dict.fromkeys(thresholds, number)
+    return changes | {"thresholds": thresholds} if options else {}
 
 
 def rescore(stored: Sequence[Record], model: "EmbeddedModel", read: ReadUpload, gone: list[str]) -> Iterator[Rescored]:
@@ -128,7 +158,7 @@ def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, A
 
     model: whose predictions are decided on; None where there is none, or more than one.
     routes: how many the policies send where, whatever the switch "review everything" made of it.
-    accepted: live accuracy of the accepted answers.
+    accepted: live accuracy of the accepted answers; by_label: of each label's, and how many a person found wrong.
     judged: answers that a person has checked, and how many of those were, and would be, wrong.
     changes: every image with another route, or another label.
     """
@@ -141,7 +171,11 @@ def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, A
     moves: Counter[str] = Counter()
     judged: Counter[str] = Counter()
     changed: list[dict[str, Any]] = []
-    accepted = []
+    chosen = [record for record, _, _ in scored if record.decision.by_policy is Route.ACCEPT]
+    accepted = {
+        "before": [(r.prediction.label, one) for r, one in zip(chosen, outcomes(chosen), strict=True) if r.prediction],
+        "after": list[tuple[str, Outcome]](),
+    }
     known = outcomes([record for record, _, _ in scored])
     for (record, was, prediction), seen in zip(scored, known, strict=True):
         image = record.prepared_image
@@ -151,7 +185,7 @@ def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, A
         if seen.wrong is not None:
             judged.update(n=1, wrong_before=seen.wrong, wrong_after=bool(judge(then)))
         if decision.route is Route.ACCEPT:
-            accepted.append(as_label(then, seen))
+            accepted["after"].append((prediction.label, as_label(then, seen)))
         if (decision.route, prediction.label) != (record.decision.by_policy, was.label):
             moves[f"{record.decision.by_policy} → {decision.route}"] += 1
             changed.append(
@@ -179,19 +213,29 @@ def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, A
             "after": {route: after[route] for route in Route},
         },
         "judged": {name: judged[name] for name in ("n", "wrong_before", "wrong_after")},
-        "accepted": {
-            "before": estimate(outcomes([record for record, _, _ in scored], Route.ACCEPT)).model_dump(),
-            "after": estimate(accepted).model_dump(),
+        "accepted": {when: estimate(one for _, one in answers).model_dump() for when, answers in accepted.items()},
+        "by_label": {
+            label: {
+                when: _about([one for answer, one in answers if answer == label]) for when, answers in accepted.items()
+            }
+            for label in sorted({label for answers in accepted.values() for label, _ in answers})
         },
         "changes": changed,
     }
 
 
+def _about(answers: Sequence[Outcome]) -> dict[str, Any]:
+    return estimate(answers).model_dump() | {"wrong": sum(bool(one.wrong) for one in answers)}
+
+
 def _print(result: dict[str, Any]) -> None:
     policy, routes = result["policy"], result["routes"]
+    thresholds = policy["thresholds"] or {"every label": policy["accept_at"]}
+    told = (f"{label} {'never' if at is None else f'from confidence {at:.5f}'}" for label, at in thresholds.items())
     console.print(
-        f"accept from confidence {policy['accept_at']:.5f} and p(neither) up to {policy['neither_accept_at_most']:g}; "
-        f"reject from p(neither) {policy['neither_reject_at_least']:g}"
+        f"accept {', '.join(told)}, with p(neither) up to {policy['neither_accept_at_most']:g}; "
+        f"reject from p(neither) {policy['neither_reject_at_least']:g}",
+        markup=False,
     )
     moves = ", ".join(f"{count} {move}" for move, count in result["moves"].items())
     if result["model"]:
@@ -209,6 +253,13 @@ def _print(result: dict[str, Any]) -> None:
         console.print(
             f"accepted, {when:<6}  {live['accuracy']:.3f} [{live['low']:.3f}, {live['high']:.3f}] right; "
             f"{live['answers']:,} of {live['images']:,} seen by a person",
+            markup=False,
+        )
+    for label, both in result["by_label"].items():
+        before, after = both["before"], both["after"]
+        console.print(
+            f"  {label}: {before['wrong']:,} of {before['answers']:,} checked wrong → {after['wrong']:,} of "
+            f"{after['answers']:,}; of {before['images']:,} accepted → {after['images']:,}",
             markup=False,
         )
     for change in result["changes"][:LISTED]:

@@ -132,7 +132,10 @@ def template() -> Any:
 
 def expected_review_share() -> float:
     """What the policy leaves to a person, and the audits of the rest."""
-    coverage: float = json.loads((MODEL / "model.json").read_bytes())["policy"]["evidence"]["coverage"]["value"]
+    card = json.loads((MODEL / "model.json").read_bytes())
+    by_truth = card["policy"]["evidence"]["coverage"]
+    shares = [by_truth[label] for label in card["labels"]]
+    coverage: float = sum(share["value"] * share["n"] for share in shares) / sum(share["n"] for share in shares)
     audits = float(template()["Parameters"]["AuditRate"]["Default"])
     return round(1 - coverage + audits * coverage, 4)
 

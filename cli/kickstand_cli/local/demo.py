@@ -26,7 +26,7 @@ from kickstand.ledger.balance import Ledger
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.look import read_watch
 from kickstand.records import StateError
-from kickstand.report.page import compose, draw_report
+from kickstand.report.page import compose, draw_report, read_evidence
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.datasets.archive import read_archive
 from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
@@ -198,7 +198,9 @@ class Demonstration:
             f"on this machine, in {self.seconds:.0f} s."
         )
         drawing = _draw(self.stack)
-        run = Run(len(self.uploads), outcomes, failures, [self.about, summary], self.card, drawing)
+        evidence = read_evidence(self.artefact)
+        shown = [f"The policy's promise was shown on {evidence.domain}."] if evidence.domain else []
+        run = Run(len(self.uploads), outcomes, failures, [self.about, summary, *shown], self.card, drawing)
         ledger = self.stack.ledger()
         _write(run, folder, ledger, self.artefact)
         return run, ledger
@@ -332,7 +334,7 @@ def _draw_monitoring(run: Run, artefact: Path) -> str:
     records = [outcome.record for outcome in run.outcomes]
     pictures = {(o.record.image, o.record.version): o.picture.uri for o in run.outcomes if o.picture}
     watch = read_watch(artefact)
-    report = compose(records, watch, run.card, Budget())
+    report = compose(records, watch, run.card, Budget(), evidence=read_evidence(artefact))
     return draw_report(report, records, watch, run.card, lambda record: pictures.get((record.image, record.version)))
 
 

@@ -11,7 +11,7 @@ from kickstand.classify.artefact import read_card
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.look import read_watch
-from kickstand.report.page import compose, draw_report, small_pictures
+from kickstand.report.page import compose, draw_report, read_evidence, small_pictures
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.monitor.monitor import FalseAlarms, ImagesPerDay, Since
@@ -52,7 +52,7 @@ def report(
         seen, read = open_records(records or [], images, stack_name, outputs, start)
         pace = images_per_day or observed_pace([record.recorded_at for record in seen])
         budget = Budget(images_per_day=pace, false_alarms=false_alarms)
-        composed = compose(seen, watch, card, budget, as_of=None if records else now)
+        composed = compose(seen, watch, card, budget, as_of=None if records else now, evidence=read_evidence(artefact))
         page = draw_report(composed, seen, watch, card, small_pictures(read))
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, "utf-8")

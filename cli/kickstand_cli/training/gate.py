@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kickstand.classify.images import hash_pixels, prepare
 from kickstand.errors import InvalidImage
-from kickstand.lifecycle.gate import Outcome, Pledge, Verdict, judge, read_pledge
+from kickstand.lifecycle.gate import Outcome, Share, Stated, Verdict, judge, read_stated
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.evaluation import EXTENSIONS, Example, Readable, answer_all, find_images
 from kickstand_cli.terminal import CommandError, console, exit_on, show_progress
@@ -62,11 +62,11 @@ def gate(
 
 def _answer(
     artefact: Path, images: Sequence[tuple[Path, str]], progress: Callable[[], None]
-) -> tuple[Pledge, list[Outcome]]:
+) -> tuple[Stated, list[Outcome]]:
     model = load_model(artefact)
     examples = answer_all(images, model, progress)
-    pledge = read_pledge(json.loads((artefact / "model.json").read_text("utf-8")))
-    return pledge, [as_outcome(example) for example in examples]
+    stated = read_stated(json.loads((artefact / "model.json").read_text("utf-8")))
+    return stated, [as_outcome(example) for example in examples]
 
 
 def as_outcome(example: Example) -> Outcome:
@@ -102,12 +102,19 @@ def _fingerprint(path: Path, input_shape: tuple[int, int, int]) -> str | None:
         return None
 
 
+def _cell(share: Share) -> str:
+    return f"{share.value:.4f} [{share.low:.4f}, {share.high:.4f}] n={share.n}"
+
+
 def _show(verdict: Verdict) -> None:
     table = Table("", "champion", "challenger", title="on the same held-out images", title_justify="left")
     for name in ("accuracy", "coverage", "selective_risk", "foreign_accepted", "served", "harmed"):
         shares = [getattr(verdict.champion, name), getattr(verdict.challenger, name)]
-        cells = [f"{share.value:.4f} [{share.low:.4f}, {share.high:.4f}] n={share.n}" for share in shares]
-        table.add_row(name.replace("_", " "), *cells)
+        table.add_row(name.replace("_", " "), *map(_cell, shares))
+        if name == "selective_risk":
+            for label, share in verdict.challenger.risk_by_label.items():
+                was = verdict.champion.risk_by_label.get(label)
+                table.add_row(f"  of answers {label}", _cell(was) if was else "", _cell(share))
     console.print(table)
     for check in verdict.checks:
         mark = {True: "yes", False: "NO", None: "?"}[check.passed]

@@ -3,13 +3,17 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from kickstand_cli.classify.classify import classify
+from kickstand_cli.classify.classify import classify, load_model
 from kickstand_cli.classify.evaluate import evaluate
+from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
+from kickstand_cli.classify.evaluation_report import draw_risk
 from tests.photos import coloured
 
 LABELS = ("red", "green", "blue")
@@ -105,6 +109,12 @@ def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None
     assert result["selective_risk"]["value"] == pytest.approx(1 / 29, abs=1e-6)
     assert result["selective_risk"]["n"] == 29
     assert result["foreign_accepted"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.434, abs=1e-3), "n": 5}
+    green = result["selective_risk_by_label"]["green"]
+    assert (green["value"], green["n"]) == (pytest.approx(1 / 11, abs=1e-6), 11)
+    assert green["low"] < green["value"] < green["high"]
+    assert result["selective_risk_by_label"]["red"]["value"] == 0.0
+    assert result["coverage_by_label"]["red"]["value"] == 0.9
+    assert result["foreign_accepted_as"] == {"red": 0, "green": 0, "blue": 0}
     assert result["foreign_auroc"]["n"] == 35
     assert result["foreign_auroc"]["value"] > 0.8
     assert result["confusion"]["red"] == {"red": 9, "green": 1, "blue": 0}
@@ -129,6 +139,7 @@ def test_evaluate_prints_tables_and_writes_json(model: Path, tmp_path: Path) -> 
     code, out, _ = run("evaluate", folder, "--model", model, "--json", tmp_path / "result.json")
     assert code == 0
     assert "accuracy of the label" in out
+    assert "of answers green" in out
     assert json.loads((tmp_path / "result.json").read_text())["n"] == 2
 
 
@@ -168,5 +179,59 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
     assert f"{result['accuracy']['value']:.4f}" in page
+    assert "1 are accepted as red, 0 accepted as green" in page
     card = (tmp_path / "report" / "model-card.md").read_text()
     assert f"| accuracy of the label | {result['accuracy']['value']:.4f} |" in card
+    assert "| red | 0.9000 | not promised |" in card
+    assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
+
+
+def test_thresholds_and_the_promise_of_each_label_stand_on_the_page_and_on_the_card(
+    model: Path, tmp_path: Path
+) -> None:
+    folder = write_images(tmp_path / "test", {"red": ["red"] * 30, "green": ["lime"] * 30, "blue": ["blue"] * 20})
+    card = json.loads((model / "model.json").read_text())
+    labels: dict[str, dict[str, Any]] = {
+        "red": {"threshold": 0.9, "right": 400, "wrong": 3, "foreign": 1},
+        "green": {"threshold": 0.8, "right": 400, "wrong": 0, "foreign": 0},
+        "blue": {
+            "threshold": None,
+            "right": 0,
+            "wrong": 0,
+            "foreign": 0,
+            "refused": "about 90 more of blue are needed",
+        },
+    }
+    card["policy"] |= {
+        "thresholds": {label: told["threshold"] for label, told in labels.items()},
+        "promise": {"max_risk": dict.fromkeys(LABELS, 0.02), "mix": {"red": [0.2, 0.6]}, "foreign_share": 0.05},
+        "evidence": {"domain": "painted squares", "date": "2026-11-29", "photos": {"red": 500}, "labels": labels},
+    }
+    (model / "model.json").write_text(json.dumps(card))
+    code, _, err = run("evaluate", folder, "--model", model, "--report", tmp_path / "report")
+    assert code == 0, err
+    page, text = ((tmp_path / "report" / name).read_text() for name in ("evaluation.html", "model-card.md"))
+    for words in ("“red” from confidence 0.9000", "no answer “blue”", "“green” at most 0.02", "red 20 % to 60 %"):
+        assert words in " ".join(page.split())
+    assert "blue, never accepted" in page
+    for shown in (page, text):
+        assert "painted squares" in shown
+        assert "about 90 more of blue are needed" in shown
+    assert "| red | 0.9000 | 0.02 |  | 3 and 1 of 404 |" in text
+    assert "| blue | never | 0.02 |" in text
+
+
+@pytest.mark.parametrize("threshold", [None, 1.0])
+def test_where_the_promise_is_refused_the_curve_is_drawn_without_the_gate(
+    model: Path, tmp_path: Path, threshold: float | None
+) -> None:
+    raw = json.loads((model / "model.json").read_text())
+    evidence = {"refused": "too few"} if threshold else {"labels": {"red": {"threshold": None, "refused": "too few"}}}
+    raw["policy"] |= {"accept_at": 1.0, "neither_accept_at_most": 0.0, "evidence": evidence, "max_risk": 0.02}
+    raw["policy"] |= {} if threshold else {"thresholds": dict.fromkeys(LABELS)}
+    (model / "model.json").write_text(json.dumps(raw))
+    folder = write_images(tmp_path / "test", {"red": ["red"] * 30})
+    loaded = load_model(model)
+    known = [one for one in answer_all(find_images(folder, LABELS), loaded) if isinstance(one, Readable)]
+    axes = draw_risk(known, loaded.card, raw).axes[0]
+    assert np.size(axes.lines[0].get_xdata()) > 0

@@ -1,11 +1,15 @@
 """decide() routes at the policy's boundaries."""
 
+import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from kickstand.classify.artefact import ModelCard
 from kickstand.classify.photo_quality import Flaw
 from kickstand.classify.policy import SelectivePolicy, decide, read_switch
+from kickstand.classify.promise import ANY_LABEL, Promise, read_promise
 from kickstand.events import Prediction, Reason, Route
 
 POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
@@ -113,3 +117,66 @@ def test_a_switch_that_cannot_be_read_is_taken_to_be_on() -> None:
 
 def test_a_tie_goes_to_the_first_label() -> None:
     assert predicted(0.5).label == "bicycle"
+
+
+# ---- a threshold for each label
+
+
+BY_LABEL = SelectivePolicy(
+    policy_version="test",
+    accept_at=1.0,
+    thresholds={"bicycle": 0.7, "motorcycle": 0.95, "scooter": None},
+    neither_accept_at_most=0.2,
+    neither_reject_at_least=0.8,
+)
+
+
+@pytest.mark.parametrize(
+    ("label", "confidence", "route", "explanation"),
+    [
+        ("bicycle", 0.7, Route.ACCEPT, "bicycle with confidence 0.700, accepted as bicycle from 0.700"),
+        ("bicycle", 0.69, Route.REVIEW, "bicycle with confidence 0.690, accepted as bicycle from 0.700"),
+        ("motorcycle", 0.95, Route.ACCEPT, "motorcycle with confidence 0.950, accepted as motorcycle from 0.950"),
+        ("motorcycle", 0.94, Route.REVIEW, "motorcycle with confidence 0.940, accepted as motorcycle from 0.950"),
+        (
+            "scooter",
+            1.0,
+            Route.REVIEW,
+            "scooter with confidence 1.000, and a person decides about every answer “scooter”",
+        ),
+    ],
+)
+def test_each_label_is_accepted_from_its_own_threshold_and_one_without_never(
+    label: str, confidence: float, route: Route, explanation: str
+) -> None:
+    others = [other for other in BY_LABEL.thresholds if other != label]
+    prediction = Prediction.of(
+        {label: confidence, **dict.fromkeys(others, (1 - confidence) / 2)},
+        neither=0.0,
+        model_version="m",
+        backend="embedded",
+        latency_ms=1.0,
+    )
+    decision = decide(prediction, BY_LABEL)
+    assert (decision.route, decision.explanation) == (route, explanation)
+
+
+OLD_MODEL = Path(__file__).with_name("old-model.json").read_text("utf-8")
+
+
+def test_an_older_model_card_loads_decides_and_explains_as_before() -> None:
+    policy = ModelCard.model_validate_json(OLD_MODEL).policy
+    assert policy.thresholds == {}
+    for label in ("bicycle", "motorcycle"):
+        assert policy.threshold(label) == 0.76547
+    at, below = decide(predicted(0.76547), policy), decide(predicted(0.76546), policy)
+    assert (at.route, below.route) == (Route.ACCEPT, Route.REVIEW)
+    assert at.explanation == "bicycle with confidence 0.765, accepted from 0.765"
+    assert decide(predicted(1 - 0.76547), policy).route is Route.ACCEPT
+
+
+def test_an_older_model_card_promises_something_about_all_answers_together() -> None:
+    promise = read_promise(json.loads(OLD_MODEL)["policy"])
+    assert promise == Promise(max_risk={ANY_LABEL: 0.02}, confidence_level=0.95)
+    assert not promise.about_labels
+    assert promise.risk_of("motorcycle") == 0.02

@@ -124,6 +124,33 @@ def test_a_laxer_threshold_shows_the_errors_that_people_have_found(stored: Path)
     assert result["accepted"]["after"]["accuracy"] < result["accepted"]["before"]["accuracy"]
 
 
+def test_one_labels_threshold_can_be_moved_and_its_errors_are_told(stored: Path) -> None:
+    stricter = compared(stored, "--accept-at", "bicycle=0.9")
+    assert stricter["moves"] == {"accept → review": 1}
+    assert stricter["policy"]["thresholds"] == {"bicycle": 0.9}
+    assert compared(stored, "--accept-at", "motorcycle=0.9")["changed"] == 0
+    both = compared(stored, "--accept-at", "bicycle=0.6", "--accept-at", 0.99)
+    assert (both["policy"]["accept_at"], both["policy"]["thresholds"]) == (0.99, {"bicycle": 0.6})
+    bicycle = both["by_label"]["bicycle"]
+    assert (bicycle["before"]["images"], bicycle["before"]["answers"], bicycle["before"]["wrong"]) == (2, 1, 0)
+    assert (bicycle["after"]["images"], bicycle["after"]["answers"], bicycle["after"]["wrong"]) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("option", ["much", "1.5", "bicycle=", "bicycle=nan", "tricycle=0.9"])
+def test_a_threshold_that_is_none_is_a_usage_error(stored: Path, option: str) -> None:
+    assert run(stored, "--accept-at", option)[0] == 2
+
+
+def test_a_policy_with_a_threshold_for_each_label_is_replayed(stored: Path) -> None:
+    policy = POLICY.model_copy(update={"thresholds": {"bicycle": None, "motorcycle": 0.5}})
+    (stored / "policy.json").write_text(policy.model_dump_json())
+    assert compared(stored)["moves"] == {"accept → review": 2}
+    lifted = compared(stored, "--accept-at", 0.8)
+    assert lifted["changed"] == 0
+    assert lifted["policy"]["thresholds"] == {"bicycle": 0.8, "motorcycle": 0.8}
+    assert "accept bicycle never, motorcycle from confidence 0.50000" in run(stored)[1]
+
+
 def test_the_gates_on_neither_can_be_moved(stored: Path) -> None:
     assert compared(stored, "--neither-reject-at-least", 0.95)["moves"] == {"reject → review": 1}
 
@@ -143,7 +170,9 @@ def test_a_model_card_serves_as_policy(stored: Path) -> None:
 def test_people_read_the_same(stored: Path) -> None:
     code, out, _ = run(stored, "--accept-at", 0.9)
     assert code == 0
+    assert "accept every label from confidence 0.90000, with p(neither) up to 0.2" in out
     assert "1 of 5 answers change: 1 accept → review" in out
+    assert "bicycle: 0 of 1 checked wrong → 0 of 0; of 2 accepted → 1" in out
     assert "s3://photos/rather.jpg (bicycle 0.850, p(neither) 0.000, in truth bicycle)" in out
 
 

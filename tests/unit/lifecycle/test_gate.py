@@ -7,18 +7,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from PIL import Image
+from scipy.stats import binom
 from typer.testing import CliRunner
 
+from kickstand.classify.promise import ANY_LABEL, NEITHER, Promise
 from kickstand.events import Route
-from kickstand.lifecycle.gate import ALPHA, Outcome, Pledge, Verdict, at_least, judge, mcnemar
-from kickstand.review.rules import NEITHER
+from kickstand.lifecycle.gate import ALPHA, Outcome, Stated, Verdict, at_least, judge, least_risk, mcnemar, read_stated
 from kickstand_cli.training.gate import gate
 from tests.photos import coloured
 
-CHAMPION = Pledge(model_version="old", labels=("a", "b"), max_risk=0.02, confidence_level=0.95)
+PROMISE = Promise(max_risk={"a": 0.02, "b": 0.02})
+CHAMPION = Stated(model_version="old", labels=("a", "b"), promise=PROMISE)
 CHALLENGER = CHAMPION.model_copy(update={"model_version": "new"})
 app = typer.Typer()
 app.command()(gate)
@@ -39,8 +42,12 @@ def outcomes(pattern: str) -> list[Outcome]:
     ]
 
 
-def compare(before: str, after: str, leaked: Sequence[str] | None = (), **pledge: Any) -> Verdict:
-    return judge((CHAMPION, outcomes(before)), (CHALLENGER.model_copy(update=pledge), outcomes(after)), leaked)
+def compare(before: str, after: str, leaked: Sequence[str] | None = (), **stated: Any) -> Verdict:
+    return judge((CHAMPION, outcomes(before)), (CHALLENGER.model_copy(update=stated), outcomes(after)), leaked)
+
+
+def promised(**changes: Any) -> Promise:
+    return Promise.model_validate(PROMISE.model_dump() | changes)
 
 
 def failed(verdict: Verdict) -> list[str]:
@@ -78,19 +85,172 @@ def test_foreign_images_that_it_accepts_count_as_harm() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pledge", "reason"),
+    ("stated", "reason"),
     [
-        ({"max_risk": 0.05}, "it promises a risk of 0.05, the champion 0.02"),
-        ({"confidence_level": 0.9}, "it promises with confidence 0.9, the champion 0.95"),
-        ({"refused": "about 90 more labels are needed"}, "keeps no promise: about 90 more labels"),
-        ({"max_risk": None}, "its card states none"),
+        ({"promise": promised(max_risk={"a": 0.05, "b": 0.01})}, "a risk of 0.05 for “a”, the champion 0.02"),
+        ({"promise": promised(confidence_level=0.9)}, "it promises with confidence 0.9, the champion 0.95"),
+        ({"promise": Promise(max_risk={ANY_LABEL: 0.001})}, "nothing for “a”, the champion a risk of 0.02"),
+        ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "keeps no promise: few; 90 more of b"),
+        ({"refused": {"b": "90 more of b are needed"}}, "no answer “b”, the champion does: 90 more of b are needed"),
+        ({"promise": None}, "its card states none"),
         ({"labels": ("a", "c")}, "labels a, c, where the champion knows a, b"),
     ],
 )
-def test_a_weaker_promise_or_other_labels_are_refused(pledge: dict[str, Any], reason: str) -> None:
-    verdict = compare("s" * 100 + "r" * 100, "r" * 200, **pledge)
+def test_a_weaker_promise_or_other_labels_are_refused_and_the_label_is_named(
+    stated: dict[str, Any], reason: str
+) -> None:
+    verdict = compare("s" * 100 + "r" * 100, "r" * 200, **stated)
     assert not verdict.promote
     assert reason in verdict.reason
+
+
+WIDE = promised(mix={"a": (0.3, 0.7), "b": (0.3, 0.7)}, foreign_share=0.05, label_error=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({}, ""),
+        ({"mix": {"a": (0.2, 0.8), "b": (0.2, 0.8)}, "foreign_share": 0.1, "label_error": 0.03}, ""),
+        ({"mix": None}, "up to 2 % of the labels are wrong, the champion at every mix of a 30 % to 70 %, b"),
+        (
+            {"mix": {"a": (0.3, 0.6), "b": (0.4, 0.7)}},
+            "it promises for “a” 0.3..0.6 of the photos, the champion 0.3..0.7",
+        ),
+        ({"foreign_share": 0.01}, "it promises for a foreign share of 0.01, the champion 0.05"),
+        ({"label_error": 0.0}, "it promises for a label error of 0, the champion 0.02"),
+    ],
+)
+def test_a_promise_must_hold_for_as_much_as_the_champions(changes: dict[str, Any], reason: str) -> None:
+    champion = CHAMPION.model_copy(update={"promise": WIDE})
+    challenger = CHALLENGER.model_copy(update={"promise": promised(**WIDE.model_dump() | changes)})
+    verdict = judge((champion, outcomes("s" * 50)), (challenger, outcomes("r" * 50)), ())
+    assert verdict.promote is not bool(reason)
+    assert reason in verdict.reason
+
+
+@pytest.mark.parametrize(("risk", "promoted"), [(0.02, True), (0.03, False)])
+def test_an_older_promise_about_all_answers_is_kept_by_one_about_each_label(risk: float, promoted: bool) -> None:
+    """Of a mean of shares none of which is larger than this, neither is the mean."""
+    old = read_stated(
+        {"model_version": "old", "labels": ["a", "b"], "policy": {"max_risk": 0.02, "confidence_level": 0.95}}
+    )
+    new = CHALLENGER.model_copy(update={"promise": promised(max_risk={"a": 0.02, "b": risk})})
+    verdict = judge((old, outcomes("s" * 50)), (new, outcomes("r" * 50)), ())
+    assert verdict.promote is promoted
+    assert ("a risk of 0.03 for “b”, the champion 0.02" in verdict.reason) is not promoted
+
+
+def test_a_card_states_why_a_label_is_refused() -> None:
+    evidence = {"labels": {"a": {"threshold": 0.9}, "b": {"threshold": None, "refused": "few of b"}}}
+    policy = {"promise": PROMISE.model_dump(mode="json"), "evidence": evidence}
+    stated = read_stated({"model_version": "m", "labels": ["a", "b"], "policy": policy})
+    assert stated.promise == PROMISE
+    assert (stated.refuses("a"), stated.refuses("b")) == (False, True)
+    without = read_stated({"model_version": "m", "labels": ["a", "b"], "policy": {"thresholds": {"a": 0.9, "b": None}}})
+    assert without.refused == {"b": "its policy has no threshold"}
+
+
+def test_a_refused_label_may_stay_refused() -> None:
+    refused = {"refused": {"b": "few"}}
+    champion = CHAMPION.model_copy(update=refused)
+    assert judge(
+        (champion, outcomes("s" * 50)), (CHALLENGER.model_copy(update=refused), outcomes("r" * 50)), ()
+    ).promote
+
+
+def test_errors_of_one_label_are_not_hidden_by_the_answers_of_another() -> None:
+    """8 of 1,000 accepted answers are wrong, and 8 of 100 of the answers "b"."""
+    rest = [Outcome(image=f"b{i}", truth="b", label="b", confidence=0.99, route=Route.ACCEPT) for i in range(92)]
+    before = outcomes("r" * 850 + "s" * 58) + [one.model_copy(update={"route": Route.REVIEW}) for one in rest]
+    after = outcomes("r" * 900 + "w" * 8) + rest
+    verdict = judge((CHAMPION, before), (CHALLENGER, after), ())
+    assert "the promise is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
+    total = CHALLENGER.model_copy(update={"promise": Promise(max_risk={ANY_LABEL: 0.02})})
+    old = CHAMPION.model_copy(update={"promise": total.promise})
+    assert "promise" not in failed(judge((old, before), (total, after), ()))
+    assert verdict.challenger.risk_by_label["b"].value == 0.08
+
+
+def test_an_accepted_foreign_photo_is_wrong_at_its_stated_share_not_at_that_of_the_held_out_photos() -> None:
+    accepted, n = {"a": 90, NEITHER: 30}, {"a": 100, "b": 100, NEITHER: 1000}
+    few, many = (
+        least_risk("a", accepted, n, promised(mix={"a": (0.5, 0.5)}, foreign_share=share), 0.05)
+        for share in (0.01, 0.5)
+    )
+    assert 0.0 < few < 0.001 < 0.02 < many
+    assert least_risk("a", accepted, n, PROMISE, 0.05) == 0.0
+
+
+@pytest.mark.parametrize("mix", [None, {"a": (0.3, 0.9), "b": (0.1, 0.7)}])
+@pytest.mark.parametrize("foreign_share", [0.0, 0.05])
+@pytest.mark.parametrize("label_error", [0.0, 0.05])
+def test_a_challenger_that_just_keeps_its_promise_is_refused_no_more_often_than_stated(
+    mix: dict[str, tuple[float, float]] | None, foreign_share: float, label_error: float
+) -> None:
+    """Worlds in which both labels' risks are as large as promised, at the worst mix; and errors of people, which make
+    right answers seem wrong as often as they may.
+    """
+    draw, hits, foreign, share = np.random.default_rng(7), 0.9, 0.002, 0.5
+    promise = promised(max_risk={"a": 0.05, "b": 0.05}, mix=mix, foreign_share=foreign_share, label_error=label_error)
+    n = {"a": 400, "b": 400, NEITHER: 1000}
+
+    def wrong_rate(label: str) -> float:
+        """At which photos of the other label are accepted as this one, so that its risk is as promised."""
+        least = mix[label][0] if mix else share
+        other = (0.05 / 0.95 * (1 - foreign_share) * least * hits - foreign_share * foreign) / (1 - foreign_share)
+        return other / (1 - least)
+
+    rates = {label: {truth: hits if truth == label else wrong_rate(label) for truth in "ab"} for label in "ab"}
+    refused, worlds = 0, 400
+    for _ in range(worlds):
+        counts = {label: dict.fromkeys(n, 0) for label in (*"ab", "")}
+        for truth in n:
+            parts = [foreign if truth == NEITHER else rates[label][truth] for label in "ab"]
+            taken = draw.multinomial(n[truth], [*parts, 1 - sum(parts)])
+            for label, number in zip((*"ab", ""), taken, strict=True):
+                seems = "ba"["ab".index(truth)] if truth in "ab" else "a"
+                flipped = int(draw.binomial(number, label_error))
+                counts[label][truth] += int(number) - flipped
+                counts[label][seems] += flipped
+        found = {truth: sum(counts[label][truth] for label in counts) for truth in n}
+        refused += any(least_risk(label, counts[label], found, promise, ALPHA / 2) > 0.05 for label in "ab")
+    assert refused <= ALPHA * worlds + 2 * math.sqrt(ALPHA * worlds)
+
+
+def test_a_promise_that_is_broken_at_one_promised_mix_is_refuted() -> None:
+    """At 50/50 one answer in 28 is wrong, where at most one in 20 may be; at 90 % of the others one in 4."""
+    accepted, n = {"a": 900, "b": 33}, {"a": 1000, "b": 1000}
+    assert least_risk("a", accepted, n, promised(mix={"a": (0.5, 0.5)}), 0.05) < 0.05
+    assert least_risk("a", accepted, n, promised(mix={"a": (0.1, 0.5)}), 0.05) > 0.05
+    assert least_risk("a", {"a": 1000, "b": 1000}, n, promised(mix={"a": (0.5, 0.5)}), 0.05) > 0.45
+
+
+@pytest.mark.parametrize("mix", [None, {"a": (0.4, 0.6)}])
+def test_labels_that_err_explain_some_errors_and_not_any_number_of_them(
+    mix: dict[str, tuple[float, float]] | None,
+) -> None:
+    """At a label error of 5 % about 20 of 400 right answers seem wrong."""
+    n, erring = {"a": 400, "b": 400, NEITHER: 1000}, promised(mix=mix, foreign_share=0.05, label_error=0.05)
+    assert least_risk("a", {"a": 360, "b": 24}, n, erring, 0.05) < 0.02
+    assert least_risk("a", {"a": 360, "b": 80}, n, erring, 0.05) > 0.02
+
+
+@pytest.mark.parametrize("wrong", range(0, 30, 3))
+def test_without_mix_and_foreign_photos_the_test_is_the_exact_binomial_one(wrong: int) -> None:
+    least = least_risk("a", {"a": 200 - wrong, "b": wrong}, {"a": 300, "b": 300}, PROMISE, 0.05)
+    assert (least > 0.02) is bool(binom.sf(wrong - 1, 200, 0.02) < 0.05)
+    with_errors = least_risk(
+        "a", {"a": 200 - wrong, "b": wrong}, {"a": 300, "b": 300}, promised(label_error=0.05), 0.05
+    )
+    assert (with_errors > 0.02) is bool(binom.sf(wrong - 1, 200, 0.02 + 0.05 * 0.98) < 0.05)
+
+
+def test_labels_that_err_ask_for_more_images_before_one_model_is_shown_to_be_better() -> None:
+    erring: dict[str, Any] = {"promise": promised(label_error=0.1)}
+    assert compare("r" * 100 + "s" * 5, "r" * 105).promote
+    assert failed(compare("r" * 100 + "s" * 5, "r" * 105, **erring)) == ["better"]
+    assert compare("r" * 100 + "s" * 6, "r" * 106, **erring).promote
 
 
 def test_leaked_images_refuse_it_however_good_it_looks() -> None:

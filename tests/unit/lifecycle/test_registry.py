@@ -10,9 +10,10 @@ from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 from pydantic import BaseModel, ConfigDict, Field
 
+from kickstand.classify.promise import Promise
 from kickstand.events import Route
 from kickstand.lifecycle.dataset_store import Dataset
-from kickstand.lifecycle.gate import Outcome, Pledge, judge, read_pledge
+from kickstand.lifecycle.gate import Outcome, Stated, judge, read_stated
 from kickstand.lifecycle.registry import as_model_card, describe_evaluation
 from kickstand.review.rules import NEITHER
 
@@ -133,9 +134,9 @@ def write(
     labels: tuple[str, ...] = ("a", "b"),
     foreign: int = 0,
 ) -> str:
-    champion = Pledge(model_version="old", labels=labels, max_risk=0.02, confidence_level=0.95)
-    policy = {"max_risk": 0.02, "confidence_level": 0.95}
-    challenger = read_pledge({"model_version": "new", "labels": labels, "policy": policy, **(model_json or {})})
+    champion = Stated(model_version="old", labels=labels, promise=Promise(max_risk=dict.fromkeys(labels, 0.02)))
+    policy = {"promise": {"max_risk": dict.fromkeys(labels, 0.02)}}
+    challenger = read_stated({"model_version": "new", "labels": labels, "policy": policy, **(model_json or {})})
     verdict = judge((champion, outcomes(10, foreign)), (challenger, outcomes(20, foreign)), leaked)
     return as_model_card(verdict, challenger, DATASET, REPORT, {"promise": "risk 0.02", "champion": "old"})
 
@@ -200,16 +201,28 @@ def test_however_much_there_is_to_say_sagemaker_takes_it(labels: tuple[str, ...]
 
 
 def test_a_package_names_what_was_compared_in_letters_that_sagemaker_takes() -> None:
-    pledge = Pledge(model_version="new (2)", labels=("a", "b"), max_risk=0.02, confidence_level=0.95)
-    champion = Pledge(model_version="old", labels=("a", "b"))
-    verdict = judge((champion, outcomes(10)), (pledge, outcomes(20)), ()).model_copy(update={"reason": "long " * 900})
-    told = describe_evaluation(verdict, pledge, champion, "kickstand", DATASET, REPORT)
+    stated = Stated(model_version="new (2)", labels=("a", "b"), promise=Promise(max_risk={"a": 0.01, "b": 0.03}))
+    champion = Stated(model_version="old", labels=("a", "b"))
+    verdict = judge((champion, outcomes(10)), (stated, outcomes(20)), ()).model_copy(update={"reason": "long " * 900})
+    told = describe_evaluation(verdict, stated, champion, "kickstand", DATASET, REPORT)
     assert (told.promote, len(told.reason), told.report_uri) == (True, 1024, REPORT)
     assert told.properties["model_version"] == "new  2 "
     assert told.properties["champion"] == "old"
-    assert told.properties["promise"] == "risk 0.02 with confidence 0.95"
+    assert told.properties["promise"] == "risk a 0.01  b 0.03 with confidence 0.95"
     assert told.properties["accuracy"] == "1.0 of 20"
-    assert read(told.model_card).additional_information.custom_details["data_sha256"] == DATASET.data_sha256
+    assert told.properties["selective_risk a"] == "0.0 of 20"
+    assert told.properties["selective_risk b"] == "0.0 of 0"
+    card = read(told.model_card)
+    assert card.additional_information.custom_details["data_sha256"] == DATASET.data_sha256
+    assert metrics(card, "challenger")["selective_risk a"].notes.endswith("n = 20")
+    assert "selective_risk b" not in metrics(card, "challenger")
+
+
+def test_an_older_promise_is_told_as_it_was_made() -> None:
+    old = read_stated({"model_version": "m", "labels": ["a", "b"], "policy": {"max_risk": 0.02}})
+    verdict = judge((old, outcomes(10)), (old, outcomes(20)), ())
+    told = describe_evaluation(verdict, old, old, "kickstand", DATASET, REPORT)
+    assert told.properties["promise"] == "risk 0.02 with confidence 0.95"
 
 
 def test_a_card_that_the_schema_does_not_know_is_refused() -> None:

@@ -111,6 +111,18 @@ def test_thresholds_are_marked_on_the_bars() -> None:
     assert re.findall(r'class="mark" style="left:([\d.]+)%"', rendered(OUTCOMES[0])) == ["90.0", "25.0", "75.0"]
 
 
+@pytest.mark.parametrize(
+    ("threshold", "marks", "hint"),
+    [(0.941, ["94.1", "25.0", "75.0"], "accepted as tram from 0.941"), (None, ["25.0", "75.0"], "a person decides")],
+)
+def test_the_mark_is_that_of_the_labels_own_threshold(threshold: float | None, marks: list[str], hint: str) -> None:
+    policy = CARD.policy.model_copy(update={"thresholds": {"tram": threshold, "bus": 0.5}})
+    card = CARD.model_copy(update={"policy": policy})
+    page = render_report(Run(1, [OUTCOMES[0]], (), ["What was run."], card, ""))
+    assert re.findall(r'class="mark" style="left:([\d.]+)%"', page) == marks
+    assert f'title="{hint}"' in page
+
+
 @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>.png", '"><img src=x onerror=alert(1)>.png', "a&b.png"])
 def test_a_key_cannot_become_markup(hostile: str) -> None:
     plain, page = Page(rendered(OUTCOMES[0])), Page(rendered(decided(hostile, Route.ACCEPT, Reason.CONFIDENT)))

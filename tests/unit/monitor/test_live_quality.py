@@ -44,14 +44,29 @@ def test_the_curve_holds_the_policys_own_point_with_its_live_accuracy() -> None:
     assert [point.coverage for point in curve] == sorted(point.coverage for point in curve)
 
 
-def test_the_curve_of_a_label_holds_its_own_threshold_and_its_answers_alone() -> None:
-    thresholds = {"bicycle": 0.8, "motorcycle": None}
-    policy = CARD.policy.model_copy(update={"thresholds": thresholds, "accept_at": 0.95})
-    curve = risk_coverage(RECORDS, policy, label="bicycle")
-    own = next(point for point in curve if point.accept_at == 0.8)
-    answers = [one for one in RECORDS if one.prediction and one.prediction.label == "bicycle"]
-    assert own.live.images == sum(one.decision.route is Route.ACCEPT for one in answers)
-    assert risk_coverage(RECORDS, policy, label="motorcycle")
+def test_with_a_threshold_for_each_label_there_is_a_curve_for_each_with_its_own_point() -> None:
+    thresholds = {"bicycle": 0.7, "motorcycle": 0.95}
+    curve = risk_coverage(RECORDS, CARD.policy.model_copy(update={"thresholds": thresholds}))
+    for label, threshold in thresholds.items():
+        own = next(point for point in curve if (point.label, point.accept_at) == (label, threshold))
+        accepted = sum(
+            record.prediction is not None
+            and record.prediction.label == label
+            and record.prediction.confidence >= threshold
+            and record.prediction.neither <= CARD.policy.neither_accept_at_most
+            for record in RECORDS
+        )
+        assert own.live.images == accepted
+        assert own.coverage == pytest.approx(accepted / len(RECORDS), abs=1e-6)
+
+
+@pytest.mark.parametrize("gates", [{"thresholds": {"bicycle": None}}, {"neither_accept_at_most": 0.0}])
+def test_where_nothing_is_accepted_the_curve_is_drawn_without_the_gate(gates: dict[str, object]) -> None:
+    curve = risk_coverage(RECORDS, CARD.policy.model_copy(update=gates))
+    labels = gates.get("thresholds", {"bicycle": 0, "motorcycle": 0})
+    assert isinstance(labels, dict)
+    answered = sum(record.prediction is not None and record.prediction.label in labels for record in RECORDS)
+    assert curve[-1].live.images == answered
 
 
 def test_people_who_err_widen_every_interval() -> None:

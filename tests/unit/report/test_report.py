@@ -9,15 +9,20 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from kickstand.classify.artefact import read_card
+from kickstand.classify.policy import decide
+from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import Reason, Route
 from kickstand.monitor.drift import Budget
-from kickstand.monitor.look import Watch
+from kickstand.monitor.live_accuracy import PromiseStatus
+from kickstand.monitor.look import MonitorReport, Watch, read_watch
 from kickstand.records import Record
-from kickstand.report.page import compose, draw_report, draw_widget, verdict
+from kickstand.report.page import compose, draw_report, draw_widget, read_evidence, verdict
+from kickstand.report.pages import percent
 from kickstand_cli.main import app
 from tests.stream import CARD, make_records, make_stream_baseline
 
-WATCH = Watch(baseline=make_stream_baseline(), max_risk=0.05)
+WATCH = Watch(baseline=make_stream_baseline(), promise=Promise(max_risk={ANY_LABEL: 0.05}))
 RECORDS = list(make_records(500, night_from=350))
 FIGURES = (
     *("Estimated accuracy", "Confidence over time", "Routes", "Reliability", "Risk and coverage", "Confusion"),
@@ -58,7 +63,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     (folder / "model").mkdir()
     card = json.loads(CARD.model_dump_json()) | {"baseline": WATCH.model_dump(mode="json")["baseline"]}
-    card["policy"] |= {"max_risk": WATCH.max_risk, "confidence_level": 0.95}
+    card["policy"] |= {"max_risk": 0.05, "confidence_level": 0.95}
     (folder / "model" / "model.json").write_text(json.dumps(card))
     write(folder / "all.jsonl", RECORDS)
     write(folder / "first.jsonl", RECORDS[:200])
@@ -112,6 +117,81 @@ def test_a_file_name_cannot_become_markup(text: str) -> None:
     nasty = page(list(make_records(500, night_from=350, names=NASTY)), picture="data:image/png;base64,AAAA")
     assert [tag for tag, _ in Tags(text).tags] == [tag for tag, _ in Tags(nasty).tags]
     assert "onerror=alert" in nasty  # it is told, escaped
+
+
+THRESHOLDS: dict[str, float | None] = {"bicycle": 0.75, "motorcycle": 0.9}
+MIX = {"bicycle": (0.3, 0.7), "motorcycle": (0.3, 0.7)}
+
+
+def draw_by_label(
+    home: Path, thresholds: dict[str, float | None], n: int = 300, promise: bool = True
+) -> tuple[str, MonitorReport]:
+    """The page of records that a policy with a threshold for each label has decided, by its model.json."""
+    raw = json.loads(CARD.model_dump_json()) | {"baseline": WATCH.model_dump(mode="json")["baseline"]}
+    raw["policy"]["thresholds"] = thresholds
+    if promise:
+        raw["policy"]["promise"] = {"max_risk": dict.fromkeys(CARD.labels, 0.05), "mix": MIX, "foreign_share": 0.05}
+        raw["policy"]["evidence"] = {
+            "domain": "made-up photos",
+            "date": "2026-11-29",
+            "photos": {"bicycle": 2826, "motorcycle": 2928, "neither": 11399},
+            "shares_at_most": {"bicycle": 0.698, "motorcycle": 0.695, "neither": 0.105},
+        }
+    (home / "model.json").write_text(json.dumps(raw))
+    card, watch = read_card(home), read_watch(home)
+    records = []
+    for record in make_records(n):
+        decision = decide(record.prediction, card.policy) if record.prediction else record.decision
+        audited = record.audited and decision.route is not Route.REVIEW
+        records.append(record.model_copy(update={"decision": decision, "audited": audited}))
+    report = compose(records, watch, card, Budget(), evidence=read_evidence(home))
+    return draw_report(report, records, watch, card, lambda _: None), report.monitor
+
+
+def words(text: str) -> str:
+    """What a person reads, on one line."""
+    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+
+
+def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it_was_shown(tmp_path: Path) -> None:
+    text, monitor = draw_by_label(tmp_path, THRESHOLDS)
+    told = words(text)
+    assert "accepts “bicycle” from confidence 0.750, “motorcycle” from confidence 0.900" in told
+    for check in monitor.promises:
+        assert f"of the accepted answers “{check.label}” wrong. By {check.audits} audits" in told
+    for label, live in monitor.accepted_by_label.items():
+        share = percent(live.images / monitor.accepted.images)
+        assert f"{share} 30.0 % to 70.0 %" in told, label
+        assert f"accepted as {label} {percent(live.accuracy)}" in told
+    assert "The promise holds at every mix of bicycle 30 % to 70 %, motorcycle 30 % to 70 %; up to 5 % of all" in told
+    assert "shown on made-up photos, 2026-11-29: 2,826 of bicycle, 2,928 of motorcycle, 11,399 of neither." in told
+    assert "at most 69.8 % by the promised mix" in told
+    for title in ("bicycle, accepted from 0.750", "motorcycle, accepted from 0.900"):
+        assert title in text
+
+
+def test_a_label_of_which_no_answer_is_accepted_is_told_and_its_curve_drawn(tmp_path: Path) -> None:
+    text, _ = draw_by_label(tmp_path, THRESHOLDS | {"motorcycle": None})
+    told = words(text)
+    assert "accepts “bicycle” from confidence 0.750, no answer “motorcycle”." in told
+    assert "motorcycle never 0.0 % 0.0 % 30.0 % to 70.0 % –" in told
+    assert "The promise about “motorcycle” could not be shown: a person decides about every such answer." in told
+    assert "motorcycle, never accepted" in text
+
+
+def test_a_policy_by_prices_promises_nothing(tmp_path: Path) -> None:
+    told = words(draw_by_label(tmp_path, THRESHOLDS, promise=False)[0])
+    assert "The promise" not in told
+    assert "motorcycle 0.900" in told
+
+
+def test_a_broken_promise_about_one_label_is_the_verdict(tmp_path: Path) -> None:
+    _, monitor = draw_by_label(tmp_path, THRESHOLDS)
+    bicycle, motorcycle = monitor.promises
+    broken = motorcycle.model_copy(update={"status": PromiseStatus.BROKEN, "audits": 40, "errors": 9})
+    seen = verdict(monitor.model_copy(update={"promises": (bicycle, broken)}))
+    assert seen.words == "The promise is broken"
+    assert seen.sentence.startswith("9 of 40 audited answers “motorcycle” were wrong; at most 5.0 %")
 
 
 def test_it_says_how_often_reviewers_agree_and_in_grey_what_is_missing_for_that(text: str) -> None:

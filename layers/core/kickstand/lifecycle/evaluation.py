@@ -10,23 +10,26 @@ from typing import NamedTuple
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.promise import Answered, Promise, keep_promise
 from kickstand.errors import InvalidImage
 from kickstand.events import Prediction, Route
 from kickstand.lifecycle.dataset_store import Image, Manifest
-from kickstand.lifecycle.gate import Outcome, Pledge, Verdict, judge, read_pledge
-from kickstand.quality import PromiseRefusedError, learn_then_test
+from kickstand.lifecycle.gate import Outcome, Stated, Verdict, judge, read_stated
 
 MAX_ARTEFACT_BYTES = 100 * 2**20  # of one file; Kickstand's own model takes a hundredth
 ARTEFACT = ("model.onnx", "model.json")
+
+DEFAULT_RISK = 0.02
+"""What the built-in algorithm promises where the champion promises nothing about a label."""
 
 HeldOut = Sequence[tuple[Image, bytes]]
 """Held-out images with their PNG."""
 
 
 class Contender(NamedTuple):
-    """A model's promise and its answers."""
+    """What a model's card states, and its answers."""
 
-    pledge: Pledge
+    stated: Stated
     outcomes: Sequence[Outcome]
 
 
@@ -55,7 +58,7 @@ def answer(artefact: Path, held_out: HeldOut) -> Contender:
     """The artefact's answers under its own policy, by the way that the workflow takes. Raises ModelUnavailable."""
     model = EmbeddedModel(artefact)
     policy = model.card.policy
-    pledge = read_pledge(json.loads((artefact / "model.json").read_bytes()))
+    stated = read_stated(json.loads((artefact / "model.json").read_bytes()))
 
     def predict(image: Image, png: bytes) -> Prediction | None:
         try:
@@ -63,49 +66,54 @@ def answer(artefact: Path, held_out: HeldOut) -> Contender:
         except InvalidImage:
             return None
 
-    return Contender(pledge, [_outcome(image, predict(image, png), policy) for image, png in held_out])
+    return Contender(stated, [_outcome(image, predict(image, png), policy) for image, png in held_out])
 
 
 def read_answers(
-    answers: Mapping[str, bytes], held_out: HeldOut, labels: tuple[str, ...], champion: Pledge, model_version: str
+    answers: Mapping[str, bytes], held_out: HeldOut, labels: tuple[str, ...], champion: Stated, model_version: str
 ) -> Contender:
     """The built-in algorithm's answers, as a batch transform has written them.
 
     answers: content by the image's file name: a list of probabilities, one per label, bare or under "prediction".
 
-    That model knows neither a policy nor "neither". Its threshold is the lowest that keeps the champion's promise, by
-    learn-then-test on these very images: the guarantee holds, because it has learnt from none of them, while the
-    coverage it is compared by is a little flattered. Where they cannot support it, its promise is refused.
+    That model knows neither a policy nor "neither". Its threshold for each label is the lowest that keeps the
+    champion's promise on these very images: the guarantee holds, because it has learnt from none of them, while the
+    coverage it is compared by is a little flattered. Where they cannot show it for a label, a person decides about its
+    answers.
 
     Raises ValueError naming an image without an answer, or an answer that is none.
     """
     predictions = [_read_prediction(image, answers, labels, model_version) for image, _ in held_out]
-    known = [
-        (one.confidence, one.label == image.label)
-        for (image, _), one in zip(held_out, predictions, strict=True)
-        if image.label in labels
+    photos = [
+        Answered(image.label, one.label, one.confidence) for (image, _), one in zip(held_out, predictions, strict=True)
     ]
-    accept_at, refused = 1.0, None
-    max_risk, confidence_level = champion.max_risk or 0.02, champion.confidence_level or 0.95
-    try:
-        confidences, right = [c for c, _ in known], [ok for _, ok in known]
-        accept_at = learn_then_test(confidences, right, max_risk, confidence_level).accept_at
-    except PromiseRefusedError as error:
-        refused = str(error)
+    promise = _promise_alike(champion, labels)
+    shown = keep_promise(photos, promise)
     policy = SelectivePolicy(
-        policy_version=model_version, accept_at=accept_at, neither_accept_at_most=0.0, neither_reject_at_least=1.0
+        policy_version=model_version,
+        accept_at=1.0,
+        thresholds={label: evidence.threshold for label, evidence in shown.items()},
+        neither_accept_at_most=0.0,
+        neither_reject_at_least=1.0,
     )
-    pledge = Pledge(
+    stated = Stated(
         model_version=model_version,
         labels=labels,
-        max_risk=max_risk,
-        confidence_level=confidence_level,
-        refused=refused,
+        promise=promise,
+        refused={label: evidence.refused for label, evidence in shown.items() if evidence.refused},
     )
     return Contender(
-        pledge,
-        [_outcome(image, one, policy) for (image, _), one in zip(held_out, predictions, strict=True)],
+        stated, [_outcome(image, one, policy) for (image, _), one in zip(held_out, predictions, strict=True)]
     )
+
+
+def _promise_alike(champion: Stated, labels: tuple[str, ...]) -> Promise:
+    """The champion's promise, about these labels; what it promises of all answers together, for each label."""
+    was = champion.promise
+    if was and was.max_risk.keys() == set(labels):
+        return was
+    risks = {label: (was.risk_of(label) if was else None) or DEFAULT_RISK for label in labels}
+    return Promise(max_risk=risks, confidence_level=was.confidence_level if was else 0.95)
 
 
 def compare(champion: Contender, challenger: Contender, manifest: Manifest) -> Verdict:

@@ -8,7 +8,7 @@ from kickstand.clients import S3Client
 from kickstand.events import Payload
 from kickstand.lifecycle.dataset_store import Dataset, read_manifest
 from kickstand.lifecycle.evaluation import Contender, HeldOut, answer, compare, held_out, read_answers, unpack_artefact
-from kickstand.lifecycle.gate import Pledge
+from kickstand.lifecycle.gate import Stated
 from kickstand.lifecycle.registry import Evaluation, describe_evaluation
 from kickstand.lifecycle.retraining import Algorithm
 from kickstand.store import transient
@@ -32,17 +32,17 @@ def evaluate(s3: S3Client, bucket: str, champion_artefact: Path, evaluating: Eva
         raise FileNotFoundError(f"{dataset.uri}manifest.json")
     images = held_out(manifest, lambda image: _read(s3, f"{dataset.uri}{image.path}"))
     champion = answer(champion_artefact, images)
-    challenger = _challenge(s3, evaluating, images, champion.pledge)
+    challenger = _challenge(s3, evaluating, images, champion.stated)
     verdict = compare(champion, challenger, manifest)
     report = f"runs/{dataset.name}/evaluation.json"
     with transient("S3"):
         s3.put_object(Bucket=bucket, Key=report, Body=verdict.model_dump_json(indent=1).encode())
     return describe_evaluation(
-        verdict, challenger.pledge, champion.pledge, evaluating.algorithm, dataset, f"s3://{bucket}/{report}"
+        verdict, challenger.stated, champion.stated, evaluating.algorithm, dataset, f"s3://{bucket}/{report}"
     )
 
 
-def _challenge(s3: S3Client, evaluating: Evaluating, images: HeldOut, champion: Pledge) -> Contender:
+def _challenge(s3: S3Client, evaluating: Evaluating, images: HeldOut, champion: Stated) -> Contender:
     """The challenger's answers: by its artefact here, or by the container that has already answered."""
     dataset = evaluating.dataset
     if evaluating.algorithm == "kickstand":

@@ -11,14 +11,33 @@ Everything is one-sided and exact: better (served more), not worse (harmed no mo
 not contradicted by the images. Only "better" must be shown; the others must not be refuted.
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
+from kickstand.classify.promise import (
+    ANY_LABEL,
+    FOREIGN_PART,
+    NEITHER,
+    RIGHT_PART,
+    Promise,
+    read_promise,
+    tally,
+    worst_mix,
+)
 from kickstand.events import Payload, Probability, Route
-from kickstand.quality import Interval, binomial_cdf, clopper_pearson, wilson_interval
-from kickstand.review.rules import NEITHER
+from kickstand.quality import (
+    Interval,
+    binomial_cdf,
+    clopper_pearson,
+    lower_bound,
+    solve,
+    upper_bound,
+    wilson_interval,
+)
 
 ALPHA = 0.05
 """A challenger that is no better is promoted no more often than this."""
@@ -67,28 +86,33 @@ class Share(Payload):
     n: int
 
 
-class Pledge(Payload):
-    """What a model card promises. max_risk: None where the card names no promise. refused: why the labels cannot
-    support it; such a policy sends everything to a person. metrics: the card's, as far as they have an interval.
+class Stated(Payload):
+    """What a model card states. promise: None where it names none. refused: why an accepted answer cannot be shown to
+    keep it, by label; a person decides about all answers of such a label. metrics: the card's that have an interval.
     """
 
     model_version: str
     labels: tuple[str, ...]
-    max_risk: float | None = None
-    confidence_level: float | None = None
-    refused: str | None = None
+    promise: Promise | None = None
+    refused: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, Share] = Field(default_factory=dict)
 
+    def refuses(self, label: str) -> bool:
+        """Whether a person decides about every answer of this label."""
+        return label in self.refused or ANY_LABEL in self.refused
 
-def read_pledge(card: dict[str, Any]) -> Pledge:
+
+def read_stated(card: dict[str, Any]) -> Stated:
     """From what `model.json` holds."""
     policy = card["policy"]
-    return Pledge(
+    evidence, thresholds = policy.get("evidence", {}), policy.get("thresholds", {})
+    by_label = {ANY_LABEL: evidence, **evidence.get("labels", {})}
+    refused = {label: "its policy has no threshold" for label, threshold in thresholds.items() if threshold is None}
+    return Stated(
         model_version=card["model_version"],
         labels=tuple(card["labels"]),
-        max_risk=policy.get("max_risk"),
-        confidence_level=policy.get("confidence_level"),
-        refused=policy.get("evidence", {}).get("refused"),
+        promise=read_promise(policy),
+        refused=refused | {label: told["refused"] for label, told in by_label.items() if told.get("refused")},
         metrics={
             name: Share.model_validate(told)
             for name, told in card.get("metrics", {}).items()
@@ -108,8 +132,8 @@ class Check(Payload):
 class Score(Payload):
     """One model on the held-out images.
 
-    accuracy, coverage: of the images of the labels. selective_risk: of the accepted ones among them.
-    foreign_accepted: of the images that show none. served, harmed: of all.
+    accuracy, coverage: of the images of the labels. selective_risk: of the accepted ones among them; risk_by_label: the
+    same, of those accepted as one label. foreign_accepted: of the images that show none. served, harmed: of all.
     """
 
     model_version: str
@@ -119,6 +143,7 @@ class Score(Payload):
     foreign_accepted: Share
     served: Share
     harmed: Share
+    risk_by_label: dict[str, Share] = Field(default_factory=dict)
 
 
 class Verdict(Payload):
@@ -131,15 +156,18 @@ class Verdict(Payload):
     checks: tuple[Check, ...]
 
 
-def mcnemar(ahead: int, behind: int) -> float:
+def mcnemar(ahead: int, behind: int, label_error: float = 0.0) -> float:
     """Probability of at least so many in favour, if a fair coin decides each image on which two models differ.
+
+    label_error: probability that the label is wrong; then one that is not in favour may seem to be, and the coin falls
+        so with a probability of up to 1/2 + label_error / 2.
 
     >>> round(mcnemar(9, 1), 6)
     0.010742
     >>> mcnemar(0, 0)
     1.0
     """
-    return 1.0 - binomial_cdf(ahead - 1, ahead + behind, 0.5)
+    return 1.0 - binomial_cdf(ahead - 1, ahead + behind, (1.0 + label_error) / 2)
 
 
 def at_least(errors: int, probabilities: Sequence[float]) -> float:
@@ -158,8 +186,8 @@ def at_least(errors: int, probabilities: Sequence[float]) -> float:
 
 
 def judge(
-    champion: tuple[Pledge, Sequence[Outcome]],
-    challenger: tuple[Pledge, Sequence[Outcome]],
+    champion: tuple[Stated, Sequence[Outcome]],
+    challenger: tuple[Stated, Sequence[Outcome]],
     leaked: Sequence[str] | None,
 ) -> Verdict:
     """Compare both on the same images.
@@ -171,13 +199,14 @@ def judge(
     (old, before), (new, after) = champion, challenger
     if not before or [(one.image, one.truth) for one in before] != [(one.image, one.truth) for one in after]:
         raise ValueError("champion and challenger must answer the same images, at least one")
+    error = new.promise.label_error if new.promise else 0.0
     checks = [
         _labels(old, new),
         _leakage(leaked),
         _promise(old, new, after),
-        _calibration(after),
-        _not_worse(before, after),
-        _better(before, after),
+        _calibration(after, error),
+        _not_worse(before, after, error),
+        _better(before, after, error),
     ]
     refused = [check.told for check in checks if check.passed is False]
     unchecked = [check.told for check in checks if check.passed is None]
@@ -186,25 +215,27 @@ def judge(
         promote=not refused,
         reason=f"challenger {new.model_version} {'may replace' if not refused else 'does not replace'} "
         f"champion {old.model_version}: {reason}",
-        champion=score(old.model_version, before),
-        challenger=score(new.model_version, after),
+        champion=score(old, before),
+        challenger=score(new, after),
         checks=tuple(checks),
     )
 
 
-def score(model_version: str, outcomes: Sequence[Outcome]) -> Score:
+def score(stated: Stated, outcomes: Sequence[Outcome]) -> Score:
     """One model's shares, with intervals: exact for the rare ones, Wilson's for the others."""
     known = [one for one in outcomes if one.truth != NEITHER]
     foreign = [one for one in outcomes if one.truth == NEITHER]
     accepted = [one for one in known if one.accepted]
+    by_label = {label: [one.harmed for one in accepted if one.label == label] for label in stated.labels}
     return Score(
-        model_version=model_version,
+        model_version=stated.model_version,
         accuracy=_share(wilson_interval(sum(one.correct for one in known), len(known))),
         coverage=_share(wilson_interval(len(accepted), len(known))),
         selective_risk=_share(clopper_pearson(sum(one.harmed for one in accepted), len(accepted))),
         foreign_accepted=_share(clopper_pearson(sum(one.accepted for one in foreign), len(foreign))),
         served=_share(wilson_interval(sum(one.served for one in outcomes), len(outcomes))),
         harmed=_share(clopper_pearson(sum(one.harmed for one in outcomes), len(outcomes))),
+        risk_by_label={label: _share(clopper_pearson(sum(row), len(row))) for label, row in by_label.items()},
     )
 
 
@@ -212,7 +243,7 @@ def _share(interval: Interval) -> Share:
     return Share(**{name: round(value, 5) for name, value in interval._asdict().items()})
 
 
-def _labels(old: Pledge, new: Pledge) -> Check:
+def _labels(old: Stated, new: Stated) -> Check:
     same = set(old.labels) == set(new.labels)
     told = f"labels {', '.join(new.labels)}" + ("" if same else f", where the champion knows {', '.join(old.labels)}")
     return Check(name="labels", passed=same, told=told)
@@ -228,54 +259,164 @@ def _leakage(leaked: Sequence[str] | None) -> Check:
     return Check(name="leakage", passed=True, told="no held-out image is among the training images")
 
 
-def _promise(old: Pledge, new: Pledge, outcomes: Sequence[Outcome]) -> Check:
+def _promise(old: Stated, new: Stated, outcomes: Sequence[Outcome]) -> Check:
     """As strict as the champion's, supported by the challenger's own labels, and not refuted by these images."""
 
     def check(passed: bool, told: str) -> Check:
         return Check(name="promise", passed=passed, told=told)
 
-    if new.refused or new.max_risk is None:
-        return check(False, f"the challenger keeps no promise: {new.refused or 'its card states none'}")
-    if old.max_risk is not None and not old.refused:
-        if new.max_risk > old.max_risk:
-            return check(False, f"it promises a risk of {new.max_risk:g}, the champion {old.max_risk:g}")
-        if (new.confidence_level or 0.0) < (old.confidence_level or 0.0):
-            return check(
-                False, f"it promises with confidence {new.confidence_level:g}, the champion {old.confidence_level:g}"
-            )
-    accepted = [one for one in outcomes if one.accepted and one.truth != NEITHER]
-    errors = sum(one.harmed for one in accepted)
-    p = 1.0 - binomial_cdf(errors - 1, len(accepted), new.max_risk)
-    told = (
-        f"{errors} of {len(accepted)} accepted answers wrong, promised at most {new.max_risk:g} "
-        f"(so many or more by chance: p = {p:.3f})"
-    )
-    return check(p >= ALPHA, told if p >= ALPHA else f"the promise is broken: {told}")
+    promise = new.promise
+    labels = [label for label in promise.max_risk if not new.refuses(label)] if promise else []
+    if promise is None or not labels:
+        why = "; ".join(new.refused.values()) if promise else "its card states none"
+        return check(False, f"the challenger keeps no promise: {why}")
+    if weaker := _weaker(old, new, promise):
+        return check(False, "; ".join(weaker))
+    told = {label: _refute(label, outcomes, promise, ALPHA / len(labels)) for label in labels}
+    broken = [words for refuted, words in told.values() if refuted]
+    if broken:
+        return check(False, f"the promise is broken: {'; '.join(broken)}")
+    return check(True, "; ".join(words for _, words in told.values()))
 
 
-def _calibration(outcomes: Sequence[Outcome]) -> Check:
-    """Overconfidence alone: too little confidence costs reviews, and those are counted."""
+def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
+    """Where the challenger promises less than the champion.
+
+    A promise about each label keeps one about all accepted answers together, if no label's risk is larger: the share
+    of wrong ones among all is a mean of the labels' shares. The reverse does not follow.
+    """
+    was = old.promise
+    if was is None:
+        return []
+    by_label = was.about_labels or now.about_labels
+    found = []
+    for label in old.labels if by_label else (ANY_LABEL,):
+        before, after = was.risk_of(label), now.risk_of(label) if now.about_labels or not by_label else None
+        about = f" for “{label}”" if label else ""
+        if before is not None and after is None:
+            found.append(f"it promises nothing{about}, the champion a risk of {before:g}")
+        elif before is not None and after is not None and after > before:
+            found.append(f"it promises a risk of {after:g}{about}, the champion {before:g}")
+        if new.refuses(label) and not old.refuses(label):
+            found.append(f"it accepts no answer “{label}”, the champion does: {new.refused[label]}")
+    if now.confidence_level < was.confidence_level:
+        found.append(f"it promises with confidence {now.confidence_level:g}, the champion {was.confidence_level:g}")
+    if was.mix and now.mix is None:
+        found.append(f"it promises {now.holds_for()}, the champion {was.holds_for()}")
+    for label, (least, most) in (was.mix or {}).items():
+        low, high = now.mix.get(label, (1.0, 0.0)) if now.mix else (least, most)
+        if low > least or high < most:
+            found.append(f"it promises for “{label}” {low:g}..{high:g} of the photos, the champion {least:g}..{most:g}")
+    for name in ("foreign_share", "label_error"):
+        before, after = getattr(was, name), getattr(now, name)
+        if after < before:
+            found.append(f"it promises for a {name.replace('_', ' ')} of {after:g}, the champion {before:g}")
+    return found
+
+
+def _refute(label: str, outcomes: Sequence[Outcome], promise: Promise, alpha: float) -> tuple[bool, str]:
+    """Whether these images contradict the promise about one label, and the numbers in words."""
+    accepted = [one for one in outcomes if one.accepted and label in (ANY_LABEL, one.label)]
+    n = Counter(one.truth for one in outcomes)
+    if label == ANY_LABEL:
+        known = [one for one in accepted if one.truth != NEITHER]
+        wrong, right = sum(one.harmed for one in known), sum(one.correct for one in known)
+        least = lower_bound(wrong, len(known), 1 - alpha)
+    else:
+        truths = Counter(one.truth for one in accepted)
+        right, wrong, _ = tally(label, truths).values()
+        least = least_risk(label, truths, n, promise, alpha)
+    told = f"{f'“{label}”: ' if label else ''}{wrong:,} of {right + wrong:,} accepted answers wrong"
+    if promise.foreign_share:
+        foreign = sum(one.truth == NEITHER for one in accepted)
+        told += f", {foreign:,} of {n[NEITHER]:,} foreign photos accepted as it"
+    told += f": a risk of at least {least:.4f}, promised at most {promise.max_risk[label]:g}"
+    return least > promise.max_risk[label], told
+
+
+def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
+    """Lower bound of the share of wrong answers among those accepted as this label, one-sided: above the truth with a
+    probability of at most alpha. The counterpart of `bound_risk`, with the same parts of alpha.
+
+    accepted: photos that are accepted as this label, by what they show. n: all photos, by what they show.
+
+    With a mix, the bound is for the mix of the range at which it is largest. The promise is about every mix of the
+    range, so one at which it fails refutes it; the bounds of the rates hold together, whichever mix that is. A promise
+    that is kept is kept at every mix, so it is refuted with a probability of at most alpha.
+
+    label_error: with a probability of at most ε a photo is found to show something else, and a right answer seems
+    wrong. Of the found share p of wrong answers at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). With
+    a mix: q being the share of the photos that are found to show one thing, and a the share of all photos that is
+    accepted as the label, errors of people add at most ε a / q to the rate at which the former are accepted; and the
+    rate of right ones is at most q / (q - ε) of the found one.
+    """
+    error, foreign_share, total = promise.label_error, promise.foreign_share, sum(n.values())
+    others = [truth for truth in promise.max_risk if truth != label]
+    foreign_part = FOREIGN_PART if foreign_share else 0.0
+    rate_part = RIGHT_PART / 2 if error else RIGHT_PART
+    added = error * total * upper_bound(sum(accepted.values()), total, 1 - alpha * rate_part) if error else 0.0
+
+    def least_rate(truth: str, part: float) -> float:
+        """Lower bound of the rate at which photos of this truth are accepted as the label."""
+        if not accepted.get(truth):
+            return 0.0
+        return max(0.0, lower_bound(accepted[truth], n[truth], 1 - alpha * part) - added / n[truth])
+
+    def largest_rate(hits: int, photos: int) -> float:
+        """Upper bound of a rate of acceptance."""
+        share = photos / total if total else 0.0
+        bound = upper_bound(hits, photos, 1 - alpha * rate_part)
+        return min(1.0, bound * share / (share - error)) if share > error else 1.0
+
+    foreign = foreign_share * least_rate(NEITHER, FOREIGN_PART) if foreign_share else 0.0
+    right = accepted.get(label, 0)
+    if promise.mix is None:
+        wrong = sum(accepted.get(truth, 0) for truth in others)
+        right_part = RIGHT_PART if foreign_share else 0.0
+        found = lower_bound(wrong, right + wrong, 1 - alpha * (1 - right_part - foreign_part))
+        risk = max(0.0, (found - error) / (1 - error))
+        if not foreign:
+            return risk
+        known = (1 - foreign_share) * largest_rate(right + wrong, sum(n.get(truth, 0) for truth in (label, *others)))
+        return (known * risk + foreign) / (known + foreign)
+    wrong_part = (1 - RIGHT_PART - foreign_part) / max(1, len(others))
+    wrongs = {truth: least_rate(truth, wrong_part) for truth in others}
+    hits = largest_rate(right, n.get(label, 0))
+
+    def is_kept(risk: float) -> bool:
+        values = {label: -risk * hits} | {truth: (1 - risk) * value for truth, value in wrongs.items()}
+        mix = worst_mix(values, promise.mix or {})
+        known = math.fsum(mix[truth] * value for truth, value in values.items())
+        return (1 - foreign_share) * known + (1 - risk) * foreign <= 0.0
+
+    return solve(is_kept) if foreign or any(wrongs.values()) else 0.0
+
+
+def _calibration(outcomes: Sequence[Outcome], label_error: float) -> Check:
+    """Overconfidence alone: too little confidence costs reviews, and those are counted. A label that is wrong makes a
+    right answer seem wrong.
+    """
     answers = [one for one in outcomes if one.truth != NEITHER and one.label is not None]
     errors = sum(not one.correct for one in answers)
-    doubts = [1.0 - one.confidence for one in answers]
+    doubts = [1.0 - one.confidence * (1.0 - label_error) for one in answers]
     p = at_least(errors, doubts)
     told = f"{errors} wrong answers, its confidences expect {sum(doubts):.1f} (so many or more: p = {p:.3f})"
     ok = p >= CALIBRATION_ALPHA
     return Check(name="calibration", passed=ok, told=told if ok else f"overconfident: {told}")
 
 
-def _not_worse(before: Sequence[Outcome], after: Sequence[Outcome]) -> Check:
+def _not_worse(before: Sequence[Outcome], after: Sequence[Outcome], label_error: float) -> Check:
     worse = sum(new.harmed and not old.harmed for old, new in zip(before, after, strict=True))
-    mended = sum(old.harmed and not new.harmed for old, new in zip(before, after, strict=True))
-    p = mcnemar(worse, mended)
-    told = f"it accepts a wrong answer on {worse} images where the champion does not, and mends {mended} (p = {p:.3f})"
+    fixed = sum(old.harmed and not new.harmed for old, new in zip(before, after, strict=True))
+    p = mcnemar(worse, fixed, label_error)
+    told = f"it accepts a wrong answer on {worse} images where the champion does not, and fixes {fixed} (p = {p:.3f})"
     return Check(name="not worse", passed=p >= ALPHA, told=told)
 
 
-def _better(before: Sequence[Outcome], after: Sequence[Outcome]) -> Check:
+def _better(before: Sequence[Outcome], after: Sequence[Outcome], label_error: float) -> Check:
     ahead = sum(new.served and not old.served for old, new in zip(before, after, strict=True))
     behind = sum(old.served and not new.served for old, new in zip(before, after, strict=True))
-    p = mcnemar(ahead, behind)
+    p = mcnemar(ahead, behind, label_error)
     told = (
         f"right without a person on {sum(one.served for one in after)} of {len(after)} images, the champion on "
         f"{sum(one.served for one in before)}; ahead on {ahead}, behind on {behind} (exact McNemar, p = {p:.3f})"

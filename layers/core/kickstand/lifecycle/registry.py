@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from kickstand.classify.promise import Promise
 from kickstand.events import Payload
 from kickstand.lifecycle.dataset_store import Dataset
-from kickstand.lifecycle.gate import Check, Pledge, Score, Share, Verdict
+from kickstand.lifecycle.gate import Check, Score, Share, Stated, Verdict
 
 REASON_LIMIT = 1024  # of a model package's description
+LABELS = 20  # whose risks are told one by one: a package's properties are 50 at most
 _PASSED = {True: "passed", False: "failed", None: "not checked"}
 
 
@@ -23,7 +25,7 @@ class Evaluation(Payload):
 
 
 def describe_evaluation(
-    verdict: Verdict, challenger: Pledge, champion: Pledge, algorithm: str, dataset: Dataset, report_uri: str
+    verdict: Verdict, challenger: Stated, champion: Stated, algorithm: str, dataset: Dataset, report_uri: str
 ) -> Evaluation:
     """The verdict as the workflow acts on it, and as the registry keeps it."""
     score = verdict.challenger
@@ -33,10 +35,14 @@ def describe_evaluation(
         "champion": champion.model_version,
         "data_sha256": dataset.data_sha256,
         "dataset": dataset.uri,
-        "promise": f"risk {challenger.max_risk} with confidence {challenger.confidence_level}",
+        "promise": _describe(challenger.promise),
         "accuracy": f"{score.accuracy.value} of {score.accuracy.n}",
         "coverage": score.coverage.value,
         "selective_risk": score.selective_risk.value,
+        **{
+            f"selective_risk {label}": f"{share.value} of {share.n}"
+            for label, share in list(score.risk_by_label.items())[:LABELS]
+        },
     }
     return Evaluation(
         promote=verdict.promote,
@@ -45,6 +51,13 @@ def describe_evaluation(
         properties=as_properties(told),
         model_card=as_model_card(verdict, challenger, dataset, report_uri, told),
     )
+
+
+def _describe(promise: Promise | None) -> str:
+    if promise is None:
+        return "none"
+    risks = ", ".join(f"{label} {risk}".strip() for label, risk in promise.max_risk.items())
+    return f"risk {risks} with confidence {promise.confidence_level}"
 
 
 def as_properties(told: Mapping[str, object]) -> dict[str, str]:
@@ -63,7 +76,7 @@ def as_properties(told: Mapping[str, object]) -> dict[str, str]:
 
 
 def as_model_card(
-    verdict: Verdict, challenger: Pledge, dataset: Dataset, report_uri: str, told: Mapping[str, object]
+    verdict: Verdict, challenger: Stated, dataset: Dataset, report_uri: str, told: Mapping[str, object]
 ) -> str:
     """The card of a model package: what the verdict and `model.json` say, by SageMaker's schema.
 
@@ -119,6 +132,7 @@ def as_model_card(
 
 def _scores(name: str, score: Score) -> dict[str, Any]:
     shares = {key: getattr(score, key) for key, field in Score.model_fields.items() if field.annotation is Share}
+    shares |= {f"selective_risk {label}": share for label, share in list(score.risk_by_label.items())[:LABELS]}
     return {
         "name": name,
         "metric_data": [

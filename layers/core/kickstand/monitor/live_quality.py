@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from statistics import median
 
 from kickstand.classify.policy import SelectivePolicy
+from kickstand.classify.promise import ANY_LABEL
 from kickstand.events import Payload, ReviewStatus, Route
 from kickstand.monitor.live_accuracy import LiveAccuracy, Outcome, as_label, estimate, outcomes
 from kickstand.records import Record
@@ -33,8 +34,12 @@ class ReliabilityBin(Payload):
 
 
 class LiveRiskCoverage(Payload):
-    """What a threshold on the confidence, behind the gate on neither, accepts: a share (coverage), right so often."""
+    """What a threshold on the confidence, behind the gate on neither, accepts: a share (coverage), right so often.
 
+    label: of the answers; empty where one threshold is for all labels. coverage: of all images, whatever the answer.
+    """
+
+    label: str = ANY_LABEL
     accept_at: float
     coverage: float
     live: LiveAccuracy
@@ -103,38 +108,39 @@ def reliability(
 
 
 def risk_coverage(
-    records: Sequence[Record],
-    policy: SelectivePolicy,
-    confidence_level: float = 0.95,
-    label_error: float = 0.0,
-    label: str | None = None,
+    records: Sequence[Record], policy: SelectivePolicy, confidence_level: float = 0.95, label_error: float = 0.0
 ) -> tuple[LiveRiskCoverage, ...]:
-    """What thresholds at equal steps of coverage would accept, strictest first; and the policy's own, if it has one.
+    """What thresholds at equal steps of coverage would accept, strictest first, and the policy's own; label by label,
+    where the policy has a threshold for each.
 
-    label: of its answers alone; None: of all, at one threshold for all labels.
-
-    Coverage is a share of all images, unreadable ones too.
+    Coverage is a share of all images, unreadable ones too. Where no answer of a label is accepted, or the gate on
+    neither lets no image through, the curve is drawn without the gate. label_error: see `estimate`.
     """
     scored = [record for record in records if record.used_prediction]
-    ranked = sorted(
-        (
-            (record.prediction.confidence, as_label(record, seen))
-            for record, seen in zip(scored, outcomes(scored), strict=True)
-            if record.prediction
-            and record.prediction.neither <= policy.neither_accept_at_most
-            and label in (None, record.prediction.label)
-        ),
-        key=lambda pair: -pair[0],
-    )
-    thresholds = {ranked[len(ranked) * (k + 1) // THRESHOLDS - 1][0] for k in range(THRESHOLDS)} if ranked else set()
+    answers = [
+        (record.prediction, as_label(record, seen))
+        for record, seen in zip(scored, outcomes(scored), strict=True)
+        if record.prediction
+    ]
     curve = []
-    own = policy.accept_at if label is None else policy.threshold(label)
-    for threshold in sorted(thresholds | ({own} if own is not None else set()), reverse=True):
-        accepted = [seen for confidence, seen in ranked if confidence >= threshold]
-        if accepted:
-            live = estimate(accepted, confidence_level, label_error)
-            coverage = round(len(accepted) / len(records), 6)
-            curve.append(LiveRiskCoverage(accept_at=threshold, coverage=coverage, live=live))
+    for label in policy.thresholds or (ANY_LABEL,):
+        own = policy.threshold(label)
+        gate = 1.0 if own is None else policy.neither_accept_at_most or 1.0
+        ranked = sorted(
+            (
+                (prediction.confidence, seen)
+                for prediction, seen in answers
+                if prediction.neither <= gate and label in (ANY_LABEL, prediction.label)
+            ),
+            key=lambda pair: -pair[0],
+        )
+        steps = {ranked[len(ranked) * (k + 1) // THRESHOLDS - 1][0] for k in range(THRESHOLDS)} if ranked else set()
+        for threshold in sorted({*steps, *([] if own is None else [own])}, reverse=True):
+            accepted = [seen for confidence, seen in ranked if confidence >= threshold]
+            if accepted:
+                live = estimate(accepted, confidence_level, label_error)
+                coverage = round(len(accepted) / len(records), 6)
+                curve.append(LiveRiskCoverage(label=label, accept_at=threshold, coverage=coverage, live=live))
     return tuple(curve)
 
 

@@ -39,6 +39,8 @@ COLOURS = {
 ROUTES = {Route.ACCEPT: GREEN, Route.REVIEW: AMBER, Route.REJECT: RED}
 WORDS = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "rejected"}
 
+DASHES = ((4, 2), (1, 1.5), (7, 2, 1, 2))
+
 WIDTH = 4.4  # inches: a phone shows it at three quarters of that, where the letters are still 10 pixels high
 
 mpl.rcParams.update(
@@ -78,6 +80,19 @@ class Dot(NamedTuple):
     confidence: float
     route: Route
     wrong: bool
+
+
+class Curve(NamedTuple):
+    """The selective risk of one label's answers over their coverage: (coverage, risk) for each threshold.
+
+    title: names the label. policy: the policy's own point; None where it accepts no answer of the label.
+    promised: largest risk that is.
+    """
+
+    title: str
+    points: Sequence[tuple[float, Interval]]
+    policy: tuple[float, Interval] | None = None
+    promised: float | None = None
 
 
 class Band(NamedTuple):
@@ -139,9 +154,12 @@ def as_svg(figure: Figure, says: str) -> Markup:
 
 
 def draw_timeline(
-    dots: Sequence[Dot], bands: Sequence[Band], accept_at: float | None, since: Sequence[datetime] = ()
+    dots: Sequence[Dot],
+    bands: Sequence[Band],
+    thresholds: Mapping[str, float | None],
+    since: Sequence[datetime] = (),
 ) -> Figure:
-    """Confidence over time: a dot for each image, by where it went; the median and the threshold.
+    """Confidence over time: a dot for each image, by where it went; the median and each label's threshold.
 
     bands: median and quartiles. since: when statistics began to move.
     """
@@ -166,8 +184,7 @@ def draw_timeline(
     if bands:
         middles = [_days(band.start + (band.end - band.start) / 2) for band in bands]
         axes.plot(middles, [band.middle for band in bands], color=FILL, linewidth=2, label="median")
-    if accept_at is not None:
-        axes.axhline(accept_at, color=INK, linewidth=1.2, linestyle=(0, (4, 2)), label=f"threshold {accept_at:.3f}")
+    _mark_thresholds(axes.axhline, thresholds)
     lowest = min((dot.confidence for dot in dots), default=0.5)
     axes.set(ylabel="confidence", ylim=(min(0.5, lowest) - 0.02, 1.02))
     _legend(figure, 3)
@@ -283,6 +300,15 @@ def _mark_changes(axes: Axes, since: Sequence[datetime]) -> None:
         axes.axvline(_days(at), color=RED, linewidth=1.2, label="" if index else "a statistic moved")
 
 
+def _mark_thresholds(mark: Callable[..., object], thresholds: Mapping[str, float | None]) -> None:
+    """A line for each label's threshold, one line where all have the same; none where a person decides about all."""
+    same = len(set(thresholds.values())) == 1
+    for index, (label, at) in enumerate(list(thresholds.items())[: 1 if same else None]):
+        if at is not None:
+            told = f"{'threshold' if same else f'{label} from'} {at:.3f}"
+            mark(at, color=INK, linewidth=1.2, linestyle=(0, DASHES[index % len(DASHES)]), label=told)
+
+
 def _scatter(axes: Axes, points: Sequence[tuple[datetime, float]], colour: str, label: str) -> None:
     """Round dots as one path of lines without a length: a tenth of what a mark for each would take."""
     if not points:
@@ -296,7 +322,11 @@ def _scatter(axes: Axes, points: Sequence[tuple[datetime, float]], colour: str, 
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    figure.legend(loc="outside upper left", ncols=columns, borderpad=0, labelcolor=INK)
+    """One for all panels; what several of them show stands in it once."""
+    found = {
+        label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(found.values(), found.keys(), loc="outside upper left", ncols=columns, borderpad=0, labelcolor=INK)
 
 
 # ---- how good
@@ -315,32 +345,32 @@ def draw_reliability(points: Sequence[tuple[float, Interval]], xlabel: str) -> F
     return figure
 
 
-def draw_risk_coverage(
-    curve: Sequence[tuple[float, Interval]],
-    point: tuple[float, Interval] | None,
-    promised: float | None,
-    bound: str,
-) -> Figure:
-    """Selective risk over coverage, (coverage, risk) for each threshold, and the policy's own point.
+def draw_risk_coverage(curves: Sequence[Curve], bound: str) -> Figure:
+    """Selective risk over coverage, one panel below the other for each label.
 
-    bound: what the bar above the point is called.
+    bound: what the bar above the policy's point is called.
     """
-    figure, axes = new_figure(3.3)
-    coverages = [coverage for coverage, _ in curve]
-    axes.fill_between(
-        coverages, [r.low for _, r in curve], [r.high for _, r in curve], color=FILL, alpha=0.2, linewidth=0
-    )
-    axes.plot(coverages, [risk.value for _, risk in curve], color=FILL, linewidth=2, label="risk of the accepted")
-    tops = [risk.value for _, risk in curve] + [2 * (promised or 0.0), 0.02]
-    if promised is not None:
-        axes.axhline(promised, color=RED, linestyle=(0, (4, 2)), linewidth=1.2, label=f"promise: {promised:g}")
-    if point:
-        coverage, risk = point
-        tops.append(1.15 * risk.high if risk.high < 0.5 else 0.0)
-        axes.vlines(coverage, risk.value, risk.high, color=GREEN, linewidth=2.5)
-        axes.plot(coverage, risk.value, "o", color=GREEN, markersize=7, label=f"policy; bar: {bound}")
-    axes.set(xlabel="coverage: share of images accepted", ylabel="selective risk", xlim=(0, 1.01))
-    axes.set_ylim(0, min(1.0, 1.25 * max(tops)))
+    figure = Figure(figsize=(WIDTH, 2.1 * max(1, len(curves)) + 0.8), layout="constrained")
+    panels = figure.subplots(max(1, len(curves)), sharex=True, squeeze=False)[:, 0]
+    for axes, curve in zip(panels, curves, strict=False):
+        coverages = [coverage for coverage, _ in curve.points]
+        risks = [risk for _, risk in curve.points]
+        axes.fill_between(
+            coverages, [r.low for r in risks], [r.high for r in risks], color=FILL, alpha=0.2, linewidth=0
+        )
+        axes.plot(coverages, [r.value for r in risks], color=FILL, linewidth=2, label="risk of the accepted")
+        tops = [risk.value for risk in risks] + [2 * (curve.promised or 0.0), 0.02]
+        if curve.promised is not None:
+            axes.axhline(curve.promised, color=RED, linestyle=(0, (4, 2)), linewidth=1.2, label="promise")
+        if curve.policy:
+            coverage, risk = curve.policy
+            tops.append(1.15 * risk.high if risk.high < 0.5 else 0.0)
+            axes.vlines(coverage, risk.value, risk.high, color=GREEN, linewidth=2.5)
+            axes.plot(coverage, risk.value, "o", color=GREEN, markersize=7, label=f"policy; bar: {bound}")
+        axes.set_title(curve.title, loc="left", fontsize=9.5)
+        axes.set(ylabel="selective risk", ylim=(0, min(1.0, 1.25 * max(tops))))
+    panels[-1].set(xlabel="coverage: share of images accepted")
+    panels[-1].set_xlim(0, 1.02 * max([0.01, *(coverage for curve in curves for coverage, _ in curve.points)]))
     _legend(figure, 3 if len(bound) < 12 else 2)
     return figure
 
@@ -371,23 +401,17 @@ def draw_confusion(
     return figure
 
 
-def draw_accuracy(rows: Sequence[tuple[str, Interval]], promised: float | None) -> Figure:
-    """Accuracies with their intervals, one below the other. promised: the least that was."""
+def draw_accuracy(rows: Sequence[tuple[str, Interval, float | None]]) -> Figure:
+    """Accuracies with their intervals, one below the other; and the least that was promised of each."""
     figure, axes = new_figure(0.75 + 0.5 * len(rows))
-    for y, (_, accuracy) in enumerate(rows):
+    for y, (_, accuracy, promised) in enumerate(rows):
         axes.hlines(y, accuracy.low, accuracy.high, color=FILL, linewidth=3, alpha=0.55)
         axes.plot(accuracy.value, y, "o", color=FILL, markersize=7)
-    if promised is not None:
-        axes.axvline(
-            promised,
-            color=RED,
-            linestyle=(0, (4, 2)),
-            linewidth=1.2,
-            label=f"promise: {promised:.1%} right".replace("%", " %"),
-        )
-        _legend(figure, 1)
-    axes.set_yticks(range(len(rows)), [name for name, _ in rows])
-    lows = [0.9, *(accuracy.low for _, accuracy in rows), *([promised] if promised is not None else [])]
+        if promised is not None:
+            axes.vlines(promised, y - 0.4, y + 0.4, color=RED, linewidth=1.6, label="promise: right at least")
+    _legend(figure, 1)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
+    lows = [0.9, *(accuracy.low for _, accuracy, _ in rows), *(least for _, _, least in rows if least is not None)]
     axes.set(
         xlim=(max(0.0, min(lows) - 0.02), 1.005), ylim=(len(rows) - 0.4, -0.6), xlabel="share of answers that is right"
     )
@@ -396,14 +420,17 @@ def draw_accuracy(rows: Sequence[tuple[str, Interval]], promised: float | None) 
     return figure
 
 
-def draw_histograms(groups: Mapping[str, tuple[Sequence[float], str]], lowest: float, accept_at: float) -> Figure:
-    """Confidences of each group, one panel below the other; (values, colour) by name."""
+def draw_histograms(
+    groups: Mapping[str, tuple[Sequence[float], str]], lowest: float, thresholds: Mapping[str, float | None]
+) -> Figure:
+    """Confidences of each group, one panel below the other; (values, colour) by name; and each label's threshold."""
     figure = Figure(figsize=(WIDTH, 1.0 * max(1, len(groups)) + 0.6), layout="constrained")
     panels = figure.subplots(max(1, len(groups)), sharex=True, squeeze=False)
     for panel, (name, (values, colour)) in zip(panels[:, 0], groups.items(), strict=False):
         panel.hist(values, bins=40, range=(lowest, 1.0), color=colour)
-        panel.axvline(accept_at, color=INK, linewidth=1.2, linestyle=(0, (4, 2)))
+        _mark_thresholds(panel.axvline, thresholds)
         panel.set_ylabel(f"{name}\nn = {len(values):,}")
         panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     panels[-1, 0].set_xlabel("confidence")
+    _legend(figure, 3)
     return figure

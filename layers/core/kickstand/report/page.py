@@ -6,14 +6,17 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
+from pydantic import Field
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import thumbnail
+from kickstand.classify.promise import ANY_LABEL
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload, Route
 from kickstand.monitor.drift import (
@@ -23,10 +26,11 @@ from kickstand.monitor.drift import (
     Budget,
     Checkpoint,
     Finding,
+    PromisedMix,
     describe,
     observe,
 )
-from kickstand.monitor.live_accuracy import LiveAccuracy, judge
+from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, judge
 from kickstand.monitor.live_quality import (
     ConfusionRow,
     LiveRiskCoverage,
@@ -58,11 +62,29 @@ ReadPicture = Callable[[Record], str | None]
 """The image of a record as an address (`pages.data_uri`); None where it is not to be had."""
 
 
+class Evidence(Payload):
+    """The photos that the promise was shown on. domain: which they are, in words. photos: by what they show."""
+
+    domain: str = ""
+    date: str = ""
+    photos: dict[str, int] = Field(default_factory=dict)
+
+
+def read_evidence(artefact: Path) -> Evidence:
+    """Raises OSError or ValueError where there is no readable `model.json`."""
+    return Evidence.model_validate(json.loads((artefact / "model.json").read_bytes())["policy"].get("evidence", {}))
+
+
 class Report(Payload):
-    """All numbers of the page. monitor: as `kickstand.monitor.look.look` gives it."""
+    """All numbers of the page. monitor: as `kickstand.monitor.look.look` gives it.
+
+    answers: images by their answer's label, whatever became of them.
+    """
 
     monitor: MonitorReport
     images_per_day: float
+    evidence: Evidence
+    answers: dict[str, int]
     model_versions: dict[str, int]
     reliability: tuple[ReliabilityBin, ...]
     risk_coverage: tuple[LiveRiskCoverage, ...]
@@ -100,6 +122,20 @@ class Verdict(NamedTuple):
     colour: Route
     words: str
     sentence: str
+
+
+class LabelRow(NamedTuple):
+    """One label's answers as the page shows them.
+
+    coverage: accepted share of the answers. share: of all accepted answers. mix: promised, of the photos.
+    """
+
+    label: str
+    threshold: float | None
+    coverage: float
+    share: float
+    mix: tuple[float, float] | None
+    check: PromiseCheck | None
 
 
 class Drawing(NamedTuple):
@@ -147,9 +183,11 @@ def compose(
     budget: Budget,
     checkpoint: Checkpoint | None = None,
     as_of: datetime | None = None,
+    evidence: Evidence | None = None,
 ) -> Report:
     """The numbers, in time and memory linear in the records.
 
+    evidence: of the promise.
     as_of: when the records were read, for the age of what waits; by default the latest moment that they tell of.
     """
     monitor, _ = look(records, watch, budget, checkpoint)
@@ -157,10 +195,12 @@ def compose(
     return Report(
         monitor=monitor,
         images_per_day=budget.images_per_day,
+        evidence=evidence or Evidence(),
+        answers=Counter(record.prediction.label for record in records if record.prediction),
         model_versions=Counter(record.prediction.model_version for record in records if record.prediction),
-        reliability=reliability(records, level),
-        risk_coverage=risk_coverage(records, card.policy, level),
-        confusion=confusion(records, level),
+        reliability=reliability(records, level, watch.label_error),
+        risk_coverage=risk_coverage(records, card.policy, level, watch.label_error),
+        confusion=confusion(records, level, watch.label_error),
         reviews=review_load(records, as_of or _latest(records), level),
     )
 
@@ -219,6 +259,9 @@ def _page(
         "card": card,
         "level": f"{watch.confidence_level:.0%}".replace("%", " %"),
         "verdict": verdict(report.monitor),
+        "promise": watch.promise,
+        "rows": list(_list_labels(report, watch, card)),
+        "by_label": [(f"accepted as {label}", live) for label, live in report.monitor.accepted_by_label.items()],
         "essentials": _draw_essentials(report, records, watch, card, spans) if spans else [],
     }
     if read_picture:
@@ -226,7 +269,9 @@ def _page(
             "quality": _draw_quality(report, watch, card) if spans else [],
             "load": _draw_load(report, records, spans) if spans else [],
             "agreement": describe_agreement(report.reviews.agreement),
-            "board": _draw_board(report.monitor, records, watch.baseline, spans) if spans and watch.baseline else [],
+            "board": _draw_board(report.monitor, records, watch.baseline, watch.mix, spans)
+            if spans and watch.baseline
+            else [],
             "sheets": [_lay_out(finding, records, read_picture) for finding in report.monitor.moved],
             # What a script block may hold: no end of it, whatever the images are called.
             "numbers": Markup(json.dumps(report.numbers()).replace("<", "\\u003c")),  # noqa: S704
@@ -236,13 +281,14 @@ def _page(
 
 def verdict(monitor: MonitorReport) -> Verdict:
     """The worst that the monitor sees, for whoever looks for two seconds."""
-    promise = monitor.promise
+    check = monitor.promise
     if not monitor.images:
         return Verdict(Route.REVIEW, "No records", "There is nothing to say about no images.")
-    if promise and monitor.broken_promise:
-        wrong = f"{promise.errors:,} of {promise.audits:,} audited answers were wrong"
-        sentence = f"{wrong}; at most {percent(promise.max_risk)} of the accepted ones is promised."
-        return Verdict(Route.REJECT, f"The promise is {promise.status}", sentence)
+    if check and monitor.broken_promise:
+        about = f" “{check.label}”" if check.label else ""
+        wrong = f"{check.errors:,} of {check.audits:,} audited answers{about} were wrong"
+        sentence = f"{wrong}; at most {percent(check.max_risk)} of the accepted ones is promised."
+        return Verdict(Route.REJECT, f"The promise is {check.status}", sentence)
     if monitor.paged:
         return Verdict(Route.REJECT, "The model is harmed", _list(monitor.paged))
     if monitor.moved:
@@ -257,6 +303,22 @@ def _list(moved: Iterable[Finding]) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def _list_labels(report: Report, watch: Watch, card: ModelCard) -> Iterable[LabelRow]:
+    monitor, promise = report.monitor, watch.promise
+    checks = {check.label: check for check in monitor.promises}
+    for label in card.labels:
+        live, answers = monitor.accepted_by_label.get(label), report.answers.get(label, 0)
+        accepted = live.images if live else 0
+        yield LabelRow(
+            label,
+            card.policy.threshold(label),
+            accepted / answers if answers else 0.0,
+            accepted / monitor.accepted.images if monitor.accepted.images else 0.0,
+            promise.mix.get(label) if promise and promise.mix else None,
+            checks.get(label),
+        )
+
+
 # ---- the figures
 
 
@@ -264,12 +326,17 @@ def _draw_essentials(
     report: Report, records: Sequence[Record], watch: Watch, card: ModelCard, spans: Spans
 ) -> list[Drawing]:
     monitor = report.monitor
-    rows = [(f"accepted\nn = {monitor.accepted.images:,}", _right(monitor.accepted))]
-    rows.append((f"all\nn = {monitor.overall.images:,}", _right(monitor.overall)))
-    promised = None if watch.max_risk is None else 1 - watch.max_risk
+    risks = watch.promise.max_risk if watch.promise else {}
+    shown = [("accepted", monitor.accepted, risks.get(ANY_LABEL))]
+    shown += [(f"as {label}", live, risks.get(label)) for label, live in monitor.accepted_by_label.items()]
+    shown.append(("all", monitor.overall, None))
+    rows = [
+        (f"{name}\nn = {live.images:,}", _right(live), None if risk is None else 1 - risk) for name, live, risk in shown
+    ]
+    thresholds = {label: card.policy.threshold(label) for label in card.labels}
     scored = [record for record in records if record.prediction]
     dots = _sample_dots(scored)
-    shown = f"{len(dots):,} of {len(scored):,} images" if len(dots) < len(scored) else f"n = {len(scored):,} images"
+    drawn = f"{len(dots):,} of {len(scored):,} images" if len(dots) < len(scored) else f"n = {len(scored):,} images"
     confidences = _split(
         ((record.recorded_at, record.prediction.confidence) for record in scored if record.prediction), spans
     )
@@ -280,14 +347,14 @@ def _draw_essentials(
     return [
         Drawing(
             "Estimated accuracy",
-            figures.draw_accuracy(rows, promised),
+            figures.draw_accuracy(rows),
             f"Dot: the estimate from {monitor.overall.answers:,} answers by people, weighted by how probable it was "
             "that a person was asked, and from confidences. Bar: its interval, which assumes nothing about the images.",
         ),
         Drawing(
             "Confidence over time",
-            figures.draw_timeline(dots, _medians(confidences, spans), card.policy.accept_at, since),
-            f"{shown}: each a dot, coloured by where it went. The line is the median of all. Times are UTC.",
+            figures.draw_timeline(dots, _medians(confidences, spans), thresholds, since),
+            f"{drawn}: each a dot, coloured by where it went. The line is the median of all. Times are UTC.",
         ),
         Drawing(
             "Routes",
@@ -300,8 +367,6 @@ def _draw_essentials(
 def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing]:
     answers = report.monitor.overall.answers
     bins = [part for part in report.reliability if part.live.answers]
-    curve = [point for point in report.risk_coverage if point.live.answers]
-    policy = next(((p.coverage, _wrong(p.live)) for p in curve if p.accept_at == card.policy.accept_at), None)
     cells = {row.answer: row for row in report.confusion}
     truths = list(report.confusion[0].truth) if report.confusion else []
 
@@ -323,14 +388,9 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
         ),
         Drawing(
             "Risk and coverage",
-            figures.draw_risk_coverage(
-                [(point.coverage, _wrong(point.live)) for point in curve],
-                policy,
-                watch.max_risk,
-                "up to the interval's end",
-            ),
-            "Each point of the curve is a threshold on the confidence: to the right more is accepted, and more of it "
-            f"is wrong. Band: interval. n = {answers:,} answers by people.",
+            figures.draw_risk_coverage(_list_curves(report, watch, card), "up to the interval's end"),
+            "Each point of a curve is a threshold on the confidence: to the right more is accepted, and more of it is "
+            f"wrong. Band: interval. n = {answers:,} answers by people.",
         ),
         Drawing(
             "Confusion",
@@ -345,6 +405,20 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
             "“neither” is answered by rejecting.",
         ),
     ]
+
+
+def _list_curves(report: Report, watch: Watch, card: ModelCard) -> list[figures.Curve]:
+    """One for each label that has a threshold of its own, else one for all together."""
+    curves = []
+    for label in card.policy.thresholds or (ANY_LABEL,):
+        threshold = card.policy.threshold(label)
+        points = [point for point in report.risk_coverage if point.label == label and point.live.answers]
+        own = next(((p.coverage, _wrong(p.live)) for p in points if p.accept_at == threshold), None)
+        from_ = "never accepted" if threshold is None else f"accepted from {threshold:.3f}"
+        promised = watch.promise.max_risk.get(label) if watch.promise else None
+        curve = [(point.coverage, _wrong(point.live)) for point in points]
+        curves.append(figures.Curve(f"{label or 'all labels'}, {from_}", curve, own, promised))
+    return curves
 
 
 def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[Drawing]:
@@ -374,9 +448,9 @@ def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[
 
 
 def _draw_board(
-    monitor: MonitorReport, records: Sequence[Record], baseline: Baseline, spans: Spans
+    monitor: MonitorReport, records: Sequence[Record], baseline: Baseline, mix: PromisedMix | None, spans: Spans
 ) -> list[tuple[Finding, str, Markup]]:
-    """Each statistic with what it says and how it went; alarms first."""
+    """Each statistic with what it says and how it went; alarms first. mix: whose limits take the class mix's place."""
     seen = [observe(record, baseline.model_version, baseline.policy_version) for record in records]
     board = []
     for finding in monitor.drift or ():
@@ -387,10 +461,18 @@ def _draw_board(
             usual = quantile.low[9], quantile.low[49], quantile.high[9]
             bands = _medians(values, spans, 10)
         else:
-            source = f"{CLASS_MIX}:{finding.event.rpartition(' ')[2]}" if name == CLASS_MIX else name
-            values = _split(((one.at, one.rates.get(source)) for one in seen), spans)
-            share = wilson_interval(baseline.rates[source].hits, baseline.rates[source].n)
-            usual = share.low, share.value, share.high
+            label = finding.event.rpartition(" ")[2]
+            source = f"{CLASS_MIX}:{label}" if name == CLASS_MIX else name
+            if name == CLASS_MIX and mix:
+                told: Iterable[tuple[datetime, float | None]] = (
+                    (record.recorded_at, mix.measure(record).get(label)) for record in records
+                )
+                usual = 0.0, finding.usual, finding.usual
+            else:
+                told = ((one.at, one.rates.get(source)) for one in seen)
+                share = wilson_interval(baseline.rates[source].hits, baseline.rates[source].n)
+                usual = share.low, share.value, share.high
+            values = _split(told, spans)
             bands = _shares(values, spans)
         says = f"{finding.event} over time, beside the baseline"
         drawing = figures.draw_statistic(
