@@ -26,9 +26,9 @@ PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.j
         ("dataset check no-such-folder", 1, ["no-such-folder: no such folder"]),
         ("ledger", 1, ["credentials", "aws configure"]),
         ("explain s3://bucket/van.jpg", 1, ["credentials", "AWS_PROFILE"]),
-        ("policy --max-risk 0.0001", 3, ["refused", "more labels are needed"]),
+        ("policy --max-risk 0.0001", 3, ["refused", "more of bicycle"]),
         ("policy", 2, ["--max-risk", "--error-cost"]),
-        ("policy --max-risk 2", 2, ["--max-risk", "less than or equal to 1"]),
+        ("policy --max-risk 2", 2, ["--max-risk", "2 is no number between 0 and 1"]),
         ("evalute dataset", 2, ["Did you mean 'evaluate'?"]),
     ],
 )

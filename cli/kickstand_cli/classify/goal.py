@@ -1,6 +1,6 @@
 """What a policy is to promise, as the options of `policy` and `train` say it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,7 +8,8 @@ import typer
 from pydantic import ValidationError
 
 from kickstand.classify.promise import Mix, Promise
-from kickstand_cli.terminal import CommandError
+from kickstand.records import Record
+from kickstand.review.agreement import agreement
 
 FOREIGN_SHARE = 0.05
 """Share of photos that show none of the labels, where nobody says another and there are photos to show it by."""
@@ -41,6 +42,13 @@ ForeignShare = Annotated[
         f"default: {FOREIGN_SHARE:g} where the evidence has such photos.",
     ),
 ]
+LabelError = Annotated[
+    str,
+    typer.Option(
+        metavar="SHARE|auto",
+        help="Largest probability that a person's label is wrong; auto: by the reviewers' agreement in the records.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Goal:
     def promise(self, labels: Sequence[str], photos: Mapping[str, int]) -> Promise:
         """The promise about these labels. photos: how many there are that show each label, and "neither".
 
-        Raises CommandError naming the option.
+        Raises BadParameter naming the option.
         """
         foreign_share = self.foreign_share
         if foreign_share is None:
@@ -72,7 +80,7 @@ class Goal:
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(map(str, first["loc"][:2]))
-            raise CommandError(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
+            raise typer.BadParameter(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
 
     def _risks(self, labels: Sequence[str]) -> dict[str, float]:
         everywhere: float | None = None
@@ -85,12 +93,12 @@ class Goal:
             else:
                 everywhere = _number("--max-risk", share)
         if everywhere is None and (missing := [label for label in labels if label not in risks]):
-            raise CommandError(f"--max-risk: nothing is said about {', '.join(missing)}")
+            raise typer.BadParameter(f"--max-risk: nothing is said about {', '.join(missing)}")
         return {label: risks.get(label, everywhere or 0.0) for label in labels}
 
 
 def read_mix(text: str, labels: Sequence[str]) -> Mix:
-    """ "bicycle=0.5..0.95,motorcycle=0.1". Raises CommandError naming what cannot be read.
+    """ "bicycle=0.5..0.95,motorcycle=0.1". Raises BadParameter naming what cannot be read.
 
     >>> read_mix("a=0.5..0.95", ["a", "b"])
     {'a': (0.5, 0.95)}
@@ -99,10 +107,10 @@ def read_mix(text: str, labels: Sequence[str]) -> Mix:
     for part in text.split(","):
         label, equals, share = part.strip().rpartition("=")
         if not equals:
-            raise CommandError(f"--mix {part.strip()!r}: expected LABEL=SHARE or LABEL=SHARE..SHARE")
+            raise typer.BadParameter(f"--mix {part.strip()!r}: expected LABEL=SHARE or LABEL=SHARE..SHARE")
         _known("--mix", label, labels)
         if label in mix:
-            raise CommandError(f"--mix: {label} is named twice")
+            raise typer.BadParameter(f"--mix: {label} is named twice")
         least, dots, most = share.partition("..")
         mix[label] = (_number("--mix", least), _number("--mix", most if dots else least))
     return mix
@@ -110,7 +118,7 @@ def read_mix(text: str, labels: Sequence[str]) -> Mix:
 
 def _known(option: str, label: str, labels: Sequence[str]) -> None:
     if label not in labels:
-        raise CommandError(f"{option}: the model knows {', '.join(labels)}, not {label}")
+        raise typer.BadParameter(f"{option}: the model knows {', '.join(labels)}, not {label}")
 
 
 def _number(option: str, text: str) -> float:
@@ -119,5 +127,21 @@ def _number(option: str, text: str) -> float:
     except ValueError:
         number = -1.0
     if not 0.0 <= number <= 1.0:
-        raise CommandError(f"{option}: {text or 'nothing'} is no number between 0 and 1")
+        raise typer.BadParameter(f"{option}: {text or 'nothing'} is no number between 0 and 1")
     return number
+
+
+def read_label_error(text: str, records: Iterable[Record] | None = None) -> float:
+    """A share below 0.5; "auto" is the bound that the records show. Raises BadParameter where there is none."""
+    if text == "auto":
+        found = agreement(records or ()).label_error_at_most
+        if found is None:
+            raise typer.BadParameter("--label-error auto: no two people have judged one photo of these records")
+        text = f"{found:.6f}"
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 0.5:
+        raise typer.BadParameter(f"--label-error: {text} is no share below 0.5")
+    return share

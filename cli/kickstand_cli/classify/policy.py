@@ -18,11 +18,18 @@ from kickstand.classify.promise import Answered, Promise, derive_cheapest, deriv
 from kickstand.monitor.live_accuracy import outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
-from kickstand.review.agreement import agreement
 from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import NEITHER, Readable, answer_all, find_images
-from kickstand_cli.classify.goal import ConfidenceLevel, ForeignShare, Goal, MaxRisk, MixOption
+from kickstand_cli.classify.goal import (
+    ConfidenceLevel,
+    ForeignShare,
+    Goal,
+    LabelError,
+    MaxRisk,
+    MixOption,
+    read_label_error,
+)
 from kickstand_cli.deployment import OutputsFile, reporting
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import RecordsFile, open_records, parse_since_option
@@ -148,13 +155,7 @@ def policy(
     confidence: ConfidenceLevel = 0.95,
     mix: MixOption = None,
     foreign_share: ForeignShare = None,
-    label_error: Annotated[
-        str,
-        typer.Option(
-            metavar="SHARE|auto",
-            help="Largest probability that a person's label is wrong; auto: by the reviewers' agreement.",
-        ),
-    ] = "0",
+    label_error: LabelError = "0",
     partial: Annotated[
         bool, typer.Option("--partial", help="Go on where a label is refused: a person decides about its answers.")
     ] = False,
@@ -220,7 +221,7 @@ def policy(
         if prices:
             derived = derive_cheapest(evidence.photos, card.labels, prices, gates, evidence.about)
         else:
-            goal = Goal(max_risk or (), confidence, mix, foreign_share, _read_label_error(label_error, stored))
+            goal = Goal(max_risk or (), confidence, mix, foreign_share, read_label_error(label_error, stored))
             promise = goal.promise(card.labels, evidence.counts)
             derived = derive_promised(evidence.photos, promise, gates, evidence.about)
     refused = [one["refused"] for one in derived["evidence"]["labels"].values() if "refused" in one]
@@ -235,24 +236,6 @@ def policy(
         _show(derived, written=write and not stop)
     if stop:
         raise typer.Exit(REFUSED)
-
-
-def _read_label_error(text: str, records: Sequence[Record]) -> float:
-    """Raises CommandError for no such share, and for "auto" where the records show none below 0.5."""
-    if text == "auto":
-        found = agreement(records).label_error_at_most
-        if found is None:
-            raise CommandError(
-                "--label-error auto: no photo of these records was judged by two people; see docs/review.md"
-            )
-        text = f"{found:.6f}"
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if not 0.0 <= share < 0.5:
-        raise CommandError(f"--label-error {text}: neither a share below 0.5 nor auto")
-    return share
 
 
 def _today() -> str:

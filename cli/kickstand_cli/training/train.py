@@ -19,7 +19,15 @@ from kickstand.lifecycle.golden import GoldenImage, find_mistake
 from kickstand_cli.classify.classify import Answer, answer
 from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
-from kickstand_cli.classify.goal import ConfidenceLevel, ForeignShare, Goal, MaxRisk, MixOption
+from kickstand_cli.classify.goal import (
+    ConfidenceLevel,
+    ForeignShare,
+    Goal,
+    LabelError,
+    MaxRisk,
+    MixOption,
+    read_label_error,
+)
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
@@ -74,7 +82,7 @@ def train(
     confidence: ConfidenceLevel = 0.95,
     mix: MixOption = None,
     foreign_share: ForeignShare = None,
-    label_error: Annotated[float, typer.Option(help="Largest probability that a photo's label is wrong.")] = 0.0,
+    label_error: LabelError = "0",
     domain: Annotated[
         str, typer.Option(metavar="TEXT", help="For which photos the promise is shown, in words; default: the folders.")
     ] = "",
@@ -91,7 +99,7 @@ def train(
     The backbone is frozen; a linear head on its features is learnt, by cross-validation over the sources where they
     are known: the folder between a class and its photos, or the column `source` of PHOTOS/manifest.csv.
     """
-    goal = Goal(max_risk or ["0.02"], confidence, mix, foreign_share, label_error)
+    goal = Goal(max_risk or ["0.02"], confidence, mix, foreign_share, read_label_error(label_error))
     places = Places(
         photos,
         out,

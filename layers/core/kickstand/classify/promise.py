@@ -9,7 +9,7 @@ import json
 import math
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -162,8 +162,15 @@ def worst_mix(values: Mapping[str, float], mix: Mix) -> dict[str, float]:
 
 
 def bound_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
-    """Upper bound of the share of wrong answers among those accepted as this label, one-sided, exceeded with a
-    probability of at most alpha.
+    """Upper bound of the share of wrong answers among those accepted as this label: the smallest that is shown."""
+    return solve(shows_risk(label, accepted, n, promise, alpha))
+
+
+def shows_risk(
+    label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float
+) -> Callable[[float], bool]:
+    """Whether these photos show that at most this share of those accepted as the label is wrong. What is shown is not
+    so with a probability of at most alpha.
 
     accepted: photos that are accepted as this label, by what they show. n: all photos, by what they show.
 
@@ -195,11 +202,10 @@ def bound_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
         known = sum(n.get(truth, 0) for truth in (label, *others))
         right_part = RIGHT_PART if foreign_share else 0.0
         risk = min(1.0, upper_bound(wrong, right + wrong, 1 - alpha * (1 - right_part - foreign_part)) / (1 - error))
-        if not foreign_share:
-            return risk
         taken = (1 - foreign_share) * lower_bound(right + wrong, known, 1 - alpha * right_part)
         foreign *= foreign_share
-        return (taken * risk + foreign) / (taken + foreign) if taken + foreign else 1.0
+        wrong_share = (taken * risk + foreign) / (taken + foreign) if foreign else risk
+        return lambda limit: wrong_share <= limit
     wrong_part = (1 - RIGHT_PART - foreign_part) / max(1, len(others))
     wrongs = {truth: rate(truth, wrong_part) for truth in others}
     hits = lower_bound(right, n.get(label, 0), 1 - alpha * RIGHT_PART)
@@ -213,7 +219,7 @@ def bound_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
         known = math.fsum(mix[truth] * value for truth, value in values.items())
         return (1 - foreign_share) * known + foreign_share * (1 - risk) * foreign <= 0.0
 
-    return solve(is_kept)
+    return is_kept
 
 
 class _Label:
@@ -234,8 +240,9 @@ class _Label:
         """How many are accepted from this confidence, by what they show."""
         return {truth: bisect_right(scores, -threshold) for truth, scores in self._scores.items()}
 
-    def bound(self, accepted: Mapping[str, int], n: Mapping[str, int] | None = None, part: float = 1.0) -> float:
-        return bound_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)
+    def passes(self, accepted: Mapping[str, int], part: float, n: Mapping[str, int] | None = None) -> bool:
+        """Whether so many accepted photos show the promise. part: of the allowed error."""
+        return shows_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)(self.max_risk)
 
     def first(self, part: float, times: float, most: float) -> int | None:
         """How many right answers the strictest threshold takes; None where even these photos, all of them accepted and
@@ -244,7 +251,7 @@ class _Label:
         n = self.n.get(self.label, 0)
 
         def passes(right: int, risk: float) -> bool:
-            return self.bound({self.label: right} | self._expect(right, risk), part=part) <= self.max_risk
+            return self.passes({self.label: right} | self._expect(right, risk), part)
 
         if not n or not passes(n, 0.0):
             return None
@@ -281,14 +288,14 @@ class _Label:
             for rank in range(math.ceil(start / step) * step, len(self.thresholds) + 1, step) if start else ():
                 threshold = self.thresholds[rank - 1]
                 accepted = self.count(threshold)
-                bound = self.bound(accepted, part=part)
-                if bound > self.max_risk:
+                if not self.passes(accepted, part):
                     break
                 if chosen is None or threshold < chosen[0]:
-                    chosen = threshold, accepted, bound
+                    chosen = threshold, accepted, part
         if chosen is None:
             return self.refuse() if explain else LabelEvidence(threshold=None, refused="cannot be shown")
-        threshold, accepted, bound = chosen
+        threshold, accepted, part = chosen
+        bound = bound_risk(self.label, accepted, self.n, self.promise, self.alpha * part)
         told = LabelEvidence(
             # Rounded down, never up: rounding up would refuse the very photo that the threshold was taken from.
             threshold=math.floor(threshold * 1e5) / 1e5,
@@ -320,7 +327,7 @@ class _Label:
             scales = {truth: times if truth in growing else 1.0 for truth in truths}
             grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) for truth, scale in scales.items()}
             more = {truth: math.floor(accepted.get(truth, 0) * scale) for truth, scale in scales.items()}
-            return self.bound(more, grown, SEQUENCES[0][0]) <= self.max_risk
+            return self.passes(more, SEQUENCES[0][0], grown)
 
         def count_steps(accepted: Mapping[str, int], growing: Sequence[str]) -> int:
             return bisect_left(range(MOST_STEPS), True, key=lambda step: passes(accepted, growing, 1.1**step))
