@@ -78,7 +78,7 @@ def solve(rises: Callable[[float], bool]) -> float:
     for _ in range(36):
         middle = (low + high) / 2
         low, high = (low, middle) if rises(middle) else (middle, high)
-    return high
+    return (low + high) / 2
 
 
 @lru_cache(maxsize=100_000)
