@@ -42,7 +42,7 @@ ARNS = {  # what follows arn:partition:
     "AWS::Lambda::Alias": "lambda:{region}:{account}:function:{function}:{Name}",
     "AWS::Lambda::Function": "lambda:{region}:{account}:function:{name}",
     "AWS::Lambda::LayerVersion": "lambda:{region}:{account}:layer:{name}:1",
-    "AWS::Lambda::Version": "lambda:{region}:{account}:function:{function}:7",
+    "AWS::Lambda::Version": "lambda:{region}:{account}:function:{function}:{version}",
     "AWS::Logs::LogGroup": "logs:{region}:{account}:log-group:{name}:*",
     "AWS::S3::Bucket": "s3:::{name}",
     "AWS::SNS::Topic": "sns:{region}:{account}:{name}",
@@ -62,8 +62,11 @@ NAMED_BY_ARN = {
 }
 
 
-def expand(document: Document, parameters: Mapping[str, str], region: str, packages: str) -> Document:
-    """What SAM's transform makes of the template. packages: where `sam deploy` has put the code: its hash, in effect."""
+read = cache(load_yaml)
+
+
+def expand(document: Document, parameters: Mapping[str, str], region: str, changed: str) -> Document:
+    """What SAM's transform makes of the template. changed: the file or folder that lies elsewhere, as new content does."""
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
@@ -71,7 +74,8 @@ def expand(document: Document, parameters: Mapping[str, str], region: str, packa
     document = spelled_out(document)
     for resource in document["Resources"].values():
         for uri in LOCAL_FILES & resource.get("Properties", {}).keys():
-            resource["Properties"][uri] = f"{packages}/{resource['Properties'][uri]}"
+            path = resource["Properties"][uri]
+            resource["Properties"][uri] = f"s3://{'changed' if path == changed else 'packages'}/{path}"
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=region))
     expanded: Document = translator.translate(document, dict(parameters))
     return expanded
@@ -92,7 +96,8 @@ def spelled_out(part: Any) -> Any:
 class Stack(Template):
     """A stack with its nested ones. resources: what is made, resolved, by logical ID.
 
-    parameters: of the template, where they differ from the defaults.
+    parameters: of the template, where they differ from the defaults. changed: a folder or file whose content is new.
+    renamed: resources that take the place of others of the same logical ID.
     """
 
     def __init__(
@@ -102,15 +107,17 @@ class Stack(Template):
         name: str = "kickstand-dev",
         partition: str = "aws",
         region: str = "us-east-1",
-        packages: str = "s3://packages",
+        changed: str = "",
+        renamed: frozenset[str] = frozenset(),
     ) -> None:
-        document = load_yaml(path)
+        self.made_of = path, parameters, name, partition, region, changed
+        document = read(path)
         given = {key: str(item.get("Default", "")) for key, item in document["Parameters"].items()} | {
             key: str(value) for key, value in (parameters or {}).items()
         }
         assert given.keys() == document["Parameters"].keys(), f"{path.name}: no such parameter"
-        self.path, self.name, self.partition, self.region, self.packages = path, name, partition, region, packages
-        self._expanded = expand(document, given, region, packages)
+        self.name, self.partition, self.region, self.renamed = name, partition, region, renamed
+        self._expanded = expand(document, given, region, changed)
         self._conditions = self._expanded.get("Conditions", {})
         self._reference, self._attribute = self._ref, self._get
         suffix = {"aws-cn": "amazonaws.com.cn"}.get(partition, "amazonaws.com")
@@ -131,12 +138,11 @@ class Stack(Template):
         """The nested stacks that are made, by logical ID."""
         return {
             key: Stack(
-                self.path.parent / resource["Properties"]["TemplateURL"],
+                self.made_of[0].parent / resource["Properties"]["TemplateURL"],
                 self.resolve(resource["Properties"]["Parameters"]),
                 f"{self.name}-{key}",
-                self.partition,
-                self.region,
-                self.packages,
+                *self.made_of[3:],
+                self.renamed,
             )
             for key, resource in self._expanded["Resources"].items()
             if resource["Type"] == "AWS::CloudFormation::Stack" and self.holds(resource.get("Condition"))
@@ -195,12 +201,13 @@ class Stack(Template):
         if attribute.endswith("Name"):
             return self._name(logical_id)
         if attribute == "Version":
-            return "7"
+            return str(int(logical_id[-6:], 16))
         assert attribute == "Arn" or attribute.endswith("GroupArn"), f"{logical_id}.{attribute}"
         properties = resource.get("Properties", {})
         named = {
             "name": self._name(logical_id),
             "function": self.resolve(properties["FunctionName"]) if "FunctionName" in properties else "",
+            "version": self._get(logical_id, "Version") if resource["Type"] == "AWS::Lambda::Version" else "",
             "Name": properties.get("Name", ""),
         }
         return f"arn:{self.partition}:" + ARNS[resource["Type"]].format(region=self.region, account=ACCOUNT, **named)
@@ -211,7 +218,7 @@ class Stack(Template):
         given = {f"{word}Name", "LayerName"} & resource.get("Properties", {}).keys()
         for key in given - {"FunctionName"}:
             return str(self.resolve(resource["Properties"][key]))
-        name = f"{self.name}-{logical_id}"
+        name = f"{self.name}-{logical_id}{'-2' if logical_id in self.renamed else ''}"
         return name.lower() if word == "Bucket" else name
 
     def _intrinsic(self, name: str, argument: Any) -> Any:
