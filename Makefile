@@ -4,7 +4,6 @@ SHELL := /bin/bash
 BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 export SAM_CLI_TELEMETRY := 0
-export AWS_DEFAULT_REGION ?= us-east-1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The first Python that runs and can make an environment: a name on PATH may be a shim of a version that is not there.
@@ -39,7 +38,7 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(SAM) validate --lint
+	$(SAM) validate --lint --region us-east-1   # it asks for one, and calls nothing
 	$(BIN)/cfn-lint template.yaml serving.yaml training.yaml
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory asl; \
 	else echo "skipped: asl-validator (it needs Node.js, which is not on PATH)"; fi
@@ -110,8 +109,9 @@ deploy-local: .venv/.installed .venv-ministack/.installed build  ## sam deploy o
 	$(BIN)/python -m kickstand_cli.local.rehearsal $(if $(KEEP),--keep)
 
 .PHONY: deploy
-deploy: build  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod
-	$(SAM) deploy --config-env $(or $(CONFIG_ENV),default)
+deploy: .venv/.installed  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod, in the region of AWS_REGION or your profile
+	@region=$$($(BIN)/python -m kickstand_cli.deployment) && echo "AWS region: $$region" && $(MAKE) --no-print-directory build && \
+		$(SAM) deploy --config-env $(or $(CONFIG_ENV),default) --region "$$region"
 
 .PHONY: lock
 lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in; UPGRADE=1 moves every pin

@@ -46,7 +46,7 @@ ABOUT = {"markdown": "The monitoring report's essentials, as drawn on its schedu
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
     """event: of the schedule, or the widget's (`describe`, `widgetContext`), with `action` "draw" from its button."""
-    metrics.add_metric(name="ReportCalls", unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=0)
     widget = CloudWatchDashboardCustomWidgetEvent(event)
     if widget.describe:
         return ABOUT
@@ -78,6 +78,7 @@ def draw(now: datetime) -> dict[str, Any]:
         s3.put_object(
             Bucket=settings.report_bucket, Key=key, Body=text.encode(), ContentType="text/html; charset=utf-8"
         )
+    metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=1)
     logger.info("drawn", records=len(records), harmed=report.monitor.harmed)
     return {"records": len(records), "harmed": report.monitor.harmed}
 
