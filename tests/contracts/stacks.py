@@ -201,7 +201,7 @@ class Stack(Template):
         if attribute.endswith("Name"):
             return self._name(logical_id)
         if attribute == "Version":
-            return str(int(logical_id[-6:], 16))
+            return str(int(logical_id[-6:], 16) + (logical_id in self.renamed))
         assert attribute == "Arn" or attribute.endswith("GroupArn"), f"{logical_id}.{attribute}"
         properties = resource.get("Properties", {})
         named = {

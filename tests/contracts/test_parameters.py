@@ -29,13 +29,21 @@ def test_a_parameter_changes_something(parameter: str) -> None:
 @every_parameter
 def test_what_a_published_version_reads_changes_only_with_a_new_version(parameter: str) -> None:
     """The alias goes on with the version that it has: what changes in $LATEST alone, nobody ever sees."""
-    unseen = {
-        (name, *sorted(map(str, differing(before.all[name], after.all[name]))))
-        for before, after in pairs(parameter)
-        for name, version in versions(before).items()
-        if version in after.all and before.all[name] != after.all[name]
-    }
+    unseen = set()
+    for before, after in pairs(parameter):
+        changed = effects(before, after)
+        for name, version in versions(before).items():
+            if name in changed and changed.get(version) not in ("removed", "replaced"):
+                unseen.add((name, *sorted(differing(before.all[name], after.all[name]))))
     assert not unseen
+
+
+@every_parameter
+def test_a_new_version_comes_only_with_a_changed_function(parameter: str) -> None:
+    """Of a function that is as it was Lambda publishes no version, and the deployment fails."""
+    for before, after in pairs(parameter):
+        changed = effects(before, after)
+        assert changed.keys() >= {name for name, version in versions(before).items() if version in changed}
 
 
 def differing(old: Document, new: Document) -> set[str]:
