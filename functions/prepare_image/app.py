@@ -11,6 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+from kickstand.clients import BRIEF
 from kickstand.errors import InvalidImage
 from kickstand.events import ImageRef, PreparedImage
 from kickstand.settings import Settings
@@ -23,7 +24,7 @@ class PrepareImageSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-s3 = boto3.client("s3")
+s3 = boto3.client("s3", config=BRIEF)
 settings = PrepareImageSettings.model_validate(os.environ)
 INPUT_SHAPE = read_card(settings.model_dir).input_shape
 
