@@ -77,7 +77,8 @@ class Asker:
         if action == "sagemaker:InvokeEndpoint":
             return {Request(action, self.arn("sagemaker", f"endpoint/{self.stack.physical('Endpoint')}"))}
         if action == "sagemaker:DescribeModelPackage":
-            return {Request(action, self.arn("sagemaker", named["ModelPackageName"].split(":", 5)[5]))}
+            group = self.stack.physical("ModelPackageGroup").replace(":model-package-group/", ":model-package/")
+            return {Request(action, f"{group}/{named['ModelPackageName'].rpartition('/')[2]}")}
         if action == "states:SendTaskSuccess":  # the token names no state machine; IAM knows whose it is
             return {Request(action, self.stack.physical("ReviewImageStateMachine"))}
         kind, *names = (named.get("executionArn") or named["stateMachineArn"]).split(":")[5:]
@@ -155,8 +156,9 @@ class Asker:
 
     def by_training_jobs(self) -> set[Request]:
         """What SageMaker's jobs ask for, by what train_model gives them to read and to write."""
-        found = self.by_container("/aws/sagemaker/TrainingJobs")
-        found |= {Request("logs:CreateLogGroup", self.arn("logs", "log-group:/aws/sagemaker/TrainingJobs"))}
+        found: set[Request] = set()
+        for group in ("/aws/sagemaker/TrainingJobs", "/aws/sagemaker/TransformJobs"):
+            found |= self.by_container(group) | {Request("logs:CreateLogGroup", self.arn("logs", f"log-group:{group}"))}
         found |= {Request("cloudwatch:PutMetricData", "*")}
         for task in tasks(definition(self.stack.all["TrainModelStateMachine"]["Properties"])):
             if not re.search(r":sagemaker:create(TrainingJob|TransformJob|Model)$", task["Resource"]):
@@ -199,10 +201,10 @@ class Asker:
         """https://docs.aws.amazon.com/codedeploy/latest/userguide/getting-started-create-service-role.html"""
         name = self.stack.physical("ClassifyImageFunction")
         function, alias = self.arn("lambda", f"function:{name}"), self.arn("lambda", f"function:{name}:live")
-        shifts = ("GetAlias", "UpdateAlias", "GetProvisionedConcurrencyConfig")
         hook = self.arn("lambda", f"function:{self.stack.physical('CheckGoldenImagesFunction')}")
         return {
-            *(Request(f"lambda:{action}", arn) for action in shifts for arn in (function, alias)),
+            *(Request(f"lambda:{action}", arn) for action in ("GetAlias", "UpdateAlias") for arn in (function, alias)),
+            Request("lambda:GetProvisionedConcurrencyConfig", alias),
             Request("lambda:InvokeFunction", hook),
             Request("cloudwatch:DescribeAlarms", self.arn("cloudwatch", "alarm:*")),
         }

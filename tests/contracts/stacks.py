@@ -121,14 +121,14 @@ class Stack(Template):
         self._conditions = self._expanded.get("Conditions", {})
         self._reference, self._attribute = self._ref, self._get
         suffix = {"aws-cn": "amazonaws.com.cn"}.get(partition, "amazonaws.com")
-        identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{region}/{name}")
+        self.identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{region}/{name}")
         self._values = given | {
             "AWS::Partition": partition,
             "AWS::Region": region,
             "AWS::AccountId": ACCOUNT,
             "AWS::URLSuffix": suffix,
             "AWS::StackName": name,
-            "AWS::StackId": f"arn:{partition}:cloudformation:{region}:{ACCOUNT}:stack/{name}/{identifier}",
+            "AWS::StackId": f"arn:{partition}:cloudformation:{region}:{ACCOUNT}:stack/{name}/{self.identifier}",
             "AWS::NoValue": None,
         }
         self._mappings: Document = self._expanded.get("Mappings", {})

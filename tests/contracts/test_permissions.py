@@ -65,6 +65,15 @@ def test_every_function_that_calls_aws_has_been_seen_to(calls: list[recorded.Cal
 # ---- what differs is denied
 
 
+NAMES_OF_STACKS = [  # of this stack and its nested ones, and of another: names, and the identifiers that names are made of
+    (str(mine), str(other))
+    for here, there in zip(
+        *([one, *one.nested.values()] for one in (stack("kickstand-dev"), stack("kickstand-prod"))), strict=True
+    )
+    for mine, other in ((here.name, there.name), (here.identifier, there.identifier))
+]
+
+
 class Mutant:
     """Requests that differ in one thing from what a role asks for, and that it must not be allowed."""
 
@@ -97,8 +106,10 @@ class Mutant:
         return request._replace(resource=request.resource.replace(f":{ACCOUNT}:", ":999999999999:"))
 
     def other_stack(self, _role: str, request: Request) -> Request | None:
-        name = stack().name
-        return request._replace(resource=request.resource.replace(name, "kickstand-prod")) if name in request.resource else None
+        arn = request.resource
+        for mine, other in NAMES_OF_STACKS:
+            arn = arn.replace(mine, other)
+        return request._replace(resource=arn) if arn != request.resource else None
 
     def other_prefix(self, role: str, request: Request) -> Request | None:
         """Of a bucket in which the role may not reach everything."""
@@ -139,9 +150,15 @@ class Mutant:
         return request._replace(context=frozenset((key, word) for key in keys))
 
 
+PARTS = {"dynamodb": r"/index/", "ecr": ":repository/", "lambda": r"(?<=\D):(?=live$|\d+$|$)", "logs": ":log-stream:"}
+PARTS |= {"s3": "/", "sagemaker": r"/\d+$"}
+"""What separates a resource from its parts: what may be done to one, may be to the other. Of ECR all repositories are one:
+AWS's own containers lie in some that nobody knows before."""
+
+
 def bucket_of(arn: str) -> str:
-    """The bucket, or the table without its index, or else the whole ARN."""
-    return re.split(r"/(?=index/)" if ":dynamodb:" in arn else "/" if ":s3:::" in arn else "$", arn)[0]
+    """The bucket, the table without its index, the function without its version; or else the whole ARN."""
+    return re.split(PARTS.get(arn.split(":")[2], "$"), arn)[0] if ":" in arn else arn
 
 
 def test_what_differs_from_what_a_role_asks_for_is_denied(
@@ -184,11 +201,25 @@ def test_every_action_exists_and_knows_the_resources_and_condition_keys_that_it_
         if atom["Resource"] == "*":
             assert not any(known["resource_types"][kind]["required"] for kind in kinds), f"{atom['Action']}: name a resource"
         else:
-            formats = [reference["resources"][kind]["arn"] for kind in kinds]
+            formats = [reference["resources"][kind]["arn"] for kind in kinds] + BESIDE.get(atom["Action"], [])
             assert any(overlaps(atom["Resource"], one) for one in formats), f"{atom['Action']} on {atom['Resource']}: {formats}"
         usable = {key for kind in known["resource_types"].values() for key in kind["condition_keys"]}
         used = {key for keys in atom.get("Condition", {}).values() for key in keys}
         assert {key for key in used if not key.startswith("aws:")} <= usable
+
+
+VERSIONS = ["arn:${Partition}:lambda:${Region}:${Account}:function:${FunctionName}:${Version}"]
+BESIDE = {  # resources that the reference leaves out
+    # https://docs.aws.amazon.com/lambda/latest/dg/lambda-api-permissions-ref.html: with a qualifier
+    **dict.fromkeys(("lambda:InvokeFunction", "lambda:GetAlias", "lambda:UpdateAlias"), VERSIONS),
+    "lambda:GetProvisionedConcurrencyConfig": VERSIONS,
+    # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
+    "codedeploy:PutLifecycleEventHookExecutionStatus": [
+        "arn:${Partition}:codedeploy:${Region}:${Account}:deploymentgroup:${Application}/${Group}"
+    ],
+    # https://github.com/aws/aws-cdk/issues/8486: tried on AWS
+    "states:SendTaskSuccess": ["arn:${Partition}:states:${Region}:${Account}:stateMachine:${StateMachineName}"],
+}
 
 
 def overlaps(pattern: str, arn_format: str) -> bool:
