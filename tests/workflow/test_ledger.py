@@ -61,7 +61,7 @@ def test_all_is_well_where_every_upload_has_ended(stack: Stack, tmp_path: Path) 
     upload(stack, 3)
     result = kickstand_ledger(stack, tmp_path)
     assert result.exit_code == 0
-    assert result.output.startswith("ledger: 3 uploads = ")
+    assert result.stdout.startswith("ledger: 3 uploads = ")
     assert "missing" not in result.output
 
 

@@ -74,7 +74,7 @@ def test_while_it_is_on_what_would_be_accepted_goes_to_a_person_who_is_not_told_
     (review,) = (review for review in stack.reviews() if review.image == record.image)
     assert review.explanation == record.decision.explanation
     assert routed(decided(stack, FOREIGN)) == ("reject", "neither")
-    assert kickstand("switch", "off", *outputs).output == "off: the policy decides\n"
+    assert kickstand("switch", "off", *outputs).stdout == "off: the policy decides\n"
     assert routed(decided(stack, ACCEPTED)) == ("accept", "confident")
 
 
@@ -91,7 +91,7 @@ def test_whoever_asks_is_told_who_why_since_when_and_until_when(outputs: list[st
 def test_it_ends_by_itself_though_the_table_still_holds_it(stack: Stack, outputs: list[str]) -> None:
     switched_until(stack, datetime.now(UTC) - timedelta(seconds=1))
     assert routed(decided(stack, ACCEPTED)) == ("accept", "confident")
-    assert kickstand("switch", "status", *outputs).output == "off: the policy decides\n"
+    assert kickstand("switch", "status", *outputs).stdout == "off: the policy decides\n"
 
 
 def test_an_image_under_the_switch_is_explained_and_comes_out_the_same_again(stack: Stack, outputs: list[str]) -> None:
