@@ -45,7 +45,7 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 
 .PHONY: docs
 docs: .venv/.installed  ## draw the template and the state machines anew, and write docs/cli.md
-	$(BIN)/python docs/make.py
+	PYTHONPATH=. $(BIN)/python docs/make.py
 
 .PHONY: asl
 asl: .venv/.installed node_modules/.installed

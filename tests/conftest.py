@@ -73,7 +73,8 @@ def _what_functions_do() -> Iterator[None]:
             service, config = client.meta.service_model.service_name, client.meta.config
             for table in parameters.get("RequestItems", [None]):  # a batch names several tables
                 of = json.dumps(named | ({"TableName": table} if table else {}), sort_keys=True)
-                patience = config.connect_timeout + config.read_timeout
+                attempts = (config.retries or {}).get("total_max_attempts") or 5  # botocore's own, of old
+                patience = attempts * (config.connect_timeout + config.read_timeout) + 2 ** (attempts - 1) - 1
                 calls.add((client._made_by, service, operation, of, patience))
         return call(client, operation, parameters)
 

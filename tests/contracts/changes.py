@@ -121,7 +121,7 @@ MEANS = {  # what it means that a resource of this type is replaced or removed; 
 }
 
 
-def table() -> str:
+def describe_changes() -> str:
     """What a change of each parameter changes, and what that interrupts, as Markdown."""
     rows = ["| parameter | what changes | interrupts |", "|---|---|---|"]
     for parameter in PARAMETERS:

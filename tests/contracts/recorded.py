@@ -14,7 +14,10 @@ CALLS = PROJECT / "build/calls"
 
 
 class Call(NamedTuple):
-    """A call of AWS. named: the parameters that name a resource. patience: seconds that one attempt may take."""
+    """A call of AWS. named: the parameters that name a resource. 
+
+    patience: seconds that it may take, all attempts and the pauses between them together.
+    """
 
     function: str
     service: str
