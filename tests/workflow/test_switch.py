@@ -84,7 +84,7 @@ def test_whoever_asks_is_told_who_why_since_when_and_until_when(outputs: list[st
     told = json.loads(kickstand("switch", "status", "--json", *outputs).stdout)
     assert told.pop("since") < datetime.now(UTC).isoformat()
     assert told == {"on": True, "reason": "fog", "by": "Ada", "until": "2999-01-01T08:00:00Z"}
-    said = kickstand("switch", "status", *outputs).output
+    said = kickstand("switch", "status", *outputs).stdout
     assert said.startswith("on: until 2999-01-01 08:00 UTC a person decides about everything: fog\nswitched on by Ada")
 
 
