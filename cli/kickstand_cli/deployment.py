@@ -82,7 +82,7 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
     Raises CommandError where there is no region, or no such stack or file.
     """
     region = use_region()
-    outputs = _ask_cloudformation(stack_name, region) if file is None else _read_file(file)
+    outputs = _ask_cloudformation(stack_name) if file is None else _read_file(file)
     name_region(region)
     return outputs
 
@@ -97,7 +97,7 @@ def _read_file(file: Path) -> Outputs:
         raise CommandError(f"{file}: not the outputs of a stack ({error})") from error
 
 
-def _ask_cloudformation(stack_name: str, region: str) -> Outputs:
+def _ask_cloudformation(stack_name: str) -> Outputs:
     cloudformation: Any = boto3.client("cloudformation")
     try:
         (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
@@ -105,7 +105,7 @@ def _ask_cloudformation(stack_name: str, region: str) -> Outputs:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise CommandError(
-            f"there is no stack {stack_name} in {region}; name it with --stack-name, or the region with AWS_REGION"
+            f"there is no stack {stack_name} in {cloudformation.meta.region_name}; name it with --stack-name, or the region with AWS_REGION"
         ) from error
     return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 

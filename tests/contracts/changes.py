@@ -102,45 +102,48 @@ def at(part: Any, path: list[str]) -> Any:
 
 # ---- the table in docs/operating.md
 
-MEANS = {  # what it means that a resource of this type is replaced or removed; all others nobody notices
-    "AWS::ApplicationAutoScaling::ScalableTarget": "",
-    "AWS::ApplicationAutoScaling::ScalingPolicy": "",
-    "AWS::CloudWatch::Alarm": "",
-    "AWS::CodeDeploy::Application": "",
-    "AWS::CodeDeploy::DeploymentGroup": "",
-    "AWS::IAM::Policy": "",
-    "AWS::Lambda::Permission": "",
+MEANS = {  # what it means that a resource, or one of this type, is made anew or removed; of all others nobody notices
     "AWS::Lambda::Version": "a rollout",
     "AWS::S3::Bucket": "the bucket stays, with what is in it",
-    "AWS::S3::BucketPolicy": "",
     "AWS::SNS::Subscription": "nothing is sent before the new address has confirmed",
     "AWS::SageMaker::EndpointConfig": "a blue/green update of the endpoint",
-    "AWS::SageMaker::Model": "",
     "AWS::StepFunctions::StateMachine": "executions that run may be ended; `kickstand ledger` names their photos",
-    "AWS::CloudFormation::Stack": "trainings that run are ended",
+    "ServingStack": "the endpoint comes or goes",
+    "TrainingStack": "trainings that run are ended",
 }
+SAID = {"created": "made or removed", "removed": "made or removed"}
+MANY = 12  # of one type are not named one by one
 
 
 def describe_changes() -> str:
     """What a change of each parameter changes, and what that interrupts, as Markdown."""
     rows = ["| parameter | what changes | interrupts |", "|---|---|---|"]
     for parameter in PARAMETERS:
-        changed: dict[str, set[str]] = {}
+        changed: dict[str, dict[str, str]] = {}
         means: set[str] = set()
         for before, after in pairs(parameter):
-            for logical_id, effect in effects(before, after).items():
+            found = effects(before, after)
+            for logical_id, effect in found.items():
                 if is_told_by_its_stack(logical_id, before, after):
                     continue
+                kind = (before.all.get(logical_id) or after.all[logical_id])["Type"]
                 name = re.sub(r"[0-9a-f]{10}$", "", logical_id)
-                changed.setdefault(SAID.get(effect, effect), set()).add(f"`{name}`")
+                changed.setdefault(SAID.get(effect, effect), {})[name] = kind
                 if effect != "updated":
-                    means |= {MEANS[(before.all.get(logical_id) or after.all[logical_id])["Type"]]} - {""}
-        cells = [f"{effect}: {', '.join(sorted(names))}" for effect, names in sorted(changed.items())]
+                    means |= {MEANS[key] for key in (kind, logical_id) if key in MEANS}
+                function = re.fullmatch(r"(\w+Function)Version[0-9a-f]{10}", logical_id)
+                if function and f"{function[1]}Role" in found:  # a role has no versions
+                    means.add("in the rollout the old version has no right to its endpoint: the embedded model answers")
+        cells = [f"{effect}: {named(kinds)}" for effect, kinds in sorted(changed.items())]
         rows.append(f"| `{parameter}` | {'; '.join(cells)} | {'; '.join(sorted(means)) or 'nothing'} |")
     return "\n".join(rows)
 
 
-SAID = {"created": "made or removed", "removed": "made or removed"}
+def named(kinds: dict[str, str]) -> str:
+    """Logical IDs; of many of one type, the type."""
+    if len(kinds) > MANY and len(set(kinds.values())) == 1:
+        return f"each `{next(iter(kinds.values()))}`"
+    return ", ".join(f"`{name}`" for name in sorted(kinds))
 
 
 def is_told_by_its_stack(logical_id: str, before: Stack, after: Stack) -> bool:
