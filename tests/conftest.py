@@ -51,7 +51,7 @@ def absent() -> Callable[[str, str], NoReturn]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _what_functions_do() -> Iterator[None]:
-    """Writes down what functions/*/app.py call in AWS and which metrics they emit, whoever runs them: build/calls/*.json.
+    """Writes down what functions/*/app.py call in AWS and which metrics they emit: build/calls/*.json.
 
     tests/contracts holds it against the template. A call is the function's that has made the client: in a thread of its
     own it has no frame to be known by.

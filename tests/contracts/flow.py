@@ -1,7 +1,7 @@
 """What a state machine's states find in their input: every way through it, by the shapes that each step leaves behind.
 
-A shape is what JSON could be there: objects by their members, everything else as None. Nothing is computed, so that both
-ways of a choice are gone; but for a choice on whether something is present.
+A shape is what JSON could be there: objects by their members, everything else as None. Nothing is computed, so each way
+of a choice is gone; but for a choice on whether something is present.
 """
 
 import json
@@ -46,7 +46,7 @@ def of_operation(service: str, operation: str, full: bool) -> Shape:
     """What AWS answers: the members that it must, or all that it may have."""
     shape = operation_model(service, operation).output_shape
     members = () if shape is None else shape.members if full else shape.required_members
-    return {name: None for name in members}
+    return dict.fromkeys(members)
 
 
 @cache
@@ -157,7 +157,9 @@ def follow(name: str, state: Document, found: Shape) -> Iterator[tuple[str, Shap
         for rule in state["Choices"]:
             if "IsPresent" not in rule or has(found, rule["Variable"]) is rule["IsPresent"]:
                 yield rule["Next"], found
-        decided = any("IsPresent" in rule and has(found, rule["Variable"]) is rule["IsPresent"] for rule in state["Choices"])
+        decided = any(
+            "IsPresent" in rule and has(found, rule["Variable"]) is rule["IsPresent"] for rule in state["Choices"]
+        )
         if not decided:
             yield state["Default"], found
     elif "Next" in state:

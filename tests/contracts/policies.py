@@ -1,8 +1,10 @@
 """Whether a role's own policies allow a request, by the logic that AWS documents.
 
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html. Identity-based policies within
-one account, and the condition operators that the templates use: another one, or a policy variable, is an error here.
-(The maintained simulators run on Node under the AGPL, or no longer at all.)
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
+
+Identity-based policies within one account, and the condition operators that the templates use: another one, or a policy
+variable, is an error here. No library: the maintained simulator is for Node and under the AGPL, and PMapper's has rested
+since 2022.
 """
 
 import re
@@ -15,7 +17,7 @@ NEGATED = {"StringNotEquals": "StringEquals", "StringNotLike": "StringLike", "Ar
 
 
 class Request(NamedTuple):
-    """What a principal asks for. context: the values of condition keys, as (key, value) pairs; a key may have several."""
+    """What a principal asks for. context: condition keys and their values; a key may have several."""
 
     action: str
     resource: str
@@ -98,9 +100,7 @@ def listed(value: Any) -> list[Any]:
 def statements_of(role: Mapping[str, Any]) -> list[Statement]:
     """Every statement of a role's own policies. role: its resolved properties."""
     return [
-        statement
-        for policy in role.get("Policies", [])
-        for statement in listed(policy["PolicyDocument"]["Statement"])
+        statement for policy in role.get("Policies", []) for statement in listed(policy["PolicyDocument"]["Statement"])
     ]
 
 

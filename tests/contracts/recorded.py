@@ -14,7 +14,7 @@ CALLS = PROJECT / "build/calls"
 
 
 class Call(NamedTuple):
-    """A call of AWS. named: the parameters that name a resource. 
+    """A call of AWS. named: the parameters that name a resource.
 
     patience: seconds that it may take, all attempts and the pauses between them together.
     """
@@ -49,7 +49,10 @@ def calls(absent: Callable[[str, str], NoReturn]) -> list[Call]:
     if not _all()["calls"]:
         absent("calls", "nothing that functions do has been recorded: make test does it")
     rows = {tuple(row) for row in _all()["calls"]}
-    return [Call(function, *rest, json.loads(named), wait) for function, *rest, named, wait in sorted(rows)]
+    return [
+        Call(function, service, operation, json.loads(named), patience)
+        for function, service, operation, named, patience in sorted(rows)
+    ]
 
 
 def metrics(absent: Callable[[str, str], NoReturn]) -> set[Emitted]:

@@ -97,7 +97,7 @@ class Asker:
         return {Request(f"{action}{version}", f"{bucket}/{named['Key']}"), *(Request(one, bucket) for one in lists)}
 
     def bucket(self, name: str) -> str:
-        """The bucket of this name in tests: its logical ID in small letters at the end, or else a sample's, of photos."""
+        """The bucket of this name in tests, which ends with its logical ID in small letters; or else one of photos."""
         found = [logical_id for logical_id in self.stack.of("S3::Bucket") if name.endswith(logical_id.lower())]
         return self.stack.physical(found[0] if found else "ImageBucket")
 

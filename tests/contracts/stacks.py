@@ -66,7 +66,7 @@ read = cache(load_yaml)
 
 
 def expand(document: Document, parameters: Mapping[str, str], region: str, changed: str) -> Document:
-    """What SAM's transform makes of the template. changed: the file or folder that lies elsewhere, as new content does."""
+    """What SAM's transform makes of the template. changed: the folder or file that has new content."""
     from samtranslator.parser.parser import Parser
     from samtranslator.translator.translator import Translator
 
@@ -149,7 +149,7 @@ class Stack(Template):
         }
 
     @cached_property
-    def own(self) -> dict[str, Document]:  # type: ignore[override]
+    def own(self) -> dict[str, Document]:
         """Its own resources, without the nested stacks'."""
         return {
             key: self.resolve({name: part for name, part in resource.items() if name != "Condition"})

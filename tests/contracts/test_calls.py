@@ -1,4 +1,4 @@
-"""Calls of AWS: each is one that AWS knows, ends before its function does, and its answer is read where it may say no."""
+"""Calls of AWS: each is known to AWS, ends before its function, and its answer is read where it may say no."""
 
 import ast
 import re
@@ -45,7 +45,7 @@ NOT_CALLS = {"generate_presigned_url", "get_paginator", "upload_file"}  # boto3'
 
 
 class Found(NamedTuple):
-    """A call in the code. around: the function that it stands in; named: its keyword arguments, None if some are `**`."""
+    """A call in the code. around: the function that it stands in. is_statement: its answer is thrown away."""
 
     place: str
     service: str
@@ -68,8 +68,8 @@ def operations(service: str) -> dict[str, str]:
 
 def client_of(node: ast.expr) -> str | None:
     """The service of the client that the expression is."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("boto3.client"):
-        return ast.literal_eval(node.args[0]) if node.args else None
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "boto3.client":
+        return str(ast.literal_eval(node.args[0]))
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     return CLIENTS.get(name.strip("_"))
 
@@ -78,7 +78,7 @@ def find(path: Path) -> Iterator[Found]:
     """Every call of a client's method, and of a paginator's `paginate`, as the operation that it makes."""
     tree = ast.parse(path.read_text("utf-8"))
     statements = {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    around = {}
+    around: dict[ast.AST, ast.AST] = {}
     for function in ast.walk(tree):  # outer ones come first: the innermost stays
         if isinstance(function, ast.FunctionDef | ast.Module | ast.Lambda):
             around |= dict.fromkeys(ast.walk(function), function)
@@ -155,7 +155,9 @@ def unread(found: Found) -> set[str]:
         ("def f(lambdas): return lambdas.invoke(FunctionName='f')['Payload']", {"FunctionError"}),
     ],
 )
-def test_an_answer_that_nobody_reads_is_found(code: str, missed: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_nobody_reads_is_found(
+    code: str, missed: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(f"{__name__}.PROJECT", tmp_path)
     (tmp_path / "code.py").write_text(code)
     assert [unread(found) for found in find(tmp_path / "code.py")] == [missed]

@@ -13,7 +13,9 @@ TARGETS: list[tuple[str, Document, Document]] = [
 ]
 FUNCTIONS = {DEPLOYED.physical(name): name for name in DEPLOYED.of("Lambda::Function")}
 STARTED = sorted({name for _, _, target in TARGETS if (name := FUNCTIONS.get(target["Arn"].rpartition(":")[2]))})
-every_target = pytest.mark.parametrize(("name", "rule", "target"), TARGETS, ids=lambda part: part if isinstance(part, str) else "")
+every_target = pytest.mark.parametrize(
+    ("name", "rule", "target"), TARGETS, ids=lambda part: part if isinstance(part, str) else ""
+)
 
 
 def config_of(function: str) -> Document:
@@ -37,13 +39,17 @@ def test_lambdas_own_attempts_are_said(function: str) -> None:
     assert {"MaximumRetryAttempts", "MaximumEventAgeInSeconds"} <= config_of(function).keys()
 
 
-@pytest.mark.parametrize("function", [name for name in STARTED if not any("EventPattern" in rule for rule in starters(name))])
+@pytest.mark.parametrize(
+    "function", [name for name in STARTED if not any("EventPattern" in rule for rule in starters(name))]
+)
 def test_what_runs_on_a_schedule_is_not_tried_again(function: str) -> None:
     """The next run sees the same and more; and two runs at once would cost twice."""
     assert config_of(function).get("MaximumRetryAttempts") == 0
 
 
-@pytest.mark.parametrize("function", [name for name in STARTED if any("EventPattern" in rule for rule in starters(name))])
+@pytest.mark.parametrize(
+    "function", [name for name in STARTED if any("EventPattern" in rule for rule in starters(name))]
+)
 def test_an_event_at_which_a_function_fails_is_kept(function: str) -> None:
     destination = config_of(function).get("DestinationConfig", {}).get("OnFailure", {}).get("Destination", "")
     assert destination in queues()
@@ -51,11 +57,16 @@ def test_an_event_at_which_a_function_fails_is_kept(function: str) -> None:
 
 def queues() -> set[str]:
     """Their ARNs."""
-    return {f"arn:aws:sqs:us-east-1:{ACCOUNT}:{DEPLOYED.physical(name).rpartition('/')[2]}" for name in DEPLOYED.of("SQS::Queue")}
+    return {
+        f"arn:aws:sqs:us-east-1:{ACCOUNT}:{DEPLOYED.physical(name).rpartition('/')[2]}"
+        for name in DEPLOYED.of("SQS::Queue")
+    }
 
 
 @every_target
-def test_a_rule_says_how_often_it_tries_and_keeps_what_it_cannot_deliver(name: str, rule: Document, target: Document) -> None:
+def test_a_rule_says_how_often_it_tries_and_keeps_what_it_cannot_deliver(
+    name: str, rule: Document, target: Document
+) -> None:
     assert "MaximumRetryAttempts" in target["RetryPolicy"]
     if "EventPattern" in rule:
         assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0

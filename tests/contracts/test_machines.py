@@ -140,7 +140,7 @@ def test_a_functions_answer_is_what_the_next_ones_sample_holds(function: str, sa
 )
 def test_a_stack_is_at_home_in_every_partition(partition: str, region: str, console: str) -> None:
     host = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
-    images = {key: f"123456789012.dkr.ecr.{region}.{host}/image:1" for key in ("ServingImage", "TrainingImage")}
+    images = dict.fromkeys(("ServingImage", "TrainingImage"), f"123456789012.dkr.ecr.{region}.{host}/image:1")
     deployed = Stack(parameters=ALL | images, partition=partition, region=region)
     machines = {name: definition(each) for name, each in deployed.of("StepFunctions::StateMachine").items()}
     text = json.dumps([deployed.all, machines, deployed.answers])
@@ -180,5 +180,7 @@ def test_a_task_and_all_its_attempts_fit_into_what_surrounds_them(machine: str, 
 
 
 def test_tasks_within_maps_are_seen_too() -> None:
-    inner = {"States": {"A": {"Type": "Task"}, "M": {"Type": "Map", "ItemProcessor": {"States": {"B": {"Type": "Task"}}}}}}
+    inner = {
+        "States": {"A": {"Type": "Task"}, "M": {"Type": "Map", "ItemProcessor": {"States": {"B": {"Type": "Task"}}}}}
+    }
     assert len(list(tasks(inner))) == 2

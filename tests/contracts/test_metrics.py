@@ -1,9 +1,8 @@
 """Names that meet: what alarms and dashboards read is what functions emit, in this stack and in no other."""
 
 import json
-import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -87,7 +86,11 @@ def test_every_metric_of_ours_that_is_read_is_emitted_with_just_these_dimensions
 
 def test_every_metric_that_is_emitted_is_read(seen: set[recorded.Emitted]) -> None:
     """CloudWatch charges for each, seen or not."""
-    unread = {f"{metric.name} of {function}" for metric, function in sent(stack(), seen).items() if metric not in read(stack())}
+    unread = {
+        f"{metric.name} of {function}"
+        for metric, function in sent(stack(), seen).items()
+        if metric not in read(stack())
+    }
     assert sorted(unread) == []
 
 
@@ -109,7 +112,9 @@ def test_two_stacks_read_none_of_each_others_metrics() -> None:
 
 def test_two_stacks_have_no_name_of_a_layer_log_alarm_or_role_in_common() -> None:
     dev, prod = stack("kickstand-dev"), stack("kickstand-prod")
-    assert {key for key in dev.all if dev.all[key]["Type"] in NAMED and name_of(dev, key) == name_of(prod, key)} == set()
+    assert {
+        key for key in dev.all if dev.all[key]["Type"] in NAMED and name_of(dev, key) == name_of(prod, key)
+    } == set()
 
 
 NAMED = {"AWS::Lambda::LayerVersion", "AWS::Logs::LogGroup", "AWS::CloudWatch::Alarm", "AWS::IAM::Role"}
@@ -138,13 +143,17 @@ def fails(machine: Document, state: Document) -> bool:
     """Whether the execution fails, whichever way it goes on from this state."""
     following = [state[word] for word in ("Next", "Default") if word in state]
     following += [rule["Next"] for rule in state.get("Choices", [])]
-    return state["Type"] == "Fail" or (bool(following) and all(fails(machine, machine["States"][name]) for name in following))
+    return state["Type"] == "Fail" or (
+        bool(following) and all(fails(machine, machine["States"][name]) for name in following)
+    )
 
 
 def test_an_error_that_is_an_answer_raises_no_alarm() -> None:
     """A task whose error leads to a success must not be counted among the errors that wake somebody."""
     deployed = stack()
-    watched = {dict(metric.dimensions).get("FunctionName") for _, metric in alarmed(deployed) if metric.name == "Errors"}
+    watched = {
+        dict(metric.dimensions).get("FunctionName") for _, metric in alarmed(deployed) if metric.name == "Errors"
+    }
     answers = set()
     for properties in deployed.of("StepFunctions::StateMachine").values():
         machine = definition(properties)
@@ -155,7 +164,7 @@ def test_an_error_that_is_an_answer_raises_no_alarm() -> None:
 
 
 def answers_without(task: Document, error: str) -> bool:
-    """Whether the function is asked to answer in place of raising this error, which only its older version still does."""
+    """Whether the function is asked to answer in place of raising this error, as its older version does."""
     return error == "InvalidImage" and task.get("Parameters", {}).get("unreadable") == "answer"
 
 

