@@ -20,17 +20,17 @@ demo: .venv/.installed  ## upload the sample photos and watch them being decided
 	$(BIN)/kickstand demo
 
 .PHONY: test
-test: .venv/.installed  ## the tests, in minutes; test-all runs the slow ones too
+test: .venv/.installed .venv-sam/.installed  ## the tests, in minutes; test-all runs the slow ones too
 	$(call run_tests,-m "not slow")
 
 .PHONY: test-all
-test-all: .venv/.installed  ## all tests that this machine can run: containers, a browser, a deployment, fuzzing too
+test-all: .venv/.installed .venv-sam/.installed  ## all tests that this machine can run: containers, a browser, a deployment, fuzzing too
 	$(call run_tests)
 
 define run_tests
 	@rm -rf build/calls
-	$(BIN)/python -m pytest $(1) --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --ignore tests/privileges
-	$(BIN)/python -m pytest -q tests/privileges   # what was called, against what is allowed
+	$(BIN)/python -m pytest $(1) --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder --ignore tests/contracts
+	$(BIN)/python -m pytest -q tests/contracts   # last: what was called and emitted, against the template
 endef
 
 .PHONY: check
@@ -44,12 +44,16 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 	else echo "skipped: asl-validator (it needs Node.js, which is not on PATH)"; fi
 
 .PHONY: docs
-docs: .venv/.installed  ## draw the template and the state machines anew, and write docs/cli.md
+docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state machines anew, and write docs/cli.md and tables
 	PYTHONPATH=. $(BIN)/python docs/make.py
 
 .PHONY: asl
 asl: .venv/.installed node_modules/.installed
 	$(BIN)/python statemachine/validate.py
+
+.PHONY: validate-live
+validate-live: .venv/.installed .venv-sam/.installed  ## ask AWS what it says of the state machines (your credentials; makes nothing)
+	PYTHONPATH=. $(BIN)/python statemachine/validate_live.py
 
 # sam build runs the functions' own Python, 3.13; .venv-sam has it where it was made with it. Nothing changed: nothing is built.
 .PHONY: build

@@ -91,20 +91,32 @@ class Missing(NamedTuple):
     path: str
 
 
-def explore(machine: Document, inputs: list[Shape]) -> set[Missing]:
-    """The paths that some way through the machine does not find. Each is States.Runtime, which no Catch catches."""
-    missing: set[Missing] = set()
+def ways(machine: Document, inputs: list[Shape]) -> Iterator[tuple[str, Shape]]:
+    """Every state with each input that some way through the machine gives it."""
     seen: set[tuple[str, str]] = set()
     waiting = [(machine["StartAt"], found) for found in inputs]
     while waiting:
         name, found = waiting.pop()
-        if (name, json.dumps(found, sort_keys=True)) in seen:
-            continue
-        seen.add((name, json.dumps(found, sort_keys=True)))
-        state = machine["States"][name]
-        missing |= {Missing(name, path) for path in reads(state) if not has(found, path)}
-        waiting += follow(name, state, found)
-    return missing
+        key = name, json.dumps(found, sort_keys=True)
+        if key not in seen:
+            seen.add(key)
+            yield name, found
+            waiting += follow(name, machine["States"][name], found)
+
+
+def explore(machine: Document, inputs: list[Shape]) -> set[Missing]:
+    """The paths that some way through the machine does not find. Each is States.Runtime, which no Catch catches."""
+    return {
+        Missing(name, path)
+        for name, found in ways(machine, inputs)
+        for path in reads(machine["States"][name])
+        if not has(found, path)
+    }
+
+
+def example(shape: Shape) -> Any:
+    """A value of this shape; a number fits wherever a state reads one value."""
+    return {key: example(part) for key, part in shape.items()} if isinstance(shape, dict) else 1
 
 
 def reads(state: Document) -> Iterator[str]:

@@ -2,9 +2,8 @@
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.html
 
-Identity-based policies within one account, and the condition operators that the templates use: another one, or a policy
-variable, is an error here. No library: the maintained simulator is for Node and under the AGPL, and PMapper's has rested
-since 2022.
+Identity-based policies in one account, and the condition operators that the templates use: others, and policy
+variables, are errors here. No library: the maintained simulator is for Node and under the AGPL, PMapper's is of 2022.
 """
 
 import re

@@ -3,15 +3,15 @@
 Names, ARNs and attributes are those that CloudFormation would give, where policies, alarms or state machines use them.
 """
 
+import atexit
 import json
-import logging
+import subprocess
 import uuid
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
 import yaml
 
 from kickstand_cli.local.template import Template, load_yaml
@@ -65,19 +65,42 @@ NAMED_BY_ARN = {
 read = cache(load_yaml)
 
 
+TRANSLATE = """
+import json, logging, sys
+import boto3
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+logging.disable()  # it talks about its own metrics
+for line in sys.stdin:
+    document, parameters, region = json.loads(line)
+    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=region))
+    print(json.dumps(translator.translate(document, parameters)), flush=True)
+"""
+
+
+@cache
+def translator() -> "subprocess.Popen[str]":
+    """SAM's transform, of the version that deploys, in the environment of its own that its pins need."""
+    python = PROJECT / ".venv-sam/bin/python"
+    assert python.exists(), "SAM CLI is not installed: make .venv-sam/.installed"
+    process = subprocess.Popen([python, "-c", TRANSLATE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.kill)
+    return process
+
+
 def expand(document: Document, parameters: Mapping[str, str], region: str, changed: str) -> Document:
     """What SAM's transform makes of the template. changed: the folder or file that has new content."""
-    from samtranslator.parser.parser import Parser
-    from samtranslator.translator.translator import Translator
-
-    logging.getLogger("samtranslator").setLevel(logging.ERROR)  # it talks about its own metrics
     document = spelled_out(document)
     for resource in document["Resources"].values():
         for uri in LOCAL_FILES & resource.get("Properties", {}).keys():
             path = resource["Properties"][uri]
             resource["Properties"][uri] = f"s3://{'changed' if path == changed else 'packages'}/{path}"
-    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=region))
-    expanded: Document = translator.translate(document, dict(parameters))
+    process = translator()
+    assert process.stdin
+    assert process.stdout
+    process.stdin.write(json.dumps([document, dict(parameters), region]) + "\n")
+    process.stdin.flush()
+    expanded: Document = json.loads(process.stdout.readline())
     return expanded
 
 

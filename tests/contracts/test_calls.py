@@ -87,7 +87,7 @@ def find(path: Path) -> Iterator[Found]:
             continue
         owner, method = node.func.value, node.func.attr
         if method == "paginate" and isinstance(owner, ast.Call) and isinstance(owner.func, ast.Attribute):
-            owner, method = owner.func.value, ast.literal_eval(owner.args[0])
+            method, owner = str(ast.literal_eval(owner.args[0])), owner.func.value
         if (service := client_of(owner)) and method not in NOT_CALLS:
             place = f"{path.relative_to(PROJECT)}:{node.lineno}"
             yield Found(place, service, method, node, around[node], node in statements)
