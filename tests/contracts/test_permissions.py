@@ -5,7 +5,6 @@ seems to be unused.
 """
 
 import copy
-import json
 import random
 import re
 from collections import Counter
@@ -109,8 +108,8 @@ class Mutant:
         others = [arn for arn in others if (request.action, bucket_of(arn)) not in same]
         return request._replace(resource=self.chance.choice(others)) if others else None
 
-    def other_account(self, _role: str, request: Request) -> Request | None:
-        if f":{ACCOUNT}:" not in request.resource or (request.action.startswith("ecr:") and "x" in request.resource):
+    def other_account(self, role: str, request: Request) -> Request | None:
+        if f":{ACCOUNT}:" not in request.resource or (role == "TrainingRole" and request.action.startswith("ecr:")):
             return None  # AWS's containers lie in AWS's accounts
         return request._replace(resource=request.resource.replace(f":{ACCOUNT}:", ":999999999999:"))
 
@@ -123,14 +122,11 @@ class Mutant:
     def other_prefix(self, role: str, request: Request) -> Request | None:
         """Of a bucket in which the role may not reach everything."""
         bucket, slash, key = request.resource.partition("/")
-        whole = any(
-            applies(atom, request) and str(atom["Resource"]).endswith(f"{bucket}/*") for atom in atoms(ROLES[role])
-        )
-        if not request.resource.startswith("arn:aws:s3:::") or not slash or whole:
+        if not slash or bucket not in {f"arn:aws:s3:::{stack().physical(name)}" for name in BY_FOLDER}:
             return None
-        other = self.chance.choice(["base/", "source/", "runs/", "jobs/", "checkpoints/", "", "captured/", "private/"])
+        other = self.chance.choice(["base/", "source/", "runs/", "jobs/", "checkpoints/", "", "private/"])
         mutant = request._replace(resource=f"{bucket}/{other}{key.rpartition('/')[2]}")
-        return None if any(applies(atom, mutant) for atom in self.needed(role)) else mutant
+        return None if any(applies(folder, mutant) for folder in self.needed(role)) else mutant
 
     def needed(self, role: str) -> Iterator[Statement]:
         """The folders that the role does need, each with what it needs there."""
@@ -146,24 +142,22 @@ class Mutant:
         used = {one.action for one in self.asked[role]}
         return None if action in used else request._replace(action=action)
 
-    def other_key(self, _role: str, request: Request) -> Request | None:
-        """A value of a condition key that is not the one asked for, where the role's policy names the key."""
-        keys = {key for key, _ in request.context}
-        if not keys & {"iam:PassedToService", "cloudwatch:namespace"} and not request.resource.endswith("ControlTable"):
-            return None
-        if not any(
-            key in json.dumps(statement.get("Condition", {})) and applies(statement, request)
-            for statement in ROLES[_role]
-            for key in keys
-        ):
-            return None
+    def other_key(self, role: str, request: Request) -> Request | None:
+        """Another value of a condition key that limits the role."""
+        limits = {key for key, _ in request.context if (role, key) in LIMITED}
         word = self.chance.choice(["lambda.amazonaws.com", "review_everything", "monitor", "training", "Kickstand"])
-        return request._replace(context=frozenset((key, word) for key in keys))
+        return request._replace(context=frozenset((key, word) for key in limits)) if limits else None
 
 
+BY_FOLDER = {"TrainingBucket"}  # in all others a role that reads or writes reaches every key, as uploaders choose it
+LIMITED = {  # what a role may do only with some values
+    ("ClassifyImageFunctionRole", "dynamodb:LeadingKeys"),
+    ("EndpointRole", "cloudwatch:namespace"),
+    ("TrainModelStateMachineRole", "iam:PassedToService"),
+}
 PARTS = {"dynamodb": r"/index/", "ecr": ":repository/", "lambda": r"(?<=\D):(?=live$|\d+$|$)", "logs": ":log-stream:"}
 PARTS |= {"s3": "/", "sagemaker": r"/\d+$"}
-"""What separates a resource from its parts: what may be done to one, may be to the other. All repositories of ECR are one:
+"""What separates a resource from its parts: what may be done to one, may be to the other. All of ECR is one:
 AWS's containers lie in some that nobody knows before."""
 
 
