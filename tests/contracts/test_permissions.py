@@ -239,8 +239,8 @@ BESIDE = {  # resources that the reference leaves out
 
 
 def overlaps(pattern: str, arn_format: str) -> bool:
-    """Whether some ARN of this format fits the pattern. A name may hold slashes where the format ends with it."""
-    names = re.sub(r"\$\{(ObjectName|LogGroupName|LogStreamName)\}", "\1", arn_format)
+    """Whether some ARN of this format fits the pattern. Some names hold slashes."""
+    names = re.sub(r"\$\{(ObjectName|LogGroupName|LogStreamName|ModelPackageName)\}", "\1", arn_format)
     return meet(pattern, re.sub(r"\$\{\w+\}", "\2", names))
 
 
