@@ -1,6 +1,6 @@
 """Asks AWS itself about the state machines: `make validate-live` calls this. It needs credentials, and makes nothing.
 
-ValidateStateMachineDefinition reads each definition as it would be deployed. TestState, with a mock in the task's place,
+ValidateStateMachineDefinition reads each definition as it would be deployed. TestState, with a mock in a task's place,
 then says where AWS's own engine goes from each task on each error that it catches, and on one that nobody knows.
 """
 

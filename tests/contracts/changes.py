@@ -117,7 +117,7 @@ MANY = 12  # of one type are not named one by one
 
 def describe_changes() -> str:
     """What a change of each parameter changes, and what that interrupts, as Markdown."""
-    rows = ["| parameter | what changes | interrupts |", "|---|---|---|"]
+    rows = ["| a change of | changes | interrupts |", "|---|---|---|"]
     for parameter in PARAMETERS:
         changed: dict[str, dict[str, str]] = {}
         means: set[str] = set()
