@@ -111,7 +111,9 @@ def test_aws_always_answers_with_what_is_selected_of_its_answer(machine: str) ->
 def test_a_path_that_one_way_lacks_is_found() -> None:
     machine = json.loads(json.dumps(MACHINES["ClassifyImageStateMachine"]))
     machine["States"]["Record Result"]["Parameters"]["label.$"] = "$.prediction.label"  # an unreadable photo has none
-    assert explore(machine, INPUTS["ClassifyImageStateMachine"]) == {Missing("Record Result", "$.prediction.label")}
+    before = explore(MACHINES["ClassifyImageStateMachine"], INPUTS["ClassifyImageStateMachine"])
+    after = explore(machine, INPUTS["ClassifyImageStateMachine"])
+    assert after - before == {Missing("Record Result", "$.prediction.label")}
 
 
 @pytest.mark.parametrize(
