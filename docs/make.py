@@ -1,4 +1,4 @@
-"""Writes what the documentation takes from the sources: the drawings of the template and of the state machines, cli.md.
+"""Writes what the documentation takes from the sources: drawings of template and state machines, tables, cli.md.
 
 `make docs` runs it; tests/docs fails where it has been forgotten.
 """
@@ -17,6 +17,7 @@ from kickstand_cli.drawing.state_machine import draw_state_machine
 from kickstand_cli.local.cost import expected_review_share, set_ups
 from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT, TEMPLATE
+from tests.contracts.changes import describe_changes
 
 DOCS, README = PROJECT / "docs", PROJECT / "README.md"
 KINDS = {"Path": "PATH", "list[Path]": "PATH", "int": "N", "float": "NUMBER"}
@@ -32,6 +33,7 @@ def write_all() -> dict[Path, str]:
         DOCS / "architecture.md": with_rooms((DOCS / "architecture.md").read_text("utf-8")),
         DOCS / "cli.md": describe_cli(),
         README: with_costs(README.read_text("utf-8")),
+        DOCS / "operating.md": with_changes((DOCS / "operating.md").read_text("utf-8")),
         DOCS / "serving.md": with_bills((DOCS / "serving.md").read_text("utf-8")),
     }
     for definition in sorted((PROJECT / "statemachine").glob("*.asl.yaml")):
@@ -112,6 +114,15 @@ def with_bills(page: str) -> str:
 def dollars(amount: float) -> str:
     """Two digits that mean something: 4.5, 127."""
     return f"{amount:.0f}" if amount >= 10 or amount == 0 else f"{amount:.1f}"
+
+
+# ---- what a parameter changes, in operating.md
+
+
+def with_changes(page: str) -> str:
+    """The page with what a change of each parameter changes between its two marks."""
+    found = re.compile(r"(<!-- parameters: make docs -->\n).*(<!-- /parameters -->)", re.DOTALL)
+    return found.sub(lambda marks: f"{marks[1]}\n{describe_changes()}\n\n{marks[2]}", page)
 
 
 # ---- cli.md

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 from botocore.client import BaseClient
 from filelock import FileLock
 
@@ -49,39 +50,68 @@ def absent() -> Callable[[str, str], NoReturn]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _calls_of_functions() -> Iterator[None]:
-    """Writes down what functions/*/app.py call in AWS, whoever runs them, for tests/privileges: build/calls/*.json.
+def _what_functions_do() -> Iterator[None]:
+    """Writes down what functions/*/app.py call in AWS and which metrics they emit: build/calls/*.json.
 
-    A call is the function's that has made the client: in a thread of its own it has no frame to be known by.
+    tests/contracts holds it against the template. A call is the function's that has made the client: in a thread of its
+    own it has no frame to be known by.
     """
-    seen: set[tuple[str, str, str, str]] = set()
+    calls: set[tuple[str, str, str, str, float]] = set()
+    emitted: set[tuple[str, str, tuple[str, ...], str]] = set()
     make, call = BaseClient.__init__, BaseClient._make_api_call  # type: ignore[attr-defined]
+    add, serialize = AmazonCloudWatchEMFProvider.add_metric, AmazonCloudWatchEMFProvider.serialize_metric_set
 
     def note_maker(client: Any, *parts: Any, **named_parts: Any) -> None:
         make(client, *parts, **named_parts)
-        frame = sys._getframe()
-        while frame := frame.f_back:  # type: ignore[assignment]
-            path = Path(frame.f_code.co_filename)
-            if path.name == "app.py" and path.parts[-3:-2] == ("functions",):
-                client._made_by = path.parent.name
-                break
+        client._made_by = _function_above()
 
-    def note(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        if function := getattr(client, "_made_by", None):
+    def note_call(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        if client._made_by:
             named = {name: parameters[name] for name in NAMES_A_RESOURCE & parameters.keys()}
-            service = client.meta.service_model.service_name
+            if "id" in parameters.get("Item", {}):
+                named["Key"] = {"id": parameters["Item"]["id"]}
+            service, config = client.meta.service_model.service_name, client.meta.config
             for table in parameters.get("RequestItems", [None]):  # a batch names several tables
-                of = named | ({"TableName": table} if table else {})
-                seen.add((function, service, operation, json.dumps(of, sort_keys=True)))
+                of = json.dumps(named | ({"TableName": table} if table else {}), sort_keys=True)
+                attempts = (config.retries or {}).get("total_max_attempts") or 5  # botocore's own, of old
+                patience = attempts * (config.connect_timeout + config.read_timeout) + 2 ** (attempts - 1) - 1
+                calls.add((client._made_by, service, operation, of, patience))
         return call(client, operation, parameters)
+
+    def note_metric(provider: Any, name: str, *parts: Any, **named_parts: Any) -> None:
+        add(provider, name, *parts, **named_parts)
+        provider.__dict__.setdefault("_added_by", {})[name] = _function_above()
+
+    def note_emitted(provider: Any, *parts: Any, **named_parts: Any) -> Any:
+        found = serialize(provider, *parts, **named_parts)
+        for group in found["_aws"]["CloudWatchMetrics"]:
+            for metric in group["Metrics"]:
+                if function := provider.__dict__.get("_added_by", {}).get(metric["Name"]):
+                    for dimensions in group["Dimensions"]:
+                        named = tuple(sorted({*dimensions, "service"}))  # the template names it, a test may not
+                        emitted.add((function, metric["Name"], named, group["Namespace"]))
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseClient, "__init__", note_maker)
-        patch.setattr(BaseClient, "_make_api_call", note)
+        patch.setattr(BaseClient, "_make_api_call", note_call)
+        patch.setattr(AmazonCloudWatchEMFProvider, "add_metric", note_metric)
+        patch.setattr(AmazonCloudWatchEMFProvider, "serialize_metric_set", note_emitted)
         yield
-    if seen:
+    if calls or emitted:
         CALLS.mkdir(parents=True, exist_ok=True)
-        (CALLS / f"{uuid.uuid4()}.json").write_text(json.dumps(sorted(seen)), "utf-8")
+        noted = {"calls": sorted(calls), "metrics": sorted(emitted)}
+        (CALLS / f"{uuid.uuid4()}.json").write_text(json.dumps(noted), "utf-8")
+
+
+def _function_above() -> str | None:
+    """The folder of the function whose app.py is running."""
+    frame = sys._getframe()
+    while frame := frame.f_back:  # type: ignore[assignment]
+        path = Path(frame.f_code.co_filename)
+        if path.name == "app.py" and path.parts[-3:-2] == ("functions",):
+            return path.parent.name
+    return None
 
 
 @pytest.fixture(scope="session")

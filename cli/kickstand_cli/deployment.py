@@ -1,6 +1,10 @@
-"""Finds a deployed stack: by its name in CloudFormation, or by a file with its outputs."""
+"""Finds a deployed stack: its region, and its outputs by its name in CloudFormation or from a file.
+
+`python -m kickstand_cli.deployment` prints the region alone: `make deploy` passes it on.
+"""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,7 +12,7 @@ from typing import Annotated, Any
 
 import boto3
 import typer
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from kickstand.errors import StoreUnavailable
 from kickstand.ledger.store import Books
@@ -27,7 +31,6 @@ OutputsFile = Annotated[
 ]
 REMEDIES: dict[type[Exception], str] = {  # where botocore's message does not say what to do
     NoCredentialsError: ": `aws configure` stores some; AWS_PROFILE names a profile",
-    NoRegionError: " AWS_REGION names it, or `aws configure`",
 }
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
@@ -43,6 +46,29 @@ def reporting() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
+def find_region() -> str:
+    """AWS_REGION, then AWS_DEFAULT_REGION, then the region of the profile. Raises CommandError where there is none.
+
+    botocore alone does not read AWS_REGION, which Lambda and the other SDKs do.
+    """
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or boto3.Session().region_name
+    if not region:
+        raise CommandError("no AWS region: set AWS_REGION, or give your profile one with `aws configure`")
+    return str(region)
+
+
+def use_region() -> str:
+    """Make `find_region` the region of every client from here on, and return it."""
+    region = find_region()
+    boto3.setup_default_session(region_name=region)
+    return region
+
+
+def name_region(region: str) -> None:
+    """Say on stderr where a command works, so that a wrong region does not stay unseen."""
+    stderr.print(f"AWS region: {region}", markup=False)
+
+
 class Outputs(dict[str, str]):
     """A stack's outputs by name; asking for one that is missing raises CommandError."""
 
@@ -51,9 +77,17 @@ class Outputs(dict[str, str]):
 
 
 def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
-    """The stack's outputs by name. Raises CommandError where there is no such stack or file."""
-    if file is None:
-        return _ask_cloudformation(stack_name)
+    """The stack's outputs by name; from here on, clients use its region.
+
+    Raises CommandError where there is no region, or no such stack or file.
+    """
+    region = use_region()
+    outputs = _ask_cloudformation(stack_name) if file is None else _read_file(file)
+    name_region(region)
+    return outputs
+
+
+def _read_file(file: Path) -> Outputs:
     try:
         content = json.loads(file.read_bytes())
         if isinstance(content, list):
@@ -70,7 +104,8 @@ def _ask_cloudformation(stack_name: str) -> Outputs:
     except cloudformation.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
-        raise CommandError(f"there is no stack {stack_name} here; name it with --stack-name") from error
+        place = f"{stack_name} in {cloudformation.meta.region_name}"
+        raise CommandError(f"there is no stack {place}; see --stack-name and AWS_REGION") from error
     return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 
@@ -89,3 +124,12 @@ def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
         review_image=outputs["ReviewImageStateMachineArn"],
         poll_seconds=poll_seconds,
     )
+
+
+def _print_region() -> None:
+    with reporting():
+        typer.echo(find_region())
+
+
+if __name__ == "__main__":
+    typer.run(_print_region)

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, thumbnail
+from kickstand.clients import BRIEF
 from kickstand.errors import InvalidImage
 from kickstand.events import Probability
 from kickstand.lifecycle.golden import GoldenImage, read_golden_images
@@ -37,7 +38,11 @@ class ReviewSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-dynamodb, s3, stepfunctions = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("stepfunctions")
+dynamodb, s3, stepfunctions = (
+    boto3.client("dynamodb", config=BRIEF),
+    boto3.client("s3", config=BRIEF),
+    boto3.client("stepfunctions", config=BRIEF),
+)
 settings = ReviewSettings.model_validate(os.environ)
 TABLES = settings.reviews_table, settings.records_table
 LABELS = read_card(settings.model_dir).labels

@@ -83,7 +83,7 @@ def _condition(rule: Mapping[str, Any]) -> str:
     name = str(rule.get("Variable", "")).rpartition(".")[2]
     signs = {"LessThanEquals": "≤", "GreaterThanEquals": "≥", "LessThan": "<", "GreaterThan": ">"}
     for operator, value in rule.items():
-        if operator.endswith(("Equals", "EqualsPath")) and "Than" not in operator:
+        if operator == "IsPresent" or (operator.endswith(("Equals", "EqualsPath")) and "Than" not in operator):
             return name if value is True else f"{value}"
         for ending, sign in signs.items():
             if operator.removesuffix("Path").endswith(ending):
@@ -514,7 +514,7 @@ def _caption(state: Mapping[str, Any]) -> str:
         return ""
     if state["Type"] != "Task":
         return str(state["Type"]).lower()
-    resource, _, how = str(state["Resource"]).removeprefix("arn:aws:states:::").partition(".")
+    resource, _, how = str(state["Resource"]).rpartition(":states:::")[2].partition(".")
     if resource == "lambda:invoke":
         resource = str(state["Parameters"]["FunctionName"])
     name = re.sub(r"^\$\{(.*?)(Arn)?\}$|^arn:.*:function:", r"\1", resource)

@@ -404,6 +404,7 @@ def deploy(
     with ExitStack() as stack:
         lambdas = stack.enter_context(LambdaService(faults))
         settings = {
+            "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
             "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
         }

@@ -75,7 +75,7 @@ def start(
         request = json.dumps({"reason": reason, "algorithm": algorithm})
         answer = boto3.client("lambda").invoke(FunctionName=function, Payload=request)
         told: dict[str, Any] = json.loads(answer["Payload"].read())
-        if "started" not in told:
+        if "FunctionError" in answer:
             raise CommandError(f"{function}: {told.get('errorMessage', told)}")
         if not told["started"]:
             raise CommandError(f"not started: {told['reason']}")
