@@ -23,7 +23,7 @@ def main() -> int:
         for definition, substitutions in state_machines():
             text = (ROOT / definition).read_text("utf-8")
             for name in substitutions:
-                text = text.replace(f"${{{name}}}", PLACEHOLDER_ARN)
+                text = text.replace(f"${{{name}}}", "aws" if name == "Partition" else PLACEHOLDER_ARN)
             definitions.append(Path(folder, Path(definition).name).with_suffix(".json"))
             definitions[-1].write_text(json.dumps(yaml.safe_load(text)), "utf-8")
         paths = [argument for path in definitions for argument in ("--json-path", str(path))]

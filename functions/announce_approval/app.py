@@ -8,6 +8,7 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.clients import BRIEF
 from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
 from kickstand.lifecycle.store import find_approval, note_approval, publish_rollout
 from kickstand.settings import Settings
@@ -19,10 +20,10 @@ class AnnounceApprovalSettings(Settings):
 
 
 logger = Logger()
-dynamodb = boto3.client("dynamodb")
-sagemaker = boto3.client("sagemaker")
-sns = boto3.client("sns")
-events = boto3.client("events")
+dynamodb = boto3.client("dynamodb", config=BRIEF)
+sagemaker = boto3.client("sagemaker", config=BRIEF)
+sns = boto3.client("sns", config=BRIEF)
+events = boto3.client("events", config=BRIEF)
 settings = AnnounceApprovalSettings.model_validate(os.environ)
 
 

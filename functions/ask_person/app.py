@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.clients import BRIEF
 from kickstand.review.rules import Asking
 from kickstand.review.store import ask_person
 from kickstand.settings import Settings
@@ -20,7 +21,7 @@ class AskPersonSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-dynamodb = boto3.client("dynamodb")
+dynamodb = boto3.client("dynamodb", config=BRIEF)
 settings = AskPersonSettings.model_validate(os.environ)
 
 

@@ -9,9 +9,11 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from botocore.config import Config
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import prepare
+from kickstand.clients import BRIEF
 from kickstand.events import Prediction
 from kickstand.lifecycle.golden import find_mistake, read_golden_images
 from kickstand.settings import Settings
@@ -25,8 +27,8 @@ class CheckGoldenImagesSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-codedeploy: Any = boto3.client("codedeploy")
-lambda_: Any = boto3.client("lambda")
+codedeploy: Any = boto3.client("codedeploy", config=BRIEF)
+lambda_: Any = boto3.client("lambda", config=BRIEF.merge(Config(read_timeout=20)))  # its 15 s, and the start
 settings = CheckGoldenImagesSettings.model_validate(os.environ)
 CARD = read_card(settings.model_dir)
 

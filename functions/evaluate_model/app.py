@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
+from kickstand.clients import PATIENT
 from kickstand.lifecycle.evaluation_store import Evaluating, evaluate
 from kickstand.settings import Settings
 
@@ -23,7 +24,7 @@ class EvaluateModelSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-s3 = boto3.client("s3")
+s3 = boto3.client("s3", config=PATIENT)
 settings = EvaluateModelSettings.model_validate(os.environ)
 IMAGES = {"kickstand": settings.inference_image, "image-classification": settings.image_classification_image}
 

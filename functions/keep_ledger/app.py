@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.clients import PATIENT
 from kickstand.ledger.store import Books, keep_ledger, replay_lost
 from kickstand.settings import Settings
 
@@ -24,10 +25,10 @@ class KeepLedgerSettings(Settings):
 logger = Logger()
 metrics = Metrics()
 BOOKS = Books(
-    s3=boto3.client("s3"),
-    dynamodb=boto3.client("dynamodb"),
-    sqs=boto3.client("sqs"),
-    stepfunctions=boto3.client("stepfunctions"),
+    s3=boto3.client("s3", config=PATIENT),
+    dynamodb=boto3.client("dynamodb", config=PATIENT),
+    sqs=boto3.client("sqs", config=PATIENT),
+    stepfunctions=boto3.client("stepfunctions", config=PATIENT),
     review_image="",  # only dead letters start it, and this function leaves them alone
     **KeepLedgerSettings.model_validate(os.environ).model_dump(),
 )

@@ -9,14 +9,15 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.store import load_switch
+from kickstand.clients import PATIENT
 from kickstand.monitor.look import MonitorSettings, measure, read_watch
 from kickstand.monitor.store import run_monitor
 from kickstand.review.store import find_oldest
 
 logger = Logger()
 metrics = Metrics()
-dynamodb = boto3.client("dynamodb")
-events = boto3.client("events")
+dynamodb = boto3.client("dynamodb", config=PATIENT)
+events = boto3.client("events", config=PATIENT)
 settings = MonitorSettings.model_validate(os.environ)
 WATCH = read_watch(settings.model_dir)
 

@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
+from kickstand.clients import PATIENT
 from kickstand.lifecycle.dataset_store import prepare_dataset
 from kickstand.review.store import list_reviews
 from kickstand.settings import Settings
@@ -23,8 +24,8 @@ class PrepareDatasetSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-s3 = boto3.client("s3")
-dynamodb = boto3.client("dynamodb")
+s3 = boto3.client("s3", config=PATIENT)
+dynamodb = boto3.client("dynamodb", config=PATIENT)
 settings = PrepareDatasetSettings.model_validate(os.environ)
 CARD = read_card(settings.model_dir)
 

@@ -11,7 +11,9 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
-from kickstand.events import ImageRef
+from kickstand.clients import BRIEF
+from kickstand.errors import InvalidImage
+from kickstand.events import ImageRef, PreparedImage
 from kickstand.settings import Settings
 from kickstand.store import read_image
 
@@ -22,19 +24,32 @@ class PrepareImageSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-s3 = boto3.client("s3")
+s3 = boto3.client("s3", config=BRIEF)
 settings = PrepareImageSettings.model_validate(os.environ)
 INPUT_SHAPE = read_card(settings.model_dir).input_shape
+
+
+def prepare_upload(upload: dict[str, Any]) -> PreparedImage:
+    """What the model takes of the upload. Raises InvalidImage where it is no photo that can be read."""
+    ref = ImageRef.model_validate(upload)
+    logger.append_keys(image=ref.uri, version=ref.version)
+    data = read_image(s3, ref, MAX_IMAGE_BYTES)
+    prepared = prepare(data, ref.uri, INPUT_SHAPE)
+    metrics.add_metric(name="ImageBytes", unit=MetricUnit.Bytes, value=len(data))
+    return prepared
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """event: the upload, and how to say that it cannot be read: an older state machine expects an error."""
     metrics.add_metric(name="ImagesReceived", unit=MetricUnit.Count, value=1)
-    ref = ImageRef.model_validate(event)
-    logger.append_keys(image=ref.uri, version=ref.version)
-    data = read_image(s3, ref, MAX_IMAGE_BYTES)
-    prepared = prepare(data, ref.uri, INPUT_SHAPE)
-    metrics.add_metric(name="ImageBytes", unit=MetricUnit.Bytes, value=len(data))
+    try:
+        prepared = prepare_upload(event)
+    except InvalidImage as error:
+        if "unreadable" not in event:
+            raise
+        logger.info("unreadable", reason=str(error))
+        return {"unreadable": str(error)}
     logger.info("prepared", format=prepared.format, width=prepared.width, height=prepared.height)
     return prepared.model_dump(mode="json")

@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
+from kickstand.clients import BRIEF
 from kickstand.events import Probability
 from kickstand.records import Recording, compose_record
 from kickstand.review.audit import sample
@@ -25,8 +26,8 @@ class RecordResultSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-dynamodb = boto3.client("dynamodb")
-events = boto3.client("events")
+dynamodb = boto3.client("dynamodb", config=BRIEF)
+events = boto3.client("events", config=BRIEF)
 settings = RecordResultSettings.model_validate(os.environ)
 
 

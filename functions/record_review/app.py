@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.clients import BRIEF
 from kickstand.review.rules import Closing
 from kickstand.review.store import record_review
 from kickstand.settings import Settings
@@ -21,7 +22,7 @@ class RecordReviewSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-dynamodb = boto3.client("dynamodb")
+dynamodb = boto3.client("dynamodb", config=BRIEF)
 settings = RecordReviewSettings.model_validate(os.environ)
 TABLES = settings.reviews_table, settings.records_table
 

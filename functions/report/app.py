@@ -16,6 +16,7 @@ from pydantic import Field
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.clients import PATIENT
 from kickstand.monitor.drift import Budget, images_per_day
 from kickstand.monitor.look import read_watch
 from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, small_pictures
@@ -32,8 +33,8 @@ class ReportSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-dynamodb = boto3.client("dynamodb")
-s3 = boto3.client("s3", config=Config(signature_version="s3v4"))  # newer regions know no older one
+dynamodb = boto3.client("dynamodb", config=PATIENT)
+s3 = boto3.client("s3", config=PATIENT.merge(Config(signature_version="s3v4")))  # newer regions know no older one
 settings = ReportSettings.model_validate(os.environ)
 CARD, WATCH = read_card(settings.model_dir), read_watch(settings.model_dir)
 MOST = 100_000  # records, the latest: they and their figures fit into the function's memory
@@ -46,7 +47,7 @@ ABOUT = {"markdown": "The monitoring report's essentials, as drawn on its schedu
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
     """event: of the schedule, or the widget's (`describe`, `widgetContext`), with `action` "draw" from its button."""
-    metrics.add_metric(name="ReportCalls", unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=0)
     widget = CloudWatchDashboardCustomWidgetEvent(event)
     if widget.describe:
         return ABOUT
@@ -78,6 +79,7 @@ def draw(now: datetime) -> dict[str, Any]:
         s3.put_object(
             Bucket=settings.report_bucket, Key=key, Body=text.encode(), ContentType="text/html; charset=utf-8"
         )
+    metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=1)
     logger.info("drawn", records=len(records), harmed=report.monitor.harmed)
     return {"records": len(records), "harmed": report.monitor.harmed}
 

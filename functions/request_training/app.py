@@ -9,13 +9,14 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from kickstand.clients import BRIEF
 from kickstand.lifecycle.retraining import Request, RequestTrainingSettings
 from kickstand.lifecycle.store import request_training
 
 logger = Logger()
 metrics = Metrics()
-dynamodb = boto3.client("dynamodb")
-stepfunctions = boto3.client("stepfunctions")
+dynamodb = boto3.client("dynamodb", config=BRIEF)
+stepfunctions = boto3.client("stepfunctions", config=BRIEF)
 settings = RequestTrainingSettings.model_validate(os.environ)
 
 

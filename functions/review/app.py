@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, thumbnail
+from kickstand.clients import BRIEF
 from kickstand.errors import InvalidImage
 from kickstand.review.rules import Desk, Refused, Review, choices
 from kickstand.review.store import answer_review, count_open, next_review, skip_review
@@ -29,7 +30,11 @@ class ReviewSettings(Settings):
 
 logger = Logger()
 metrics = Metrics()
-dynamodb, s3, stepfunctions = boto3.client("dynamodb"), boto3.client("s3"), boto3.client("stepfunctions")
+dynamodb, s3, stepfunctions = (
+    boto3.client("dynamodb", config=BRIEF),
+    boto3.client("s3", config=BRIEF),
+    boto3.client("stepfunctions", config=BRIEF),
+)
 settings = ReviewSettings.model_validate(os.environ)
 TABLES = settings.reviews_table, settings.records_table
 LABELS = read_card(settings.model_dir).labels

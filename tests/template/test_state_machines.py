@@ -34,6 +34,7 @@ TRANSIENT = {
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
     "Lambda.SdkClientException",
+    "Lambda.ClientExecutionTimeoutException",
     "Lambda.TooManyRequestsException",
 }
 OUR_ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
@@ -216,4 +217,4 @@ def test_a_task_calls_one_of_our_functions_or_an_integration_that_runs_locally(m
         r"(\.waitForTaskToken)?"
     )
     resource = TASKS[machine, task]["Resource"]
-    assert re.fullmatch(rf"\${{\w+FunctionArn}}|arn:aws:states:::{integrations}", resource)
+    assert re.fullmatch(rf"\${{\w+FunctionArn}}|arn:\${{Partition}}:states:::{integrations}", resource)

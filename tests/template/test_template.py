@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
+from kickstand.clients import BRIEF, PATIENT
 from kickstand.ledger.balance import Ledger
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand_cli.local.template import load_yaml
@@ -106,6 +107,12 @@ def definition(machine: str) -> dict[str, Any]:
 # ---- data: encrypted, private, kept
 
 
+def kept(name: str) -> bool:
+    """Whether it outlives its stack, but not a first deployment that has failed."""
+    policies = RESOURCES[name]["DeletionPolicy"], RESOURCES[name]["UpdateReplacePolicy"]
+    return policies == ("RetainExceptOnCreate", "Retain")
+
+
 @every(BUCKETS)
 def test_a_bucket_is_private_encrypted_versioned_and_kept(name: str) -> None:
     bucket = BUCKETS[name]
@@ -115,7 +122,7 @@ def test_a_bucket_is_private_encrypted_versioned_and_kept(name: str) -> None:
     assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     assert bucket["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
-    assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+    assert kept(name)
 
 
 @every(TABLES)
@@ -126,7 +133,7 @@ def test_a_table_is_encrypted_and_can_be_restored(name: str) -> None:
 
 @every(TABLES.keys() - {"ControlTable"})  # what it steers goes with the stack
 def test_a_table_of_records_is_kept(name: str) -> None:
-    assert RESOURCES[name]["DeletionPolicy"] == RESOURCES[name]["UpdateReplacePolicy"] == "Retain"
+    assert kept(name)
 
 
 @every(QUEUES)
@@ -226,6 +233,28 @@ def test_logs_expire(name: str) -> None:
     assert of_type("Logs::LogGroup")[name]["RetentionInDays"]
 
 
+@every(name for name, function in FUNCTIONS.items() if "Events" in function)
+def test_lambdas_own_attempts_at_an_event_are_said_and_an_event_that_fails_is_kept(name: str) -> None:
+    attempts = FUNCTIONS[name]["EventInvokeConfig"]
+    if {event["Type"] for event in FUNCTIONS[name]["Events"].values()} == {"Schedule"}:
+        assert attempts["MaximumRetryAttempts"] == 0  # the next run sees the same and more
+    else:
+        assert attempts["MaximumRetryAttempts"] > 0
+        assert resource(attempts["DestinationConfig"]["OnFailure"]["Destination"]) in QUEUES
+
+
+@every(FUNCTIONS)
+def test_a_call_that_hangs_ends_before_its_function(name: str) -> None:
+    clients = re.findall(r"boto3\.client\((.*)\)", (PROJECT / FUNCTIONS[name]["CodeUri"] / "app.py").read_text("utf-8"))
+    for client in clients:
+        named = re.search(r"config=(BRIEF|PATIENT)", client)
+        assert named, f"boto3 would wait for minutes: {client}"
+        config: Any = {"BRIEF": BRIEF, "PATIENT": PATIENT}[named[1]]
+        attempts = config.retries["total_max_attempts"]
+        pauses = sum(2**attempt for attempt in range(attempts - 1))  # at most, in the mode "standard"
+        assert attempts * (config.connect_timeout + config.read_timeout) + pauses < setting(name, "Timeout")
+
+
 # ---- state machines
 
 
@@ -277,7 +306,7 @@ def test_classification_runs_as_express_or_as_standard() -> None:
 def test_an_alarm_reaches_the_topic_and_says_what_is_wrong(name: str) -> None:
     assert ALARMS[name]["AlarmActions"] == [{"Ref": "AlarmTopicArn" if name in TRAINING["Resources"] else "AlarmTopic"}]
     assert len(ALARMS[name]["AlarmDescription"]) > 20
-    assert ALARMS[name]["TreatMissingData"] in ("notBreaching", "breaching")
+    assert ALARMS[name]["TreatMissingData"] in ("notBreaching", "breaching", "ignore")
 
 
 def watched(metric: str) -> set[str]:
@@ -312,6 +341,23 @@ def test_a_function_that_fails_raises_an_alarm(name: str) -> None:
     assert name in watched("Errors")
 
 
+@every(name for name, function in FUNCTIONS.items() if "'Schedule'" in str(function.get("Events")))
+def test_a_periodic_job_that_is_silent_raises_an_alarm(name: str) -> None:
+    (alarm,) = (
+        alarm
+        for alarm in ALARMS.values()
+        if (alarm.get("MetricName") == "Invocations" and resource(alarm["Dimensions"][0]["Value"]) == name)
+        or (alarm.get("MetricName") == "ReportsDrawn" and name == "ReportFunction")
+    )
+    assert alarm["TreatMissingData"] == "breaching"
+    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("LessThanThreshold", 1)
+
+
+@every(["LedgerAlarm", "PromiseAlarm", "DriftAlarm", "ReviewAgeAlarm"])
+def test_what_a_run_has_found_holds_until_the_next_run(name: str) -> None:
+    assert ALARMS[name]["TreatMissingData"] == "ignore"
+
+
 @every(ALARMS.keys() - {"NewVersionReviewsAlarm"})
 def test_an_alarm_on_several_metrics_counts_those_that_have_data(name: str) -> None:
     """With `a + b` it hangs on CloudWatch's treatment of a missing b whether a is seen."""
@@ -320,6 +366,24 @@ def test_an_alarm_on_several_metrics_counts_those_that_have_data(name: str) -> N
 
 
 # ---- a new version of the model
+
+
+@every(name for name, function in FUNCTIONS.items() if "AutoPublishAlias" in function)
+def test_every_parameter_that_a_published_function_reads_makes_a_new_version(name: str) -> None:
+    """SAM names a version after the template's text; a version whose description differs is another one."""
+    parameters = TEMPLATE["Parameters"].keys()
+
+    def read(part: Any) -> set[str]:
+        filled = re.findall(r"\$\{(\w+)\}", json.dumps(part))
+        named: set[str] = {resource(found) for found in references(part)} | set(filled)
+        return named & parameters
+
+    shared = GLOBALS["Environment"]["Variables"]
+    variables = shared | FUNCTIONS[name]["Environment"]["Variables"]
+    settings = {key: value for key, value in FUNCTIONS[name].items() if key in ("MemorySize", "Timeout", "Layers")}
+    described = FUNCTIONS[name]["VersionDescription"]
+    assert read(described) == read(variables) | read(settings)
+    assert {"Fn::GetAtt": "ServingStack.Outputs.EndpointName"} in references(described)
 
 
 def test_a_new_version_of_the_model_is_checked_and_watched_while_it_takes_over() -> None:
@@ -471,11 +535,59 @@ def test_the_dashboard_shows_every_alarm_and_every_statistic_of_drift() -> None:
 # ---- the whole
 
 
-def test_no_resource_has_a_physical_name() -> None:
+def test_a_physical_name_holds_the_stacks_own() -> None:
     kinds = ("Bucket", "Function", "Table", "Queue", "Topic", "Alarm", "LogGroup", "Role", "Layer", "StateMachine")
     names = {"Name", "DashboardName", *(f"{kind}Name" for kind in kinds)}
     for logical_id, resource in RESOURCES.items():
-        assert not names & resource.get("Properties", {}).keys(), logical_id
+        for name in names & resource.get("Properties", {}).keys():
+            assert "${AWS::StackName}" in resource["Properties"][name]["Fn::Sub"], logical_id
+
+
+# ---- two stacks in one account, any partition, any organisation
+
+
+def test_a_stacks_own_metrics_bear_its_name() -> None:
+    for template in (TEMPLATE, TRAINING):
+        assert template["Globals"]["Function"]["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"] == {
+            "Ref": "AWS::StackName"
+        }
+    for alarm in ALARMS.values():
+        for source in [alarm, *(part.get("MetricStat", {}).get("Metric", {}) for part in alarm.get("Metrics", []))]:
+            if source.get("Namespace") == "Kickstand":
+                assert {"Name": "service", "Value": {"Ref": "AWS::StackName"}} in source["Dimensions"]
+    for board in of_type("CloudWatch::Dashboard").values():
+        text = json.dumps(board)
+        assert text.count('\\"service\\"') == text.count('\\"service\\", \\"${AWS::StackName}\\"') > 0
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "template.yaml",
+        "training.yaml",
+        "serving.yaml",
+        *(f"statemachine/{name}.asl.yaml" for name in ("classify_image", "review_image", "train_model")),
+    ],
+)
+def test_no_partition_is_taken_for_granted(file: str) -> None:
+    assert "arn:aws:" not in (PROJECT / file).read_text("utf-8")
+
+
+@pytest.mark.parametrize("file", ["template.yaml", "training.yaml", "serving.yaml"])
+def test_every_role_stays_within_the_boundary(file: str) -> None:
+    template = load_yaml(PROJECT / file)
+    shared = template.get("Globals", {}).get("Function", {})
+    for logical_id, item in template["Resources"].items():
+        own = item.get("Properties", {})
+        if item["Type"] == "AWS::CloudFormation::Stack":
+            assert own["Parameters"]["PermissionsBoundary"] == {"Ref": "PermissionsBoundary"}
+        elif item["Type"] in ("AWS::IAM::Role", "AWS::Serverless::Function", "AWS::Serverless::StateMachine"):
+            own = shared | own if item["Type"] == "AWS::Serverless::Function" else own
+            assert own["PermissionsBoundary"]["Fn::If"] == [
+                "HasPermissionsBoundary",
+                {"Ref": "PermissionsBoundary"},
+                {"Ref": "AWS::NoValue"},
+            ], logical_id
 
 
 def test_training_is_off_by_default_and_is_given_every_parameter() -> None:

@@ -139,7 +139,7 @@ class _Reader:
             if does["Type"] != "Task":
                 continue
             function = next((ref for ref in self._mentioned(does, values) if self._is(ref, "Function")), None)
-            service = str(does["Resource"]).removeprefix("arn:aws:states:::").removesuffix(".waitForTaskToken")
+            service = str(does["Resource"]).removeprefix("arn:${Partition}:states:::").removesuffix(".waitForTaskToken")
             key = function or state
             if key in rows:
                 rows[key].name = _join(rows[key].name, state)

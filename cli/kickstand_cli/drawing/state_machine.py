@@ -514,7 +514,7 @@ def _caption(state: Mapping[str, Any]) -> str:
         return ""
     if state["Type"] != "Task":
         return str(state["Type"]).lower()
-    resource, _, how = str(state["Resource"]).removeprefix("arn:aws:states:::").partition(".")
+    resource, _, how = str(state["Resource"]).rpartition(":states:::")[2].partition(".")
     if resource == "lambda:invoke":
         resource = str(state["Parameters"]["FunctionName"])
     name = re.sub(r"^\$\{(.*?)(Arn)?\}$|^arn:.*:function:", r"\1", resource)

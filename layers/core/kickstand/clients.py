@@ -1,6 +1,8 @@
-"""The types of boto3's clients, for the type checker alone: the packages that hold them are not deployed."""
+"""How long boto3's clients wait. And their types, for the type checker alone: their packages are not deployed."""
 
 from typing import TYPE_CHECKING, Any
+
+from botocore.config import Config
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient as DynamoDBClient
@@ -12,3 +14,10 @@ if TYPE_CHECKING:
     from mypy_boto3_stepfunctions import SFNClient as SFNClient
 else:
     DynamoDBClient = EventBridgeClient = S3Client = SFNClient = SNSClient = SQSClient = SageMakerRuntimeClient = Any
+
+# boto3 waits 60 s for a connection and 60 s for an answer: longer than most functions may run. A call that hangs would
+# end the function, and the state machine could not tell it from a fault. With all attempts and pauses between them:
+BRIEF = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
+"""9 s: for functions that may run for 10 s or more; who waits tries again."""
+PATIENT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 6})
+"""109 s: for jobs of minutes, which nobody starts again at once."""
