@@ -4,16 +4,21 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+import boto3
 import pytest
 
-from kickstand_cli.local.rehearsal import empty
+from kickstand.events import Reason
+from kickstand_cli.local.rehearsal import SAM, STACK, Rehearsal, empty, local_aws, missing
 from kickstand_cli.project import PROJECT
 
 FIRST = "3b406c4"  # the release, until a commit has a tag
+SAMPLES = PROJECT / "samples/images"
+Key = tuple[str, str]
 PROGRAM = Path(__file__).with_name("one_version.py")
 # The first release refuses to read a record with a reason that is newer than itself; this version does not.
 UNREADABLE = {FIRST: ["retake"]}
@@ -53,6 +58,20 @@ def run(version: Path, *arguments: str | Path) -> None:
     assert ran.returncode == 0, ran.stderr[-4000:]
 
 
+@pytest.fixture(scope="module")
+def older_built(older: Path) -> Path:
+    """What `sam build` makes of the last release.
+
+    Not by its `make build`, which would make this checkout's .venv-sam anew where it takes it for outdated.
+    """
+    path = f"{SAM.parent}{os.pathsep}{os.environ['PATH']}"
+    making = subprocess.run(
+        [SAM, "build"], cwd=older, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=540
+    )
+    assert making.returncode == 0, making.stdout + making.stderr
+    return older / ".aws-sam/build"
+
+
 @pytest.mark.parametrize("direction", ["upgrade", "rollback"])
 def test_nothing_that_one_version_has_left_is_lost_or_unreadable_under_the_other(
     older: Path, release: str, direction: str, record_property: Callable[[str, object], None]
@@ -74,3 +93,105 @@ def test_nothing_that_one_version_has_left_is_lost_or_unreadable_under_the_other
     assert failures == {}
     assert counted["record"] >= 7
     assert counted["execution"] >= 30
+
+
+@pytest.mark.enable_socket
+@pytest.mark.timeout(1200)
+def test_a_deployed_stack_is_updated_from_the_last_release_and_rolled_back_while_people_are_asked(
+    absent: Callable[[str, str], NoReturn], request: pytest.FixtureRequest
+) -> None:
+    """By `sam deploy`, on the local AWS: one stack, its tables and buckets, its executions and their task tokens."""
+    if lacking := missing():
+        absent("deploy", lacking)
+    request.getfixturevalue("built")
+    older: Path = request.getfixturevalue("older")
+    folder = PROJECT / "build/test-upgrade"
+    before = Rehearsal(empty(folder / "older"), request.getfixturevalue("older_built"))
+    after = Rehearsal(empty(folder / "newer"))
+    with local_aws(folder / "ministack.log"):
+        for stack in (before, after):
+            stack.package()
+        before.deploy(AuditRate="1")
+        first, second = photographed(before, "red-road-bike"), photographed(before, "blue-city-bike")
+        document = before.upload("document.pdf", (SAMPLES / "broken/document.pdf").read_bytes())
+        asked(before, {first, second})
+        command(older, "switch", "on", "--reason", "new cameras", "--for", "4h", "--by", "Ada")
+        monitored(before)
+
+        after.deploy(AuditRate="1")
+        assert "new cameras" in command(PROJECT, "switch", "status")
+        monitored(after)
+        answered(after, first)
+        third = photographed(after, "mountain-bike")
+        assert after.decided(third).decision.reason is Reason.REVIEW_EVERYTHING
+        asked(after, {second, third})
+        balanced(PROJECT, uploads=4, waiting=2)
+
+        before.deploy(AuditRate="1")
+        assert "new cameras" in command(older, "switch", "status")
+        monitored(before)
+        answered(before, second)
+        answered(before, third)
+        balanced(older, uploads=4, waiting=0)
+        for upload in (first, second, third, document):
+            command(older, "explain", upload[0])
+        assert ended(before) == {"SUCCEEDED"}
+
+
+def photographed(stack: Rehearsal, name: str) -> Key:
+    """Upload a photo of a bicycle."""
+    return stack.upload(f"{name}.jpg", (SAMPLES / f"bicycle/{name}.jpg").read_bytes())
+
+
+def asked(stack: Rehearsal, uploads: set[Key]) -> None:
+    """Wait until people are asked about each of these."""
+    table = stack.outputs["ReviewsTableName"]
+
+    def waiting() -> bool:
+        items = boto3.client("dynamodb").scan(TableName=table)["Items"]
+        return {(item["image"]["S"], item["version"]["S"]) for item in items if "task_token" in item} >= uploads
+
+    for _ in range(600):
+        if waiting():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nobody is asked about {uploads}")
+
+
+def answered(stack: Rehearsal, upload: Key) -> None:
+    """The page shows this one first, and takes the answer; the execution that asks ends, and the record tells of it."""
+    assert stack.asked()["image"] == upload[0]
+    review = stack.answer(upload, "bicycle").review
+    assert review is not None
+    assert review.answer is not None
+    assert (review.answer.label, review.answer.reviewer) == ("bicycle", "Ada")
+
+
+def monitored(stack: Rehearsal) -> None:
+    answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["MonitorFunctionName"])
+    assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def balanced(version: Path, uploads: int, waiting: int) -> None:
+    """The ledger, by the command of this checkout: every upload is somewhere."""
+    told = json.loads(command(version, "ledger", "--grace", "0", "--json"))
+    assert (told["uploads"], told["waiting"], told["missing"]) == (uploads, waiting, 0), told
+
+
+def command(version: Path, *arguments: str) -> str:
+    """What `kickstand` of this checkout prints about the stack."""
+    paths = {"PYTHONPATH": f"{version / 'layers/core'}{os.pathsep}{version / 'cli'}"}
+    program = [sys.executable, "-c", "from kickstand_cli.main import app; app()", *arguments, "--stack-name", STACK]
+    ran = subprocess.run(program, cwd=version, env=os.environ | paths, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def ended(stack: Rehearsal) -> set[str]:
+    """How the executions of both workflows stand."""
+    stepfunctions = boto3.client("stepfunctions")
+    return {
+        execution["status"]
+        for machine in ("ClassifyImageStateMachineArn", "ReviewImageStateMachineArn")
+        for execution in stepfunctions.list_executions(stateMachineArn=stack.outputs[machine])["executions"]
+    }
