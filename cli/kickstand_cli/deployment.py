@@ -57,11 +57,16 @@ def find_region() -> str:
     return str(region)
 
 
-def use_region() -> None:
-    """Make `find_region` the region of every client from here on, and name it on stderr."""
+def use_region() -> str:
+    """Make `find_region` the region of every client from here on, and return it."""
     region = find_region()
-    stderr.print(f"AWS region: {region}", markup=False)
     boto3.setup_default_session(region_name=region)
+    return region
+
+
+def name_region(region: str) -> None:
+    """Say on stderr where a command works, so that a wrong region does not stay unseen."""
+    stderr.print(f"AWS region: {region}", markup=False)
 
 
 class Outputs(dict[str, str]):
@@ -76,9 +81,13 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
 
     Raises CommandError where there is no region, or no such stack or file.
     """
-    use_region()
-    if file is None:
-        return _ask_cloudformation(stack_name)
+    region = use_region()
+    outputs = _ask_cloudformation(stack_name) if file is None else _read_file(file)
+    name_region(region)
+    return outputs
+
+
+def _read_file(file: Path) -> Outputs:
     try:
         content = json.loads(file.read_bytes())
         if isinstance(content, list):
@@ -95,7 +104,9 @@ def _ask_cloudformation(stack_name: str) -> Outputs:
     except cloudformation.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
-        raise CommandError(f"there is no stack {stack_name} here; name it with --stack-name") from error
+        raise CommandError(
+            f"there is no stack {stack_name} in {cloudformation.meta.region_name}; name it with --stack-name, or the region with AWS_REGION"
+        ) from error
     return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 

@@ -158,6 +158,11 @@ def test_what_is_no_photo_is_an_invalid_image_with_its_name(prepare_image: Loade
         prepare_image(event)
 
 
+def test_what_is_no_photo_is_an_answer_where_the_state_machine_asks_for_one(prepare_image: Loaded) -> None:
+    event = sample("prepare_image") | {"unreadable": "answer"}
+    assert prepare_image(event) == {"unreadable": f"s3://{BUCKET}/{KEY}: no longer there"}
+
+
 @pytest.mark.parametrize(("code", "status"), [("SlowDown", 503), ("InternalError", 500), ("ThrottlingException", 400)])
 def test_trouble_in_s3_that_passes_is_worth_a_retry(prepare_image: Loaded, code: str, status: int) -> None:
     with Stubber(prepare_image.module.s3) as stub:

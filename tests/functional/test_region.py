@@ -5,7 +5,7 @@ from pathlib import Path
 import boto3
 import pytest
 
-from kickstand_cli.deployment import find_region, use_region
+from kickstand_cli.deployment import find_region, name_region, use_region
 from kickstand_cli.terminal import CommandError
 
 
@@ -49,7 +49,7 @@ def test_every_client_of_a_command_uses_the_region_that_it_names(
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "ap-southeast-2")
 
-    use_region()
+    name_region(use_region())
 
     assert boto3.client("s3").meta.region_name == "ap-southeast-2"
     assert "ap-southeast-2" in capsys.readouterr().err

@@ -194,6 +194,7 @@ def needs_of_call(service: str, operation: str, named: dict[str, Any]) -> set[Ri
             return {Right(action, bucket)}
         # Without the right to list, S3 says of an object that is gone that access is denied.
         gone = {Right("s3:ListBucket", bucket)} if action.startswith("s3:GetObject") else set()
+        gone |= {Right("s3:ListBucketVersions", bucket)} if action == "s3:GetObjectVersion" else set()
         return {Right(action, f"{bucket}/{named['Key']}"), *gone}
     if index := named.get("IndexName"):
         return {Right(action, f"{named['TableName']}/index/{index}")}
@@ -225,6 +226,13 @@ def calls(absent: Callable[[str, str], NoReturn]) -> dict[str, set[Right]]:
     return needs
 
 
+def needs_of_failed_events(expanded: Document, function: str) -> set[Right]:
+    """Lambda itself sends an event that the function has failed at, by the function's role."""
+    attempts = expanded["Resources"].get(f"{function}EventInvokeConfig", {"Properties": {}})["Properties"]
+    destination = attempts.get("DestinationConfig", {}).get("OnFailure")
+    return {Right("sqs:SendMessage", name(destination["Destination"]))} if destination else set()
+
+
 # ---- what state machines do
 
 
@@ -243,7 +251,7 @@ def needs_of_machine(machine: Document, definition: Document) -> set[Right]:
     needs = set()
     for task in tasks(definition):
         called, parameters = task["Resource"], task.get("Parameters", {})
-        match called.removeprefix("arn:aws:states:::").partition("."):
+        match called.rpartition(":states:::")[2].partition("."):
             case (direct, _, _) if direct in substituted:
                 needs.add(Right("lambda:InvokeFunction", resource(direct)))
             case ("lambda:invoke", _, _):
@@ -404,7 +412,8 @@ def test_each_function_may_do_what_it_does_and_nothing_else(
         folder = Path(template["Resources"][function]["Properties"]["CodeUri"])
         if "boto3" in (PROJECT / folder / "app.py").read_text("utf-8"):
             assert folder.name in calls, f"no test has seen {function} call AWS"
-        missing, unused = compare(rights(expanded, f"{function}Role"), calls.get(folder.name, set()))
+        needs = calls.get(folder.name, set()) | needs_of_failed_events(expanded, function)
+        missing, unused = compare(rights(expanded, f"{function}Role"), needs)
         if missing or unused:
             differences[function] = told(missing, unused)
     assert not differences, "\n\n".join(f"{name}:\n{difference}" for name, difference in differences.items())
@@ -483,7 +492,7 @@ def test_a_task_that_its_machine_may_not_do_is_missing(template: Document, expan
     definition = definition_of(template, "ReviewImageStateMachine")
     definition["States"]["Tell"] = {
         "Type": "Task",
-        "Resource": "arn:aws:states:::dynamodb:putItem",
+        "Resource": "arn:${Partition}:states:::dynamodb:putItem",
         "Parameters": {"TableName": "${ReviewTopicArn}"},
     }
     missing, _ = compare(rights(expanded, "ReviewImageStateMachineRole"), needs_of_machine(machine, definition))

@@ -376,7 +376,7 @@ def test_every_parameter_that_a_published_function_reads_makes_a_new_version(nam
     def read(part: Any) -> set[str]:
         filled = re.findall(r"\$\{(\w+)\}", json.dumps(part))
         named: set[str] = {resource(found) for found in references(part)} | set(filled)
-        return named & parameters
+        return {name for name in named if name in parameters}
 
     shared = GLOBALS["Environment"]["Variables"]
     variables = shared | FUNCTIONS[name]["Environment"]["Variables"]

@@ -186,7 +186,9 @@ def test_a_record_whose_announcement_failed_is_announced_by_the_next_attempt(
 
 def test_an_event_of_another_shape_is_our_fault_and_kept(stack: Stack) -> None:
     before = len(stack.dead_letters())
-    stack.start(stack._targets[0], {"detail": {"bucket": {}, "object": {"key": "malformed"}}})
+    stack.start(
+        stack._targets[0], {"time": "2026-05-01T12:00:00Z", "detail": {"bucket": {}, "object": {"key": "malformed"}}}
+    )
     stack.settle()
     letters = stack.dead_letters()
     assert len(letters) == before + 1
@@ -210,7 +212,7 @@ def test_every_route_ends_where_it_says(stack: Stack, monkeypatch: pytest.Monkey
     (execution,) = executions_of(stack, upload(stack, png()))
     history = stack.stepfunctions.get_execution_history(executionArn=execution["executionArn"])["events"]
     entered = [event["stateEnteredEventDetails"]["name"] for event in history if "stateEnteredEventDetails" in event]
-    tasks = ["Prepare Image", "Classify Image", "Read Switch", "Decide", "Record Result"]
+    tasks = ["Prepare Image", "Readable?", "Classify Image", "Read Switch", "Decide", "Record Result"]
     assert entered == [*tasks, "Confident Enough?", ends[route]]
 
 

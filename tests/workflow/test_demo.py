@@ -112,7 +112,7 @@ def test_the_drawing_counts_the_executions(run: Result, out: Path) -> None:
     drawing = ET.parse(out / "state-machine.svg").getroot()
     hints = ["".join(group.itertext()) for group in drawing.iter("{http://www.w3.org/2000/svg}g")]
     assert "start → Prepare Image4" in hints
-    assert "Prepare Image → Reject Unreadable: InvalidImageInvalidImage 1" in hints
+    assert "Readable? → Reject Unreadable: unreadableunreadable 1" in hints
 
 
 def test_the_page_shows_every_upload(run: Result, out: Path) -> None:

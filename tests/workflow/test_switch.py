@@ -74,24 +74,24 @@ def test_while_it_is_on_what_would_be_accepted_goes_to_a_person_who_is_not_told_
     (review,) = (review for review in stack.reviews() if review.image == record.image)
     assert review.explanation == record.decision.explanation
     assert routed(decided(stack, FOREIGN)) == ("reject", "neither")
-    assert kickstand("switch", "off", *outputs).output == "off: the policy decides\n"
+    assert kickstand("switch", "off", *outputs).stdout == "off: the policy decides\n"
     assert routed(decided(stack, ACCEPTED)) == ("accept", "confident")
 
 
 def test_whoever_asks_is_told_who_why_since_when_and_until_when(outputs: list[str]) -> None:
-    assert json.loads(kickstand("switch", "status", "--json", *outputs).output) == {"on": False}
+    assert json.loads(kickstand("switch", "status", "--json", *outputs).stdout) == {"on": False}
     kickstand("switch", "on", "--reason", "fog", "--until", "2999-01-01T08:00", "--by", "Ada", *outputs)
-    told = json.loads(kickstand("switch", "status", "--json", *outputs).output)
+    told = json.loads(kickstand("switch", "status", "--json", *outputs).stdout)
     assert told.pop("since") < datetime.now(UTC).isoformat()
     assert told == {"on": True, "reason": "fog", "by": "Ada", "until": "2999-01-01T08:00:00Z"}
-    said = kickstand("switch", "status", *outputs).output
+    said = kickstand("switch", "status", *outputs).stdout
     assert said.startswith("on: until 2999-01-01 08:00 UTC a person decides about everything: fog\nswitched on by Ada")
 
 
 def test_it_ends_by_itself_though_the_table_still_holds_it(stack: Stack, outputs: list[str]) -> None:
     switched_until(stack, datetime.now(UTC) - timedelta(seconds=1))
     assert routed(decided(stack, ACCEPTED)) == ("accept", "confident")
-    assert kickstand("switch", "status", *outputs).output == "off: the policy decides\n"
+    assert kickstand("switch", "status", *outputs).stdout == "off: the policy decides\n"
 
 
 def test_an_image_under_the_switch_is_explained_and_comes_out_the_same_again(stack: Stack, outputs: list[str]) -> None:
@@ -115,7 +115,7 @@ def test_an_image_under_the_switch_is_explained_and_comes_out_the_same_again(sta
 )
 def test_a_switch_without_an_end_or_a_reason_is_refused(outputs: list[str], options: list[str]) -> None:
     assert kickstand("switch", "on", "--reason", "x", *options, *outputs).exit_code == 2
-    assert json.loads(kickstand("switch", "status", "--json", *outputs).output) == {"on": False}
+    assert json.loads(kickstand("switch", "status", "--json", *outputs).stdout) == {"on": False}
 
 
 def test_who_cannot_read_the_switch_asks_a_person(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -439,6 +439,19 @@ def test_sagemakers_own_image_classification_is_judged_by_what_its_container_ans
     assert "more labels are needed" in state["evaluation"]["reason"]
 
 
+def test_a_model_that_an_earlier_attempt_has_made_is_used(stack: Stack, sagemaker: SageMaker) -> None:
+    def play(request: dict[str, Any]) -> None:
+        boto3.client("sagemaker").create_model(
+            ModelName=request["TrainingJobName"],
+            ExecutionRoleArn=request["RoleArn"],
+            PrimaryContainer={"Image": PARAMETERS["ImageClassificationImage"], "ModelDataUrl": "s3://bucket/model"},
+        )
+
+    sagemaker.play = play
+    train(stack, algorithm="image-classification")
+    assert "CreateTransformJob" in [operation for operation, _ in sagemaker.requests]
+
+
 @pytest.mark.parametrize(
     ("decision", "subject", "said"),
     [

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from kickstand.clients import S3Client
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.datasets.folder import MANIFEST, Manifest, open_dataset
-from kickstand_cli.deployment import use_region
+from kickstand_cli.deployment import name_region, use_region
 from kickstand_cli.terminal import CommandError
 
 CONTENT_TYPES = {".png": "image/png", ".lst": "text/tab-separated-values", ".json": "application/json"}
@@ -77,7 +77,7 @@ def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progr
     manifest = open_dataset(folder)
     paths = [*(entry.path for entry in manifest.images), "train.lst", "test.lst"]
     total = len(paths) + 1
-    use_region()
+    name_region(use_region())
     with _explain_s3_errors(destination):
         s3 = boto3.client("s3")
         sizes = _list_sizes(s3, destination)

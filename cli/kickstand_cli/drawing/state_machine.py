@@ -83,7 +83,7 @@ def _condition(rule: Mapping[str, Any]) -> str:
     name = str(rule.get("Variable", "")).rpartition(".")[2]
     signs = {"LessThanEquals": "≤", "GreaterThanEquals": "≥", "LessThan": "<", "GreaterThan": ">"}
     for operator, value in rule.items():
-        if operator.endswith(("Equals", "EqualsPath")) and "Than" not in operator:
+        if operator == "IsPresent" or (operator.endswith(("Equals", "EqualsPath")) and "Than" not in operator):
             return name if value is True else f"{value}"
         for ending, sign in signs.items():
             if operator.removesuffix("Path").endswith(ending):
