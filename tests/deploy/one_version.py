@@ -1,4 +1,4 @@
-"""Runs one version of Kickstand, on moto: `write FOLDER [retake]` uses a stack and leaves what it holds; `read FOLDER` goes on.
+"""Runs one version of Kickstand, on moto: `write FOLDER [retake]` leaves what its stack holds, `read FOLDER` goes on.
 
 retake: leave out the photo that is rejected for a retake.
 
@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import kickstand
 from moto.s3.models import s3_backends
 from PIL import Image, ImageEnhance
 
+import kickstand
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 
@@ -66,7 +66,9 @@ class OneVersion:
                 app([*arguments, "--outputs", str(self.outputs)])
             except SystemExit as end:
                 code = int(end.code or 0)
-        assert code in (0, exits), f"kickstand {' '.join(arguments)}: exit code {code}: {said.getvalue()}{printed.getvalue()}"
+        assert code in (0, exits), (
+            f"kickstand {' '.join(arguments)}: exit code {code}: {said.getvalue()}{printed.getvalue()}"
+        )
         return printed.getvalue()
 
     def invoke(self, function: str, **event: Any) -> Any:
@@ -235,7 +237,7 @@ def machine(stack: Stack, output: str) -> dict[str, Any]:
 
 def read(folder: Path) -> None:
     """Go on from what another version has left; writes what was counted, and what could not be done, to read.json."""
-    left = pickle.loads((folder / "left.pickle").read_bytes())  # noqa: S301 - from `write`
+    left = pickle.loads((folder / "left.pickle").read_bytes())
     counted: dict[str, int] = {}
     failures: dict[str, str] = {}
 

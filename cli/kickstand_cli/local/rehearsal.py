@@ -186,7 +186,9 @@ class Rehearsal:
         """
         newer = self.work / f"core-{word}"
         # Bytecode is believed unseen: what was built with the older source would run on.
-        shutil.copytree(self.built / "CoreLayer", newer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            self.built / "CoreLayer", newer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
         with (newer / "python/kickstand/__init__.py").open("a", encoding="utf-8") as file:
             file.write(f"\nimport os\nprint({word!r}, os.environ['AWS_LAMBDA_FUNCTION_NAME'])\n")
         template = yaml.safe_load(self.packaged.read_text("utf-8"))
