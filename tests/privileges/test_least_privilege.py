@@ -53,7 +53,8 @@ def whole(path: Path) -> Document:
         nested = load_yaml(file)
         for section in ("Conditions", "Resources"):
             own = with_given(nested.get(section, {}), given)
-            assert not own.keys() & document[section].keys(), f"{file.name}: it takes a name twice"
+            twice = own.keys() & document[section].keys()
+            assert all(own[name] == document[section][name] for name in twice), f"{file.name}: a name means two things"
             document[section] |= own
     return document
 
