@@ -151,7 +151,7 @@ def asked(stack: Rehearsal, uploads: set[Key]) -> None:
         items = boto3.client("dynamodb").scan(TableName=table)["Items"]
         return {(item["image"]["S"], item["version"]["S"]) for item in items if "task_token" in item} >= uploads
 
-    for _ in range(600):
+    for _ in range(3000):
         if waiting():
             return
         time.sleep(0.1)

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.parsers import ResponseParserError
 from moto import mock_aws
 from typer.testing import CliRunner
 
@@ -160,6 +161,7 @@ def test_what_is_refused_is_unknown_with_the_permission_that_it_takes() -> None:
         (NoCredentialsError(), "no credentials"),
         (refused("ExpiredToken", "GetCallerIdentity"), "AWS refuses the credentials"),
         (EndpointConnectionError(endpoint_url="https://sts"), "AWS could not be reached"),
+        (ResponseParserError("no XML:\nb''"), "AWS could not be reached: no XML: b''"),
     ],
 )
 def test_without_credentials_or_network_nothing_more_is_asked(error: Exception, found: str) -> None:

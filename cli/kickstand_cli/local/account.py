@@ -10,6 +10,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, UnknownRegionError
+from botocore.parsers import ResponseParserError
 
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import PROJECT
@@ -23,6 +24,7 @@ SERVICES = {  # botocore's names of what the template uses
 }
 FEW = 100  # functions at once: the quota of a new account is 10, of others 1,000
 QUOTA = "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384"
+UNANSWERED = BotoCoreError, ResponseParserError  # the second: a proxy answered, not AWS
 REFUSED = {"AccessDenied", "AccessDeniedException", "403", "Forbidden", "UnauthorizedOperation"}
 MANAGED = "aws-sam-cli-managed-default"  # SAM CLI's own stack, with the bucket for what it uploads
 NEEDED = "make deploy"
@@ -76,9 +78,13 @@ def _attempt(name: str, permission: str, ask: Callable[[], Finding]) -> Finding:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         mend = f"allow {permission}, or go on: only this check needs it" if code in REFUSED else "try again"
-        return Finding(name, Status.UNKNOWN, f"could not check: {error}", NEEDED, mend)
-    except BotoCoreError as error:
-        return Finding(name, Status.UNKNOWN, f"could not check: {error}", NEEDED, "try again")
+        return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, mend)
+    except UNANSWERED as error:
+        return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, "try again")
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _region(region: str, session: Any) -> Finding:
@@ -109,10 +115,10 @@ def _identity(client: Callable[[str], Any]) -> Finding:
         return Finding("identity", Status.WRONG, "no credentials", NEEDED, mend)
     except ClientError as error:
         mend = "newer credentials: aws sso login, or the environment variables anew"
-        return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {error}", NEEDED, mend)
-    except BotoCoreError as error:
+        return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {_line(error)}", NEEDED, mend)
+    except UNANSWERED as error:
         mend = "check the network, a proxy (HTTPS_PROXY), and the region's name"
-        return Finding("identity", Status.WRONG, f"AWS could not be reached: {error}", NEEDED, mend)
+        return Finding("identity", Status.WRONG, f"AWS could not be reached: {_line(error)}", NEEDED, mend)
 
 
 def _principal(arn: str) -> Finding:
