@@ -18,9 +18,18 @@ from kickstand_cli.project import PROJECT
 # Each call ends after 16 seconds at most; the first one that cannot reach AWS is the last one.
 PATIENCE = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
 SERVICES = {  # botocore's names of what the template uses
-    "cloudformation": "CloudFormation", "codedeploy": "CodeDeploy", "cloudwatch": "CloudWatch",
-    "dynamodb": "DynamoDB", "events": "EventBridge", "lambda": "Lambda", "logs": "CloudWatch Logs", "s3": "S3",
-    "sns": "SNS", "sqs": "SQS", "stepfunctions": "Step Functions", "xray": "X-Ray",
+    "cloudformation": "CloudFormation",
+    "codedeploy": "CodeDeploy",
+    "cloudwatch": "CloudWatch",
+    "dynamodb": "DynamoDB",
+    "events": "EventBridge",
+    "lambda": "Lambda",
+    "logs": "CloudWatch Logs",
+    "s3": "S3",
+    "sns": "SNS",
+    "sqs": "SQS",
+    "stepfunctions": "Step Functions",
+    "xray": "X-Ray",
 }
 FEW = 100  # functions at once: the quota of a new account is 10, of others 1,000
 QUOTA = "aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384"
