@@ -15,6 +15,7 @@ import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -213,7 +214,7 @@ def objects(stack: Stack, bucket: str) -> Iterator[tuple[str, str, bytes]]:
     """Key, version and bytes of everything in the bucket."""
     for page in stack.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
         for found in page.get("Versions", []):
-            named = {} if found["VersionId"] == "null" else {"VersionId": found["VersionId"]}
+            named: Any = {} if found["VersionId"] == "null" else {"VersionId": found["VersionId"]}
             body = stack.s3.get_object(Bucket=bucket, Key=found["Key"], **named)["Body"].read()
             yield found["Key"], found["VersionId"], body
 
@@ -286,8 +287,9 @@ def go_on(version: OneVersion, left: dict[str, Any], attempt: Callable[[str, Cal
 
     stack, tables = version.stack, left["tables"]
     for item in tables["RecordsTableName"]:
-        attempt(f"record: {item['image']['S']}", lambda item=item: from_item(item))
-        attempt(f"explain: {item['image']['S']}", lambda item=item: version.command("explain", item["image"]["S"]))
+        image = item["image"]["S"]
+        attempt(f"record: {image}", partial(from_item, item))
+        attempt(f"explain: {image}", partial(version.command, "explain", image))
 
     def switched() -> None:
         told = json.loads(version.command("switch", "status", "--json"))
@@ -392,12 +394,8 @@ def resume(version: OneVersion, left: dict[str, Any], attempt: Callable[[str, Ca
         }
         for number, (state, entered) in enumerate(machine["entered"]):
             if state in functions:
-                attempt(
-                    f"execution: {name}, {state}, {number}",
-                    lambda name=name, state=state, entered=entered, machine=machine: go_on_from(
-                        version, name, machine["definition"], state, entered
-                    ),
-                )
+                go_on = partial(go_on_from, version, name, machine["definition"], state, entered)
+                attempt(f"execution: {name}, {state}, {number}", go_on)
 
 
 def go_on_from(version: OneVersion, name: str, definition: dict[str, Any], state: str, entered: Any) -> None:

@@ -57,14 +57,15 @@ def in_status(status: str) -> Fake:
     return Fake(describe_stacks={"Stacks": [{"StackStatus": status}]})
 
 
-def examined(target: Target = DEV, region: str = REGION, **fakes: Fake) -> dict[str, Finding]:
-    """What is found, by name; services without a fake are moto's."""
+def examined(target: Target = DEV, **fakes: Fake) -> dict[str, Finding]:
+    """What is found, by name; services without a fake are moto's. lambda_: Python's word is taken."""
 
     def client(service: str, **how: Any) -> Any:
-        known = {"lambda": at_once(1000), "iam": Fake(get_role={"Role": {}}, get_user={"User": {}}), **fakes}
+        known: dict[str, Fake] = {"lambda": at_once(1000), "iam": Fake(get_role={"Role": {}}, get_user={"User": {}})}
+        known |= {name.rstrip("_"): fake for name, fake in fakes.items()}
         return known.get(service) or boto3.client(service, **how)  # type: ignore[call-overload]
 
-    return {finding.name: finding for finding in examine_account(region, target, client)}
+    return {finding.name: finding for finding in examine_account(REGION, target, client)}
 
 
 @pytest.fixture(autouse=True)
@@ -107,13 +108,13 @@ def test_a_stack_that_cannot_be_deployed_to_blocks_with_what_to_do(status: str, 
 
 def test_every_status_of_a_stack_has_a_remedy_or_can_be_deployed_to() -> None:
     shape = boto3.client("cloudformation", region_name=REGION).meta.service_model.shape_for("StackStatus")
-    fine = {status for status in shape.enum if not remedy(status, "x")}  # type: ignore[attr-defined]
+    fine = {status for status in shape.enum if not remedy(status, "x")}
     assert {status for status in fine if not status.endswith("_COMPLETE")} <= {"IMPORT_ROLLBACK_FAILED"}
 
 
 @pytest.mark.parametrize(("number", "status"), [(10, Status.LACKING), (99, Status.LACKING), (100, Status.OK)])
 def test_a_new_accounts_quota_is_named_with_the_request_for_more(number: int, status: Status) -> None:
-    finding = examined(**{"lambda": at_once(number)})["Lambda's quota"]
+    finding = examined(lambda_=at_once(number))["Lambda's quota"]
     assert finding.status is status
     assert ("L-B99A9384" in finding.mend) == (status is Status.LACKING)
 
@@ -144,7 +145,7 @@ def test_a_boundary_of_ones_own_is_named_unless_the_stacks_roles_get_one(given: 
 
 def test_what_is_refused_is_unknown_with_the_permission_that_it_takes() -> None:
     found = examined(
-        **{"lambda": Fake(get_account_settings=refused("AccessDeniedException", "GetAccountSettings"))},
+        lambda_=Fake(get_account_settings=refused("AccessDeniedException", "GetAccountSettings")),
         cloudformation=Fake(describe_stacks=refused("AccessDenied", "DescribeStacks")),
         iam=Fake(get_user=refused("AccessDenied", "GetUser"), get_role=refused("AccessDenied", "GetRole")),
     )
