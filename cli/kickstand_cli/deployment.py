@@ -104,9 +104,8 @@ def _ask_cloudformation(stack_name: str) -> Outputs:
     except cloudformation.exceptions.ClientError as error:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
-        raise CommandError(
-            f"there is no stack {stack_name} in {cloudformation.meta.region_name}; name it with --stack-name, or the region with AWS_REGION"
-        ) from error
+        place = f"{stack_name} in {cloudformation.meta.region_name}"
+        raise CommandError(f"there is no stack {place}; see --stack-name and AWS_REGION") from error
     return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 

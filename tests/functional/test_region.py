@@ -1,11 +1,15 @@
 """One rule names the region of commands and of make deploy."""
 
+import json
 from pathlib import Path
 
 import boto3
 import pytest
+from moto import mock_aws
+from typer.testing import CliRunner
 
 from kickstand_cli.deployment import find_region, name_region, use_region
+from kickstand_cli.main import app
 from kickstand_cli.terminal import CommandError
 
 
@@ -53,3 +57,21 @@ def test_every_client_of_a_command_uses_the_region_that_it_names(
 
     assert boto3.client("s3").meta.region_name == "ap-southeast-2"
     assert "ap-southeast-2" in capsys.readouterr().err
+
+
+@mock_aws
+def test_a_command_reads_the_stack_in_the_region_that_it_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    boto3.client("dynamodb", region_name="eu-central-1").create_table(
+        TableName="control",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    outputs = tmp_path / "outputs.json"
+    outputs.write_text(json.dumps({"ControlTableName": "control"}))
+
+    result = CliRunner().invoke(app, ["switch", "status", "--outputs", str(outputs)])
+
+    assert (result.exit_code, result.stderr) == (0, "AWS region: eu-central-1\n"), result.output

@@ -67,7 +67,8 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 
 def _open(stack_name: str, outputs: Path | None) -> tuple[DynamoDBClient, str]:
-    return boto3.client("dynamodb"), read_outputs(stack_name, outputs)["ControlTableName"]
+    table = read_outputs(stack_name, outputs)["ControlTableName"]  # first: it chooses the region
+    return boto3.client("dynamodb"), table
 
 
 def _end(length: str | None, until: str | None, now: datetime) -> datetime:

@@ -75,6 +75,7 @@ class Template:
         self._reference, self._attribute = reference, attribute
         self._values: dict[str, Any] = {
             "AWS::Partition": "aws",
+            "AWS::URLSuffix": "amazonaws.com",
             "AWS::Region": "us-east-1",
             "AWS::AccountId": "123456789012",
             "AWS::StackName": "kickstand-local",
