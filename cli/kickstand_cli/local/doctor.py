@@ -8,8 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from enum import StrEnum
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -17,34 +16,14 @@ import typer
 from rich.text import Text
 
 from kickstand.classify.artefact import read_card
+from kickstand_cli.deployment import find_region
+from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.review.review import DEFAULT_PORT
-from kickstand_cli.terminal import console
+from kickstand_cli.terminal import CommandError, console
 
 ENGINES = ("docker", "finch", "podman")
 NEEDED_GB = 5  # the environments 2, .aws-sam 1, a container engine's base image 1, and room
-
-
-class Status(StrEnum):
-    """lacking: something can be done without; wrong: nothing works as it should."""
-
-    OK = "ok"
-    LACKING = "lacking"
-    WRONG = "wrong"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
-
-    needed_for: what does not work without it. mend: what to do; empty when all is well.
-    """
-
-    name: str
-    status: Status
-    found: str
-    needed_for: str
-    mend: str = ""
 
 
 class Machine:
@@ -81,22 +60,29 @@ class Machine:
 def doctor(
     json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     online: Annotated[
-        bool, typer.Option("--online", help="Also ask AWS who you are; nothing else here uses the network.")
+        bool,
+        typer.Option("--online", help="Also ask AWS who you are; without it and --deploy, nothing uses the network."),
     ] = False,
+    deploy: Annotated[
+        bool, typer.Option("--deploy", help="Check what a deployment needs instead: here, and in your AWS account.")
+    ] = False,
+    config_env: Annotated[
+        str, typer.Option(metavar="NAME", help="With --deploy: which environment of samconfig.toml.")
+    ] = "default",
 ) -> None:
     """Check this machine for what Kickstand needs, and say how to fix what is missing.
 
     What is only lacking keeps single commands from working and leaves the exit code at 0; it is 4 when something is
-    wrong.
+    wrong. With --deploy it is 1 when something would stop the deployment.
     """
-    findings = examine(Machine(), online=online)
+    findings = examine_deployment(Machine(), config_env) if deploy else examine(Machine(), online=online)
     well = all(finding.status is not Status.WRONG for finding in findings)
     if json_:
         typer.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=1))
     else:
         _print(findings)
     if not well:
-        raise typer.Exit(4)
+        raise typer.Exit(1 if deploy else 4)
 
 
 def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
@@ -116,6 +102,30 @@ def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
         _program(machine, "chromium", "tests/browser", "install Chromium: apt-get install chromium"),
     ]
     return [*findings, _identity(machine)] if online else findings
+
+
+def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
+    """What would stop `make deploy`, before it has built for minutes."""
+    from kickstand_cli.local.account import NEEDED, examine_account, read_target
+
+    here = [_checkout(machine), _model(machine), _disk(machine), _builder(machine)]
+    try:
+        target, region = read_target(config_env, machine.project), find_region()
+    except (CommandError, ValueError) as error:
+        mend = "set AWS_REGION; name an environment of samconfig.toml"
+        return [*here, Finding("target", Status.WRONG, str(error), NEEDED, mend)]
+    return [*here, *examine_account(region, target)]
+
+
+def _builder(machine: Machine) -> Finding:
+    """`sam build` needs the functions' Python or, without it, a container engine."""
+    python = _python_of_functions(machine)
+    if python.status is Status.OK:
+        return python
+    engine = _engine(machine)
+    if engine.status is Status.OK:
+        return Finding("sam build", Status.OK, f"in a container of {engine.found}", "make deploy")
+    return Finding("sam build", Status.WRONG, f"{python.name}: {python.found}; no engine", "make deploy", python.mend)
 
 
 # ---- what everything needs
@@ -273,7 +283,7 @@ def _program(machine: Machine, name: str, needed: str, mend: str) -> Finding:
 
 # ---- what is shown
 
-COLOURS = {Status.OK: "green", Status.LACKING: "yellow", Status.WRONG: "bold red"}
+COLOURS = {Status.OK: "green", Status.LACKING: "yellow", Status.UNKNOWN: "cyan", Status.WRONG: "bold red"}
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -281,4 +291,4 @@ def _print(findings: Sequence[Finding]) -> None:
         line = Text.assemble((f"{finding.status:8}", COLOURS[finding.status]), f"{finding.name}: {finding.found}")
         console.print(line)
         if finding.mend:
-            console.print(Text(f"{'':8}needed for {finding.needed_for}; to mend it: {finding.mend}"))
+            console.print(Text(f"{'':8}needed for {finding.needed_for}; to fix it: {finding.mend}"))

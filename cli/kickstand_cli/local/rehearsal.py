@@ -139,10 +139,13 @@ def _wait(look: Callable[[], T | None], what: str) -> T:
 
 
 class Rehearsal:
-    """One stack on the local AWS, from `package` to `delete`. Every step raises RehearsalError when it fails."""
+    """One stack on the local AWS, from `package` to `delete`. Every step raises RehearsalError when it fails.
 
-    def __init__(self, work: Path = WORK) -> None:
-        self.work = work
+    work: for logs and the packaged template. built: what `sam build` has made.
+    """
+
+    def __init__(self, work: Path = WORK, built: Path = BUILT) -> None:
+        self.work, self.built = work, built
         self.packaged = work / "packaged.yaml"
         self.outputs: dict[str, str] = {}
 
@@ -157,7 +160,7 @@ class Rehearsal:
 
     def package(self) -> None:
         """Zip what `sam build` made, and upload it."""
-        template = BUILT / "template.yaml"
+        template = self.built / "template.yaml"
         self.sam("package", "--template-file", template, "--resolve-s3", "--output-template-file", self.packaged)
         packaged = yaml.safe_load(self.packaged.read_text("utf-8"))
         for resource in packaged["Resources"].values():
@@ -183,7 +186,9 @@ class Rehearsal:
         """
         newer = self.work / f"core-{word}"
         # Bytecode is believed unseen: what was built with the older source would run on.
-        shutil.copytree(BUILT / "CoreLayer", newer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            self.built / "CoreLayer", newer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
+        )
         with (newer / "python/kickstand/__init__.py").open("a", encoding="utf-8") as file:
             file.write(f"\nimport os\nprint({word!r}, os.environ['AWS_LAMBDA_FUNCTION_NAME'])\n")
         template = yaml.safe_load(self.packaged.read_text("utf-8"))

@@ -155,7 +155,10 @@ class Route(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why it goes there."""
+    """Why it goes there.
+
+    A reason that a newer version has written is kept as it stands: after a rollback this one must read its records.
+    """
 
     CONFIDENT = "confident"
     UNSURE = "unsure"
@@ -164,6 +167,14 @@ class Reason(StrEnum):
     UNREADABLE = "unreadable"
     REVIEW_EVERYTHING = "review_everything"
     RETAKE = "retake"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Reason | None":
+        if not (isinstance(value, str) and value):
+            return None
+        newer = str.__new__(cls, value)
+        newer._name_, newer._value_ = value.upper(), value
+        return newer
 
 
 class Decision(Payload):

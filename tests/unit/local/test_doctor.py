@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from kickstand_cli.local import doctor
-from kickstand_cli.local.doctor import Finding, Machine, Status, examine
+from kickstand_cli.local.doctor import Machine, examine
+from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL
 

@@ -1,0 +1,226 @@
+"""Upgrade in motion: what the last release has left goes on under this version, and back again."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import boto3
+import pytest
+import yaml
+
+from kickstand.events import Reason
+from kickstand_cli.local.rehearsal import SAM, STACK, Rehearsal, empty, local_aws, missing
+from kickstand_cli.project import PROJECT
+
+FIRST = "3b406c4"  # the release, until a commit has a tag
+SAMPLES = PROJECT / "samples/images"
+MACHINES = ("ClassifyImageStateMachineArn", "ReviewImageStateMachineArn")
+Key = tuple[str, str]
+PROGRAM = Path(__file__).with_name("one_version.py")
+# The first release refuses to read a record with a reason that is newer than itself; this version does not.
+UNREADABLE = {FIRST: ["retake"]}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def git(*arguments: str) -> str | None:
+    """What git prints; None where it fails."""
+    ran = subprocess.run(["git", *arguments], cwd=PROJECT, capture_output=True, text=True)
+    return ran.stdout.strip() if ran.returncode == 0 else None
+
+
+@pytest.fixture(scope="module")
+def release() -> str:
+    """The last release before this version: its newest tag, or the first release."""
+    return git("describe", "--tags", "--abbrev=0", "HEAD^") or FIRST
+
+
+@pytest.fixture(scope="module")
+def older(absent: Callable[[str, str], NoReturn], release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout of the last release."""
+    if git("cat-file", "-e", f"{release}^{{commit}}") is None:
+        absent("history", f"this clone has no commit {release}: git fetch --unshallow --tags")
+    folder = tmp_path_factory.mktemp("release")
+    archive = subprocess.run(["git", "archive", release], cwd=PROJECT, capture_output=True, check=True).stdout
+    subprocess.run(["tar", "x", "-C", folder], input=archive, check=True)
+    return folder
+
+
+def run(version: Path, *arguments: str | Path) -> None:
+    """Run `one_version.py` with the packages of this checkout."""
+    paths = {"PYTHONPATH": f"{version / 'layers/core'}{os.pathsep}{version / 'cli'}"}
+    ran = subprocess.run(
+        [sys.executable, PROGRAM, *arguments], cwd=version, env=os.environ | paths, capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def older_built(older: Path) -> Path:
+    """What `sam build` makes of the last release.
+
+    Not by its `make build`, which would make this checkout's .venv-sam anew where it takes it for outdated.
+    """
+    path = f"{SAM.parent}{os.pathsep}{os.environ['PATH']}"
+    making = subprocess.run(
+        [SAM, "build"], cwd=older, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=540
+    )
+    assert making.returncode == 0, making.stdout + making.stderr
+    return older / ".aws-sam/build"
+
+
+@pytest.mark.parametrize("direction", ["upgrade", "rollback"])
+def test_nothing_that_one_version_has_left_is_lost_or_unreadable_under_the_other(
+    older: Path, release: str, direction: str, record_property: Callable[[str, object], None]
+) -> None:
+    folder = empty(PROJECT / f"build/test-{direction}")
+    if direction == "upgrade":
+        run(older, "write", folder)
+        run(PROJECT, "read", folder)
+    else:
+        run(PROJECT, "write", folder, *UNREADABLE.get(release, []))
+        run(older, "read", folder)
+    told: dict[str, Any] = json.loads((folder / "read.json").read_text())
+    counted, failures = told["counted"], told["failures"]
+    record_property(
+        f"{direction}, {release} and this version",
+        f"{counted['record']} records and {counted['execution']} executions gone on with, and {len(counted) - 2} other "
+        f"things done; {len(failures)} failed",
+    )
+    assert failures == {}
+    assert counted["record"] >= 7
+    assert counted["execution"] >= 30
+
+
+@pytest.mark.enable_socket
+@pytest.mark.timeout(1200)
+def test_a_deployed_stack_is_updated_from_the_last_release_and_rolled_back_while_people_are_asked(
+    absent: Callable[[str, str], NoReturn], request: pytest.FixtureRequest
+) -> None:
+    """By `sam deploy`, on the local AWS: one stack, its tables and buckets, its executions and their task tokens."""
+    if lacking := missing():
+        absent("deploy", lacking)
+    request.getfixturevalue("built")
+    older: Path = request.getfixturevalue("older")
+    folder = PROJECT / "build/test-upgrade"
+    before = Rehearsal(empty(folder / "older"), request.getfixturevalue("older_built"))
+    after = Rehearsal(empty(folder / "newer"))
+    with local_aws(folder / "ministack.log"):
+        for stack in (before, after):
+            stack.package()
+            make_patient(stack)
+        deploy(before)
+        waiting = {photographed(before, "red-road-bike"), photographed(before, "blue-city-bike")}
+        document = before.upload("document.pdf", (SAMPLES / "broken/document.pdf").read_bytes())
+        uploads = {document, *waiting}
+        asked(before, waiting)
+        command(older, "switch", "on", "--reason", "new cameras", "--for", "4h", "--by", "Ada")
+        monitored(before)
+
+        deploy(after)
+        assert "new cameras" in command(PROJECT, "switch", "status")
+        monitored(after)
+        answered(after, waiting)
+        later = photographed(after, "mountain-bike")
+        assert after.decided(later).decision.reason is Reason.REVIEW_EVERYTHING
+        waiting.add(later)
+        uploads.add(later)
+        asked(after, waiting)
+        balanced(PROJECT, uploads=4, waiting=1)  # an audited photo is accepted meanwhile
+
+        deploy(before)
+        assert "new cameras" in command(older, "switch", "status")
+        monitored(before)
+        while waiting:
+            answered(before, waiting)
+        balanced(older, uploads=4, waiting=0)
+        for image, _ in uploads:
+            command(older, "explain", image)
+        assert ended(before) == {"SUCCEEDED"}
+
+
+def make_patient(stack: Rehearsal) -> None:
+    """Time-outs fit AWS, not a machine that plays all of it by itself: a busy one takes long to start a function."""
+    template = yaml.safe_load(stack.packaged.read_text("utf-8"))
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            resource["Properties"]["Timeout"] = 300
+    stack.packaged.write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
+
+
+def deploy(stack: Rehearsal) -> None:
+    """Make, update or roll back the stack; a person is asked about every photo that is accepted."""
+    stack.deploy(AuditRate="1")
+    stepfunctions = boto3.client("stepfunctions")
+    for machine in MACHINES:
+        arn = stack.outputs[machine]
+        definition = json.loads(stepfunctions.describe_state_machine(stateMachineArn=arn)["definition"])
+        for part in (definition, *definition["States"].values()):
+            part.pop("TimeoutSeconds", None)
+        stepfunctions.update_state_machine(stateMachineArn=arn, definition=json.dumps(definition))
+
+
+def photographed(stack: Rehearsal, name: str) -> Key:
+    """Upload a photo of a bicycle."""
+    return stack.upload(f"{name}.jpg", (SAMPLES / f"bicycle/{name}.jpg").read_bytes())
+
+
+def asked(stack: Rehearsal, uploads: set[Key]) -> None:
+    """Wait until people are asked about each of these."""
+    table = stack.outputs["ReviewsTableName"]
+
+    def waiting() -> bool:
+        items = boto3.client("dynamodb").scan(TableName=table)["Items"]
+        return {(item["image"]["S"], item["version"]["S"]) for item in items if "task_token" in item} >= uploads
+
+    for _ in range(3000):
+        if waiting():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"nobody is asked about {uploads}")
+
+
+def answered(stack: Rehearsal, waiting: set[Key]) -> None:
+    """Answer what the page shows, and take it off; the record tells of it."""
+    shown = stack.asked()
+    upload = shown["image"], shown["version"]
+    waiting.remove(upload)
+    review = stack.answer(upload, "bicycle").review
+    assert review is not None
+    assert review.answer is not None
+    assert (review.answer.label, review.answer.reviewer) == ("bicycle", "Ada")
+
+
+def monitored(stack: Rehearsal) -> None:
+    answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["MonitorFunctionName"])
+    assert "FunctionError" not in answer, answer["Payload"].read()
+
+
+def balanced(version: Path, uploads: int, waiting: int) -> None:
+    """The ledger, by the command of this checkout: every upload is somewhere."""
+    told = json.loads(command(version, "ledger", "--grace", "0", "--json"))
+    assert (told["uploads"], told["waiting"], told["missing"]) == (uploads, waiting, 0), told
+
+
+def command(version: Path, *arguments: str) -> str:
+    """What `kickstand` of this checkout prints about the stack."""
+    paths = {"PYTHONPATH": f"{version / 'layers/core'}{os.pathsep}{version / 'cli'}"}
+    program = [sys.executable, "-c", "from kickstand_cli.main import app; app()", *arguments, "--stack-name", STACK]
+    ran = subprocess.run(program, cwd=version, env=os.environ | paths, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def ended(stack: Rehearsal) -> set[str]:
+    """How the executions of both workflows stand."""
+    stepfunctions = boto3.client("stepfunctions")
+    return {
+        execution["status"]
+        for machine in MACHINES
+        for execution in stepfunctions.list_executions(stateMachineArn=stack.outputs[machine])["executions"]
+    }
