@@ -34,7 +34,7 @@ def unreadable(cause: str) -> dict[str, Any]:
 
 def test_the_record_of_an_unreadable_image_holds_the_reason_and_no_photo() -> None:
     refused = {key: value for key, value in unreadable("").items() if key != "error"}
-    refused["prepared_image"] = {"unreadable": "photo.png: 0 bytes"}
+    refused["decision"] |= {"explanation": "photo.png: 0 bytes"}
     record = compose_record(refused, "arn:execution", NOW)
     assert (record.decision.explanation, record.prepared_image) == ("photo.png: 0 bytes", None)
 

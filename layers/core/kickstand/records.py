@@ -83,15 +83,10 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime)
     """The record of what the execution's state holds when a decision has been reached.
 
     state: the S3 event, plus `decision` and, as far as the execution came, `prepared_image`, `prediction`, `error`.
-        `prepared_image` of an unreadable image holds the reason alone, as `unreadable`.
     """
     ref = ImageRef.model_validate(state)
     decision = Decision.model_validate(state.get("decision"))
-    prepared = state.get("prepared_image")
-    if prepared and "unreadable" in prepared:
-        decision = decision.model_copy(update={"explanation": prepared["unreadable"]})
-        prepared = None
-    elif "error" in state and not decision.explanation:
+    if "error" in state and not decision.explanation:
         explanation = StateError.model_validate(state["error"]).message
         decision = decision.model_copy(update={"explanation": explanation})
     prediction = Prediction.model_validate(state["prediction"]) if "prediction" in state else None
@@ -99,7 +94,7 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime)
         image=ref.uri,
         version=ref.version,
         image_ref=ref,
-        prepared_image=prepared,
+        prepared_image=state.get("prepared_image"),
         prediction=prediction and prediction.model_copy(update={"policy": None}),
         decision=decision,
         execution=execution,
