@@ -41,11 +41,11 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def deploy(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def deploy(checkout: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AWS_") and name != "MAKEFLAGS"}
     path = os.pathsep.join([str(PROJECT / "layers/core"), str(PROJECT / "cli")])
     return subprocess.run(
-        ["make", "--no-print-directory", "deploy"],
+        ["make", "--no-print-directory", *options, "deploy"],
         cwd=checkout,
         env=plain | {"PYTHONPATH": path, "AWS_CONFIG_FILE": str(checkout / "config")} | environment,
         capture_output=True,
@@ -71,4 +71,11 @@ def test_without_a_region_it_stops_and_says_so(checkout: Path) -> None:
     ran = deploy(checkout)
     assert ran.returncode != 0
     assert "AWS_REGION" in ran.stdout + ran.stderr
+    assert "deploys to" not in ran.stdout
+
+
+def test_a_dry_run_deploys_nothing(checkout: Path) -> None:
+    ran = deploy(checkout, "--dry-run", AWS_REGION="eu-central-1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "sam deploy" in ran.stdout
     assert "deploys to" not in ran.stdout

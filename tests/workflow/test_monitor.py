@@ -55,7 +55,7 @@ def published(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.fixture
 def look(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
-    """Runs the function as its schedule does; returns its metrics, and what it answers as `harm`."""
+    """Runs the function as its schedule does; returns its metrics and its answer."""
 
     def run() -> dict[str, Any]:
         capsys.readouterr()
@@ -65,7 +65,7 @@ def look(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[
         assert "FunctionError" not in answer, content
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
         metrics = {name: value[0] for line in lines for name, value in line.items() if isinstance(value, list)}
-        return metrics | {"harm": content["harm"]}
+        return metrics | content
 
     return run
 
@@ -123,12 +123,12 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
 ) -> None:
     assert decided(stack).decision.route == "accept"
     first = look()
-    assert (first["MonitorImages"], first["PromiseUnsupported"], first["ReviewEverything"]) == (1, 0, 0)
+    assert (first["images"], first["PromiseUnsupported"], first["ReviewEverything"]) == (1, 0, 0)
     assert first["harm"] == ""
 
     put_audited(stack, 12, "motorcycle")
     harmed = look()
-    assert (harmed["MonitorImages"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
+    assert (harmed["images"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
     assert harmed["harm"].startswith(f"12 of 12 audited answers{ABOUT} wrong, promised at most 2.0%")
     assert harmed["AcceptedAccuracy"] < 50
     (event,) = published()
