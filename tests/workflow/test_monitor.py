@@ -61,7 +61,7 @@ def look(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[
         capsys.readouterr()
         event = (PROJECT / "events/monitor.json").read_bytes()
         answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["MonitorFunctionName"], Payload=event)
-        content = json.loads(answer["Payload"].read())
+        content: dict[str, Any] = json.loads(answer["Payload"].read())
         assert "FunctionError" not in answer, content
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
         metrics = {name: value[0] for line in lines for name, value in line.items() if isinstance(value, list)}
@@ -164,5 +164,5 @@ def test_of_two_looks_at_once_one_is_in_vain(
     look()
     after = load_monitor(stack.dynamodb, "ControlTable")
     monkeypatch.setattr(store, "load_monitor", lambda *_: standing)
-    assert look() == {"harm": ""}
+    assert look() == {"images": 0, "harm": ""}
     assert load_monitor(stack.dynamodb, "ControlTable") == after
