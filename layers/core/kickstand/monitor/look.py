@@ -347,7 +347,6 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
     found = [
         Measure("OldestReviewHours", "None", waited),
         Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
-        Measure("MonitorImages", "Count", look.images),
         Measure("PromiseUnsupported", "None", len(look.unsupported)),
         Measure("DriftPages", "Count", len(look.paged)),
         Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),
