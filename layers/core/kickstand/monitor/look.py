@@ -178,15 +178,18 @@ class MonitorReport(Seen):
 def read_watch(artefact: Path) -> Watch:
     """Raises OSError or ValueError where there is no readable `model.json`."""
     card = json.loads((artefact / "model.json").read_bytes())
-    policy = card.get("policy", {})
-    return Watch(
-        model_version=card.get("model_version", ""),
-        policy_version=policy.get("policy_version", ""),
-        baseline=card.get("baseline"),
-        promise=read_promise(policy),
-        refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
-        shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
-    )
+    try:
+        policy = card.get("policy", {})
+        return Watch(
+            model_version=card.get("model_version", ""),
+            policy_version=policy.get("policy_version", ""),
+            baseline=card.get("baseline"),
+            promise=read_promise(policy),
+            refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
+            shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
+        )
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{artefact}: model.json does not state its policy as expected: {error!r}") from error
 
 
 def look(
