@@ -114,7 +114,9 @@ def read_thresholds(options: Sequence[str], policy: SelectivePolicy, labels: Col
     Raises typer.BadParameter for what is no number from 0 to 1, or another label than these.
     """
     changes: dict[str, Any] = {}
-    thresholds: dict[str, float | None] = dict(policy.thresholds)
+    thresholds = dict(policy.thresholds)
+    if any("=" in option for option in options):  # then an older policy's one number is that of each other label
+        thresholds = {label: policy.threshold(label) for label in sorted({*labels, *thresholds})}
     for option in sorted(options, key=lambda option: "=" in option):
         label, _, text = option.rpartition("=")
         try:

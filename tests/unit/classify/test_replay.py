@@ -127,10 +127,12 @@ def test_a_laxer_threshold_shows_the_errors_that_people_have_found(stored: Path)
 def test_one_labels_threshold_can_be_moved_and_its_errors_are_told(stored: Path) -> None:
     stricter = compared(stored, "--accept-at", "bicycle=0.9")
     assert stricter["moves"] == {"accept → review": 1}
-    assert stricter["policy"]["thresholds"] == {"bicycle": 0.9}
+    assert stricter["policy"]["thresholds"] == {"bicycle": 0.9, "motorcycle": 0.8}
+    _, told, _ = run(stored, "--accept-at", "bicycle=0.9")
+    assert "accept bicycle from confidence 0.90000, motorcycle from confidence 0.80000" in told
     assert compared(stored, "--accept-at", "motorcycle=0.9")["changed"] == 0
     both = compared(stored, "--accept-at", "bicycle=0.6", "--accept-at", 0.99)
-    assert (both["policy"]["accept_at"], both["policy"]["thresholds"]) == (0.99, {"bicycle": 0.6})
+    assert (both["policy"]["accept_at"], both["policy"]["thresholds"]) == (0.99, {"bicycle": 0.6, "motorcycle": 0.99})
     bicycle = both["by_label"]["bicycle"]
     assert (bicycle["before"]["images"], bicycle["before"]["answers"], bicycle["before"]["wrong"]) == (2, 1, 0)
     assert (bicycle["after"]["images"], bicycle["after"]["answers"], bicycle["after"]["wrong"]) == (3, 2, 1)

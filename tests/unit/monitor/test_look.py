@@ -440,6 +440,13 @@ def test_the_mix_is_that_of_the_promise_though_the_baseline_is_of_an_older_polic
     assert CLASS_MIX in {finding.statistic for finding in report.paged}
 
 
+def test_a_promise_is_not_tested_by_answers_of_another_policy() -> None:
+    assert all(check.audits for check in look(STREAM, WATCH, PACE)[0].promises)
+    report, _ = look(STREAM, WATCH.model_copy(update={"policy_version": "p2"}), PACE)
+    assert [check.audits for check in report.promises] == [0, 0]
+    assert report.accepted.answers
+
+
 def test_a_new_promised_mix_begins_without_the_evidence_against_the_old_one() -> None:
     baseline = make_stream_baseline()
     narrow = MIXED.model_copy(update={"baseline": baseline})

@@ -85,6 +85,10 @@ class Watch(Payload):
         """What can be checked of the promise."""
         return list_claims(self.promise, self.refused)
 
+    def concerns(self, record: Record) -> bool:
+        """Whether this policy, whose promise it is, has decided. Without a version, every record counts."""
+        return self.policy_version in ("", record.decision.policy_version)
+
     @property
     def mix(self) -> PromisedMix | None:
         """The promised mix, as drift watches it."""
@@ -197,7 +201,8 @@ def look(
 ) -> tuple[MonitorReport, Checkpoint | None]:
     """The report on these records, and where drift goes on from; time and memory are linear in them.
 
-    Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late.
+    Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late. The promise is
+    tested by the answers of its own policy.
     """
     seen = list(records)
     drift = _drift(watch, budget, checkpoint)
@@ -218,7 +223,7 @@ def look(
             label: estimate(outcomes(part), level, label_error) for label, part in accepted_by_label(seen).items()
         },
         overall=estimate(outcomes(seen), level, label_error),
-        promises=check_promise(seen, watch.promise, budget, watch.refused),
+        promises=check_promise(filter(watch.concerns, seen), watch.promise, budget, watch.refused),
         mix=_answer_shares(seen, watch.mix),
         refused=watch.refused,
     )
