@@ -77,7 +77,16 @@ def in_processes(
                 yield _alone(call, item, lost)
 
     try:
-        for batch in chain(first, batches):
+        failure = None
+        remaining = chain(first, batches)
+        while True:
+            try:
+                batch = next(remaining)
+            except StopIteration:
+                break
+            except Exception as error:  # in reading the items: what has been read before is finished first
+                failure = error
+                break
             try:
                 future = pool.submit(call, batch)
             except BrokenProcessPool:
@@ -88,6 +97,8 @@ def in_processes(
                 yield from finish()
         while under_way:
             yield from finish()
+        if failure:
+            raise failure
     finally:
         pool.shutdown(cancel_futures=True)
 
