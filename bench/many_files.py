@@ -29,7 +29,7 @@ from rich.console import Console
 from bench.harness import Row, spread
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import LONGEST, scale
-from kickstand_cli.parallel import BATCH, in_batches
+from kickstand_cli.parallel import BATCH, cores, in_batches
 from kickstand_cli.project import MODEL, PROJECT
 
 ROUNDS = 5
@@ -68,7 +68,7 @@ def answer_bare(artefact: Path, size: tuple[int, int], files: list[Path]) -> "np
 
 def run_bare(artefact: Path, files: list[Path]) -> None:
     height, width, _ = read_card(artefact).input_shape
-    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(cores(), multiprocessing.get_context("spawn")) as pool:
         for _ in pool.map(partial(answer_bare, artefact, (height, width)), in_batches(files, BATCH)):
             pass
 

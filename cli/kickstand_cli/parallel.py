@@ -21,6 +21,11 @@ FETCHES = 10
 """As many connections as botocore keeps open."""
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def in_batches(items: Iterable[Item], size: int = BATCH) -> Iterator[list[Item]]:
     """The items, so many at a time.
 
@@ -60,7 +65,7 @@ def in_processes(
     """
     batches = in_batches(items)
     first = list(islice(batches, FEW))
-    number = processes or os.cpu_count() or 1
+    number = processes or cores()
     if len(first) < FEW or number == 1:
         for batch in chain(first, batches):
             yield from call(batch)

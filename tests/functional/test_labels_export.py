@@ -73,7 +73,7 @@ def bucket() -> Iterator[Any]:
 @pytest.fixture
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Starting others takes seconds, and one test does it."""
-    monkeypatch.setattr("kickstand_cli.parallel.os.cpu_count", lambda: 1)
+    monkeypatch.setattr("kickstand_cli.parallel.cores", lambda: 1)
 
 
 def content(folder: Path) -> dict[str, bytes]:
