@@ -34,7 +34,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     review = record_review(
         dynamodb, *TABLES, closing.image, closing.version, answered=closing.answered, now=datetime.now(UTC)
     )
-    name = "ReviewsRecorded" if review.answer else "ReviewsUnanswered"
-    metrics.add_metric(name=name, unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="ReviewsUnanswered", unit=MetricUnit.Count, value=int(review.answer is None))
     logger.info("recorded", image=review.image, version=review.version, status=review.status)
     return {"image": review.image, "version": review.version, "status": review.status}

@@ -56,7 +56,8 @@ def evaluate(
 
             progress.update(task, description="drawing")
             raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
-            evaluation_report.write_report(report, result, examples, model.card, raw_card)
+            with exit_on(ValueError):
+                evaluation_report.write_report(report, result, examples, model.card, raw_card)
     text = json.dumps(result, indent=2)
     if json_file == Path("-"):
         print(text)  # noqa: T201

@@ -472,7 +472,7 @@ def test_a_run_without_images_measures_no_share_and_no_accuracy() -> None:
     empty, _ = look_at(None, [], NOON)
     assert measured(empty) == dict.fromkeys(
         (
-            *("OldestReviewHours", "ReviewEverything", "MonitorImages"),
+            *("OldestReviewHours", "ReviewEverything"),
             *("PromiseUnsupported", "DriftPages", "DriftNotices", "DriftStrength"),
         ),
         0.0,
@@ -482,7 +482,6 @@ def test_a_run_without_images_measures_no_share_and_no_accuracy() -> None:
 def test_a_run_measures_shares_and_accuracy_in_per_cent_and_how_long_people_keep_photos_waiting() -> None:
     *_, (seen, _) = looks(STREAM, timedelta(hours=6), days=1)
     found = measured(seen, oldest=NOON - timedelta(hours=3))
-    assert found["MonitorImages"] == seen.images > 0
     assert found["PercentReviewed"] == 100 * seen.routes[Route.REVIEW] / seen.images
     assert found["AcceptedAccuracyLow"] < found["AcceptedAccuracy"] <= 100
     assert found["OldestReviewHours"] == 3

@@ -178,15 +178,18 @@ class MonitorReport(Seen):
 def read_watch(artefact: Path) -> Watch:
     """Raises OSError or ValueError where there is no readable `model.json`."""
     card = json.loads((artefact / "model.json").read_bytes())
-    policy = card.get("policy", {})
-    return Watch(
-        model_version=card.get("model_version", ""),
-        policy_version=policy.get("policy_version", ""),
-        baseline=card.get("baseline"),
-        promise=read_promise(policy),
-        refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
-        shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
-    )
+    try:
+        policy = card.get("policy", {})
+        return Watch(
+            model_version=card.get("model_version", ""),
+            policy_version=policy.get("policy_version", ""),
+            baseline=card.get("baseline"),
+            promise=read_promise(policy),
+            refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
+            shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
+        )
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{artefact}: model.json does not state its policy as expected: {error!r}") from error
 
 
 def look(
@@ -347,7 +350,6 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
     found = [
         Measure("OldestReviewHours", "None", waited),
         Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
-        Measure("MonitorImages", "Count", look.images),
         Measure("PromiseUnsupported", "None", len(look.unsupported)),
         Measure("DriftPages", "Count", len(look.paged)),
         Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),
