@@ -70,7 +70,7 @@ def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> l
 def answer_files(files: Iterable[Path], model: EmbeddedModel) -> Iterator[Answer | str]:
     """The answer to each file, in order, by all cores; of a file that cannot be read, why."""
     return in_processes(
-        partial(_answer_files, model.artefact), files, lambda file: f"{file}: reading it ends the process"
+        partial(_answer_files, model.artefact), files, lambda file: f"{file}: reading it has ended a process"
     )
 
 
