@@ -112,8 +112,8 @@ def classify(
     """Classify files and print one JSON line for each.
 
     The lines are in the files' order. An unreadable image is an answer (route "reject", reason "unreadable"); a file
-    that is not there is an error: the others are still classified, and the exit code is 1. Many files are classified by all cores, several in one
-    call of the network; latency_ms is a photo's share of the network's forward pass alone.
+    that is not there is an error: the others are still classified, and the exit code is 1. Many files are classified
+    by all cores, several in one call of the network; latency_ms is a photo's share of the network's forward pass alone.
     """
     model = load_model(artefact)
     failed = False
