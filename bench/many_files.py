@@ -103,7 +103,7 @@ def run_alone(side: str, artefact: Path, folder: Path, number: int) -> tuple[flo
     return time.perf_counter() - started, usage.ru_utime + usage.ru_stime
 
 
-def measure(artefact: Path, rounds: int) -> Iterator[Row]:
+def measure(artefact: Path = MODEL, rounds: int = ROUNDS) -> Iterator[Row]:
     """What a further photo costs, in milliseconds of all processes together."""
     for kind, (size, many) in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:

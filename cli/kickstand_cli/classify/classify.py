@@ -70,7 +70,7 @@ def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> l
 def answer_files(files: Iterable[Path], model: EmbeddedModel) -> Iterator[Answer | str]:
     """The answer to each file, in order, by all cores; of a file that cannot be read, why."""
     return in_processes(
-        partial(_answer_files, model.artefact), files, lambda file: f"{file}: reading it ends the process"
+        partial(_answer_files, model.artefact), files, lambda file: f"{file}: reading it has ended a process"
     )
 
 
@@ -109,11 +109,11 @@ def classify(
     ],
     artefact: ModelOption = MODEL,
 ) -> None:
-    """Classify files and print one JSON line for each, in their order.
+    """Classify files and print one JSON line for each.
 
-    An unreadable image is an answer (route "reject", reason "unreadable"); a file that is not there is an error:
-    the others are still classified, and the exit code is 1. Many files are classified by all cores, several in one
-    call of the network; latency_ms is a photo's share of the network's forward pass alone.
+    The lines are in the files' order. An unreadable image is an answer (route "reject", reason "unreadable"); a file
+    that is not there is an error: the others are still classified, and the exit code is 1. Many files are classified
+    by all cores, several in one call of the network; latency_ms is a photo's share of the network's forward pass alone.
     """
     model = load_model(artefact)
     failed = False
