@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -301,6 +302,33 @@ def break_even(share: float) -> dict[str, int | None]:
         return above
 
     return {f"{second} cheaper than {first}": first_cheaper(first, second) for first, second in pairs}
+
+
+def billed_bytes(item: Mapping[str, Any]) -> int:
+    """The size of an item as DynamoDB documents it: names, values, and a few bytes for each number, list and map.
+
+    Source: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+
+    >>> billed_bytes({"id": {"S": "é"}, "n": {"N": "0.125"}, "all": {"L": [{"BOOL": True}]}})
+    16
+    """
+    return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
+
+
+def _value_bytes(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            return len(content.encode())
+        case "N":  # a byte for two digits, and one more
+            number = Decimal(content).normalize().as_tuple()
+            return math.ceil(len(number.digits) / 2) + 1 + number.sign
+        case "M":
+            return 3 + len(content) + billed_bytes(content)
+        case "L":
+            return 3 + len(content) + sum(map(_value_bytes, content))
+        case _:  # true, false and null
+            return 1
 
 
 def draw(path: Path, share: float) -> None:

@@ -138,6 +138,8 @@ def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: date
     """
     outcome, key = to_item(review.outcome), _key(review.image, review.version)
     place = changed(review.image, now) if review.answer else {}
+    if review.keep_until:
+        place["expires_at"] = {"N": str(review.keep_until)}
     try:
         with transient("DynamoDB"):
             dynamodb.update_item(
@@ -243,6 +245,8 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
+    if review.expires_at:
+        item["expires_at"] = {"N": str(review.expires_at)}
     if review.queue and review.place:
         item |= {"queue": {"S": review.queue}, "place": {"S": review.place}}
     if standing is None:
