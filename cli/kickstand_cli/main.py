@@ -92,7 +92,7 @@ COMMANDS = {
         ),
         "cost": (
             "local.cost",
-            "What a month costs, by service, for each backend and workflow type, and for the student project's design.",
+            "What a year costs, month by month and by service, for each set-up and for the student project's design.",
         ),
     },
 }
