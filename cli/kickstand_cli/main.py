@@ -55,6 +55,10 @@ COMMANDS = {
             "Count where every upload has ended, name what is missing, and with --replay send it again.",
         ),
         "explain": ("ledger.explain", "Explain in one paragraph what happened to an image, and why."),
+        "forget": (
+            "ledger.forget",
+            "Remove a photo and all that says something about it: record, review, answers, dead letters, report pages.",
+        ),
     },
     "Monitor": {
         "monitor": (
