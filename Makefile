@@ -117,10 +117,12 @@ counts: .venv/.installed  ## count what an image asks of AWS, for kickstand cost
 deploy-local: .venv/.installed .venv-ministack/.installed build  ## sam deploy onto a local AWS, use, update, delete; KEEP=1 leaves it up
 	$(BIN)/python -m kickstand_cli.local.rehearsal $(if $(KEEP),--keep)
 
+# make build stands on a line of its own: make -n too runs a line that calls make, and all of it.
 .PHONY: deploy
 deploy: .venv/.installed  ## check, then sam deploy: the dev stack, or another with CONFIG_ENV=prod, in the region of AWS_REGION or your profile
 	@$(BIN)/kickstand doctor --deploy --config-env $(or $(CONFIG_ENV),default)
-	@region=$$($(BIN)/python -m kickstand_cli.deployment) && echo "AWS region: $$region" && $(MAKE) --no-print-directory build && \
+	@$(MAKE) --no-print-directory build
+	@region=$$($(BIN)/python -m kickstand_cli.deployment) && echo "AWS region: $$region" && \
 		$(SAM) deploy --config-env $(or $(CONFIG_ENV),default) --region "$$region" $(DEPLOY_OPTIONS)
 
 .PHONY: lock

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from rich.console import Console
 
-from bench import cold_start, handlers, inference, monitor
+from bench import cold_start, handlers, inference, many_files, monitor
 from bench.harness import Row, spread
 from kickstand_cli.project import PROJECT
 
@@ -27,6 +27,9 @@ AWS answers at once here, so this is the handlers' own work: decoding, hashing, 
 of four functions, and JSON between them. That is about two milliseconds, and a thumbnail of 32 × 32 pixels leaves
 nothing else to do; a phone's photo, which is what drivers send, does. The student design, serialize → classify →
 filter, carries the photo in the state, which is limited to 262,144 bytes:"""
+ABOUT_MANY_FILES = """\
+What a further photo costs, so that starting up does not count, on all cores. Bare batches decode and scale to the same
+pixels, and answer eight at a time; they need no statistics, which take 2.5 ms of a photo whatever its size."""
 ABOUT_COLD_START = """\
 Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. Counted is what
 happens once: the time from its start to the first answer, less what the second one takes. The bare function is what
@@ -42,6 +45,8 @@ def main() -> None:
     rows, notes = handlers.measure()
     console.print("inference")
     rows += inference.measure()
+    console.print("many files")
+    rows += many_files.measure()
     console.print("cold start")
     cold_start.main()
     rows += cold_rows(json.loads((BUILD / "bench-cold-start.json").read_bytes()))
@@ -108,6 +113,8 @@ def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: 
             )
         if bench == "cold start":
             lines += ["", ABOUT_COLD_START]
+        if bench == "many files":
+            lines += ["", ABOUT_MANY_FILES]
         if bench == "handlers":
             lines += ["", ABOUT_HANDLERS, "", *(f"- {note}" for note in notes)]
     lines += ["", "## Monitor", "", "One look at all records, each size in a process of its own.", ""]

@@ -54,7 +54,16 @@ def read_records(file: Path) -> Iterator[Record]:
 def open_records(
     files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
 ) -> tuple[list[Record], ReadUpload | None]:
-    """The records of these files, else of the stack, and how to read their images; None where nothing names a place.
+    """What `stream_records` gives, all of it in memory."""
+    found, read = stream_records(files, images, stack_name, outputs, since)
+    return list(found), read
+
+
+def stream_records(
+    files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
+) -> tuple[Iterator[Record], ReadUpload | None]:
+    """The records of these files, else of the stack, one after the other as they are read; and how to read their
+    images, None where nothing names a place.
 
     images: the folder that was uploaded, instead of the stack's bucket. since: only what was decided since then.
     """
@@ -65,7 +74,7 @@ def open_records(
         books = open_books(read_outputs(stack_name, outputs))
         found = _read_table(books, since)
         read = read or read_from_bucket(books.s3)
-    return [record for record in found if since is None or record.recorded_at >= since], read
+    return (record for record in found if since is None or record.recorded_at >= since), read
 
 
 def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:

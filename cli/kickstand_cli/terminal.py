@@ -31,7 +31,7 @@ def exit_on(*errors: type[Exception]) -> Iterator[None]:
 
 
 @contextmanager
-def show_progress(*, in_bytes: bool = False) -> Iterator[Progress]:
+def show_progress(*, in_bytes: bool = False, hidden: bool = False) -> Iterator[Progress]:
     """Bars on stderr, gone when they are done; nothing where stderr is no terminal."""
     bars = Console(file=sys.stderr)  # as it is now: it may be diverted meanwhile
     amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
@@ -41,7 +41,7 @@ def show_progress(*, in_bytes: bool = False) -> Iterator[Progress]:
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,
-        disable=not bars.is_terminal,
+        disable=hidden or not bars.is_terminal,
     ) as progress:
         yield progress
 

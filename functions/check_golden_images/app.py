@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
@@ -26,7 +25,6 @@ class CheckGoldenImagesSettings(Settings):
 
 
 logger = Logger()
-metrics = Metrics()
 codedeploy: Any = boto3.client("codedeploy", config=BRIEF)
 lambda_: Any = boto3.client("lambda", config=BRIEF.merge(Config(read_timeout=20)))  # its 15 s, and the start
 settings = CheckGoldenImagesSettings.model_validate(os.environ)
@@ -56,7 +54,6 @@ def find_mistakes() -> list[str]:
 
 
 @logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     """event: https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html"""
     mistakes = find_mistakes()
@@ -65,6 +62,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
         status="Failed" if mistakes else "Succeeded",
     )
-    metrics.add_metric(name="GoldenMistakes", unit=MetricUnit.Count, value=len(mistakes))
     logger.info("golden images checked", version=settings.new_version, mistakes=mistakes)
     return {"mistakes": mistakes}

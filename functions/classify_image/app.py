@@ -85,12 +85,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     image = PreparedImage.model_validate(event)
     prediction = MODEL.predict(image)
     metrics.add_metric(name="InferenceLatency", unit=MetricUnit.Milliseconds, value=prediction.latency_ms)
-    if prediction.backend == "sagemaker":
-        metrics.add_metric(name="EndpointLatency", unit=MetricUnit.Milliseconds, value=prediction.latency_ms)
     if prediction.fallback:
         metrics.add_metric(name="FallbackAnswers", unit=MetricUnit.Count, value=1)
         logger.warning("fallback", reason=prediction.fallback)
-    metrics.add_metric(name="Confidence", unit=MetricUnit.NoUnit, value=prediction.confidence)
     count_review(image, prediction, context.function_version)
-    logger.info("classified", sha256=image.sha256, label=prediction.label, confidence=prediction.confidence)
+    logger.info(
+        "classified",
+        sha256=image.sha256,
+        label=prediction.label,
+        confidence=prediction.confidence,
+        backend=prediction.backend,
+        latency_ms=prediction.latency_ms,
+    )
     return prediction.model_dump(mode="json")

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
@@ -23,17 +22,14 @@ class EvaluateModelSettings(Settings):
 
 
 logger = Logger()
-metrics = Metrics()
 s3 = boto3.client("s3", config=PATIENT)
 settings = EvaluateModelSettings.model_validate(os.environ)
 IMAGES = {"kickstand": settings.inference_image, "image-classification": settings.image_classification_image}
 
 
 @logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     evaluating = Evaluating.model_validate(event)
     evaluation = evaluate(s3, settings.training_bucket, settings.model_dir, evaluating)
-    metrics.add_metric(name="ChallengerPromoted", unit=MetricUnit.Count, value=int(evaluation.promote))
     logger.info("judged", promote=evaluation.promote, reason=evaluation.reason)
     return {**evaluation.model_dump(mode="json"), "inference_image": IMAGES[evaluating.algorithm]}

@@ -39,8 +39,7 @@ BOOKS = Books(
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     now = datetime.now(UTC)
     ledger = keep_ledger(BOOKS, now)
-    for name, number in ledger.metrics.items():
-        metrics.add_metric(name=name, unit=MetricUnit.Count, value=number)
+    metrics.add_metric(name="LedgerMissing", unit=MetricUnit.Count, value=ledger.missing)
     for missing in ledger.lacks:
         logger.warning("missing", image=missing.image, version=missing.version, lack=missing.lack)
     replay_lost(BOOKS, ledger, now)  # last: what is missing is told even where sending it again fails

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from aws_lambda_powertools import Logger, Metrics
-from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
@@ -23,7 +22,6 @@ class PrepareDatasetSettings(Settings):
 
 
 logger = Logger()
-metrics = Metrics()
 s3 = boto3.client("s3", config=PATIENT)
 dynamodb = boto3.client("dynamodb", config=PATIENT)
 settings = PrepareDatasetSettings.model_validate(os.environ)
@@ -31,12 +29,16 @@ CARD = read_card(settings.model_dir)
 
 
 @logger.inject_lambda_context(clear_state=True)
-@metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     reviews = list_reviews(dynamodb, settings.reviews_table)
     dataset = prepare_dataset(
         s3, settings.training_bucket, reviews, event["execution_name"], CARD.labels, CARD.input_shape
     )
-    metrics.add_metric(name="ReviewedImagesLearnt", unit=MetricUnit.Count, value=dataset.reviewed)
-    logger.info("prepared", dataset=dataset.uri, counts=dataset.counts, left_out=dataset.left_out)
+    logger.info(
+        "prepared",
+        dataset=dataset.uri,
+        counts=dataset.counts,
+        reviewed=dataset.reviewed,
+        left_out=dataset.left_out,
+    )
     return dataset.model_dump(mode="json")

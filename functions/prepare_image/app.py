@@ -34,9 +34,8 @@ def prepare_upload(upload: dict[str, Any]) -> PreparedImage:
     ref = ImageRef.model_validate(upload)
     logger.append_keys(image=ref.uri, version=ref.version)
     data = read_image(s3, ref, MAX_IMAGE_BYTES)
-    prepared = prepare(data, ref.uri, INPUT_SHAPE)
-    metrics.add_metric(name="ImageBytes", unit=MetricUnit.Bytes, value=len(data))
-    return prepared
+    logger.append_keys(bytes=len(data))
+    return prepare(data, ref.uri, INPUT_SHAPE)
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -69,7 +69,7 @@ GOLDEN = read_golden() if settings.golden_review_share else ()
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
     """event: the widget's (`describe`, `widgetContext`), with what a button sends; see `rules.Desk`."""
-    metrics.add_metric(name="ReviewPages", unit=MetricUnit.Count, value=1)
+    metrics.add_metric(name="ReviewsAnswered", unit=MetricUnit.Count, value=0)
     desk, now = Desk.model_validate(event), datetime.now(UTC)
     if desk.describe:
         return ABOUT
@@ -110,7 +110,7 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
             case "skip":
                 skip_review(dynamodb, TABLES[0], *key, desk.reviewer, now)
     except Refused as refusal:
-        metrics.add_metric(name="AnswersRefused", unit=MetricUnit.Count, value=1)
+        logger.info("refused", image=desk.image, version=desk.version, reason=str(refusal))
         return str(refusal), None
     return "", None
 

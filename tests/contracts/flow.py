@@ -80,7 +80,12 @@ PRESENT = {  # what AWS says is there at this point, though the shape has it as 
 _UPLOADED = json.loads((PROJECT / "events/s3_object_created.json").read_bytes())
 _REF = ImageRef.model_validate(_UPLOADED).model_copy(update={"version_id": None, "size": None})
 INPUTS: dict[str, list[Shape]] = {
-    "ClassifyImageStateMachine": [of_json(_UPLOADED), of_json(as_event(_REF)), {}],  # {}: started by hand, wrongly
+    "ClassifyImageStateMachine": [
+        of_json(_UPLOADED),
+        of_json(as_event(_REF)),
+        {name: of_json(_UPLOADED[name]) for name in ("time", "detail")},  # started by hand: with what is needed,
+        {},  # or wrongly
+    ],
     "ReviewImageStateMachine": [{"detail": of_model(Record, full=full)} for full in (False, True)],
     "TrainModelStateMachine": [dict.fromkeys(("algorithm", "reason"))],
 }
@@ -191,7 +196,7 @@ def results(name: str, state: Document, found: Shape) -> list[Shape]:
         return []  # it has failed
     if function:
         # A function that is given what it cannot read raises, and its error is caught.
-        return [] if found == {} else RETURNS[function[1]]
+        return [] if found == {"unreadable": None} else RETURNS[function[1]]
     if ".waitForTaskToken" in called:
         return [{}]
     service, operation = called.partition(":states:::")[2].removeprefix("aws-sdk:").split(":")

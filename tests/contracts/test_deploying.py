@@ -24,7 +24,7 @@ if "deploy" in sys.argv:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The Makefile with everything built, and a SAM CLI that only says where it would deploy to."""
+    """The Makefile with everything built, a doctor, and a SAM CLI that only says where it would deploy to."""
     shutil.copy(PROJECT / "Makefile", tmp_path)
     for name in ("functions", "layers"):
         (tmp_path / name).mkdir()
@@ -33,7 +33,11 @@ def checkout(tmp_path: Path) -> Path:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
             os.utime(tmp_path / name, (number, number))
-    for name, text in ((".venv/bin/python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'), (".venv-sam/bin/sam", SAM)):
+    for name, text in (
+        (".venv/bin/python", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n'),
+        (".venv/bin/kickstand", '#!/bin/sh\nexit "${FOUND:-0}"\n'),  # doctor
+        (".venv-sam/bin/sam", SAM),
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -41,11 +45,11 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def deploy(checkout: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def deploy(checkout: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("AWS_") and name != "MAKEFLAGS"}
     path = os.pathsep.join([str(PROJECT / "layers/core"), str(PROJECT / "cli")])
     return subprocess.run(
-        ["make", "--no-print-directory", "deploy"],
+        ["make", "--no-print-directory", *options, "deploy"],
         cwd=checkout,
         env=plain | {"PYTHONPATH": path, "AWS_CONFIG_FILE": str(checkout / "config")} | environment,
         capture_output=True,
@@ -71,4 +75,17 @@ def test_without_a_region_it_stops_and_says_so(checkout: Path) -> None:
     ran = deploy(checkout)
     assert ran.returncode != 0
     assert "AWS_REGION" in ran.stdout + ran.stderr
+    assert "deploys to" not in ran.stdout
+
+
+def test_what_the_doctor_finds_stops_it(checkout: Path) -> None:
+    ran = deploy(checkout, AWS_REGION="eu-central-1", FOUND="1")
+    assert ran.returncode != 0
+    assert ran.stdout == ""
+
+
+def test_a_dry_run_deploys_nothing(checkout: Path) -> None:
+    ran = deploy(checkout, "--dry-run", AWS_REGION="eu-central-1")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "sam deploy" in ran.stdout
     assert "deploys to" not in ran.stdout

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -157,28 +156,6 @@ def test_a_stack_is_at_home_in_every_partition(partition: str, region: str, cons
 def test_no_definition_names_a_partition() -> None:
     for path in [*PROJECT.glob("*.yaml"), *PROJECT.glob("statemachine/*.yaml")]:
         assert "arn:aws:" not in path.read_text("utf-8"), path.name
-
-
-# ---- how long it all may take
-
-
-def longest(task: Document) -> float:
-    """Seconds of all attempts at their time-outs, with the longest pauses between them."""
-    if "TimeoutSeconds" not in task:
-        return 0  # it waits for a person
-    retriers: list[Document] = task.get("Retry", [])
-    pauses = [
-        min(retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt, retrier.get("MaxDelaySeconds", 86_400))
-        for retrier in retriers
-        for attempt in range(retrier["MaxAttempts"])
-    ]
-    return float((1 + len(pauses)) * task["TimeoutSeconds"] + sum(pauses))
-
-
-@every_task
-def test_a_task_and_all_its_attempts_fit_into_what_surrounds_them(machine: str, task: str) -> None:
-    surrounding: Any = MACHINES[machine].get("TimeoutSeconds", 365 * 86_400)  # STANDARD ends after a year
-    assert longest(TASKS[machine, task]) < surrounding
 
 
 def test_tasks_within_maps_are_seen_too() -> None:

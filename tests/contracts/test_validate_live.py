@@ -1,4 +1,4 @@
-"""What `make validate-live` asks AWS fits botocore's model of it; nobody has asked AWS itself from here."""
+"""What `make validate-live` asks AWS fits botocore's model of it; AWS itself has not been asked."""
 
 import json
 from typing import Any

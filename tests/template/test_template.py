@@ -341,17 +341,6 @@ def test_the_dashboard_shows_every_alarm_and_every_statistic_of_drift() -> None:
 # ---- the whole
 
 
-def test_a_physical_name_holds_the_stacks_own() -> None:
-    kinds = ("Bucket", "Function", "Table", "Queue", "Topic", "Alarm", "LogGroup", "Role", "Layer", "StateMachine")
-    names = {"Name", "DashboardName", *(f"{kind}Name" for kind in kinds)}
-    for logical_id, resource in RESOURCES.items():
-        for name in names & resource.get("Properties", {}).keys():
-            assert "${AWS::StackName}" in resource["Properties"][name]["Fn::Sub"], logical_id
-
-
-# ---- two stacks in one account, any partition, any organisation
-
-
 @pytest.mark.parametrize("file", ["template.yaml", "training.yaml", "serving.yaml"])
 def test_every_role_stays_within_the_boundary(file: str) -> None:
     template = load_yaml(PROJECT / file)
@@ -380,9 +369,8 @@ def test_training_is_off_by_default_and_is_given_every_parameter() -> None:
         assert parameter["Description"], name
 
 
-def test_every_parameter_and_condition_is_used_and_explained() -> None:
+def test_every_parameter_has_a_default_and_every_condition_is_used() -> None:
     for name, parameter in TEMPLATE["Parameters"].items():
-        assert re.search(rf"(!Ref |\$\{{){name}\b", TEXT), name
         assert "Default" in parameter, f"{name}: sam deploy needs no answer"
     for name in TEMPLATE["Conditions"]:
         assert re.search(rf"(Condition: |!If\n *- |!If \[){name}\b", TEXT), name

@@ -111,8 +111,8 @@ def test_the_functions_output_is_kept(run: Result, out: Path) -> None:
 def test_the_drawing_counts_the_executions(run: Result, out: Path) -> None:
     drawing = ET.parse(out / "state-machine.svg").getroot()
     hints = ["".join(group.itertext()) for group in drawing.iter("{http://www.w3.org/2000/svg}g")]
-    assert "start → Prepare Image4" in hints
-    assert "Readable? → Reject Unreadable: unreadableunreadable 1" in hints
+    assert "start → Allow Unreadable4" in hints
+    assert "Readable? → Reject With Reason: unreadableunreadable 1" in hints
 
 
 def test_the_page_shows_every_upload(run: Result, out: Path) -> None:

@@ -55,17 +55,17 @@ def published(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.fixture
 def look(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
-    """Runs the function as its schedule does; returns its metrics, and what it answers as `harm`."""
+    """Runs the function as its schedule does; returns its metrics and its answer."""
 
     def run() -> dict[str, Any]:
         capsys.readouterr()
         event = (PROJECT / "events/monitor.json").read_bytes()
         answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["MonitorFunctionName"], Payload=event)
-        content = json.loads(answer["Payload"].read())
+        content: dict[str, Any] = json.loads(answer["Payload"].read())
         assert "FunctionError" not in answer, content
         lines = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
         metrics = {name: value[0] for line in lines for name, value in line.items() if isinstance(value, list)}
-        return metrics | {"harm": content["harm"]}
+        return metrics | content
 
     return run
 
@@ -123,12 +123,12 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
 ) -> None:
     assert decided(stack).decision.route == "accept"
     first = look()
-    assert (first["MonitorImages"], first["PromiseUnsupported"], first["ReviewEverything"]) == (1, 0, 0)
+    assert (first["images"], first["PromiseUnsupported"], first["ReviewEverything"]) == (1, 0, 0)
     assert first["harm"] == ""
 
     put_audited(stack, 12, "motorcycle")
     harmed = look()
-    assert (harmed["MonitorImages"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
+    assert (harmed["images"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
     assert harmed["harm"].startswith(f"12 of 12 audited answers{ABOUT} wrong, promised at most 2.0%")
     assert harmed["AcceptedAccuracy"] < 50
     (event,) = published()
@@ -164,5 +164,5 @@ def test_of_two_looks_at_once_one_is_in_vain(
     look()
     after = load_monitor(stack.dynamodb, "ControlTable")
     monkeypatch.setattr(store, "load_monitor", lambda *_: standing)
-    assert look() == {"harm": ""}
+    assert look() == {"images": 0, "harm": ""}
     assert load_monitor(stack.dynamodb, "ControlTable") == after

@@ -1,20 +1,25 @@
 """`kickstand classify`: files in, one JSON line each out; the same core as the workflow's functions."""
 
 import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
-from kickstand.classify.images import prepare
+from kickstand.classify.images import scale
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Decision, Prediction, Reason, Route
+from kickstand_cli.parallel import in_processes
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import exit_on, stderr
+from kickstand_cli.terminal import exit_on, show_progress, stderr
 
 ModelOption = Annotated[
     Path, typer.Option("--model", metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
@@ -37,12 +42,51 @@ def load_model(artefact: Path) -> EmbeddedModel:
 
 def answer(data: bytes, name: str, model: EmbeddedModel) -> Answer:
     """Prepare, classify and decide, without AWS."""
-    try:
-        image = prepare(data, name, model.card.input_shape)
-    except InvalidImage as error:
-        return Answer(None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error)))
-    prediction = model.predict(image)
-    return Answer(prediction, decide(prediction, model.card.policy, flaw=find_flaw(image.statistics)))
+    return answer_batch([(name, data)], model)[0]
+
+
+def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> list[Answer]:
+    """The answer to each of these photos, by one call of the network. photos: names and bytes."""
+    answers: list[Answer | None] = []
+    pixels, flaws = [], []
+    for name, data in photos:
+        try:
+            image, summary = scale(data, name, model.card.input_shape)
+        except InvalidImage as error:
+            unreadable = Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))
+            answers.append(Answer(None, unreadable))
+        else:
+            pixels.append(np.asarray(image))
+            flaws.append(find_flaw(summary.statistics))
+            answers.append(None)
+    predictions = model.predict_pixels(np.stack(pixels)) if pixels else []
+    decided = (
+        Answer(prediction, decide(prediction, model.card.policy, flaw=flaw))
+        for prediction, flaw in zip(predictions, flaws, strict=True)
+    )
+    return [given or next(decided) for given in answers]
+
+
+def answer_files(files: Iterable[Path], model: EmbeddedModel) -> Iterator[Answer | str]:
+    """The answer to each file, in order, by all cores; of a file that cannot be read, why."""
+    return in_processes(
+        partial(_answer_files, model.artefact), files, lambda file: f"{file}: reading it has ended a process"
+    )
+
+
+cached_model = cache(EmbeddedModel)
+"""Once in every process."""
+
+
+def _answer_files(artefact: Path, files: Sequence[Path]) -> list[Answer | str]:
+    photos, missing = [], {}
+    for file in files:
+        try:
+            photos.append((str(file), file.read_bytes()))
+        except OSError as error:
+            missing[file] = f"{file}: {error.strerror}"
+    answers = iter(answer_batch(photos, cached_model(artefact)))
+    return [missing.get(file) or next(answers) for file in files]
 
 
 def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
@@ -67,18 +111,19 @@ def classify(
 ) -> None:
     """Classify files and print one JSON line for each.
 
-    An unreadable image is an answer (route "reject", reason "unreadable"); a file that is not there is an error:
-    the others are still classified, and the exit code is 1. latency_ms is the network's forward pass alone.
+    The lines are in the files' order. An unreadable image is an answer (route "reject", reason "unreadable"); a file
+    that is not there is an error: the others are still classified, and the exit code is 1. Many files are classified
+    by all cores, several in one call of the network; latency_ms is a photo's share of the network's forward pass alone.
     """
     model = load_model(artefact)
     failed = False
-    for file in files:
-        try:
-            data = file.read_bytes()
-        except OSError as error:
-            stderr.print(f"error: {file}: {error.strerror}", markup=False)
-            failed = True
-            continue
-        print(json.dumps(as_json(str(file), answer(data, str(file), model), model.card.model_version)), flush=True)  # noqa: T201
+    with show_progress(hidden=sys.stdout.isatty()) as progress:
+        answers = progress.track(answer_files(files, model), total=len(files), description="classifying")
+        for file, given in zip(files, answers, strict=True):
+            if isinstance(given, str):
+                stderr.print(f"error: {given}", markup=False)
+                failed = True
+            else:
+                print(json.dumps(as_json(str(file), given, model.card.model_version)), flush=True)  # noqa: T201
     if failed:
         raise typer.Exit(1)

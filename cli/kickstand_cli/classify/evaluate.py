@@ -34,6 +34,8 @@ def evaluate(
     """Evaluate the model and its policy on labelled images.
 
     Every number comes with its n and a 95 % interval: Wilson for shares, bootstrap for the rest.
+
+    Exit codes: 0 evaluated; 1 an error, or files that cannot be read: they are named, and left out of the numbers.
     """
     model = load_model(artefact)
     labels = model.card.labels
@@ -41,7 +43,8 @@ def evaluate(
         images = find_images(folder, labels)
     with Progress(console=stderr, transient=True) as progress:
         task = progress.add_task("classifying", total=len(images))
-        examples = answer_all(images, model, lambda: progress.advance(task))
+        unread: list[str] = []
+        examples = answer_all(images, model, lambda: progress.advance(task), unread)
         progress.update(task, description="bootstrapping")
         result: dict[str, Any] = {
             "model_version": model.card.model_version,
@@ -53,16 +56,21 @@ def evaluate(
 
             progress.update(task, description="drawing")
             raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
-            evaluation_report.write_report(report, result, examples, model.card, raw_card)
+            with exit_on(ValueError):
+                evaluation_report.write_report(report, result, examples, model.card, raw_card)
     text = json.dumps(result, indent=2)
     if json_file == Path("-"):
         print(text)  # noqa: T201
-        return
-    if json_file:
-        json_file.write_text(text + "\n", "utf-8")
-    show(result)
-    if report:
-        console.print(f"pictures in {report / 'evaluation.html'}", markup=False)
+    else:
+        if json_file:
+            json_file.write_text(text + "\n", "utf-8")
+        show(result)
+        if report:
+            console.print(f"pictures in {report / 'evaluation.html'}", markup=False)
+    for reason in unread:
+        stderr.print(f"error: left out: {reason}", markup=False)
+    if unread:
+        raise typer.Exit(1)
 
 
 def show(result: dict[str, Any]) -> None:

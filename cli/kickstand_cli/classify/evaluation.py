@@ -1,6 +1,6 @@
 """What a model and its policy do on labelled images: numbers, each with its n and an interval."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,7 +17,7 @@ from kickstand.quality import (
     negative_log_likelihood,
     wilson_interval,
 )
-from kickstand_cli.classify.classify import Answer, answer
+from kickstand_cli.classify.classify import Answer, answer_files
 from kickstand_cli.terminal import CommandError
 
 NEITHER = "neither"
@@ -105,16 +105,28 @@ def find_images(folder: Path, labels: Sequence[str]) -> list[tuple[Path, str]]:
 
 
 def answer_all(
-    images: Iterable[tuple[Path, str]], model: EmbeddedModel, progress: Callable[[], None] = lambda: None
+    images: Sequence[tuple[Path, str]],
+    model: EmbeddedModel,
+    progress: Callable[[], None] = lambda: None,
+    unread: list[str] | None = None,
 ) -> list[Example]:
-    """Every image through the same core as in the workflow."""
+    """Every image through the same core as in the workflow, by all cores.
+
+    unread: gets the reason for each file that cannot be read, which is left out; without it, the first one raises
+    CommandError.
+    """
     examples: list[Example] = []
-    for path, truth in images:
-        given = answer(path.read_bytes(), str(path), model)
-        examples.append(
-            Readable(path, truth, given, given.prediction) if given.prediction else Example(path, truth, given)
-        )
+    answers = answer_files((path for path, _ in images), model)
+    for (path, truth), given in zip(images, answers, strict=True):
         progress()
+        if not isinstance(given, str):
+            examples.append(
+                Readable(path, truth, given, given.prediction) if given.prediction else Example(path, truth, given)
+            )
+        elif unread is None:
+            raise CommandError(given)
+        else:
+            unread.append(given)
     return examples
 
 

@@ -73,7 +73,7 @@ class Goal:
             return Promise(
                 max_risk=self._risks(labels),
                 confidence_level=self.confidence_level,
-                mix=read_mix(self.mix, labels) if self.mix else None,
+                mix=None if self.mix is None else read_mix(self.mix, labels),
                 foreign_share=foreign_share,
                 label_error=self.label_error,
             )
@@ -89,9 +89,13 @@ class Goal:
             label, _, share = text.rpartition("=")
             if label:
                 _known("--max-risk", label, labels)
+                if label in risks:
+                    raise typer.BadParameter(f"--max-risk: {label} is named twice")
                 risks[label] = _number("--max-risk", share)
-            else:
+            elif everywhere is None:
                 everywhere = _number("--max-risk", share)
+            else:
+                raise typer.BadParameter("--max-risk: said twice for all labels")
         if everywhere is None and (missing := [label for label in labels if label not in risks]):
             raise typer.BadParameter(f"--max-risk: nothing is said about {', '.join(missing)}")
         return {label: risks.get(label, everywhere or 0.0) for label in labels}
@@ -105,7 +109,7 @@ def read_mix(text: str, labels: Sequence[str]) -> Mix:
     """
     mix: Mix = {}
     for part in text.split(","):
-        label, equals, share = part.strip().rpartition("=")
+        label, equals, share = (piece.strip() for piece in part.rpartition("="))
         if not equals:
             raise typer.BadParameter(f"--mix {part.strip()!r}: expected LABEL=SHARE or LABEL=SHARE..SHARE")
         _known("--mix", label, labels)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
+OUT_OF_FOLD_SOURCE = "out-of-fold answers"
 REFUSED = 3
 
 
@@ -86,10 +88,12 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CommandError(f"{file}: {error}") from error
     before = told.get("policy", {}).get("evidence", {})
+    if "procedure" not in before and not before.get("source", "").startswith(OUT_OF_FOLD_SOURCE):
+        before = {}  # of other photos, by --images, --records or --stack-name
     about = {
         "domain": before.get("domain") or "the photos that the model was trained with, answered out of fold",
         "date": before.get("date") or told.get("training", {}).get("date"),
-        "source": f"out-of-fold answers, SHA-256 {sha256}",
+        "source": f"{OUT_OF_FOLD_SOURCE}, SHA-256 {sha256}",
     }
     return Evidence(photos, gate, about)
 
@@ -133,7 +137,8 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
     least = min(probability for _, probability in judged)
     photos = [
         Answered(
-            record.review.answer.label,
+            # An answer that this model does not know, such as an older name of a label, shows none of its labels.
+            record.review.answer.label if record.review.answer.label in card.labels else NEITHER,
             record.prediction.label,
             record.prediction.confidence if record.prediction.neither <= gate else 0.0,
         )
@@ -197,6 +202,12 @@ def policy(
     prices = (review_cost, error_cost) if review_cost is not None and error_cost is not None else None
     if bool(max_risk) == (prices is not None) or (review_cost is None) != (error_cost is None):
         raise typer.BadParameter("say either --max-risk, or both --review-cost and --error-cost")
+    if prices and (mix is not None or foreign_share is not None or label_error != "0" or partial):
+        raise typer.BadParameter("--mix, --foreign-share, --label-error and --partial belong to --max-risk")
+    if prices and not all(map(math.isfinite, prices)):
+        raise typer.BadParameter("--review-cost and --error-cost are finite")
+    if since and not (records or stack_name):
+        raise typer.BadParameter("--since belongs to --records or --stack-name")
     if sum(named is not None for named in (images, records, stack_name, out_of_fold)) > 1:
         raise typer.BadParameter("name one of --images, --records, --stack-name and --out-of-fold")
     start = parse_since_option(since, datetime.now(UTC), "30d") if since else None

@@ -3,32 +3,39 @@
 import hashlib
 import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import sqlite3
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from kickstand.classify.artefact import read_card
-from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import SelectivePolicy, decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Prediction, Route
-from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, outcomes
+from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, observe
 from kickstand.records import Record
-from kickstand_cli.classify.classify import load_model
+from kickstand_cli.classify.classify import Answer, answer_batch, cached_model, load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
+from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, open_records
+from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, stream_records
 from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
 
 LISTED = 20
+DIGITS = 4
+"""Of the expected errors that are counted: so memory does not grow with the records, and sums stay as they are."""
 
-Rescored = tuple["Record", "Prediction | None"]
+Rescored = tuple[Record, Prediction | None]
 """A stored record, and the prediction that is to be decided on now; None for an unreadable image."""
+
+Found = tuple[str, bytes] | Prediction | str | None
+"""What there is of a stored image: its name and bytes, the model's answer, why it is left out; None: unreadable."""
 
 
 def replay(
@@ -57,6 +64,14 @@ def replay(
         ),
     ] = None,
     images: ImagesFolder = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Keep the other model's answers in this SQLite file, and read no photo again whose answer is in it: "
+            "so an interrupted replay goes on where it was.",
+        ),
+    ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON object.")] = False,
@@ -66,7 +81,7 @@ def replay(
     The policy is that of --policy, else of the model's artefact, with what the options change. Another model reads the
     stored images and runs on this machine; nothing in AWS is invoked or written. Errors come from reviews and audits,
     weighted by how probable it was that a person was asked; so they stay honest for images that only the new policy
-    or model accepts.
+    or model accepts. Records are read one after the other, and their images several at a time.
 
     Exit codes: 0 all compared; 1 an error, or images that are gone: they are named, and left out of the comparison.
     """
@@ -85,21 +100,22 @@ def replay(
             base = SelectivePolicy.model_validate(told.get("policy", told))
         else:
             base = read_card(artefact or MODEL).policy
-        stored, read = open_records([records] if records else [], images, stack_name, outputs)
-        labels = {label for record in stored if record.prediction for label in record.prediction.probabilities}
-        given |= read_thresholds(accept_at or [], base, labels)
+        given |= read_thresholds(accept_at or [], base)
         chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
+        stored, read = stream_records([records] if records else [], images, stack_name, outputs)
         gone: list[str] = []
+        labels: set[str] = set()
         pairs = (
-            list(rescore(stored, load_model(artefact), read, gone))
+            rescore(stored, load_model(artefact), read, gone, keep)
             if artefact and read
-            else [(record, record.prediction) for record in stored]
+            else ((record, record.prediction) for record in stored)
         )
+        result = compare(_note_labels(pairs, labels), chosen, None if as_json else LISTED) | {"left_out": gone}
         for reason in gone:
             stderr.print(f"error: left out: {reason}", markup=False)
-        if gone and len(gone) == len(stored):
+        if gone and not result["images"]:
             raise CommandError("no image could be looked at again")
-        result = compare(pairs, chosen) | {"left_out": gone}
+        check_labels(accept_at or [], labels)
     if as_json:
         print(json.dumps(result))  # noqa: T201
     else:
@@ -108,13 +124,15 @@ def replay(
         raise typer.Exit(1)
 
 
-def read_thresholds(options: Sequence[str], policy: SelectivePolicy, labels: Collection[str]) -> dict[str, Any]:
+def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str, Any]:
     """The fields of the policy that --accept-at changes: a number for all labels, then those of single labels.
 
-    Raises typer.BadParameter for what is no number from 0 to 1, or another label than these.
+    Raises typer.BadParameter for what is no number from 0 to 1.
     """
     changes: dict[str, Any] = {}
-    thresholds: dict[str, float | None] = dict(policy.thresholds)
+    thresholds = dict(policy.thresholds)
+    if any("=" in option for option in options):  # then an older policy's one number is that of each other label
+        thresholds = {label: policy.threshold(label) for label in sorted({*labels, *thresholds})}
     for option in sorted(options, key=lambda option: "=" in option):
         label, _, text = option.rpartition("=")
         try:
@@ -123,9 +141,6 @@ def read_thresholds(options: Sequence[str], policy: SelectivePolicy, labels: Col
             number = math.nan
         if not 0.0 <= number <= 1.0:
             raise typer.BadParameter(f"{option!r} is no number from 0 to 1", param_hint="--accept-at")
-        if label and label not in labels:
-            known = ", ".join(sorted(labels)) or "none"
-            raise typer.BadParameter(f"{label!r} is no label of the records: {known}", param_hint="--accept-at")
         if label:
             thresholds[label] = number
         else:
@@ -133,99 +148,210 @@ def read_thresholds(options: Sequence[str], policy: SelectivePolicy, labels: Col
     return changes | {"thresholds": thresholds} if options else {}
 
 
-def rescore(stored: Sequence[Record], model: "EmbeddedModel", read: ReadUpload, gone: list[str]) -> Iterator[Rescored]:
-    """What this model says of the stored images, one after the other; an image that is gone, or not the one that was
-    decided on, is left out and its reason added to `gone`.
+def check_labels(options: Sequence[str], labels: Collection[str]) -> None:
+    """Raises typer.BadParameter where --accept-at names a label that no record has."""
+    for label in (option.rpartition("=")[0] for option in options):
+        if label and label not in labels:
+            known = ", ".join(sorted(labels)) or "none"
+            raise typer.BadParameter(f"{label!r} is no label of the records: {known}", param_hint="--accept-at")
+
+
+def _note_labels(pairs: Iterable[Rescored], labels: set[str]) -> Iterator[Rescored]:
+    for record, now in pairs:
+        labels.update(record.prediction.probabilities if record.prediction else ())
+        yield record, now
+
+
+class Kept:
+    """The answers of one model, by the SHA-256 of the photo, in an SQLite file.
+
+    Raises CommandError where the file is no such one.
     """
-    with show_progress() as progress:
-        for record in progress.track(stored, description="look again"):
-            if record.prepared_image is None:
-                yield record, None
-                continue
-            try:
-                data = read(record)
-                if (sha256 := hashlib.sha256(data).hexdigest()) != record.prepared_image.sha256:
-                    raise InvalidImage(
-                        f"{record.image}: SHA-256 {sha256[:12]}…, the record says {record.prepared_image.sha256[:12]}…"
-                    )
-                yield record, model.predict(prepare(data, record.image, model.card.input_shape))
-            except InvalidImage as error:
-                gone.append(str(error))
+
+    AT_ONCE = 200  # answers written together; at most so many are computed again after the process was killed
+
+    def __init__(self, file: Path, artefact: Path) -> None:
+        self._model = hashlib.sha256((artefact / "model.json").read_bytes()).hexdigest()  # it names the network's hash
+        self._new = 0
+        self._database = sqlite3.connect(file)
+        try:
+            self._database.execute(
+                "CREATE TABLE IF NOT EXISTS answers (model, sha256, prediction, PRIMARY KEY (model, sha256))"
+            )
+        except sqlite3.Error as error:
+            self._database.close()
+            raise CommandError(
+                f"{file}: answers cannot be kept there ({error}); name another file by --keep"
+            ) from error
+
+    def close(self) -> None:
+        self._database.commit()
+        self._database.close()
+
+    def get(self, sha256: str) -> Prediction | None:
+        key = (self._model, sha256)
+        row = self._database.execute("SELECT prediction FROM answers WHERE model = ? AND sha256 = ?", key).fetchone()
+        return Prediction.model_validate_json(row[0]) if row else None
+
+    def put(self, sha256: str, prediction: Prediction) -> None:
+        row = (self._model, sha256, prediction.model_dump_json(exclude={"policy"}))
+        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
+        self._new += 1
+        if self._new % self.AT_ONCE == 0:
+            self._database.commit()
 
 
-def compare(pairs: Iterable[Rescored], policy: "SelectivePolicy") -> dict[str, Any]:
+def rescore(
+    stored: Iterable[Record], model: EmbeddedModel, read: ReadUpload, gone: list[str], keep: Path | None = None
+) -> Iterator[Rescored]:
+    """What this model says of the stored images, in order; an image that is gone, or not the one that was decided on,
+    is left out and its reason added to `gone`.
+
+    keep: where answers are kept, so that none is computed twice.
+    """
+    kept = Kept(keep, model.artefact) if keep else None
+    waiting: deque[Record] = deque()
+
+    def look_up() -> Iterator[tuple[Record, Found]]:
+        for record in stored:
+            waiting.append(record)
+            known = kept.get(record.prepared_image.sha256) if kept and record.prepared_image else None
+            yield record, known
+
+    def fetch(asked: tuple[Record, Found]) -> Found:
+        record, known = asked
+        if known or record.prepared_image is None:
+            return known
+        try:
+            data = read(record)
+        except InvalidImage as error:
+            return str(error)
+        if (sha256 := hashlib.sha256(data).hexdigest()) != record.prepared_image.sha256:
+            return f"{record.image}: SHA-256 {sha256[:12]}…, the record says {record.prepared_image.sha256[:12]}…"
+        return record.image, data
+
+    def lost(found: Found) -> Prediction | str | None:
+        return f"{found[0]}: reading it has ended a process" if isinstance(found, tuple) else found
+
+    try:
+        with show_progress() as progress:
+            answers = in_processes(partial(_predict, model.artefact), in_threads(fetch, look_up()), lost)
+            for given in progress.track(answers, description="look again"):
+                record = waiting.popleft()
+                if isinstance(given, str):
+                    gone.append(given)
+                    continue
+                if kept and given and record.prepared_image:
+                    kept.put(record.prepared_image.sha256, given)
+                yield record, given
+    finally:
+        if kept:
+            kept.close()
+
+
+def _predict(artefact: Path, found: Sequence[Found]) -> list[Prediction | str | None]:
+    """The model's answer to what there is bytes of, or why there is none; the rest as it is."""
+    photos = [one for one in found if isinstance(one, tuple)]
+    answers = iter(answer_batch(photos, cached_model(artefact)))
+    return [_of(next(answers)) if isinstance(one, tuple) else one for one in found]
+
+
+def _of(given: Answer) -> Prediction | str:
+    return given.prediction or given.decision.explanation
+
+
+def compare(pairs: Iterable[Rescored], policy: SelectivePolicy, listed: int | None = None) -> dict[str, Any]:
     """Before and after, JSON-ready. Unreadable images have no scores: they stay as they were decided.
 
+    listed: how many changes are listed; all, where it is None.
     model: whose predictions are decided on; None where there is none, or more than one.
     routes: how many the policies send where, whatever the switch "review everything" made of it.
     accepted: live accuracy of the accepted answers; by_label: of each label's, and how many a person found wrong.
     judged: answers that a person has checked, and how many of those were, and would be, wrong.
     changes: every image with another route, or another label.
     """
-    stored = list(pairs)
-    scored = [(record, record.used_prediction, now) for record, now in stored if record.used_prediction and now]
-    before: Counter[str] = Counter(record.decision.by_policy for record, _ in stored)
-    after: Counter[str] = Counter(
-        record.decision.by_policy for record, now in stored if not (record.used_prediction and now)
-    )
-    moves: Counter[str] = Counter()
-    judged: Counter[str] = Counter()
+    before, after, moves, judged, images = Counter[str](), Counter[str](), Counter[str](), Counter[str](), 0
+    asked, answered, models = Counter[Route](), Counter[Route](), set[str]()
+    seen: dict[str, Counter[tuple[str, Route, Outcome]]] = {"before": Counter(), "after": Counter()}
     changed: list[dict[str, Any]] = []
-    chosen = [record for record, _, _ in scored if record.decision.by_policy is Route.ACCEPT]
-    accepted = {
-        "before": [(r.prediction.label, one) for r, one in zip(chosen, outcomes(chosen), strict=True) if r.prediction],
-        "after": list[tuple[str, Outcome]](),
-    }
-    known = outcomes([record for record, _, _ in scored])
-    for (record, was, prediction), seen in zip(scored, known, strict=True):
+    for record, prediction in pairs:
+        images += 1
+        was, route = record.used_prediction, record.decision.by_policy
+        before[route] += 1
+        if not (was and prediction):
+            after[route] += 1
+            continue
+        models.add(prediction.model_version)
+        one = observe(record)
+        asked[route] += record.asks_a_person
+        answered[route] += one.wrong is not None
         image = record.prepared_image
         decision = decide(prediction, policy, flaw=find_flaw(image.statistics if image else None))
         then = record.model_copy(update={"prediction": prediction, "decision": decision})
         after[decision.route] += 1
-        if seen.wrong is not None:
-            judged.update(n=1, wrong_before=seen.wrong, wrong_after=bool(judge(then)))
+        if one.wrong is not None:
+            judged.update(n=1, wrong_before=one.wrong, wrong_after=bool(judge(then)))
+        if route is Route.ACCEPT:
+            seen["before"][was.label, route, _rounded(one)] += 1
         if decision.route is Route.ACCEPT:
-            accepted["after"].append((prediction.label, as_label(then, seen)))
-        if (decision.route, prediction.label) != (record.decision.by_policy, was.label):
-            moves[f"{record.decision.by_policy} → {decision.route}"] += 1
-            changed.append(
-                {
-                    "image": record.image,
-                    "version": record.version,
-                    "from": record.decision.by_policy,
-                    "to": decision.route,
-                    "label_before": was.label,
-                    "label": prediction.label,
-                    "confidence": prediction.confidence,
-                    "neither": prediction.neither,
-                    "truth": record.review.answer.label if record.review and record.review.answer else None,
-                }
-            )
-    models = {prediction.model_version for _, _, prediction in scored}
+            seen["after"][prediction.label, route, _rounded(as_label(then, one))] += 1
+        if (decision.route, prediction.label) != (route, was.label):
+            moves[f"{route} → {decision.route}"] += 1
+            if listed is None or len(changed) < listed:
+                changed.append(
+                    {
+                        "image": record.image,
+                        "version": record.version,
+                        "from": route,
+                        "to": decision.route,
+                        "label_before": was.label,
+                        "label": prediction.label,
+                        "confidence": prediction.confidence,
+                        "neither": prediction.neither,
+                        "truth": record.review.answer.label if record.review and record.review.answer else None,
+                    }
+                )
+    # Who was asked and has not answered would not have answered differently: `outcomes` does the same.
+    shares = {route: answered[route] / asked[route] if asked[route] else 0.0 for route in Route}
+    accepted: dict[str, Counter[tuple[str, Outcome]]] = {"before": Counter(), "after": Counter()}
+    for when, counts in seen.items():
+        for (label, route, one), number in counts.items():
+            accepted[when][label, one._replace(probability=one.probability * shares[route])] += number
     return {
         "policy": policy.model_dump(mode="json"),
         "model": models.pop() if len(models) == 1 else None,
-        "images": len(stored),
-        "changed": len(changed),
+        "images": images,
+        "changed": moves.total(),
         "moves": dict(moves),
         "routes": {
             "before": {route: before[route] for route in Route},
             "after": {route: after[route] for route in Route},
         },
         "judged": {name: judged[name] for name in ("n", "wrong_before", "wrong_after")},
-        "accepted": {when: estimate(one for _, one in answers).model_dump() for when, answers in accepted.items()},
+        "accepted": {when: estimate(_counts(answers)).model_dump() for when, answers in accepted.items()},
         "by_label": {
-            label: {
-                when: _about([one for answer, one in answers if answer == label]) for when, answers in accepted.items()
-            }
+            label: {when: _about(_counts(answers, label)) for when, answers in accepted.items()}
             for label in sorted({label for answers in accepted.values() for label, _ in answers})
         },
         "changes": changed,
     }
 
 
-def _about(answers: Sequence[Outcome]) -> dict[str, Any]:
-    return estimate(answers).model_dump() | {"wrong": sum(bool(one.wrong) for one in answers)}
+def _rounded(one: Outcome) -> Outcome:
+    return one._replace(expected=round(one.expected, DIGITS))
+
+
+def _counts(answers: Mapping[tuple[str, Outcome], int], label: str | None = None) -> Counter[Outcome]:
+    """How many there are of each outcome; label: of the answers with this one alone."""
+    counts = Counter[Outcome]()
+    for (answer, one), number in answers.items():
+        if label in (None, answer):
+            counts[one] += number
+    return counts
+
+
+def _about(counts: Mapping[Outcome, int]) -> dict[str, Any]:
+    return estimate(counts).model_dump() | {"wrong": sum(number for one, number in counts.items() if one.wrong)}
 
 
 def _print(result: dict[str, Any]) -> None:

@@ -381,7 +381,8 @@ def _weigh(chains: Mapping[Way, Sequence[Step]], transitions: Sequence[Transitio
             elif transition.caught:
                 weight = 0.1
             else:
-                weight = 400.0 if fan_out[transition.source] == 1 and bends == 0 else 1.0
+                onward = fan_out[transition.source] == 1 or "otherwise" in transition.labels
+                weight = 400.0 if onward and bends == 0 else 1.0
             links[link] = max(weight, links.get(link, 0.0))
     return links
 

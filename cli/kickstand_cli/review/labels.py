@@ -2,9 +2,13 @@
 
 import base64
 import hashlib
-from collections import Counter
-from collections.abc import Iterable
+import secrets
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,17 +24,19 @@ from kickstand.review.agreement import describe
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.review.store import list_reviews
 from kickstand.store import read_image
-from kickstand_cli.datasets.folder import replace_folder
+from kickstand_cli.datasets.folder import check_output
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.monitor.monitor import Since
+from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import open_records, parse_since_option
-from kickstand_cli.terminal import console, exit_on
+from kickstand_cli.terminal import CommandError, console, exit_on, show_progress
 
 app = typer.Typer(
     help="What people have answered: as a dataset, and how often two of them agree.", no_args_is_help=True
 )
 MANIFEST = "labels.json"
+JOURNAL = ".kickstand-labels.sqlite"
 
 
 class Label(Payload):
@@ -52,14 +58,16 @@ class Label(Payload):
 
 
 class Export(Payload):
-    """What the folder holds. cannot_tell, gone: answers that gave no label, and images that are no longer there."""
+    """What the folder holds; in the file, its labels follow.
+
+    counts: labels by folder. cannot_tell, gone: answers that gave no label, and images that are no longer there.
+    """
 
     format: Literal["kickstand-labels-1"] = "kickstand-labels-1"
     input_shape: tuple[int, int, int]
     counts: dict[str, int]
     cannot_tell: int
     gone: int
-    labels: tuple[Label, ...]
 
 
 @app.callback()
@@ -89,9 +97,12 @@ def export(
     The images are prepared as the workflow prepares them; the uploaded bytes lie beside them in original/<label>/, and
     labels.json tells of each one which upload it was, and when it was answered; not by whom. Nothing is replaced.
 
-    Exit codes: 0 written; 1 an error, and nothing is written.
+    Photos are fetched several at a time. An export that was interrupted goes on when the same command runs again: what
+    it has fetched lies beside the folder, and is not fetched again where its SHA-256 is still right.
+
+    Exit codes: 0 written; 1 an error, and the folder does not appear.
     """
-    with reporting(), exit_on(OSError):
+    with reporting(), exit_on(OSError, sqlite3.Error):
         books = open_books(read_outputs(stack_name, outputs))
         shape = read_card(artefact).input_shape
         reviews = list_reviews(books.dynamodb, books.reviews_table)
@@ -99,7 +110,7 @@ def export(
     for folder, number in written.counts.items():
         console.print(f"{folder}: {number}", markup=False)
     console.print(
-        f"{len(written.labels)} labels in {out}; left out: {written.cannot_tell} that nobody could tell, "
+        f"{sum(written.counts.values())} labels in {out}; left out: {written.cannot_tell} that nobody could tell, "
         f"{written.gone} whose image is gone",
         markup=False,
     )
@@ -141,50 +152,166 @@ def write_labels(
     *,
     with_audits: bool = False,
 ) -> Export:
-    """Write the folder in one step: either all of it is there afterwards, or nothing has changed.
+    """Write the folder; it appears in one step, once all of it is there, and goes on where an earlier call has ended.
 
     Raises CommandError where out is not empty or cannot be written.
     """
-    found: list[Label] = []
     cannot_tell = gone = 0
-    with replace_folder(out) as folder:
+
+    def look_up(journal: "Journal") -> Iterator[tuple[Review, Label | None]]:
+        nonlocal cannot_tell
         for review in reviews:
-            if review.answer is None:
-                continue
-            if review.answer.label == CANNOT_TELL:
+            if review.answer and review.answer.label == CANNOT_TELL:
                 cannot_tell += 1
-                continue
-            try:
-                found.append(_write_one(s3, review, review.answer.label, folder, input_shape, with_audits=with_audits))
-            except InvalidImage:
+            elif review.answer:
+                yield review, journal.get(review.image, review.version)
+
+    def fetch(folder: Path, asked: tuple[Review, Label | None]) -> Fetched:
+        review, known = asked
+        if known and _is_there(folder, known):
+            return known
+        try:
+            return review, read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
+        except InvalidImage:
+            return None
+
+    with _unfinished(out, f"{input_shape} {with_audits}") as (folder, journal), show_progress() as progress:
+        fetched = in_threads(partial(fetch, folder), look_up(journal))
+        write = partial(_write_all, folder, input_shape, with_audits)
+        for label in progress.track(in_processes(write, fetched, lost=lambda _: None), description="labels"):
+            if label:
+                journal.put(label)
+            else:
                 gone += 1
-        found.sort(key=lambda label: (label.path, label.image, label.version))
-        folders = Counter(label.path.rpartition("/")[0] for label in found)
-        export = Export(
-            input_shape=input_shape,
-            counts=dict(sorted(folders.items())),
-            cannot_tell=cannot_tell,
-            gone=gone,
-            labels=tuple(found),
-        )
-        (folder / MANIFEST).write_text(export.model_dump_json(indent=1) + "\n", "utf-8")
+        journal.forget_others()
+        for file in folder.glob("*/*/*"):
+            if not journal.names(file.relative_to(folder).as_posix()):
+                file.unlink()
+        export = Export(input_shape=input_shape, counts=journal.counts(), cannot_tell=cannot_tell, gone=gone)
+        with (folder / MANIFEST).open("w", encoding="utf-8") as manifest:
+            manifest.write(export.model_dump_json(indent=1).removesuffix("\n}") + ',\n "labels": [')
+            for number, line in enumerate(journal.lines()):
+                manifest.write(("," if number else "") + f"\n  {line}")
+            manifest.write("\n ]\n}\n")
     return export
 
 
+Fetched = tuple[Review, bytes] | Label | None
+"""A review with its photo's bytes; the label, where an earlier run has written it; None where the photo is gone."""
+
+
+class Journal:
+    """The labels that lie in the folder, by upload: what an interrupted export has done, and the list at its end."""
+
+    AT_ONCE = 100  # labels written together; at most so many photos are fetched again after the process was killed
+
+    def __init__(self, file: Path, kind: str) -> None:
+        self._run, self._new = secrets.token_hex(8), 0
+        self._database = sqlite3.connect(file)
+        self._database.execute(
+            "CREATE TABLE IF NOT EXISTS labels "
+            "(image, version, folder, path, original, json, run, PRIMARY KEY (image, version))"
+        )
+        for column in ("path", "original"):
+            self._database.execute(f"CREATE INDEX IF NOT EXISTS by_{column} ON labels ({column})")
+        self._database.execute("CREATE TABLE IF NOT EXISTS about (kind)")
+        row = self._database.execute("SELECT kind FROM about").fetchone()
+        self.alike = row in (None, (kind,))
+        if row is None:
+            self._database.execute("INSERT INTO about VALUES (?)", (kind,))
+
+    def close(self) -> None:
+        self._database.commit()
+        self._database.close()
+
+    def get(self, image: str, version: str) -> Label | None:
+        found = "SELECT json FROM labels WHERE image = ? AND version = ?"
+        row = self._database.execute(found, (image, version)).fetchone()
+        return Label.model_validate_json(row[0]) if row else None
+
+    def put(self, label: Label) -> None:
+        folder, as_json = label.path.rpartition("/")[0], label.model_dump_json()
+        row = (label.image, label.version, folder, label.path, label.original, as_json, self._run)
+        self._database.execute("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._new += 1
+        if self._new % self.AT_ONCE == 0:
+            self._database.commit()
+
+    def forget_others(self) -> None:
+        """Forget what this run has not put, because its review is gone."""
+        self._database.execute("DELETE FROM labels WHERE run <> ?", (self._run,))
+
+    def names(self, file: str) -> bool:
+        """Whether a label names this file."""
+        found = "SELECT 1 FROM labels WHERE path = ?1 UNION ALL SELECT 1 FROM labels WHERE original = ?1"
+        return self._database.execute(found, (file,)).fetchone() is not None
+
+    def counts(self) -> dict[str, int]:
+        """Labels by folder, sorted."""
+        return dict(self._database.execute("SELECT folder, count(*) FROM labels GROUP BY 1 ORDER BY 1"))
+
+    def lines(self) -> Iterator[str]:
+        """Each label as JSON, sorted."""
+        for row in self._database.execute("SELECT json FROM labels ORDER BY path, image, version"):
+            yield row[0]
+
+
+@contextmanager
+def _unfinished(out: Path, kind: str) -> Iterator[tuple[Path, Journal]]:
+    """A folder that takes out's place when the block ends; when the block fails, the next call goes on in it.
+
+    kind: what is written; an unfinished folder of another kind is removed.
+    """
+    out = out.resolve()
+    check_output(out, force=False)
+    folder = out.parent / f".{out.name}.unfinished"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        journal = Journal(folder / JOURNAL, kind)
+        if not journal.alike:
+            journal.close()
+            shutil.rmtree(folder)
+            folder.mkdir()
+            journal = Journal(folder / JOURNAL, kind)
+        try:
+            yield folder, journal
+        finally:
+            journal.close()
+        (folder / JOURNAL).unlink()
+        if out.exists():
+            out.rmdir()  # it is empty
+        folder.rename(out)
+    except OSError as error:
+        raise CommandError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
+
+
+def _is_there(folder: Path, label: Label) -> bool:
+    """Whether the label's files are there, and the uploaded bytes are the right ones."""
+    try:
+        with (folder / label.original).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == label.sha256 and (folder / label.path).is_file()
+    except OSError:
+        return False
+
+
+def _write_all(
+    folder: Path, input_shape: tuple[int, int, int], with_audits: bool, fetched: Sequence[Fetched]
+) -> list[Label | None]:
+    """Write each photo as the model sees it, and its original; None for one that cannot be used."""
+    return [_write_one(folder, input_shape, with_audits, *one) if isinstance(one, tuple) else one for one in fetched]
+
+
 def _write_one(
-    s3: S3Client,
-    review: Review,
-    label: str,
-    folder: Path,
-    input_shape: tuple[int, int, int],
-    *,
-    with_audits: bool,
-) -> Label:
-    """Write the image and its original. The same bytes uploaded twice are one file. Raises InvalidImage."""
-    data = read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
-    prepared = prepare(data, review.image, input_shape)
-    name = hashlib.sha256(data).hexdigest()[:16]
-    audit = review.why == AUDIT
+    folder: Path, input_shape: tuple[int, int, int], with_audits: bool, review: Review, data: bytes
+) -> Label | None:
+    """The same bytes uploaded twice are one file."""
+    if review.answer is None:
+        return None
+    try:
+        prepared = prepare(data, review.image, input_shape)
+    except InvalidImage:
+        return None
+    label, name, audit = review.answer.label, prepared.sha256[:16], review.why == AUDIT
     path = f"{'audit' if audit and not with_audits else 'train'}/{label}/{name}.png"
     original = f"original/{label}/{name}.{prepared.format.lower()}"
     for relative, content in {path: base64.b64decode(prepared.png), original: data}.items():
@@ -197,6 +324,6 @@ def _write_one(
         image=review.image,
         version=review.version,
         sha256=prepared.sha256,
-        answered_at=review.answer.answered_at if review.answer else review.requested_at,
+        answered_at=review.answer.answered_at,
         audit=audit,
     )

@@ -65,7 +65,8 @@ def _answer(
 ) -> tuple[Stated, list[Outcome]]:
     model = load_model(artefact)
     examples = answer_all(images, model, progress)
-    stated = read_stated(json.loads((artefact / "model.json").read_text("utf-8")))
+    with exit_on(OSError, ValueError):
+        stated = read_stated(json.loads((artefact / "model.json").read_text("utf-8")))
     return stated, [as_outcome(example) for example in examples]
 
 

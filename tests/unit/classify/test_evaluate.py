@@ -10,10 +10,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from kickstand_cli.classify.classify import classify, load_model
+from kickstand_cli.classify.classify import answer, answer_batch, classify, load_model
 from kickstand_cli.classify.evaluate import evaluate
 from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.evaluation_report import draw_risk
+from kickstand_cli.project import MODEL, PROJECT
 from tests.photos import coloured
 
 LABELS = ("red", "green", "blue")
@@ -70,6 +71,40 @@ def test_classify_goes_on_after_a_file_that_is_not_there_and_says_so(model: Path
     assert "absent.png: No such file" in err
 
 
+def test_many_files_are_answered_in_order_and_one_bad_file_ends_nothing(model: Path, tmp_path: Path) -> None:
+    shades = ["red", "lime", "blue", "black", "#ff00ee"] * 10
+    files = sorted(
+        (write_images(tmp_path / "images", {"any": shades}) / "any").glob("*.png"), key=lambda f: int(f.stem)
+    )
+    files[7].write_text("no picture")
+    files[20].unlink()
+    code, out, err = run("classify", *files, "--model", model)
+    lines = list(map(json.loads, out.splitlines()))
+    assert code == 1
+    assert "20.png: No such file" in err
+    assert [line["image"] for line in lines] == [str(file) for file in files if file != files[20]]
+    assert lines[7]["reason"] == "unreadable"
+    for start in range(5):
+        same = {
+            (line["label"], line["confidence"], line["neither"], line["route"])
+            for line in lines
+            if int(Path(line["image"]).stem) % 5 == start and line["reason"] != "unreadable"
+        }
+        assert len(same) == 1
+
+
+def test_photos_in_one_call_get_the_answers_that_they_get_alone() -> None:
+    shipped = load_model(MODEL)
+    files = [file for file in sorted((PROJECT / "samples/images").rglob("*")) if file.is_file()]
+    photos = [(str(file), file.read_bytes()) for file in files]
+    together, alone = answer_batch(photos, shipped), [answer(data, name, shipped) for name, data in photos]
+    for one, other in zip(together, alone, strict=True):
+        assert one.decision == other.decision
+        if one.prediction and other.prediction:
+            same = {"latency_ms": 0.0}
+            assert one.prediction.model_copy(update=same) == other.prediction.model_copy(update=same)
+
+
 @pytest.mark.parametrize("damage", ["missing", "changed", "labels"])
 def test_a_damaged_artefact_is_refused_by_name(model: Path, tmp_path: Path, damage: str) -> None:
     match damage:
@@ -122,6 +157,16 @@ def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None
     assert [Path(path).name for path in result["unreadable"]] == ["broken.png"]
     for key in ("accuracy", "coverage", "selective_risk", "foreign_auroc", "ece", "brier", "nll"):
         assert result[key]["low"] <= result[key]["value"] <= result[key]["high"]
+
+
+def test_evaluate_names_a_file_that_cannot_be_read_and_counts_the_others(model: Path, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "test", {"red": ["red"] * 3})
+    (folder / "red/gone.png").symlink_to(tmp_path / "nowhere.png")
+    code, out, err = run("evaluate", folder, "--model", model, "--json", "-")
+    assert code == 1
+    assert json.loads(out)["n"] == 3
+    assert "left out: " in err
+    assert "gone.png: No such file" in err
 
 
 def test_evaluate_leaves_out_what_does_not_apply(model: Path, tmp_path: Path) -> None:

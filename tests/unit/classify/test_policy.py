@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.photo_quality import Flaw
@@ -173,6 +174,14 @@ def test_an_older_model_card_loads_decides_and_explains_as_before() -> None:
     assert (at.route, below.route) == (Route.ACCEPT, Route.REVIEW)
     assert at.explanation == "bicycle with confidence 0.765, accepted from 0.765"
     assert decide(predicted(1 - 0.76547), policy).route is Route.ACCEPT
+
+
+@pytest.mark.parametrize("thresholds", [{"bicycle": 0.9}, {"bicycle": 0.9, "motorcicle": None}])
+def test_a_model_card_whose_thresholds_leave_out_a_label_is_refused(thresholds: dict[str, float | None]) -> None:
+    card = json.loads(OLD_MODEL)
+    card["policy"]["thresholds"] = thresholds
+    with pytest.raises(ValidationError, match="the labels are bicycle, motorcycle"):
+        ModelCard.model_validate(card)
 
 
 def test_an_older_model_card_promises_something_about_all_answers_together() -> None:

@@ -100,7 +100,9 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
     result = derived(artefact, answers, "--max-risk", 0.05, "--mix", "a=0.3..0.5, b=0.2")
     assert result["promise"]["mix"] == {"a": [0.3, 0.5], "b": [0.2, 0.2], "c": [0.3, 0.5]}
     assert set(result["evidence"]["shares_at_most"]) == {"a", "b", "c", "neither"}
-    code, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05, "--mix", "a=0.3..0.5,b=0.2")
+    code, out, _ = run(
+        "--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05, "--mix", " a = 0.3..0.5 , b=0.2"
+    )
     assert code == 0
     assert "at every mix of a 30 % to 50 %, b 20 %, c 30 % to 50 %" in out
     _, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05)
@@ -118,6 +120,13 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         (["--max-risk", "nan"], "--max-risk: nan is no number between 0 and 1"),
         (["--max-risk", "0.1", "--mix", "a"], "--mix 'a': expected LABEL=SHARE"),
         (["--max-risk", "0.1", "--mix", "a=0.5,a=0.4"], "--mix: a is named twice"),
+        (["--max-risk", "a=0.1", "--max-risk", "a=0.2"], "--max-risk: a is named twice"),
+        (["--max-risk", "0.1", "--max-risk", "0.2"], "--max-risk: said twice for all labels"),
+        (["--max-risk", "0.1", "--mix", ""], "--mix '': expected LABEL=SHARE"),
+        (["--max-risk", "0.1", "--mix", "a=0.5,"], "--mix '': expected LABEL=SHARE"),
+        (["--max-risk", "0.1", "--since", "30d"], "--since belongs to --records or --stack-name"),
+        (["--review-cost", "1", "--error-cost", "2", "--mix", "a=0.5"], "--partial belong to --max-risk"),
+        (["--review-cost", "1", "--error-cost", "inf"], "--review-cost and --error-cost are finite"),
         (["--max-risk", "0.1", "--mix", "a=0.9,b=0.9"], "no shares within these ranges add up to 1"),
         (["--max-risk", "0.1", "--mix", "x=0.5"], "--mix: the model knows a, b, c, not x"),
         (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is no number between 0 and 1"),
@@ -240,6 +249,38 @@ def test_records_of_another_model_say_nothing_about_this_one(artefact: Path, tmp
     code, _, err = run("--model", artefact, "--records", file, "--max-risk", 0.05)
     assert code == 1
     assert "no answer of model m1 that a person has judged" in err
+
+
+def test_an_answer_that_the_model_does_not_know_is_a_photo_of_none_of_its_labels(
+    artefact: Path, tmp_path: Path
+) -> None:
+    records = [
+        judged(i, label="abc"[i % 3], truth="abc"[i % 3], confidence=0.95, accepted=True, chance=0.1)
+        for i in range(900)
+    ]
+    records += [judged(1000 + i, label="a", truth="car", confidence=0.95, accepted=True, chance=0.1) for i in range(90)]
+    file = write_records(tmp_path / "records.jsonl", records)
+    code, out, err = run("--model", artefact, "--records", file, "--max-risk", 0.05, "--json")
+    assert code == 3
+    assert "“a” wrong cannot be shown" in err
+    assert json.loads(out)["evidence"]["photos"]["neither"] == 90
+
+
+def test_a_promise_by_out_of_fold_answers_does_not_name_the_photos_of_an_earlier_one(
+    artefact: Path, tmp_path: Path
+) -> None:
+    records = [
+        judged(i, label="abc"[i % 3], truth="abc"[i % 3], confidence=0.95, accepted=True, chance=0.1)
+        for i in range(900)
+    ]
+    file = write_records(tmp_path / "records.jsonl", records)
+    assert run("--model", artefact, "--records", file, "--max-risk", 0.05, "--write")[0] == 0
+    again = derived(artefact, write_answers(tmp_path / "oof.json", 6000, 0.002), "--max-risk", 0.05, "--write")
+    assert "records.jsonl" not in again["evidence"]["domain"]
+    assert (
+        derived(artefact, tmp_path / "oof.json", "--max-risk", 0.04)["evidence"]["domain"]
+        == again["evidence"]["domain"]
+    )
 
 
 def test_only_one_kind_of_evidence_is_used(artefact: Path, tmp_path: Path) -> None:

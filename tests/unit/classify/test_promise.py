@@ -316,6 +316,14 @@ def test_an_older_promise_is_about_the_answers_of_all_labels_together() -> None:
     assert read_promise({"accept_at": 0.9, "review_cost": 1.0}) is None
 
 
+def test_what_a_rounded_threshold_lets_in_is_counted() -> None:
+    """Answers so sure that five digits do not tell them apart: the wrong ones lie just below the right ones."""
+    sure = answered("a", "a", 400, 0.999998) + answered("b", "b", 400, 0.9) + answered("b", "a", 100, 0.999991)
+    assert keep_promise(sure, Promise(max_risk=TWO))["a"].threshold is None
+    dear = derive_cheapest(sure, ["a", "b"], (1.0, 50.0), GATES, {})
+    assert dear["evidence"]["labels"]["a"]["wrong"] == 100
+
+
 def test_prices_give_each_label_its_cheapest_threshold() -> None:
     photos = spread("a", "a", 100) + spread("b", "b", 100) + answered("b", "a", 50, 0.6)
     dear = derive_cheapest(photos, ["a", "b"], (1.0, 100.0), GATES, {})

@@ -1,6 +1,7 @@
 """`kickstand replay`: another policy on stored records."""
 
 import json
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from kickstand.events import (
 )
 from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
-from kickstand_cli.classify.replay import replay
+from kickstand_cli.classify.replay import compare, replay
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import read_from_folder
 
@@ -127,10 +128,12 @@ def test_a_laxer_threshold_shows_the_errors_that_people_have_found(stored: Path)
 def test_one_labels_threshold_can_be_moved_and_its_errors_are_told(stored: Path) -> None:
     stricter = compared(stored, "--accept-at", "bicycle=0.9")
     assert stricter["moves"] == {"accept → review": 1}
-    assert stricter["policy"]["thresholds"] == {"bicycle": 0.9}
+    assert stricter["policy"]["thresholds"] == {"bicycle": 0.9, "motorcycle": 0.8}
+    _, told, _ = run(stored, "--accept-at", "bicycle=0.9")
+    assert "accept bicycle from confidence 0.90000, motorcycle from confidence 0.80000" in told
     assert compared(stored, "--accept-at", "motorcycle=0.9")["changed"] == 0
     both = compared(stored, "--accept-at", "bicycle=0.6", "--accept-at", 0.99)
-    assert (both["policy"]["accept_at"], both["policy"]["thresholds"]) == (0.99, {"bicycle": 0.6})
+    assert (both["policy"]["accept_at"], both["policy"]["thresholds"]) == (0.99, {"bicycle": 0.6, "motorcycle": 0.99})
     bicycle = both["by_label"]["bicycle"]
     assert (bicycle["before"]["images"], bicycle["before"]["answers"], bicycle["before"]["wrong"]) == (2, 1, 0)
     assert (bicycle["after"]["images"], bicycle["after"]["answers"], bicycle["after"]["wrong"]) == (3, 2, 1)
@@ -265,6 +268,43 @@ def test_an_image_that_is_gone_is_named_and_left_out(looked_at: Path) -> None:
     assert json.loads(out)["images"] == 1
     assert "cat.jpg: No such file or directory" in err
     assert "red-road.jpg: SHA-256" in err
+
+
+def test_an_interrupted_replay_goes_on_and_reads_no_photo_twice(looked_at: Path, tmp_path: Path) -> None:
+    keep, cat = tmp_path / "answers.sqlite", looked_at / "neither/cat.jpg"
+    cat.rename(tmp_path / "elsewhere.jpg")
+    code, _, err = look_again(looked_at, MODEL, "--keep", keep)
+    assert (code, err.count("left out")) == (1, 1)
+    for photo in looked_at.rglob("*.jpg"):
+        if photo.parent != tmp_path:
+            photo.unlink()
+    (tmp_path / "elsewhere.jpg").rename(cat)
+    code, out, err = look_again(looked_at, MODEL, "--keep", keep, "--json")
+    assert code == 0, err
+    assert (json.loads(out)["images"], json.loads(out)["changed"]) == (3, 0)
+
+
+def test_another_models_answers_are_not_taken_for_this_ones(looked_at: Path, swapped: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "answers.sqlite"
+    assert look_again(looked_at, MODEL, "--keep", keep)[0] == 0
+    out = look_again(looked_at, swapped, "--keep", keep, "--json")[1]
+    assert (json.loads(out)["model"], json.loads(out)["changed"]) == ("swapped", 3)
+
+
+def test_a_file_that_keeps_no_answers_is_an_error(looked_at: Path) -> None:
+    code, _, err = look_again(looked_at, MODEL, "--keep", looked_at / "records.jsonl")
+    assert code == 1
+    assert "answers cannot be kept there" in err
+
+
+def test_comparing_keeps_no_record() -> None:
+    pairs = ((record.model_copy(), record.prediction) for _ in range(2_000) for record in RECORDS)
+    tracemalloc.start()
+    result = compare(pairs, POLICY.model_copy(update={"accept_at": 0.9}), listed=20)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (result["images"], result["changed"], len(result["changes"])) == (10_000, 2_000, 20)
+    assert most < 1_000_000  # a record takes 500 bytes or more
 
 
 def test_a_key_does_not_lead_out_of_the_folder(tmp_path: Path) -> None:

@@ -151,6 +151,22 @@ def test_a_card_states_why_a_label_is_refused() -> None:
     assert without.refused == {"b": "its policy has no threshold"}
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"policy": None},
+        {"policy": {"evidence": None}},
+        {"policy": {"evidence": {"labels": {"a": None}}}},
+        {"policy": {"thresholds": [0.9]}},
+        {"policy": {}, "metrics": []},
+    ],
+)
+def test_a_card_of_another_shape_is_a_value_error(told: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"model\.json does not state its policy"):
+        read_stated({"model_version": "m", "labels": ["a", "b"], **told})
+
+
 def test_a_refused_label_may_stay_refused() -> None:
     refused = {"refused": {"b": "few"}}
     champion = CHAMPION.model_copy(update=refused)

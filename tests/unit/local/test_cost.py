@@ -69,7 +69,7 @@ def test_who_asks_people_more_often_pays_for_it() -> None:
 
 def test_the_counts_are_those_of_the_shipped_workflow() -> None:
     states = yaml.safe_load((PROJECT / "statemachine/classify_image.asl.yaml").read_text("utf-8"))["States"]
-    name, path = "Prepare Image", []
+    name, path = "Allow Unreadable", []
     while name:
         path.append(states[name])
         name = states[name].get("Next") or states[name].get("Default", "")

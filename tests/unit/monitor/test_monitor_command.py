@@ -113,6 +113,16 @@ def test_the_baseline_joins_model_json_and_leaves_the_rest_as_it_was(artefact: P
     assert read_watch(artefact).promise == Promise(max_risk={ANY_LABEL: 0.02})
 
 
+@pytest.mark.parametrize(
+    "card", [[], {"policy": None}, {"policy": {"thresholds": [0.9]}}, {"policy": {"evidence": None}}]
+)
+def test_a_model_card_of_another_shape_is_named(tmp_path: Path, card: object) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    code, _, err = run("monitor", "--records", write_records(tmp_path / "none.jsonl", []), "--model", tmp_path)
+    assert code == 1
+    assert "model.json does not state its policy" in err
+
+
 def test_making_the_baseline_again_changes_nothing(artefact: Path, tmp_path: Path) -> None:
     before = (artefact / "model.json").read_text()
     assert run("baseline", "--records", good_records(tmp_path, artefact), "--model", artefact)[0] == 0

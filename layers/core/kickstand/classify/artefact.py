@@ -35,6 +35,14 @@ class ModelCard(Payload):
             )
         return self
 
+    @model_validator(mode="after")
+    def _each_label_has_its_threshold(self) -> Self:
+        """A label that is left out, or misspelt, would be accepted from `accept_at`, whatever was promised about it."""
+        named = self.policy.thresholds.keys()
+        if named and named != set(self.labels):
+            raise ValueError(f"thresholds for {', '.join(sorted(named))}: the labels are {', '.join(self.labels)}")
+        return self
+
 
 def read_card(artefact: Path) -> ModelCard:
     """The card in this artefact folder. Raises FileNotFoundError, or pydantic's ValidationError naming the field."""

@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageChops, ImageStat, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
 from kickstand.errors import InvalidImage
-from kickstand.events import ImageStatistics, PreparedImage
+from kickstand.events import ImageStatistics, ImageSummary, PreparedImage
 
 MAX_IMAGE_BYTES = 40 * 1024 * 1024  # a phone's JPEG of 108 megapixels
 MAX_DRAFT_PIXELS = 110_000_000  # of a JPEG that is decoded at half its size or less, line by line
@@ -52,7 +52,7 @@ _SIGNATURES = {
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 
-def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> PreparedImage:
+def scale(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tuple[Image.Image, ImageSummary]:
     """Decode, turn upright, flatten to RGB and scale to the model's input.
 
     data: the whole uploaded object.
@@ -63,17 +63,22 @@ def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> Prepar
     """
     height, width, _ = input_shape
     rgb, kind, uploaded = _decode(data, name, max(LONGEST, width, height))
-    png = io.BytesIO()
-    # Lanczos keeps most of the detail; at this size the quickest compression is as small as the best.
-    rgb.resize((width, height), Image.Resampling.LANCZOS).save(png, "PNG", compress_level=1)
-    return PreparedImage(
-        png=base64.b64encode(png.getvalue()).decode("ascii"),
+    summary = ImageSummary(
         sha256=hashlib.sha256(data).hexdigest(),
         format=kind,
         width=uploaded[0],
         height=uploaded[1],
         statistics=measure(rgb, uploaded),
     )
+    return rgb.resize((width, height), Image.Resampling.LANCZOS), summary  # which keeps most of the detail
+
+
+def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> PreparedImage:
+    """What `scale` makes of it, as it travels to the next state. Raises InvalidImage."""
+    pixels, summary = scale(data, name, input_shape)
+    png = io.BytesIO()
+    pixels.save(png, "PNG", compress_level=1)  # at this size the quickest compression is as small as the best
+    return PreparedImage(png=base64.b64encode(png.getvalue()).decode("ascii"), **dict(summary))
 
 
 def hash_pixels(image: PreparedImage) -> str:

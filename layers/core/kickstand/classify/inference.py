@@ -24,6 +24,7 @@ class EmbeddedModel:
     """
 
     def __init__(self, artefact: Path) -> None:
+        self.artefact = artefact
         try:
             self.card: ModelCard = read_card(artefact)
             network = (artefact / "model.onnx").read_bytes()
@@ -77,10 +78,17 @@ class EmbeddedModel:
             pixels = np.asarray(photo if photo.size == (width, height) else photo.resize((width, height)))
         except (OSError, ValueError, SyntaxError) as error:
             raise InvalidImage(f"prepared image of {image.sha256}: not an RGB PNG ({error})") from error
+        return self.predict_pixels(pixels[np.newaxis])[0]
+
+    def predict_pixels(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> list[Prediction]:
+        """One calibrated prediction for each image, all in one call of the network.
+
+        images: as for `logits`. The latency of each is its share of the call.
+        """
         started = time.perf_counter()
-        logits = self.logits(pixels[np.newaxis])[0]
-        elapsed = time.perf_counter() - started
-        return interpret(logits.tolist(), self.card, "embedded", elapsed * 1000)
+        logits = self.logits(images)
+        milliseconds = (time.perf_counter() - started) * 1000 / len(images)
+        return [interpret(row, self.card, "embedded", milliseconds) for row in logits.tolist()]
 
 
 def interpret(logits: Sequence[float], card: ModelCard, backend: str, latency_ms: float) -> Prediction:

@@ -234,7 +234,7 @@ class _Label:
             if photo.label == label and photo.confidence > 0.0:
                 scores[photo.truth].append(-photo.confidence)
         self._scores = {truth: sorted(values) for truth, values in scores.items()}
-        self.thresholds = [-score for score in self._scores.get(label, [])]
+        self.thresholds = [_round_down(-score) for score in self._scores.get(label, [])]
 
     def count(self, threshold: float) -> dict[str, int]:
         """How many are accepted from this confidence, by what they show."""
@@ -296,11 +296,7 @@ class _Label:
             return self.refuse() if explain else LabelEvidence(threshold=None, refused="cannot be shown")
         threshold, accepted, part = chosen
         bound = bound_risk(self.label, accepted, self.n, self.promise, self.alpha * part)
-        told = LabelEvidence(
-            # Rounded down, never up: rounding up would refuse the very photo that the threshold was taken from.
-            threshold=math.floor(threshold * 1e5) / 1e5,
-            upper_bound=round(min(bound, self.max_risk), 6),
-        )
+        told = LabelEvidence(threshold=threshold, upper_bound=round(min(bound, self.max_risk), 6))
         return told.model_copy(update=tally(self.label, accepted))
 
     def refuse(self) -> LabelEvidence:
@@ -348,6 +344,13 @@ class _Label:
         # Where a threshold would pass by itself, unlucky errors above it ended the tests: ask for a tenth more.
         times = 1.1 ** max(1, steps)
         return {truth: math.ceil(max(1, self.n.get(truth, 0)) * times) - self.n.get(truth, 0) for truth in growing}
+
+
+def _round_down(confidence: float) -> float:
+    """A threshold, to five digits. Never up: that would refuse the very photo that the threshold was taken from.
+    It is rounded before photos are counted, so that all that it lets in count.
+    """
+    return math.floor(confidence * 1e5) / 1e5
 
 
 def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
@@ -434,9 +437,13 @@ def derive_cheapest(
         answers = [photo for photo in known if photo.label == label]
         right = [photo.truth == label for photo in answers]
         at, cost = cheapest_threshold([photo.confidence for photo in answers], right, *prices) if answers else (2.0, 0)
-        thresholds[label] = math.floor(at * 1e5) / 1e5 if at <= 1.0 else None
+        least = thresholds[label] = _round_down(at) if at <= 1.0 else None
         costs.append(cost * len(answers))
-        accepted = Counter(photo.truth for photo in photos if photo.label == label and photo.confidence >= at)
+        accepted = Counter(
+            photo.truth
+            for photo in photos
+            if least is not None and photo.label == label and photo.confidence >= max(least, 1e-9)
+        )
         told[label] = {"threshold": thresholds[label], **tally(label, accepted)}
     goal = dict(zip(("review_cost", "error_cost"), prices, strict=True))
     evidence = {"labels": told, "mean_cost": round(math.fsum(costs) / len(known), 6) if known else None}

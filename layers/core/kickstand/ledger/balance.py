@@ -102,15 +102,6 @@ class Ledger(Payload):
         return {place.value: getattr(self, place) for place in Place}
 
     @property
-    def metrics(self) -> dict[str, int]:
-        """What CloudWatch shows, by the metric's name.
-
-        >>> Ledger(dead_letter=2).metrics["LedgerDeadLetter"]
-        2
-        """
-        return {f"Ledger{place.title().replace('_', '')}": number for place, number in self.counts.items()}
-
-    @property
     def lost(self) -> list[Missing]:
         """What can be sent again: all that is missing, save images that are gone."""
         return [missing for missing in self.lacks if missing.lack is not Lack.IMAGE]

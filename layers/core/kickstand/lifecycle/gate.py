@@ -103,22 +103,25 @@ class Stated(Payload):
 
 
 def read_stated(card: dict[str, Any]) -> Stated:
-    """From what `model.json` holds."""
-    policy = card["policy"]
-    evidence, thresholds = policy.get("evidence", {}), policy.get("thresholds", {})
-    by_label = {ANY_LABEL: evidence, **evidence.get("labels", {})}
-    refused = {label: "its policy has no threshold" for label, threshold in thresholds.items() if threshold is None}
-    return Stated(
-        model_version=card["model_version"],
-        labels=tuple(card["labels"]),
-        promise=read_promise(policy),
-        refused=refused | {label: told["refused"] for label, told in by_label.items() if told.get("refused")},
-        metrics={
-            name: Share.model_validate(told)
-            for name, told in card.get("metrics", {}).items()
-            if isinstance(told, dict) and told.keys() >= Share.model_fields.keys()
-        },
-    )
+    """From what `model.json` holds. Raises ValueError for what is none."""
+    try:
+        policy = card["policy"]
+        evidence, thresholds = policy.get("evidence", {}), policy.get("thresholds", {})
+        by_label = {ANY_LABEL: evidence, **evidence.get("labels", {})}
+        refused = {label: "its policy has no threshold" for label, threshold in thresholds.items() if threshold is None}
+        return Stated(
+            model_version=card["model_version"],
+            labels=tuple(card["labels"]),
+            promise=read_promise(policy),
+            refused=refused | {label: told["refused"] for label, told in by_label.items() if told.get("refused")},
+            metrics={
+                name: Share.model_validate(told)
+                for name, told in card.get("metrics", {}).items()
+                if isinstance(told, dict) and told.keys() >= Share.model_fields.keys()
+            },
+        )
+    except (AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"model.json does not state its policy as expected: {error!r}") from error
 
 
 class Check(Payload):

@@ -113,16 +113,20 @@ def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outc
     """
     chosen = [r for r in records if r.used_prediction and route in (None, r.decision.by_policy)]
     asked, answered = Counter[Route](), Counter[Route]()
-    wrongs = [judge(record) if record.asks_a_person else None for record in chosen]
-    for record, wrong in zip(chosen, wrongs, strict=True):
+    seen = [observe(record) for record in chosen]
+    for record, one in zip(chosen, seen, strict=True):
         asked[record.decision.by_policy] += record.asks_a_person
-        answered[record.decision.by_policy] += wrong is not None
-    found = []
-    for record, wrong in zip(chosen, wrongs, strict=True):
-        kind = record.decision.by_policy
-        share = answered[kind] / asked[kind] if asked[kind] else 0.0
-        found.append(Outcome(_expected_error(record), wrong, _chance(record) * share))
-    return found
+        answered[record.decision.by_policy] += one.wrong is not None
+    shares = {route: answered[route] / asked[route] if asked[route] else 0.0 for route in Route}
+    return [
+        one._replace(probability=one.probability * shares[record.decision.by_policy])
+        for record, one in zip(chosen, seen, strict=True)
+    ]
+
+
+def observe(record: Record) -> Outcome:
+    """What is known of one answer, as if everyone who is asked did answer."""
+    return Outcome(_expected_error(record), judge(record) if record.asks_a_person else None, _chance(record))
 
 
 def _expected_error(record: Record) -> float:

@@ -85,6 +85,10 @@ class Watch(Payload):
         """What can be checked of the promise."""
         return list_claims(self.promise, self.refused)
 
+    def concerns(self, record: Record) -> bool:
+        """Whether this policy, whose promise it is, has decided. Without a version, every record counts."""
+        return self.policy_version in ("", record.decision.policy_version)
+
     @property
     def mix(self) -> PromisedMix | None:
         """The promised mix, as drift watches it."""
@@ -178,15 +182,18 @@ class MonitorReport(Seen):
 def read_watch(artefact: Path) -> Watch:
     """Raises OSError or ValueError where there is no readable `model.json`."""
     card = json.loads((artefact / "model.json").read_bytes())
-    policy = card.get("policy", {})
-    return Watch(
-        model_version=card.get("model_version", ""),
-        policy_version=policy.get("policy_version", ""),
-        baseline=card.get("baseline"),
-        promise=read_promise(policy),
-        refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
-        shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
-    )
+    try:
+        policy = card.get("policy", {})
+        return Watch(
+            model_version=card.get("model_version", ""),
+            policy_version=policy.get("policy_version", ""),
+            baseline=card.get("baseline"),
+            promise=read_promise(policy),
+            refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
+            shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
+        )
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{artefact}: model.json does not state its policy as expected: {error!r}") from error
 
 
 def look(
@@ -194,7 +201,8 @@ def look(
 ) -> tuple[MonitorReport, Checkpoint | None]:
     """The report on these records, and where drift goes on from; time and memory are linear in them.
 
-    Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late.
+    Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late. The promise is
+    tested by the answers of its own policy.
     """
     seen = list(records)
     drift = _drift(watch, budget, checkpoint)
@@ -215,7 +223,7 @@ def look(
             label: estimate(outcomes(part), level, label_error) for label, part in accepted_by_label(seen).items()
         },
         overall=estimate(outcomes(seen), level, label_error),
-        promises=check_promise(seen, watch.promise, budget, watch.refused),
+        promises=check_promise(filter(watch.concerns, seen), watch.promise, budget, watch.refused),
         mix=_answer_shares(seen, watch.mix),
         refused=watch.refused,
     )
@@ -347,7 +355,6 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
     found = [
         Measure("OldestReviewHours", "None", waited),
         Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
-        Measure("MonitorImages", "Count", look.images),
         Measure("PromiseUnsupported", "None", len(look.unsupported)),
         Measure("DriftPages", "Count", len(look.paged)),
         Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),

@@ -1,0 +1,123 @@
+"""Many items at a time, in order, and never more of them in memory than are being worked on."""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import chain, islice
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+BATCH = 8
+"""Items that a process is given at a time. ONNX Runtime is quickest with 4 to 8 photos in a call."""
+FEW = 4
+"""So many batches are done before a new process has imported what it needs."""
+FETCHES = 10
+"""As many connections as botocore keeps open."""
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_batches(items: Iterable[Item], size: int = BATCH) -> Iterator[list[Item]]:
+    """The items, so many at a time.
+
+    >>> list(in_batches("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    rest = iter(items)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def in_threads(call: Callable[[Item], Result], items: Iterable[Item], at_once: int = FETCHES) -> Iterator[Result]:
+    """`call` for each item, in order: for calls that wait for a network."""
+    pool = ThreadPoolExecutor(at_once)
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            under_way.append(pool.submit(call, item))
+            if len(under_way) > at_once:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def in_processes(
+    call: Callable[[list[Item]], Sequence[Result]],
+    items: Iterable[Item],
+    lost: Callable[[Item], Result],
+    processes: int | None = None,
+) -> Iterator[Result]:
+    """The result for each item, in order, by as many processes as there are cores. A few items need no other process.
+
+    call: gives a result for each item of a batch; it must be importable by name.
+    lost: the result for an item that ends the process that works on it.
+    """
+    batches = in_batches(items)
+    first = list(islice(batches, FEW))
+    number = processes or cores()
+    if len(first) < FEW or number == 1:
+        for batch in chain(first, batches):
+            yield from call(batch)
+        return
+    pool = _start(number)
+    under_way: deque[tuple[list[Item], Future[Sequence[Result]]]] = deque()
+
+    def finish() -> Iterator[Result]:
+        batch, future = under_way.popleft()
+        try:
+            yield from future.result()
+        except BrokenProcessPool:
+            for item in batch:
+                yield _alone(call, item, lost)
+
+    try:
+        failure = None
+        remaining = chain(first, batches)
+        while True:
+            try:
+                batch = next(remaining)
+            except StopIteration:
+                break
+            except Exception as error:  # in reading the items: what has been read before is finished first
+                failure = error
+                break
+            try:
+                future = pool.submit(call, batch)
+            except BrokenProcessPool:
+                pool = _start(number)
+                future = pool.submit(call, batch)
+            under_way.append((batch, future))
+            if len(under_way) > 2 * number:
+                yield from finish()
+        while under_way:
+            yield from finish()
+        if failure:
+            raise failure
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start(processes: int) -> ProcessPoolExecutor:
+    """Ctrl-C ends the command, which ends its processes: they say nothing of their own."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
+
+
+def _alone(call: Callable[[list[Item]], Sequence[Result]], item: Item, lost: Callable[[Item], Result]) -> Result:
+    """In a process of its own, because an item of its batch has ended the last one."""
+    with _start(1) as pool:
+        try:
+            return pool.submit(call, [item]).result()[0]
+        except BrokenProcessPool:
+            return lost(item)
