@@ -116,6 +116,8 @@ def replay(
         if gone and not result["images"]:
             raise CommandError("no image could be looked at again")
         check_labels(accept_at or [], labels)
+        if chosen.thresholds:  # an older policy's one number is that of each label that --accept-at does not name
+            result["policy"]["thresholds"] = {label: chosen.threshold(label) for label in sorted(labels)}
     if as_json:
         print(json.dumps(result))  # noqa: T201
     else:
@@ -130,9 +132,7 @@ def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str
     Raises typer.BadParameter for what is no number from 0 to 1.
     """
     changes: dict[str, Any] = {}
-    thresholds = dict(policy.thresholds)
-    if any("=" in option for option in options):  # then an older policy's one number is that of each other label
-        thresholds = {label: policy.threshold(label) for label in sorted({*labels, *thresholds})}
+    thresholds: dict[str, float | None] = dict(policy.thresholds)
     for option in sorted(options, key=lambda option: "=" in option):
         label, _, text = option.rpartition("=")
         try:

@@ -164,7 +164,8 @@ class PromisedMix(NamedTuple):
         if label == NEITHER:
             return (
                 f"the share of photos that may show none of the labels is above {_percent(share)}, the most that the "
-                f"promise allows (up to {_percent(high)} of them): renew it by `kickstand policy` with a larger `--foreign-share`"
+                f"promise allows (up to {_percent(high)} of them): renew it by `kickstand policy` with a larger "
+                "`--foreign-share`"
             )
         promised = _percent(low) if low == high else f"{_percent(low)} to {_percent(high)}"
         return (
