@@ -20,6 +20,7 @@ from botocore.client import BaseClient
 
 from kickstand.review.rules import claim
 from kickstand.review.store import answer_review, change_review
+from kickstand_cli.local.cost import billed_bytes
 from kickstand_cli.local.stack import Stack, deploy
 
 PROJECT = Path(__file__).parents[1]
@@ -57,9 +58,7 @@ def transitions(stack: Stack, execution: str) -> int:
 
 
 def item_bytes(stack: Stack, table: str) -> list[int]:
-    """Sizes as DynamoDB counts them, within a few bytes: names and values as text."""
-    items = stack.dynamodb.scan(TableName=table)["Items"]
-    return [len(json.dumps(item, separators=(",", ":"), ensure_ascii=False).encode()) for item in items]
+    return [billed_bytes(item) for item in stack.dynamodb.scan(TableName=table)["Items"]]
 
 
 def timed(handler: Any, seconds: list[float]) -> Any:

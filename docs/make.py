@@ -14,7 +14,7 @@ import yaml
 
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
 from kickstand_cli.drawing.state_machine import draw_state_machine
-from kickstand_cli.local.cost import expected_review_share, set_ups
+from kickstand_cli.local.cost import expected_review_share, set_ups, year
 from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT, TEMPLATE
 from tests.contracts.changes import describe_changes
@@ -72,7 +72,6 @@ def with_rooms(page: str) -> str:
 
 COSTS = re.compile(r"(?<=<!-- make docs writes this table -->\n).*?(?=<!-- until here -->)", re.DOTALL)
 SET_UPS = {
-    "embedded-EXPRESS": "`embedded`, `EXPRESS`: the default",
     "embedded-STANDARD": "`embedded`, `STANDARD`",
     "serverless-EXPRESS": "`sagemaker`, a serverless endpoint, `EXPRESS`",
     "instances-EXPRESS": "`sagemaker`, instances, `EXPRESS`",
@@ -82,15 +81,22 @@ SET_UPS = {
 
 def with_costs(text: str) -> str:
     """The README with the bills that `kickstand cost` reckons."""
-    counts = (10_000, 100_000, 1_000_000)
-    bills = [{name: bill(count, expected_review_share()) for name, bill in set_ups().items()} for count in counts]
-    heads = " | ".join(f"{count:,}" for count in counts)
-    lines = [f"| dollars a month, for so many images | {heads} |", f"|---|{'--:|' * len(counts)}"]
-    lines += [
-        f"| {words} | {' | '.join(f'{each[name].total:,.0f}' for each in bills)} |" for name, words in SET_UPS.items()
+    counts, share = (10_000, 100_000, 1_000_000), expected_review_share()
+
+    def row(words: str, name: str, month: int, retention_days: int = 0) -> str:
+        bills = [set_ups()[name](year(count, 0, retention_days)[month - 1], share).total for count in counts]
+        return f"| {words} | {' | '.join(f'{bill:,.0f}' for bill in bills)} |"
+
+    compute = [set_ups()["embedded-EXPRESS"](year(count)[0], share).orchestration_and_compute for count in counts]
+    lines = [
+        f"| dollars a month, for so many images | {' | '.join(f'{count:,}' for count in counts)} |",
+        f"|---|{'--:|' * len(counts)}",
+        row("`embedded`, `EXPRESS`, the default: month 1", "embedded-EXPRESS", 1),
+        f"| … of these for orchestration and compute | {' | '.join(f'{each:.2f}' for each in compute)} |",
+        row("the same: month 12, all kept for ever", "embedded-EXPRESS", 12),
+        row("the same: month 12, `RetentionDays=30`", "embedded-EXPRESS", 12, 30),
+        *(row(f"{words}: month 1", name, 1) for name, words in SET_UPS.items()),
     ]
-    compute = " | ".join(f"{each['embedded-EXPRESS'].orchestration_and_compute:.2f}" for each in bills)
-    lines.insert(3, f"| … of these for orchestration and compute | {compute} |")
     return COSTS.sub("\n".join(lines) + "\n", text)
 
 
@@ -99,9 +105,10 @@ def with_costs(text: str) -> str:
 
 def with_bills(page: str) -> str:
     """The page with the bills of a million images between its two marks."""
-    bills = {name: bill(1_000_000, expected_review_share()) for name, bill in set_ups().items()}
+    first = year(1_000_000)[0]
+    bills = {name: bill(first, expected_review_share()) for name, bill in set_ups().items()}
     services = dict.fromkeys(service for bill in bills.values() for service in bill.by_service)
-    rows = [("dollars for a million images a month", [name.replace("-", " ") for name in bills])]
+    rows = [("dollars for the first month, of a million images", [name.replace("-", " ") for name in bills])]
     rows.append(("---", ["---:"] * len(bills)))
     rows += [(name, [dollars(bill.by_service.get(name, 0)) for bill in bills.values()]) for name in services]
     rows.append(("**total**", [dollars(bill.total) for bill in bills.values()]))

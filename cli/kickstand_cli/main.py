@@ -55,6 +55,10 @@ COMMANDS = {
             "Count where every upload has ended, name what is missing, and with --replay send it again.",
         ),
         "explain": ("ledger.explain", "Explain in one paragraph what happened to an image, and why."),
+        "forget": (
+            "ledger.forget",
+            "Remove a photo and all that says something about it: record, review, answers, dead letters, report pages.",
+        ),
     },
     "Monitor": {
         "monitor": (
@@ -92,7 +96,7 @@ COMMANDS = {
         ),
         "cost": (
             "local.cost",
-            "What a month costs, by service, for each backend and workflow type, and for the student project's design.",
+            "What a year costs, month by month and by service, for each set-up and for the student project's design.",
         ),
     },
 }

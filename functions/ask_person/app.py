@@ -17,6 +17,7 @@ from kickstand.settings import Settings
 
 class AskPersonSettings(Settings):
     reviews_table: str
+    records_table: str
 
 
 logger = Logger()
@@ -31,7 +32,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     asking = Asking.model_validate(event)
     review = ask_person(
         dynamodb,
-        settings.reviews_table,
+        (settings.reviews_table, settings.records_table),
         asking.record,
         asking.execution,
         asking.task_token,

@@ -22,6 +22,7 @@ class RecordResultSettings(Settings):
     records_table: str
     audit_rate: Probability
     audit_key: bytes = Field(min_length=1)
+    retention_days: int = Field(ge=0)
 
 
 logger = Logger()
@@ -35,12 +36,12 @@ settings = RecordResultSettings.model_validate(os.environ)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     recording = Recording.model_validate(event)
-    composed = compose_record(recording.state, recording.execution, datetime.now(UTC))
+    composed = compose_record(recording.state, recording.execution, datetime.now(UTC), settings.retention_days)
     record = sample(composed, settings.audit_rate, settings.audit_key)
     stored = put_record(dynamodb, settings.records_table, record)
     # Repeated for a duplicate too: whoever wrote the record may have died before announcing it.
-    announce(events, stored)
-    duplicate = stored.execution != record.execution
+    announce(events, stored, recording.execution)
+    duplicate = stored.execution.rpartition(":")[2] != record.execution
     metrics.add_metric(name="DuplicateUploads" if duplicate else "ImagesRecorded", unit=MetricUnit.Count, value=1)
     logger.info("recorded", image=stored.image, version=stored.version, duplicate=duplicate)
     return {"image": stored.image, "version": stored.version, "duplicate": duplicate}

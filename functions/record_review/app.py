@@ -34,6 +34,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     review = record_review(
         dynamodb, *TABLES, closing.image, closing.version, answered=closing.answered, now=datetime.now(UTC)
     )
+    if review is None:
+        logger.info("forgotten", image=closing.image, version=closing.version)
+        return {"image": closing.image, "version": closing.version, "status": "forgotten"}
     metrics.add_metric(name="ReviewsUnanswered", unit=MetricUnit.Count, value=int(review.answer is None))
     logger.info("recorded", image=review.image, version=review.version, status=review.status)
     return {"image": review.image, "version": review.version, "status": review.status}

@@ -46,6 +46,7 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r"make deploy\b": ACCOUNT,
     r"make (train|backbone)\b": PHOTOS,
     r".*bin/kickstand serve\b": "it serves until Ctrl-C: tests/functional/test_serve.py",
+    r".*bin/kickstand forget ": "it asks before it removes anything: tests/workflow/test_forget.py",
     r"kickstand training ": "it needs a stack with Training=on: tests/workflow/test_train_model.py",
     r".*bin/kickstand dataset( --classes| *$)": DOWNLOAD,
     r".*kickstand demo --review": PERSON,

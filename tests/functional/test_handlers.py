@@ -67,6 +67,7 @@ class Loaded:
             "MODEL_DIR": str(MODEL),
             "POWERTOOLS_SERVICE_NAME": uuid.uuid4().hex,  # loggers are cached by service, with the stdout of their time
             "AUDIT_RATE": "0",  # nothing by lot
+            "RETENTION_DAYS": "0",
         }
         for variable, value in (environment(name) | local | changes).items():
             monkeypatch.setenv(variable, value)
@@ -466,10 +467,10 @@ def test_the_decision_is_recorded_and_announced(record_result: Loaded, announced
     (record,) = stored()
     assert record.prepared_image.sha256 == sample("classify_image")["sha256"]
     assert record.prediction.model_dump(mode="json", exclude_none=True) == sample("decide")["prediction"]
-    assert record.execution == event["execution"]
+    assert record.execution == event["execution"].rpartition(":")[2]
     (news,) = announced()
     assert (news["source"], news["detail-type"]) == ("kickstand", "Image Classified")
-    assert (news["detail"]["image"], news["resources"]) == (record.image, [record.execution])
+    assert (news["detail"]["image"], news["resources"]) == (record.image, [event["execution"]])
 
 
 def test_a_second_execution_for_the_same_upload_changes_nothing_and_announces_the_first(
@@ -483,7 +484,9 @@ def test_a_second_execution_for_the_same_upload_changes_nothing_and_announces_th
     second = {"execution": f"{first['execution']}-again", "state": changed}
     assert record_result(second)["duplicate"] is True
     assert stored() == before
-    assert [news["resources"] for news in announced()] == [[first["execution"]]]
+    (news,) = announced()
+    assert news["detail"]["execution"] == first["execution"].rpartition(":")[2]
+    assert news["resources"] == [second["execution"]]
 
 
 def test_a_retry_of_the_same_execution_is_no_duplicate(record_result: Loaded) -> None:

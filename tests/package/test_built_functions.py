@@ -33,6 +33,7 @@ FOLDERS = {  # of the sources, by logical ID: no function can be forgotten here
 }
 UNKNOWN_TO_MOTO = {"CheckGoldenImagesFunction": "PutLifecycleEventHookExecutionStatus"}  # its last call
 BEFORE = {  # what has happened when it is invoked
+    "AskPersonFunction": ["RecordResultFunction"],
     "EvaluateModelFunction": ["PrepareDatasetFunction"],
     "RecordReviewFunction": ["RecordResultFunction", "AskPersonFunction"],
     "ReviewFunction": ["RecordResultFunction", "AskPersonFunction"],

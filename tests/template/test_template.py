@@ -180,7 +180,7 @@ def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
     waited_for = "Schedule" not in str(FUNCTIONS[name].get("Events")) and name not in TRAINING["Resources"]
     assert 1 <= setting(name, "Timeout") <= (60 if waited_for else 900)
     assert 128 <= setting(name, "MemorySize") <= 10_240
-    assert setting(name, "Tracing") == "Active"
+    assert setting(name, "Tracing") == ("PassThrough" if name == "ReviewFunction" else "Active")
     group = setting(name, "LoggingConfig")["LogGroup"]["Ref"]
     assert of_type("Logs::LogGroup")[group]["RetentionInDays"]
 
@@ -220,6 +220,26 @@ def test_a_state_machine_is_traced_and_logs_no_photo(name: str) -> None:
     assert MACHINES[name]["Tracing"] == {"Enabled": True}
     assert MACHINES[name]["Logging"]["IncludeExecutionData"] is False
     assert MACHINES[name]["Logging"]["Level"] in ("ERROR", "ALL")
+
+
+def test_x_ray_records_a_share_of_each_state_machines_executions_by_a_rule_of_the_stacks_own() -> None:
+    rules = [rule["SamplingRule"] for rule in of_type("XRay::SamplingRule").values()]
+    assert {resource(rule["ServiceName"]) for rule in rules} == {
+        name for name in MACHINES if name in TEMPLATE["Resources"]
+    }
+    for rule in rules:
+        assert (rule["FixedRate"], rule["ReservoirSize"]) == ({"Ref": "TraceShare"}, 0)
+        name, values = rule["RuleName"]["Fn::Sub"]
+        assert "AWS::StackId" in str(values)
+        assert len(name.replace("${Stack}", "8 digits")) <= 32
+
+
+def test_one_parameter_ends_photos_records_and_reviews() -> None:
+    rules = str(BUCKETS["ImageBucket"]["LifecycleConfiguration"]["Rules"])
+    assert "'ExpirationInDays': {'Ref': 'RetentionDays'}" in rules
+    for table in ("RecordsTable", "ReviewsTable"):
+        assert TABLES[table]["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert setting("RecordResultFunction", "Environment")["Variables"]["RETENTION_DAYS"] == {"Ref": "RetentionDays"}
 
 
 def test_an_upload_starts_the_workflow() -> None:

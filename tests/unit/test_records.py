@@ -2,6 +2,7 @@
 
 import copy
 import json
+import uuid
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,8 @@ from pydantic import ValidationError
 
 from kickstand.events import Decision, ImageRef, Reason, Route
 from kickstand.records import Record, compose_record
-from kickstand.store import from_item, to_item
+from kickstand.store import from_item, record_item, to_item
+from kickstand_cli.local.cost import billed_bytes
 
 EVENT: dict[str, Any] = {
     "source": "aws.s3",
@@ -78,8 +80,9 @@ def test_a_cause_of_another_shape_is_kept_as_it_is(cause: str) -> None:
     assert compose_record(unreadable(cause), "arn:x", NOW).decision.explanation == cause
 
 
-def test_a_record_survives_the_table() -> None:
-    state = {
+def decided(route: str = "accept") -> dict[str, Any]:
+    """The state of an execution that has decided."""
+    return {
         **EVENT,
         "prepared_image": {
             "png": "iVBORw0=",
@@ -87,7 +90,14 @@ def test_a_record_survives_the_table() -> None:
             "format": "JPEG",
             "width": 4000,
             "height": 3000,
-            "statistics": {"brightness": 0.1, "contrast": 0.2, "sharpness": 0.3, "saturation": 0.4},
+            "statistics": {
+                "brightness": 0.12345,
+                "contrast": 0.23456,
+                "sharpness": 0.34567,
+                "saturation": 0.45678,
+                "glare": 0.00123,
+                "shorter_side": 3000,
+            },
         },
         "prediction": {
             "label": "bicycle",
@@ -98,10 +108,16 @@ def test_a_record_survives_the_table() -> None:
             "backend": "embedded",
             "latency_ms": 1.234,
         },
-        "decision": {"route": "accept", "reason": "confident", "explanation": "sure", "policy_version": "p1"},
+        "decision": {"route": route, "reason": "confident", "explanation": "sure", "policy_version": "p1"},
     }
-    record = compose_record(state, "arn:x", NOW)
+
+
+@pytest.mark.parametrize("route", ["accept", "review"])
+@pytest.mark.parametrize("retention_days", [0, 30])
+def test_a_record_survives_the_table(route: str, retention_days: int) -> None:
+    record = compose_record(decided(route), "arn:x", NOW, retention_days)
     assert from_item(to_item(record)) == record
+    assert from_item(record_item(record)).model_copy(update={"changed_at": None}) == record
     assert Record.model_validate_json(record.model_dump_json(exclude_none=True)) == record
     assert "png" not in record.model_dump_json()
 
@@ -117,3 +133,42 @@ def test_a_reason_that_a_newer_version_has_written_is_read_and_kept_as_it_stands
     assert decision.model_dump(mode="json")["reason"] == "stolen"
     with pytest.raises(ValidationError):
         Decision.model_validate({"route": "reject", "reason": 3})
+
+
+def test_a_record_names_its_execution_by_the_last_part_of_the_arn() -> None:
+    arn = "arn:aws:states:eu-west-1:1:express:ClassifyImageStateMachine-x:name:6a9cac56-1d2f"
+    assert compose_record(decided(), arn, NOW).execution == "6a9cac56-1d2f"
+
+
+def test_a_record_expires_when_its_photo_does() -> None:
+    item = record_item(compose_record(decided(), "arn:x", NOW, retention_days=30))
+    assert item["expires_at"] == {"N": str(int(datetime(2026, 5, 31, 12, tzinfo=UTC).timestamp()))}
+
+
+@pytest.mark.parametrize(("route", "days"), [("review", 30), ("accept", 0)])
+def test_a_record_that_waits_for_a_person_or_is_kept_for_ever_does_not_expire(route: str, days: int) -> None:
+    assert "expires_at" not in record_item(compose_record(decided(route), "arn:x", NOW, days))
+
+
+def test_the_record_of_an_accepted_photo_is_billed_as_one_write() -> None:
+    """With names as AWS gives them, a key of 34 bytes, and a retention."""
+    event = copy.deepcopy(decided())
+    event["detail"] = {
+        "bucket": {"name": "kickstand-prod-imagebucket-1a2b3c4d5e6f"},
+        "object": {
+            "key": "2026/11/29/van-17/IMG_20261129.jpg",
+            "size": 2_123_456,
+            "etag": "d41d8cd98f00b204e9800998ecf8427e",
+            "version-id": "3sL4kqtJlcpXroDTDmJ.rmSpXd3dIbrH",
+        },
+    }
+    event["prediction"] |= {"model_version": "a19f813d", "neither": 0.001415}
+    event["prediction"] |= {"confidence": 0.998823, "probabilities": {"bicycle": 0.998823, "motorcycle": 0.001177}}
+    event["decision"] |= {
+        "explanation": "motorcycle with confidence 0.999, accepted as motorcycle from 0.940",
+        "policy_version": "96efd3ab",
+    }
+    execution = f"arn:aws:states:us-east-1:123456789012:express:ClassifyImageStateMachine-x:y:{uuid.UUID(int=0)}"
+    record = compose_record(event, execution, NOW.replace(microsecond=123456), retention_days=30)
+    item = record_item(record.model_copy(update={"audit_probability": 0.02}))
+    assert 900 < billed_bytes(item) <= 1024

@@ -355,7 +355,7 @@ def place_of(stack: Stack, key: Key) -> str:
         told = record.get("review", {}).get("M", {}).get("status", {}).get("S") == "answered"
         return "reviewed" if told else Lack.ANSWER
     route = record["decision"]["M"]["route"]["S"]
-    if review is None and (route == "review" or record["audited"]["BOOL"]):
+    if review is None and (route == "review" or ("audited" in record)):
         return Lack.QUESTION
     return {"accept": "accepted", "reject": "rejected", "review": "waiting"}[route]
 

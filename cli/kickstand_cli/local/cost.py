@@ -1,10 +1,12 @@
-"""`kickstand cost`: the monthly bill by service, for each way to run it, beside the student project's design."""
+"""`kickstand cost`: a year's bills by service, for each way to run it, beside the student project's design."""
 
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +19,9 @@ from kickstand_cli.local.template import load_yaml
 from kickstand_cli.project import MODEL, TEMPLATE
 
 COSTS = Path(__file__).parent / "costs"
-SECONDS, HOURS = 730 * 3600, 730  # of AWS's month
+SECONDS, HOURS, DAYS = 730 * 3600, 730, 730 / 24  # of AWS's month
 MOST = 10**9  # images per month, as far as break-even points are looked for
+SHOWN = (1, 2, 12)  # months of the year
 BACKENDS, WORKFLOWS = ("embedded", "serverless", "instances"), ("EXPRESS", "STANDARD")
 SEED = "seed"
 CORE = ("Step Functions", "Lambda", "SageMaker")  # orchestration and compute
@@ -39,30 +42,94 @@ class Bill:
         return sum(self.by_service.get(service, 0.0) for service in CORE)
 
 
+@dataclass(frozen=True)
+class Month:
+    """What a month brings, and what is there on its average day.
+
+    images: uploads in it. photos: in the bucket. records: in the table. recent: records that the report looks at.
+    """
+
+    images: float
+    photos: float
+    records: float
+    recent: float
+
+    def times(self, factor: float) -> "Month":
+        """As many times of everything."""
+        return Month(self.images * factor, self.photos * factor, self.records * factor, self.recent * factor)
+
+
+def year(images: float, growth: float = 0.0, retention_days: float = 0) -> list[Month]:
+    """Twelve months from the first upload on.
+
+    images: uploads in the first month, evenly spread. growth: by so much of a month's uploads the next one has more.
+    retention_days: 0 keeps everything.
+    """
+    uploads = [images * (1 + growth) ** month for month in range(12)]
+
+    def until(time: float) -> float:
+        """Uploads before this time, in months."""
+        whole = int(max(time, 0))
+        return sum(uploads[:whole]) + uploads[whole] * (max(time, 0) - whole)
+
+    def kept(month: int, days: float) -> float:
+        """How many younger than so many days there are on average."""
+        times = [month + (step + 0.5) / 60 for step in range(60)]
+        return sum(until(time) - until(time - days / DAYS) for time in times) / len(times)
+
+    ends = retention_days or math.inf
+    looks_back = min(ends, float(template()["Parameters"]["ReportDays"]["Default"]))
+    return [
+        Month(uploads[month], kept(month, ends + hidden_days()), kept(month, ends), kept(month, looks_back))
+        for month in range(12)
+    ]
+
+
+def add(bills: Iterable[Bill]) -> Bill:
+    total: Counter[str] = Counter()
+    for bill in bills:
+        total.update(bill.by_service)
+    return Bill(total)
+
+
 def cost(
-    images_per_month: Annotated[int, typer.Option(min=0, max=MOST, help="Uploads in a month.")] = 1_000_000,
+    photos_a_month: Annotated[
+        int, typer.Option("--photos-a-month", "--images-per-month", min=0, max=MOST, help="Uploads in the first month.")
+    ] = 1_000_000,
+    growth: Annotated[
+        float, typer.Option(min=-1, max=1, help="Each month has so many more uploads than the last: 0.1 for a tenth.")
+    ] = 0.0,
+    retention_days: Annotated[
+        int | None,
+        typer.Option(min=0, help="How long photos, records and reviews are kept; 0 for ever; else the template's."),
+    ] = None,
     review_share: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share that a person sees; else what the model's policy expects.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the bills by images per month into this .png or .svg.")
+        Path | None, typer.Option(help="Draw the first month's bills by images per month into this .png or .svg.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The bills as JSON.")] = False,
 ) -> None:
-    """What a month costs, by service, for each backend and workflow type, and for the student project's design.
+    """What a year costs, month by month and by service, for each set-up and for the student project's design.
 
+    Shown are months 1, 2 and 12, and the year. What is kept grows from month to month; with --retention-days it ends.
     Requests are counted on the local stack; durations on AWS are assumed, and the output says which. List prices of
     us-east-1 from the date in it, free tiers left out; the output names those that are not confirmed.
     """
     share = expected_review_share() if review_share is None else review_share
-    prices, counts = read("prices"), read("counts")
-    found = {name: bill(images_per_month, share) for name, bill in set_ups().items()}
+    days = int(template()["Parameters"]["RetentionDays"]["Default"]) if retention_days is None else retention_days
+    months = year(photos_a_month, growth, days)
+    found = {name: [bill(month, share) for month in months] for name, bill in set_ups().items()}
     evens = break_even(share)
     if plot:
         draw(plot, share)
     if as_json:
+        prices, counts = read("prices"), read("counts")
         told = {
-            "images_per_month": images_per_month,
+            "images_per_month": photos_a_month,
+            "growth": growth,
+            "retention_days": days,
             "review_share": share,
             "region": prices["region"],
             "prices_of": prices["date"],
@@ -70,32 +137,69 @@ def cost(
             "counted": counts["how"],
             "assumed": read("assumptions"),
             "set_ups": {
-                name: {
-                    "total": round(bill.total, 4),
-                    "orchestration_and_compute": round(bill.orchestration_and_compute, 4),
-                    "by_service": {service: round(dollars, 4) for service, dollars in bill.by_service.items()},
+                name: as_dict(bills[0])
+                | {
+                    "months": [
+                        as_dict(bill) | {"images": round(month.images)}
+                        for bill, month in zip(bills, months, strict=True)
+                    ],
+                    "year": as_dict(add(bills)),
                 }
-                for name, bill in found.items()
+                for name, bills in found.items()
             },
             "break_even_images_per_month": evens,
         }
         typer.echo(json.dumps(told, indent=2))
         return
-    table = Table(title=f"Dollars for {images_per_month:,} images a month, {share:.0%} of them seen by a person")
-    table.add_column("")
-    for name in found:
-        table.add_column(name.replace("-", "\n"), justify="right")
-    for service in dict.fromkeys(service for bill in found.values() for service in bill.by_service):
-        table.add_row(service, *(f"{bill.by_service.get(service, 0):,.2f}" for bill in found.values()))
-    table.add_section()
-    table.add_row("total", *(f"{bill.total:,.2f}" for bill in found.values()))
-    table.add_row("orchestration, compute", *(f"{bill.orchestration_and_compute:,.2f}" for bill in found.values()))
-    console = Console(width=max(120, Console().width))
-    console.print(table)
+    console = Console(width=max(100, Console().width))
+    kept = f"all kept for {days} days" if days else "all kept for ever"
+    more = f", {growth:+.0%} a month" if growth else ""
+    title = f"Dollars for {photos_a_month:,} images a month{more}, {share:.0%} of them seen by a person, {kept}"
+    console.print(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))
+    console.print(compare(found))
     for pair, images in evens.items():
         console.print(f"{pair}: {'never' if images is None else f'from {images:,} images a month'}", highlight=False)
     for line in doubts():
         console.print(line, highlight=False)
+
+
+def as_dict(bill: Bill) -> dict[str, Any]:
+    return {
+        "total": round(bill.total, 4),
+        "orchestration_and_compute": round(bill.orchestration_and_compute, 4),
+        "by_service": {service: round(dollars, 4) for service, dollars in bill.by_service.items()},
+    }
+
+
+def columns(bills: Sequence[Bill]) -> dict[str, Bill]:
+    """The months that are shown, and the year."""
+    return {f"month {month}": bills[month - 1] for month in SHOWN} | {"year": add(bills)}
+
+
+def tabulate(title: str, bills: Mapping[str, Bill]) -> Table:
+    """By service; a column for each bill."""
+    table = Table(title=title)
+    table.add_column("")
+    for name in bills:
+        table.add_column(name, justify="right")
+    for service in dict.fromkeys(service for bill in bills.values() for service in bill.by_service):
+        table.add_row(service, *(f"{bill.by_service.get(service, 0):,.2f}" for bill in bills.values()))
+    table.add_section()
+    table.add_row("total", *(f"{bill.total:,.2f}" for bill in bills.values()))
+    table.add_row("orchestration, compute", *(f"{bill.orchestration_and_compute:,.2f}" for bill in bills.values()))
+    return table
+
+
+def compare(found: Mapping[str, Sequence[Bill]]) -> Table:
+    """The totals of all set-ups, and what of month 1 is orchestration and compute."""
+    table = Table(title="The same for each set-up")
+    table.add_column("")
+    for name in (*columns(next(iter(found.values()))), "orchestration, compute in month 1"):
+        table.add_column(name, justify="right")
+    for name, bills in found.items():
+        totals = [bill.total for bill in columns(bills).values()]
+        table.add_row(name, *(f"{dollars:,.2f}" for dollars in (*totals, bills[0].orchestration_and_compute)))
+    return table
 
 
 @cache
@@ -140,14 +244,21 @@ def expected_review_share() -> float:
     return round(1 - coverage + audits * coverage, 4)
 
 
-def set_ups() -> dict[str, Callable[[int, float], Bill]]:
-    """The bill for so many images a month and such a share of reviews, by the set-up's name."""
+def hidden_days() -> int:
+    """How long the bucket keeps a version that has expired."""
+    rules = template()["Resources"]["ImageBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (days,) = re.findall(r'"NoncurrentDays": (\d+)', json.dumps(rules))
+    return int(days)
 
-    def of(backend: str, workflow: str) -> Callable[[int, float], Bill]:
-        return lambda images, share: bill_of(backend, workflow, images, share)
+
+def set_ups() -> dict[str, Callable[[Month, float], Bill]]:
+    """The bill for a month and such a share of reviews, by the set-up's name."""
+
+    def of(backend: str, workflow: str) -> Callable[[Month, float], Bill]:
+        return lambda month, share: bill_of(backend, workflow, month, share)
 
     ours = {f"{backend}-{workflow}": of(backend, workflow) for backend in BACKENDS for workflow in WORKFLOWS}
-    return {**ours, SEED: lambda images, _: seed(images)}
+    return {**ours, SEED: lambda month, _: seed(month)}
 
 
 def gb_seconds(function: str, milliseconds: float, assumed: Any) -> float:
@@ -169,10 +280,11 @@ def lambda_dollars(invocations: Mapping[str, float], assumed: Any, waits: float 
     return dollars
 
 
-def bill_of(backend: str, workflow: str, images: int, share: float) -> Bill:
+def bill_of(backend: str, workflow: str, month: Month, share: float) -> Bill:
     """The shipped template's bill."""
     counts, assumed = read("counts"), read("assumptions")
     upload, review = counts["per_upload"], counts["per_review"]
+    images = month.images
     reviews = images * share
     if workflow == "EXPRESS":
         # GB-seconds in Step Functions' steps
@@ -180,49 +292,103 @@ def bill_of(backend: str, workflow: str, images: int, share: float) -> Bill:
         execution = price("step_functions_express_request") + blocks * price("step_functions_express_gb_second")
     else:
         execution = upload["transitions"] * price("step_functions_standard_transition")
-    record_units, review_units = math.ceil(counts["record_bytes"] / 1024), math.ceil(counts["review_bytes"] / 1024)
-    # Each index write: one.
-    writes = images * (record_units + 1) + reviews * (2 * (review_units + 1) + record_units + 2)
-    reads = images + reviews * 4  # the switch, then the reviews' own
     invoked = images * sum(upload["invocations"].values()) + reviews * sum(review["invocations"].values())
     log_bytes = images * upload["log_bytes"] + reviews * review["log_bytes"] + invoked * assumed["platform_log_bytes"]
-    traced = assumed["trace_reservoir_per_second"] * SECONDS
-    traces = min(images, traced) + assumed["trace_rate"] * max(0, images - traced)
     waits = assumed["endpoint_milliseconds"] if backend != "embedded" else 0.0
+    record_units = math.ceil(counts["record_bytes"] / 1024)
     return Bill(
         {
             "Step Functions": images * execution,
             "Lambda": images * lambda_dollars(upload["invocations"], assumed, waits),
             "SageMaker": endpoint(backend, images, assumed),
-            "S3": images * (price("s3_put") + price("s3_get")) + stored(images, assumed),
-            "DynamoDB": writes * price("dynamodb_write_unit")
-            + reads * price("dynamodb_read_unit")
-            + images
-            * (counts["record_bytes"] / 1e9)
-            * (price("dynamodb_gb_month") + price("dynamodb_backup_gb_month")),
+            "S3": images * (price("s3_put") + price("s3_get")) + stored(month.photos, assumed),
+            # A record, its entry in the index, and the switch.
+            "DynamoDB": images * ((record_units + 1) * price("dynamodb_write_unit") + price("dynamodb_read_unit"))
+            + tables(month.records, share, counts, assumed),
+            "KMS": keys(images, reviews, assumed),
             "EventBridge": images * price("eventbridge_s3_event") + (images + reviews) * price("eventbridge_event"),
             "CloudWatch logs": log_bytes / 1e9 * price("logs_gb"),
             "CloudWatch metrics": watching(counts, assumed),
-            "X-Ray": traces * price("xray_trace"),
-            "ledger": ledger(images, counts, assumed),
+            "X-Ray": traces(images, reviews) * price("xray_trace"),
+            "ledger": ledger(month, counts, assumed),
             "monitor": looks("MonitorSchedule") * assumed["monitor_gb_seconds"] * price("lambda_gb_second")
             + images * assumed["monitor_read_units_per_image"] * price("dynamodb_read_unit"),
-            "reviews": reviews
-            * (
-                review["transitions"] * price("step_functions_standard_transition")
-                + lambda_dollars(review["invocations"], assumed)
-                + 2 * price("s3_get")
-            ),
+            "report": report(month, assumed),
+            "reviews": people(reviews, counts, assumed),
         }
     )
 
 
-def ledger(images: int, counts: Any, assumed: Any) -> float:
-    """Every look reads all records and lists all objects; the table is taken to hold one month's images."""
+def tables(records: float, share: float, counts: Any, assumed: Any) -> float:
+    """What is stored in the tables of records and reviews, with its backups."""
+    overhead = assumed["storage_overhead_bytes"]
+    entry = assumed["index_entry_bytes"] + overhead
+    stored_bytes = records * (counts["record_bytes"] + overhead + entry + share * (counts["review_bytes"] + overhead))
+    return float(stored_bytes / 1e9 * (price("dynamodb_gb_month") + price("dynamodb_backup_gb_month")))
+
+
+def keys(images: float, reviews: float, assumed: Any) -> float:
+    """The tables' key is AWS's own for DynamoDB, in this account: the key is free, its requests are not.
+
+    DynamoDB asks for it once every five minutes for each connection with traffic. Each sandbox of a function that
+    reads or writes a table has one, and so has Step Functions for the switch.
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/encryption.howitworks.html
+    """
+    encrypted = [
+        item["Properties"]
+        for item in template()["Resources"].values()
+        if item["Type"] == "AWS::DynamoDB::Table" and item["Properties"].get("SSESpecification", {}).get("SSEEnabled")
+    ]
+    if not encrypted:  # a key of DynamoDB's, which costs nothing
+        return 0.0
+    most = SECONDS / assumed["key_refreshed_after_seconds"]
+    at_once = 1 + images / SECONDS * assumed["execution_milliseconds"] / 1000 * assumed["peak_over_mean"]
+    jobs = [("LedgerSchedule", 2), ("MonitorSchedule", 3), ("ReportSchedule", 1)]
+    asked = sum(tables * min(looks(schedule), most) for schedule, tables in jobs)
+    asked += 2 * min(images, most * at_once)  # the record, the switch
+    asked += 5 * min(reviews, most)  # one table to ask, two to answer, two to record it
+    return float(asked * price("kms_request"))
+
+
+def traces(images: float, reviews: float) -> float:
+    """Executions by the sampling rules; jobs by Lambda, which takes one a second."""
+    jobs = sum(looks(schedule) for schedule in ("LedgerSchedule", "MonitorSchedule", "ReportSchedule"))
+    return float(template()["Parameters"]["TraceShare"]["Default"]) * (images + reviews) + jobs
+
+
+def ledger(month: Month, counts: Any, assumed: Any) -> float:
+    """What the looks read: `ledger_reads` says whether everything each time, or what is new, and all in an audit."""
     read_units = counts["record_bytes"] / 4096 / 2  # a scan, eventually consistent
-    one: float = read_units * price("dynamodb_read_unit") + price("s3_put") / 1000
-    one += assumed["ledger_milliseconds_per_image"] / 1000 * price("lambda_gb_second")  # with 1 GB
-    return float(looks("LedgerSchedule") * images * one)
+    compute = assumed["ledger_milliseconds_per_image"] / 1000 * price("lambda_gb_second")  # with 1 GB
+    if assumed["ledger_reads"] == "everything":
+        scanned = month.records * (read_units * price("dynamodb_read_unit") + compute)
+        return float(looks("LedgerSchedule") * (scanned + month.photos * price("s3_put") / 1000))
+    fetched = price("dynamodb_read_unit") / 2 + compute
+    new = month.images * (fetched + 1.2 * price("sqs_request"))  # sent alone, received and deleted by ten
+    audits = assumed["audits_a_month"] * month.photos * (fetched + read_units * price("dynamodb_read_unit"))
+    idle = looks("LedgerSchedule") * price("lambda_gb_second")
+    return float(new + audits + idle)
+
+
+def report(month: Month, assumed: Any) -> float:
+    """Each record of the latest days is fetched by its key, in half a unit."""
+    records = min(month.recent, assumed["report_records_at_most"] or math.inf)
+    compute = 2 * assumed["report_milliseconds_per_record"] / 1000 * price("lambda_gb_second")  # with 2 GB
+    return float(looks("ReportSchedule") * records * (price("dynamodb_read_unit") / 2 + compute))
+
+
+def people(reviews: float, counts: Any, assumed: Any) -> float:
+    """What reviews ask of AWS. Each page reads the index of open reviews, to say how many there are."""
+    review = counts["per_review"]
+    calls, pages = review["calls"], review["invocations"]["ReviewFunction"]
+    record_units = math.ceil((counts["record_bytes"] + assumed["outcome_bytes"]) / 1024)
+    # The open review's entry in the index comes and goes; the record's moves.
+    writes = calls["DynamoDB PutItem"] * math.ceil(counts["review_bytes"] / 1024) + 2 + record_units + 2
+    waiting = reviews * assumed["hours_until_answered"] / HOURS
+    reads = calls["DynamoDB GetItem"] + pages * max(1, waiting * assumed["index_entry_bytes"] / 4096) / 2
+    one = writes * price("dynamodb_write_unit") + reads * price("dynamodb_read_unit") + pages * price("s3_get")
+    one += review["transitions"] * price("step_functions_standard_transition")
+    return float(reviews * (one + lambda_dollars(review["invocations"], assumed)))
 
 
 def looks(schedule: str) -> float:
@@ -232,7 +398,7 @@ def looks(schedule: str) -> float:
     return float(SECONDS / every)
 
 
-def endpoint(backend: str, images: int, assumed: Any) -> float:
+def endpoint(backend: str, images: float, assumed: Any) -> float:
     if backend == "serverless":
         one: float = assumed["serverless_billed_milliseconds"] / 1000 * price("sagemaker_serverless_second")
         return float(images * (one + assumed["endpoint_bytes"] / 1e9 * price("sagemaker_serverless_gb")))
@@ -243,8 +409,8 @@ def endpoint(backend: str, images: int, assumed: Any) -> float:
     return 0.0
 
 
-def stored(images: int, assumed: Any) -> float:
-    dollars: float = images * assumed["photo_bytes"] / 1e9 * assumed["photo_months"] * price("s3_gb_month")
+def stored(photos: float, assumed: Any) -> float:
+    dollars: float = photos * assumed["photo_bytes"] / 1e9 * price("s3_gb_month")
     return dollars
 
 
@@ -258,9 +424,9 @@ def watching(counts: Any, assumed: Any) -> float:
     return float(metrics * price("custom_metric") + watched * price("alarm_metric") + dashboards * price("dashboard"))
 
 
-def seed(images: int) -> Bill:
+def seed(month: Month) -> Bill:
     """The student project: an ml.m5.xlarge endpoint, three Lambdas in a STANDARD workflow; it stores no result."""
-    assumed = read("assumptions")
+    assumed, images = read("assumptions"), month.images
     design = assumed["seed"]
     used = sum(design["milliseconds"]) / 1000 * design["memory_gb"] * price("lambda_gb_second")
     log_bytes = design["invocations"] * (design["log_bytes"] + assumed["platform_log_bytes"])
@@ -269,15 +435,15 @@ def seed(images: int) -> Bill:
             "Step Functions": images * design["transitions"] * price("step_functions_standard_transition"),
             "Lambda": images * (design["invocations"] * price("lambda_request") + used),
             "SageMaker": HOURS * price("sagemaker_ml_m5_xlarge_hour"),
-            "S3": images * (price("s3_put") + price("s3_get")) + stored(images, assumed),
+            "S3": images * (price("s3_put") + price("s3_get")) + stored(month.photos, assumed),
             "CloudWatch logs": images * log_bytes / 1e9 * price("logs_gb"),
         }
     )
 
 
 def break_even(share: float) -> dict[str, int | None]:
-    """From how many images a month on the second of a pair costs less than the first; None where it never does."""
-    bills = set_ups()
+    """From how many images on the second of a pair costs less in the first month; None where it never does."""
+    bills, month = set_ups(), year(1)[0]
     pairs = [
         ("embedded-EXPRESS", "serverless-EXPRESS"),
         ("embedded-EXPRESS", "instances-EXPRESS"),
@@ -287,7 +453,7 @@ def break_even(share: float) -> dict[str, int | None]:
     ]
 
     def cheaper(first: str, second: str, images: int) -> bool:
-        return bills[second](images, share).total < bills[first](images, share).total
+        return bills[second](month.times(images), share).total < bills[first](month.times(images), share).total
 
     def first_cheaper(first: str, second: str) -> int | None:
         steps = [round(10 ** (step / 10)) for step in range(91)]
@@ -303,6 +469,33 @@ def break_even(share: float) -> dict[str, int | None]:
     return {f"{second} cheaper than {first}": first_cheaper(first, second) for first, second in pairs}
 
 
+def billed_bytes(item: Mapping[str, Any]) -> int:
+    """The size of an item as DynamoDB documents it: names, values, and a few bytes for each number, list and map.
+
+    Source: https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+
+    >>> billed_bytes({"id": {"S": "é"}, "n": {"N": "0.125"}, "all": {"L": [{"BOOL": True}]}})
+    16
+    """
+    return sum(len(name.encode()) + _value_bytes(value) for name, value in item.items())
+
+
+def _value_bytes(value: Mapping[str, Any]) -> int:
+    ((kind, content),) = value.items()
+    match kind:
+        case "S":
+            return len(content.encode())
+        case "N":  # a byte for two digits, and one more
+            number = Decimal(content).normalize().as_tuple()
+            return math.ceil(len(number.digits) / 2) + 1 + number.sign
+        case "M":
+            return 3 + len(content) + billed_bytes(content)
+        case "L":
+            return 3 + len(content) + sum(map(_value_bytes, content))
+        case _:  # true, false and null
+            return 1
+
+
 def draw(path: Path, share: float) -> None:
     """Total by images per month, both logarithmic."""
     import matplotlib as mpl
@@ -311,14 +504,14 @@ def draw(path: Path, share: float) -> None:
     mpl.rcParams["svg.hashsalt"] = "kickstand"
     import matplotlib.pyplot as plt
 
-    scale = [round(10 ** (step / 10)) for step in range(20, 81)]
+    scale, month = [round(10 ** (step / 10)) for step in range(20, 81)], year(1)[0]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     wide = {BACKENDS[0]: 4.0}  # the next lies on it
     styles = {"EXPRESS": "-", "STANDARD": "--"}
     colours = dict(zip((*BACKENDS, SEED), ("#1b7f5c", "#2a6fbb", "#b3541e", "#444444"), strict=True))
     for name, bill in set_ups().items():
         backend, _, workflow = name.partition("-")
-        totals = [bill(images, share).total for images in scale]
+        totals = [bill(month.times(images), share).total for images in scale]
         axes.loglog(
             scale,
             totals,
@@ -327,7 +520,7 @@ def draw(path: Path, share: float) -> None:
             label=name,
             linewidth=wide.get(backend, 1.5),
         )
-    axes.set(xlabel="images a month", ylabel="dollars a month", title=f"The whole bill; a person sees {share:.0%}")
+    axes.set(xlabel="images a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})

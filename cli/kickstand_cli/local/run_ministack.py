@@ -1,6 +1,6 @@
 """Runs ministack, an AWS on this machine, with Lambda's own runtime client; for the Python in .venv-ministack.
 
-Six things that ministack 1.5.33 does otherwise than AWS are mended here, and nowhere else:
+Seven things that ministack 1.5.33 does otherwise than AWS are mended here, and nowhere else:
 
 - Functions run under awslambdaric on Python without ministack's own packages, so that an error keeps its class's name
   and a function finds what its zip and its layers hold, no more.
@@ -9,6 +9,7 @@ Six things that ministack 1.5.33 does otherwise than AWS are mended here, and no
 - SAM expands a template knowing the values of its parameters.
 - S3's events name the version that was uploaded.
 - An alarm on several metrics is made, on the first of them.
+- A sampling rule of X-Ray is accepted, without effect.
 
 Each replaces a private name, so the version is pinned; a name that is gone fails at once.
 """
@@ -122,11 +123,17 @@ def record_alarm(name: str, properties: dict[str, Any]) -> Any:
     return _record_alarm(name, {**properties, "Metrics": None, **single})
 
 
+def accept(name: str, *_: Any) -> tuple[str, dict[str, str]]:
+    """Create, update or delete what has no effect here."""
+    return name, {}
+
+
 if __name__ == "__main__":
     link_packages(LAMBDA_RUNTIME, RUNTIME)
     lambda_svc._execute_function_warm = execute
     provisioners._sfn_definition = define
     provisioners._cw_metric_alarm_record = record_alarm
+    provisioners._RESOURCE_HANDLERS["AWS::XRay::SamplingRule"] = dict.fromkeys(("create", "update", "delete"), accept)
     changesets._apply_transforms, sam.transform = apply, expand
     s3._fire_s3_event, eventbridge._dispatch_event = fire, dispatch
     main()

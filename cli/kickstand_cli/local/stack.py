@@ -33,6 +33,7 @@ NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do
     "AWS::SNS::Subscription",
     "AWS::SNS::TopicPolicy",
     "AWS::SQS::QueuePolicy",
+    "AWS::XRay::SamplingRule",
 }
 T = TypeVar("T")
 RUNNING: Final = "RUNNING"

@@ -1,10 +1,10 @@
 """The decision record: everything that reads the past reads records and nothing else."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 
 from kickstand.events import (
     Decision,
@@ -39,11 +39,13 @@ class Record(Payload):
 
     image, version: the table's key: s3://bucket/key, and the version id (else the ETag) of that upload.
     prepared_image, prediction: None for an unreadable image.
-    execution: ARN of the execution that wrote the record.
+    execution: the last part of the ARN of the execution that wrote the record; on older records the whole ARN. DynamoDB
+        bills a record above 1,024 bytes as two writes, and the ARN's other parts are the same for all records.
     audit_probability: how probable it was that a person is asked about this image; 1 for route "review". Weighting
         reviewed records by its inverse estimates without bias. None on records older than audits.
     audited: chosen for a random audit.
     review: what came of asking a person, once something did.
+    keep_until: when its retention ends, seconds since 1970; None for never.
     changed_at: when it was written or answered, as its place in the index by time says; the table's own, so that
         nothing else tells it.
     """
@@ -59,6 +61,7 @@ class Record(Payload):
     audit_probability: Probability | None = None
     audited: bool = False
     review: ReviewOutcome | None = None
+    keep_until: int | None = Field(default=None, validation_alias=AliasChoices("keep_until", "expires_at"))
     changed_at: datetime | None = Field(default=None, exclude=True)
 
     @property
@@ -79,10 +82,11 @@ class Recording(Payload):
     execution: str
 
 
-def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime) -> Record:
+def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime, retention_days: int = 0) -> Record:
     """The record of what the execution's state holds when a decision has been reached.
 
     state: the S3 event, plus `decision` and, as far as the execution came, `prepared_image`, `prediction`, `error`.
+    retention_days: how long all about a photo is kept after its upload; 0 for ever.
     """
     ref = ImageRef.model_validate(state)
     decision = Decision.model_validate(state.get("decision"))
@@ -90,6 +94,7 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime)
         explanation = StateError.model_validate(state["error"]).message
         decision = decision.model_copy(update={"explanation": explanation})
     prediction = Prediction.model_validate(state["prediction"]) if "prediction" in state else None
+    end = ref.uploaded_at + timedelta(days=retention_days)
     return Record(
         image=ref.uri,
         version=ref.version,
@@ -97,6 +102,7 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime)
         prepared_image=state.get("prepared_image"),
         prediction=prediction and prediction.model_copy(update={"policy": None}),
         decision=decision,
-        execution=execution,
+        execution=execution.rpartition(":")[2],
         recorded_at=recorded_at,
+        keep_until=int(end.timestamp()) if retention_days else None,
     )

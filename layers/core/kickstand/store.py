@@ -65,13 +65,24 @@ def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
         with transient("DynamoDB"):
             dynamodb.put_item(
                 TableName=table,
-                Item=to_item(record) | changed(record.image, record.recorded_at),
+                Item=record_item(record),
                 ConditionExpression="attribute_not_exists(image)",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         return from_item(error.response["Item"])  # type: ignore[typeddict-item]
     return record
+
+
+def record_item(record: Record) -> dict[str, Any]:
+    """The record as it is first written: at its place in the index by time, and without what has its default.
+
+    The table's time to live reads `expires_at`. A record that waits for a person gets it with what came of asking.
+    """
+    item = _as_item(record.model_dump_json(exclude_defaults=True)) | changed(record.image, record.recorded_at)
+    if "keep_until" in item and not record.asks_a_person:
+        item["expires_at"] = item.pop("keep_until")
+    return item
 
 
 def changed(image: str, at: datetime) -> dict[str, Any]:
@@ -119,16 +130,17 @@ def _fetch(dynamodb: DynamoDBClient, table: str, keys: list[dict[str, Any]]) -> 
         asked = answer.get("UnprocessedKeys")
 
 
-def announce(events: EventBridgeClient, record: Record) -> None:
+def announce(events: EventBridgeClient, record: Record, execution: str) -> None:
     """Publish "Image Classified" and, where a person must decide, "Review Requested".
 
-    EventBridge delivers at least once and so do we: consumers tell repeats by image and version.
+    execution: ARN of the one that announces it. EventBridge delivers at least once and so do we: consumers tell repeats
+    by image and version.
     Raises StoreUnavailable when EventBridge does not take them.
     """
     names = ["Image Classified", *(["Review Requested"] if record.asks_a_person else [])]
     # A reviewer's name is nobody else's business.
     detail = record.model_dump_json(exclude_none=True, exclude={"review"})
-    publish(events, names, detail, [record.execution])
+    publish(events, names, detail, [execution])
 
 
 def publish(events: EventBridgeClient, names: Sequence[str], detail: str, resources: Sequence[str] = ()) -> None:
@@ -148,7 +160,11 @@ def publish(events: EventBridgeClient, names: Sequence[str], detail: str, resour
 
 def to_item(payload: Payload) -> dict[str, Any]:
     """The payload as a DynamoDB item; numbers become exact decimals."""
-    plain = json.loads(payload.model_dump_json(exclude_none=True), parse_float=Decimal)
+    return _as_item(payload.model_dump_json(exclude_none=True))
+
+
+def _as_item(text: str) -> dict[str, Any]:
+    plain = json.loads(text, parse_float=Decimal)
     return {name: TypeSerializer().serialize(value) for name, value in plain.items()}
 
 

@@ -322,3 +322,26 @@ def test_whatever_comes_in_whatever_order_no_answer_is_lost_and_nobody_answers_t
         assert review.queue == waits
         assert (review.place is None) == (waits is None)
         assert Review.model_validate(review.model_dump(mode="json")).outcome == review.outcome
+
+
+END = int((NOON + timedelta(days=30)).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("status", "ends"),
+    [
+        (ReviewStatus.WAITING, None),
+        (ReviewStatus.ESCALATED, None),
+        (ReviewStatus.UNANSWERED, END),
+        (ReviewStatus.ANSWERED, END),
+    ],
+)
+def test_a_review_expires_only_when_no_execution_waits_for_it(status: ReviewStatus, ends: int | None) -> None:
+    assert asked().model_copy(update={"keep_until": END, "status": status}).expires_at == ends
+    assert asked().model_copy(update={"status": status}).expires_at is None
+
+
+def test_a_review_does_not_expire_under_the_reviewer_who_is_shown_it() -> None:
+    late = asked().model_copy(update={"keep_until": END, "status": ReviewStatus.UNANSWERED})
+    shown = rules.claim(late, "Ada", NOON + timedelta(days=30) - SECOND)
+    assert shown.expires_at == END - 1 + CLAIM.total_seconds()

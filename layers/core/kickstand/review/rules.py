@@ -56,6 +56,7 @@ class Review(Payload):
     answer: the first one; it decides.
     second_asked_at: since when another reviewer is asked too, who is told nothing of the first answer.
     second, golden: see `ReviewOutcome`.
+    keep_until: as in `Record`.
     revision: counts changes, so that two who change one review at a time notice it.
     """
 
@@ -78,7 +79,18 @@ class Review(Payload):
     second_asked_at: datetime | None = None
     second: Answer | None = None
     golden: GoldenAnswer | None = None
+    keep_until: int | None = None
     revision: int = 0
+
+    @property
+    def expires_at(self) -> int | None:
+        """When the table may delete it, seconds since 1970; None while an execution waits for the answer.
+
+        Nothing expires under the reviewer who is shown the picture.
+        """
+        if self.keep_until is None or self.status in (ReviewStatus.WAITING, ReviewStatus.ESCALATED):
+            return None
+        return max(self.keep_until, int(self.claim.until.timestamp()) if self.claim else 0)
 
     @property
     def outcome(self) -> ReviewOutcome:
@@ -138,6 +150,7 @@ def open_review(record: Record, execution: str, task_token: SecretStr, now: date
         explanation=BLIND if audited else record.decision.explanation,
         audit_probability=1.0 if record.audit_probability is None else record.audit_probability,
         requested_at=now,
+        keep_until=record.keep_until,
         execution=execution,
         task_token=task_token,
     )

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from kickstand.clients import DynamoDBClient, SFNClient
-from kickstand.errors import StoreUnavailable
+from kickstand.errors import AlreadyAnswered, StoreUnavailable
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.review import rules
@@ -20,14 +20,24 @@ _ATTEMPTS = 8
 
 
 def ask_person(
-    dynamodb: DynamoDBClient, table: str, record: Record, execution: str, token: SecretStr, again: bool, now: datetime
+    dynamodb: DynamoDBClient,
+    tables: tuple[str, str],
+    record: Record,
+    execution: str,
+    token: SecretStr,
+    again: bool,
+    now: datetime,
 ) -> Review:
     """Open the record's review, or ask once more with a new token.
 
-    again: the first wait is over.
+    tables: of reviews and of records. again: the first wait is over.
 
-    Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable.
+    Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable; AlreadyAnswered too where the record is
+    gone, since nobody is to be asked about a photo that was forgotten meanwhile.
     """
+    table, records_table = tables
+    if get_item(dynamodb, records_table, _key(record.image, record.version)) is None:
+        raise AlreadyAnswered(f"{record.image} {record.version}: there is no record of it any more")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
     if _write(dynamodb, table, opened, standing=None):
@@ -115,16 +125,19 @@ def record_review(
     version: str,
     answered: bool,
     now: datetime,
-) -> Review:
-    """Write into the record what came of its review; once more changes nothing.
+) -> Review | None:
+    """Write into the record what came of its review; once more changes nothing. None where there is no review any more.
 
     answered: False when the last wait is over. An answer that came in the last moment stands.
     now: an answer takes the record to this place in the index by time, so that the monitor sees it, however late.
 
-    Raises LookupError when the answer, or the record, is not there.
+    Raises LookupError when the answer is not there.
     """
     settle = rules.forget_token if answered else rules.give_up
-    review = change_review(dynamodb, reviews_table, image, version, settle)
+    try:
+        review = change_review(dynamodb, reviews_table, image, version, settle)
+    except Refused:  # forgotten, or expired
+        return None
     if answered and review.answer is None:
         raise LookupError(f"{image} {version}: no answer has been written down")
     _tell_record(dynamodb, records_table, review, now)
@@ -134,10 +147,14 @@ def record_review(
 def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:
     """Write the outcome into the record, once there is an answer for good; only what is asked after it is added then.
 
+    A record that is gone was forgotten, or has expired; else the ledger finds that the photo has none.
+
     What is added leaves the record's place in the index by time alone: the monitor counts an answer whenever it moves.
     """
     outcome, key = to_item(review.outcome), _key(review.image, review.version)
     place = changed(review.image, now) if review.answer else {}
+    if review.keep_until:
+        place["expires_at"] = {"N": str(review.keep_until)}
     try:
         with transient("DynamoDB"):
             dynamodb.update_item(
@@ -156,7 +173,7 @@ def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: date
             )
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         if "Item" not in error.response:
-            raise LookupError(f"{review.image} {review.version}: there is no record") from error
+            return
         if added := {name: outcome[name] for name in ("second", "golden") if name in outcome}:
             with transient("DynamoDB"):
                 dynamodb.update_item(
@@ -243,6 +260,8 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
+    if review.expires_at:
+        item["expires_at"] = {"N": str(review.expires_at)}
     if review.queue and review.place:
         item |= {"queue": {"S": review.queue}, "place": {"S": review.place}}
     if standing is None:

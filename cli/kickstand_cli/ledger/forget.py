@@ -1,0 +1,209 @@
+"""`kickstand forget`: remove one photo, and everything in the stack that says something about it."""
+
+import html
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from kickstand.ledger.balance import Key
+from kickstand.ledger.store import Books, Letter, read_letters, release, throw_away
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.terminal import CommandError, console, printable, stderr
+
+UNDER_WAY = timedelta(hours=1)  # a younger upload may still be on its way to its record
+WORDS = {
+    "versions": "versions of the object, deletion markers among them",
+    "letters": "messages in the dead-letter queue",
+    "records": "records",
+    "reviews": "reviews, with their answers",
+    "executions": "executions that waited for a person, ended now",
+    "pages": "report pages that show it",
+}
+STAYS = (
+    "logs name it until LogRetentionDays have passed",
+    "backups of the tables hold its record and review for 35 days",
+    "histories of STANDARD executions hold its name and the squeezed photo for 90 days; EXPRESS keeps none",
+    "what left the stack is not known here: events and mails, exported labels, datasets, models that learnt from it",
+)
+
+
+@dataclass(frozen=True)
+class Traces:
+    """What there is about a photo. versions, pages: key and version id. uploaded_at: of the latest version."""
+
+    versions: tuple[Key, ...]
+    letters: tuple[Key, ...]
+    records: tuple[Key, ...]
+    reviews: tuple[Key, ...]
+    pages: tuple[Key, ...]
+    uploaded_at: datetime | None = None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many of each kind."""
+        return {field.name: len(getattr(self, field.name)) for field in fields(self) if field.name != "uploaded_at"}
+
+
+def forget(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="s3://bucket/key, in the stack's bucket.")],
+    version: Annotated[str | None, typer.Option(metavar="ID", help="Only this upload to that key; else all.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="What was removed as one JSON object.")] = False,
+) -> None:
+    """Remove a photo and all that says something about it: record, review, answers, dead letters, report pages.
+
+    An execution that asks a person about it ends. It asks before it removes anything, says what it has removed and what
+    it cannot remove, and may be repeated: after an upload of the last hour it should be.
+
+    Exit codes: 0 nothing of it is left that can be removed; 1 an error, or you said no.
+    """
+    with reporting():
+        found_outputs = read_outputs(stack_name, outputs)
+        books, report_bucket = open_books(found_outputs), found_outputs["ReportBucketName"]
+        key = image.removeprefix(f"s3://{books.image_bucket}/")
+        if key in (image, ""):
+            raise CommandError(f"{image}: not in the stack's bucket, s3://{books.image_bucket}")
+        traces = find_traces(books, report_bucket, image, version)
+        if not yes and any(traces.counts.values()):
+            for name, number in traces.counts.items():
+                stderr.print(f"{number} {WORDS[name]}", markup=False, highlight=False)
+            typer.confirm(f"Remove all this of {printable(image)}?", abort=True, err=True)
+        removed = remove(books, report_bucket, image, version, traces)
+    now = datetime.now(UTC)
+    again = traces.uploaded_at is not None and now - traces.uploaded_at < UNDER_WAY
+    if as_json:
+        told = {"image": image, "version": version, "removed": removed, "stays": STAYS, "repeat_in_an_hour": again}
+        typer.echo(json.dumps(told))
+        return
+    for line in describe(image, removed, again):
+        console.print(line, markup=False, highlight=False)
+
+
+def describe(image: str, removed: Mapping[str, int], again: bool) -> Iterator[str]:
+    """What has been removed and what has not, for people."""
+    if not any(removed.values()):
+        yield printable(f"nothing is left of {image}")
+    for name, number in removed.items():
+        if number:
+            yield f"removed: {number} {WORDS[name]}"
+    if again:
+        yield "It was uploaded within the last hour, so its record may still be written: repeat this in an hour."
+    yield from (f"stays: {line}" for line in STAYS)
+
+
+def find_traces(books: Books, report_bucket: str, image: str, version: str | None) -> Traces:
+    """All that there is about the photo; nothing is changed."""
+    objects = list(_versions(books, image, version))
+    letters, others = _letters(books, image, version)
+    release(books, [*letters, *others])
+    records = _items(books, books.records_table, image, version)
+    reviews = _items(books, books.reviews_table, image, version)
+    known = [item["image_ref"]["M"]["uploaded_at"]["S"] for item in (*records, *reviews)]
+    times = [found["LastModified"] for found in objects] + [datetime.fromisoformat(time) for time in known]
+    return Traces(
+        versions=tuple((found["Key"], found["VersionId"]) for found in objects),
+        letters=tuple(letter.key for letter in letters if letter.key),
+        records=tuple(map(_key_of, records)),
+        reviews=tuple(map(_key_of, reviews)),
+        pages=tuple(_pages(books, report_bucket, image, min(times))) if times else (),
+        uploaded_at=max(times, default=None),
+    )
+
+
+def remove(books: Books, report_bucket: str, image: str, version: str | None, traces: Traces) -> dict[str, int]:
+    """Remove what was found; returns how much of each.
+
+    The object goes first: while it is there, the ledger sends what has no record again. The review goes after the
+    record, since nobody is asked about what has no record. Once more, after it was broken off, it does the rest.
+    """
+    for key, version_id in traces.versions:
+        books.s3.delete_object(Bucket=books.image_bucket, Key=key, VersionId=version_id)
+    letters, others = _letters(books, image, version)
+    release(books, others)
+    for letter in letters:
+        throw_away(books, letter)
+    for record in traces.records:
+        _delete(books, books.records_table, record)
+    ended = 0
+    for review in traces.reviews:
+        token = _delete(books, books.reviews_table, review).get("task_token", {}).get("S")
+        ended += token is not None and _wake(books, token)
+    for key, version_id in traces.pages:
+        books.s3.delete_object(Bucket=report_bucket, Key=key, VersionId=version_id)
+    return traces.counts | {"letters": len(letters), "executions": ended}
+
+
+# ---- where something of it is
+
+
+def _versions(books: Books, image: str, version: str | None) -> Iterator[Any]:
+    key = image.removeprefix(f"s3://{books.image_bucket}/")
+    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.image_bucket, Prefix=key):
+        everything: list[Any] = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        for found in everything:
+            names = (found["VersionId"], found.get("ETag", "").strip('"'))  # the ETag, where the bucket has no versions
+            if found["Key"] == key and (version is None or version in names):
+                yield found
+
+
+def _letters(books: Books, image: str, version: str | None) -> tuple[list[Letter], list[Letter]]:
+    """The dead letters about the photo, and the others, all held back from everybody else."""
+    about: list[Letter] = []
+    others: list[Letter] = []
+    for letter in read_letters(books):
+        named = letter.key is not None and letter.key[0] == image and version in (None, letter.key[1])
+        (about if named else others).append(letter)
+    return about, others
+
+
+def _items(books: Books, table: str, image: str, version: str | None) -> list[Any]:
+    pages = books.dynamodb.get_paginator("query").paginate(
+        TableName=table,
+        KeyConditionExpression="image = :image",
+        ExpressionAttributeValues={":image": {"S": image}},
+        ConsistentRead=True,
+    )
+    items = [item for page in pages for item in page["Items"]]
+    return [item for item in items if version in (None, item["version"]["S"])]
+
+
+def _key_of(item: Any) -> Key:
+    return item["image"]["S"], item["version"]["S"]
+
+
+def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[Key]:
+    """The report's pages, drawn since, that name the photo: a page names each photo that it shows."""
+    name = image.rpartition("/")[2]
+    written = {text.encode() for text in (html.escape(name), json.dumps(name)[1:-1], name)}
+    for listed in books.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+        for found in listed.get("Versions", []):
+            if found["LastModified"] < since:
+                continue
+            page = books.s3.get_object(Bucket=bucket, Key=found["Key"], VersionId=found["VersionId"])["Body"].read()
+            if any(text in page for text in written):
+                yield found["Key"], found["VersionId"]
+
+
+# ---- how it goes
+
+
+def _delete(books: Books, table: str, key: Key) -> Any:
+    """Returns the item as it was."""
+    names = {"image": {"S": key[0]}, "version": {"S": key[1]}}
+    return books.dynamodb.delete_item(TableName=table, Key=names, ReturnValues="ALL_OLD").get("Attributes", {})
+
+
+def _wake(books: Books, token: str) -> bool:
+    """Let the execution that waits for the answer go on; it finds no review, and ends. Whether there was one."""
+    gone = books.stepfunctions.exceptions
+    try:
+        books.stepfunctions.send_task_success(taskToken=token, output="{}")
+    except (gone.TaskTimedOut, gone.TaskDoesNotExist, gone.InvalidToken):
+        return False
+    return True
