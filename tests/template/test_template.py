@@ -249,7 +249,7 @@ def test_admission_leaves_a_tenth_of_the_accounts_concurrency_to_all_else(functi
 
 def test_an_upload_is_out_of_sight_for_longer_than_its_execution_may_take() -> None:
     execution, admission = definition("ClassifyImageStateMachine"), setting("AdmitUploadsFunction", "Timeout")
-    assert execution["TimeoutSeconds"] < EXECUTION.read_timeout < admission
+    assert execution["TimeoutSeconds"] < vars(EXECUTION)["read_timeout"] < admission
     assert QUEUES["UploadQueue"]["VisibilityTimeout"] >= 6 * admission
     assert "RedrivePolicy" not in QUEUES["UploadQueue"]
 

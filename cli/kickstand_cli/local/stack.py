@@ -49,7 +49,7 @@ class Physical:
 
 @dataclass
 class Target:
-    """Where a rule sends its events: the ARN of a state machine, a function or a queue; and who keeps what it refuses."""
+    """Where a rule sends its events: a state machine, function or queue, by its ARN; and the queue for the refused."""
 
     queue_url: str
     receiver: str
@@ -185,7 +185,8 @@ class Stack:
         messages = answer.get("Messages", [])
         if not messages:
             return 0
-        records = [{"messageId": message["MessageId"], "body": message["Body"]} for message in messages]
+        named = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
+        records = [{name: message[theirs] for name, theirs in named.items()} for message in messages]  # type: ignore[literal-required]
         _, headers, body = self._lambdas.invoke(source.function, json.dumps({"Records": records}).encode())
         failed = {record["messageId"] for record in records}
         if "X-Amz-Function-Error" not in headers:

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
 from kickstand.clients import SFNClient
 
+AGAIN_AFTER_SECONDS = 60  # what could not be executed; without it, only after the queue's half an hour
 NOT_KEPT = "NotKept"  # classify_image's error where no queue took the upload
 THROTTLED = "Lambda.TooManyRequestsException"
 _EVENT = ("source", "detail-type", "time", "detail")
@@ -59,8 +61,6 @@ def _execute(workflow: Workflow, name: str, body: str) -> bool:
     if workflow.type is WorkflowType.EXPRESS:
         ended = start.start_sync_execution(stateMachineArn=workflow.state_machine, name=name, input=as_input(body))
         return ended["status"] != "TIMED_OUT" and ended.get("error") != NOT_KEPT
-    try:
+    with suppress(start.exceptions.ExecutionAlreadyExists):  # the message came twice
         start.start_execution(stateMachineArn=workflow.state_machine, name=name, input=as_input(body))
-    except start.exceptions.ExecutionAlreadyExists:
-        pass  # the message came twice
     return True
