@@ -133,6 +133,27 @@ def test_what_is_only_late_goes_back_to_the_queue_of_uploads(
     assert all("prepared_image" not in json.loads(execution["input"]) for execution in found)
 
 
+def test_uploads_whose_admission_dies_before_its_work_or_after_it_give_one_record_each(
+    stack: Stack, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = stack.functions["AdmitUploadsFunction"]
+    admit, deaths = function.load(), ["after its work"]
+
+    def dying(event: dict[str, Any], context: Any) -> Any:
+        answer = admit(event, context)
+        if deaths:
+            raise TimeoutError(deaths.pop())
+        return answer
+
+    monkeypatch.setattr(function, "handler", dying)
+    faults.planned["AdmitUploadsFunction"] = [raised("Sandbox.Timedout")]
+    stack.upload("first.png", png("red"))
+    image = upload(stack, png("blue"))
+    assert (faults.planned["AdmitUploadsFunction"], deaths) == ([], [])
+    first = image.rsplit("/", 2)[0] + "/first.png"
+    assert [record_of(stack, one).image for one in (first, image)] == [first, image]
+
+
 def test_an_upload_that_no_queue_takes_back_fails_under_a_name_of_its_own(
     stack: Stack, faults: Faults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
