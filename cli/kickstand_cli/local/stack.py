@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -58,11 +58,12 @@ class Target:
 
 @dataclass
 class Source:
-    """A queue, by its URL, whose messages Lambda gives to a function, so many at a time."""
+    """A queue, by its URL, whose messages Lambda gives to a function: so many in a batch, so many batches at once."""
 
     queue_url: str
     function: str
     batch: int
+    batches: int
 
 
 class Stack:
@@ -168,7 +169,7 @@ class Stack:
 
         copies: how often the next event is to be delivered; AWS promises at least once.
         """
-        delivered = sum(map(self._admit, self._sources))
+        delivered = 0
         for target in self._targets:
             while batch := self.sqs.receive_message(QueueUrl=target.queue_url, MaxNumberOfMessages=10).get("Messages"):
                 for message in batch:
@@ -177,16 +178,23 @@ class Stack:
                         self.start(target, event)
                     self.sqs.delete_message(QueueUrl=target.queue_url, ReceiptHandle=message["ReceiptHandle"])
                     delivered += 1
-        return delivered
+        return delivered + sum(map(self._admit_all, self._sources))
 
-    def _admit(self, source: Source) -> int:
-        """What Lambda does with a queue: give the function what waits, and delete what it is done with."""
-        answer = self.sqs.receive_message(QueueUrl=source.queue_url, MaxNumberOfMessages=source.batch)
-        messages = answer.get("Messages", [])
-        if not messages:
-            return 0
+    def _admit_all(self, source: Source) -> int:
+        """As many as Lambda would have at a time; returns how many messages there were."""
+        admitted = 0
+        while messages := self.sqs.receive_message(QueueUrl=source.queue_url, MaxNumberOfMessages=source.batch).get(
+            "Messages"
+        ):
+            self.wait_for_a_gap(source.batch * source.batches)
+            self._admit(source, messages)
+            admitted += len(messages)
+        return admitted
+
+    def _admit(self, source: Source, messages: Sequence[Any]) -> None:
+        """What Lambda does with a batch: give it to the function, and delete what that is done with."""
         named = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
-        records = [{name: message[theirs] for name, theirs in named.items()} for message in messages]  # type: ignore[literal-required]
+        records = [{name: message[theirs] for name, theirs in named.items()} for message in messages]
         _, headers, body = self._lambdas.invoke(source.function, json.dumps({"Records": records}).encode())
         failed = {record["messageId"] for record in records}
         if "X-Amz-Function-Error" not in headers:
@@ -197,7 +205,6 @@ class Stack:
                 self.sqs.change_message_visibility(**name, VisibilityTimeout=0)
             else:
                 self.sqs.delete_message(**name)
-        return len(messages)
 
     def start(self, target: Target, event: dict[str, Any]) -> None:
         """Start an execution or a function on the event; what does not take it leaves it to the dead-letter queue."""
@@ -392,7 +399,8 @@ class Stack:
     def _source(self, logical_id: str, raw: dict[str, Any]) -> Physical:
         properties = self.template.resolve(raw)
         url = self._queue_url(properties["EventSourceArn"])
-        self._sources.append(Source(url, properties["FunctionName"], int(properties["BatchSize"])))
+        batches = int(properties["ScalingConfig"]["MaximumConcurrency"])
+        self._sources.append(Source(url, properties["FunctionName"], int(properties["BatchSize"]), batches))
         return Physical(logical_id)
 
     def _queue_url(self, arn: str) -> str:
