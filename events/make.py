@@ -138,6 +138,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
     asking = EXECUTION.replace("ClassifyImage", "ReviewImage")
     return {
         "s3_object_created": uploaded,
+        "admit_uploads": {"Records": [received(uploaded)]},
         # Without a version, it is about whichever bucket holds just this photo, on AWS or on a laptop.
         "prepare_image": object_created(photo),
         "classify_image": prepared,
@@ -159,6 +160,26 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "request_training": SCHEDULED,
         "announce_approval": MODEL_PACKAGE_CHANGED,
         "check_golden_images": BEFORE_TRAFFIC,
+    }
+
+
+def received(event: dict[str, Any]) -> dict[str, Any]:
+    """As Lambda gives it to a function: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
+    return {
+        "messageId": "059f36b4-87a3-44ab-83d2-661975830a7d",
+        "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a",
+        "body": json.dumps(event),
+        "attributes": {
+            "ApproximateReceiveCount": "1",
+            "SentTimestamp": "1777887001000",
+            "SenderId": "AIDAIENQZJOLO23YVJ4VO",
+            "ApproximateFirstReceiveTimestamp": "1777887001010",
+        },
+        "messageAttributes": {},
+        "md5OfBody": hashlib.md5(json.dumps(event).encode(), usedforsecurity=False).hexdigest(),
+        "eventSource": "aws:sqs",
+        "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:UploadQueue",
+        "awsRegion": "us-east-1",
     }
 
 

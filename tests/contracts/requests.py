@@ -46,6 +46,10 @@ class Asker:
         for config in self.stack.of("Lambda::EventInvokeConfig").values():
             if config["FunctionName"] == self.stack.physical(function):
                 found |= {Request("sqs:SendMessage", arn) for arn in of_key(config, "Destination")}
+        for source in self.stack.of("Lambda::EventSourceMapping").values():  # Lambda reads the queue in its name
+            if source["FunctionName"] == self.stack.physical(function):
+                asked = ("ReceiveMessage", "DeleteMessage", "GetQueueAttributes")
+                found |= {Request(f"sqs:{action}", source["EventSourceArn"]) for action in asked}
         return found
 
     def of_call(self, service: str, operation: str, named: Document) -> set[Request]:

@@ -72,6 +72,8 @@ def test_a_rule_says_how_often_it_tries_and_keeps_what_it_cannot_deliver(
         assert target["RetryPolicy"]["MaximumRetryAttempts"] > 0
         assert target["DeadLetterConfig"]["Arn"] in queues()
         assert may_send(name, target["DeadLetterConfig"]["Arn"])
+    if target["Arn"] in queues():
+        assert may_send(name, target["Arn"])
 
 
 def may_send(rule: str, queue: str) -> bool:

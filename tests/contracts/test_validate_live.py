@@ -43,7 +43,10 @@ def test_aws_is_asked_what_it_understands(name: str) -> None:
 def test_what_aws_does_otherwise_is_a_finding() -> None:
     (name, machine), *_ = machines().items()
     found = answers(name, machine, wrong="Decide")
-    assert found == [f"{name}, Decide: on {UNKNOWN} AWS goes to Elsewhere, not to Keep Failed Upload"]
+    assert found == [
+        f"{name}, Decide: on {expected.error} AWS goes to Elsewhere, not to {expected.state}"
+        for expected in expectations(machine[0]["States"]["Decide"])
+    ]
 
 
 def test_each_error_leads_to_the_first_rule_that_names_it() -> None:

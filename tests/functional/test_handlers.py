@@ -19,12 +19,13 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import Stubber
 from moto import mock_aws
 from PIL import Image
 from pydantic import ValidationError
 
+from kickstand.classify.admission import NOT_KEPT
 from kickstand.classify.artefact import read_card
 from kickstand.classify.endpoint import EndpointModel
 from kickstand.classify.images import MAX_IMAGE_BYTES
@@ -86,6 +87,97 @@ class Loaded:
 def aws() -> Iterator[None]:
     with mock_aws():
         yield
+
+
+# ---- uploads that wait
+
+
+MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:ClassifyImageStateMachine"
+Asked = list[dict[str, Any]]
+
+
+@pytest.fixture
+def queue(aws: None) -> str:
+    return str(boto3.client("sqs").create_queue(QueueName="UploadQueue")["QueueUrl"])
+
+
+def received(queue: str, *bodies: dict[str, Any]) -> dict[str, Any]:
+    """The messages as Lambda gives them to the function."""
+    sqs = boto3.client("sqs")
+    for body in bodies:
+        sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(body))
+    found = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, VisibilityTimeout=1800)["Messages"]
+    names = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
+    return {"Records": [{name: dict(message)[theirs] for name, theirs in names.items()} for message in found]}
+
+
+def admitting(monkeypatch: pytest.MonkeyPatch, queue: str, **end: str) -> tuple[Loaded, Asked]:
+    """The function, whose executions end so, and what they were started with: moto runs none of EXPRESS."""
+    admit = Loaded("admit_uploads", monkeypatch, CLASSIFY_IMAGE=MACHINE, UPLOAD_QUEUE=queue)
+    asked: Asked = []
+
+    def execute(params: dict[str, Any], **_: Any) -> tuple[Any, dict[str, Any]]:
+        asked.append(json.loads(json.loads(params["body"])["input"]))
+        if not end:
+            raise ReadTimeoutError(endpoint_url="https://sync-states")
+        return SimpleNamespace(status_code=200), end
+
+    admit.module.WORKFLOW.stepfunctions.meta.events.register("before-call.sfn.StartSyncExecution", execute)
+    return admit, asked
+
+
+@pytest.mark.parametrize("end", [{"status": "SUCCEEDED"}, {"status": "FAILED", "error": "ValueError"}])
+def test_an_upload_that_was_executed_leaves_the_queue(
+    queue: str, monkeypatch: pytest.MonkeyPatch, end: dict[str, str]
+) -> None:
+    admit, asked = admitting(monkeypatch, queue, **end)
+    assert admit(received(queue, sample("s3_object_created"))) == {"batchItemFailures": []}
+    assert asked == [sample("s3_object_created")]
+
+
+@pytest.mark.parametrize("end", [{"status": "TIMED_OUT"}, {"status": "FAILED", "error": NOT_KEPT}, {}])
+def test_an_upload_that_was_neither_decided_nor_kept_comes_back_after_a_minute(
+    queue: str, monkeypatch: pytest.MonkeyPatch, end: dict[str, str]
+) -> None:
+    """The last case: nobody knows how the execution ended."""
+    admit, _ = admitting(monkeypatch, queue, **end)
+    changed: Asked = []
+    admit.module.sqs.meta.events.register(
+        "provide-client-params.sqs.ChangeMessageVisibility", lambda params, **_: changed.append(params)
+    )
+    event = received(queue, sample("s3_object_created"), sample("s3_object_created"))
+    assert [one["itemIdentifier"] for one in admit(event)["batchItemFailures"]] == [
+        record["messageId"] for record in event["Records"]
+    ]
+    assert [(one["ReceiptHandle"], one["VisibilityTimeout"]) for one in changed] == [
+        (record["receiptHandle"], 60) for record in event["Records"]
+    ]
+
+
+def test_a_postponed_upload_is_executed_from_the_start_and_its_attempts_are_counted_but_for_throttling(
+    queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit, asked = admitting(monkeypatch, queue, status="SUCCEEDED")
+    first = sample("s3_object_created")
+    late = {**first, "prediction": {}, "error": {"Error": "States.Timeout", "Cause": ""}}
+    throttled = {**late, "error": {"Error": "Lambda.TooManyRequestsException", "Cause": ""}}
+    admit(received(queue, late, {**late, "attempts": 8}, {**throttled, "attempts": 3}))
+    assert sorted(one["attempts"] for one in asked) == [1, 3, 9]
+    kept = {"source", "detail-type", "time", "detail"}
+    assert all(one == {name: first[name] for name in kept} | {"attempts": one["attempts"]} for one in asked)
+
+
+def test_a_message_that_comes_twice_starts_one_standard_execution(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepfunctions = boto3.client("stepfunctions")
+    arn = stepfunctions.create_state_machine(
+        name="ClassifyImageStateMachine",
+        definition=json.dumps({"StartAt": "Image Accepted", "States": {"Image Accepted": {"Type": "Succeed"}}}),
+        roleArn="arn:aws:iam::123456789012:role/any",
+    )["stateMachineArn"]
+    admit = Loaded("admit_uploads", monkeypatch, CLASSIFY_IMAGE=arn, UPLOAD_QUEUE=queue, WORKFLOW_TYPE="STANDARD")
+    event = received(queue, sample("s3_object_created"))
+    assert [admit(event), admit(event)] == [{"batchItemFailures": []}] * 2
+    assert len(stepfunctions.list_executions(stateMachineArn=arn)["executions"]) == 1
 
 
 # ---- Prepare Image

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from kickstand.clients import EXECUTION
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand_cli.local.template import load_yaml
 
@@ -177,8 +178,9 @@ def test_a_functions_folder_is_its_name(name: str) -> None:
 
 @every(FUNCTIONS)
 def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
-    waited_for = "Schedule" not in str(FUNCTIONS[name].get("Events")) and name not in TRAINING["Resources"]
-    assert 1 <= setting(name, "Timeout") <= (60 if waited_for else 900)
+    is_job = "Schedule" in str(FUNCTIONS[name].get("Events")) or name in TRAINING["Resources"]
+    waits = name in {resource(source["FunctionName"]) for source in of_type("Lambda::EventSourceMapping").values()}
+    assert 1 <= setting(name, "Timeout") <= (900 if is_job or waits else 60)
     assert 128 <= setting(name, "MemorySize") <= 10_240
     assert setting(name, "Tracing") == ("PassThrough" if name == "ReviewFunction" else "Active")
     group = setting(name, "LoggingConfig")["LogGroup"]["Ref"]
@@ -243,15 +245,33 @@ def test_one_parameter_ends_photos_records_and_reviews() -> None:
 
 
 def test_an_upload_starts_the_workflow() -> None:
-    (uploaded,) = MACHINES["ClassifyImageStateMachine"]["Events"].values()
-    assert uploaded["Type"] == "EventBridgeRule"
-    assert uploaded["Properties"]["Pattern"] == {
+    rule, admission = RESOURCES["ImageUploaded"]["Properties"], RESOURCES["AdmitUploads"]["Properties"]
+    assert rule["EventPattern"] == {
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
         "detail": {"bucket": {"name": [{"Ref": "ImageBucket"}]}},
     }
+    (target,) = rule["Targets"]
+    assert target["Arn"] == admission["EventSourceArn"] == {"Fn::GetAtt": "UploadQueue.Arn"}
+    variables = FUNCTIONS[admission["FunctionName"]["Ref"]]["Environment"]["Variables"]
+    assert variables["CLASSIFY_IMAGE"] == {"Ref": "ClassifyImageStateMachine"}
     notifications = BUCKETS["ImageBucket"]["NotificationConfiguration"]
     assert notifications == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+
+
+@pytest.mark.parametrize("functions_at_once", TEMPLATE["Parameters"]["FunctionsAtOnce"]["AllowedValues"])
+def test_admission_leaves_a_tenth_of_the_accounts_concurrency_to_all_else(functions_at_once: int) -> None:
+    admitted = TEMPLATE["Mappings"]["Admission"][str(functions_at_once)]
+    assert admitted["Functions"] * (1 + admitted["Photos"]) <= 0.9 * functions_at_once
+    assert 2 <= admitted["Functions"] <= 1000  # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
+    assert 1 <= admitted["Photos"] <= 10  # more need a window, in which a single photo would wait
+
+
+def test_an_upload_is_out_of_sight_for_longer_than_its_execution_may_take() -> None:
+    execution, admission = definition("ClassifyImageStateMachine"), setting("AdmitUploadsFunction", "Timeout")
+    assert execution["TimeoutSeconds"] < vars(EXECUTION)["read_timeout"] < admission
+    assert QUEUES["UploadQueue"]["VisibilityTimeout"] >= 6 * admission
+    assert "RedrivePolicy" not in QUEUES["UploadQueue"]
 
 
 def test_classification_runs_as_express_or_as_standard() -> None:
@@ -286,9 +306,13 @@ def test_an_execution_that_fails_raises_an_alarm(name: str, metric: str) -> None
     assert name in watched(metric)
 
 
-@every(QUEUES)
+@every(QUEUES.keys() - {"UploadQueue"})
 def test_what_lies_in_a_dead_letter_queue_raises_an_alarm(name: str) -> None:
     assert name in watched("ApproximateNumberOfMessagesVisible")
+
+
+def test_uploads_that_wait_for_long_raise_an_alarm() -> None:
+    assert "UploadQueue" in watched("ApproximateAgeOfOldestMessage")
 
 
 @every(FUNCTIONS)

@@ -28,9 +28,9 @@ def raised(error: str) -> Exception:
     return kind("injected")
 
 
-def retried(state: dict[str, Any]) -> set[str]:
-    """The errors that the state retries."""
-    return {error for retrier in state["Retry"] for error in retrier["ErrorEquals"]}
+def retried(state: dict[str, Any]) -> dict[str, int]:
+    """The errors that the state retries, and how often."""
+    return {error: retrier["MaxAttempts"] for retrier in state["Retry"] for error in retrier["ErrorEquals"]}
 
 
 @cache

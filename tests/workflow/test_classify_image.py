@@ -14,6 +14,7 @@ from botocore.client import BaseClient
 from botocore.exceptions import EndpointConnectionError
 from PIL import Image
 
+from kickstand.classify.admission import NOT_KEPT
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
 from tests.workflow.conftest import Faults, event_of, raised, retried
@@ -82,7 +83,7 @@ def announcements(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
 def test_an_error_that_passes_is_retried_until_the_image_is_decided(stack: Stack, faults: Faults, error: str) -> None:
     """One photo meets it in every state that is to retry it."""
     for state, function in TASKS.items():
-        attempts = STATES[state]["Retry"][0]["MaxAttempts"] if error in retried(STATES[state]) else 0
+        attempts = retried(STATES[state]).get(error, 0)
         faults.planned[function] = [raised(error) for _ in range(attempts)]
     image = upload(stack, png())
     assert [faults.planned[function] for function in TASKS.values()] == [[]] * len(TASKS)
@@ -105,6 +106,70 @@ def test_an_error_that_stays_fails_the_execution_and_keeps_the_event_in_the_dead
     letter = next(letter for letter in kept if letter["detail"]["object"]["key"] == image.split("/", 3)[3])
     assert letter["error"]["Error"] == "ValueError"
     assert image not in {record.image for record in stack.records()}
+
+
+@pytest.mark.parametrize(
+    ("error", "attempts", "letters"),
+    [
+        ("Lambda.TooManyRequestsException", 40, 0),  # however often
+        ("StoreUnavailable", 9, 0),
+        ("StoreUnavailable", 11, 1),
+    ],
+)
+def test_what_is_only_late_goes_back_to_the_queue_of_uploads(
+    stack: Stack, faults: Faults, error: str, attempts: int, letters: int
+) -> None:
+    """One execution after the other meets it: throttling without end, an outage ten times and once more."""
+    of_one = 1 + retried(STATES["Prepare Image"])[error]
+    faults.planned["PrepareImageFunction"] = [raised(error) for _ in range(attempts * of_one)]
+    before = len(stack.dead_letters())
+    image = upload(stack, png())
+    found = executions_of(stack, image)
+    assert faults.planned["PrepareImageFunction"] == []
+    assert Counter(execution["status"] for execution in found)["FAILED"] == letters
+    assert len(stack.dead_letters()) == before + letters
+    assert [record.image for record in stack.records() if record.image == image] == [image] * (1 - letters)
+    assert len(found) == attempts + 1 - letters
+    assert all("prepared_image" not in json.loads(execution["input"]) for execution in found)
+
+
+def test_uploads_whose_admission_dies_before_its_work_or_after_it_give_one_record_each(
+    stack: Stack, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = stack.functions["AdmitUploadsFunction"]
+    admit, deaths = function.load(), ["after its work"]
+
+    def dying(event: dict[str, Any], context: Any) -> Any:
+        answer = admit(event, context)
+        if deaths:
+            raise TimeoutError(deaths.pop())
+        return answer
+
+    monkeypatch.setattr(function, "handler", dying)
+    faults.planned["AdmitUploadsFunction"] = [raised("Sandbox.Timedout")]
+    stack.upload("first.png", png("red"))
+    image = upload(stack, png("blue"))
+    assert (faults.planned["AdmitUploadsFunction"], deaths) == ([], [])
+    first = image.rsplit("/", 2)[0] + "/first.png"
+    assert [record_of(stack, one).image for one in (first, image)] == [first, image]
+
+
+def test_an_upload_that_no_queue_takes_back_fails_under_a_name_of_its_own(
+    stack: Stack, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = BaseClient._make_api_call  # type: ignore[attr-defined]
+    before = len(stack.dead_letters())
+    faults.planned["PrepareImageFunction"] = [raised("ValueError")]
+
+    def broken(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "SendMessage" and "injected" in parameters["MessageBody"]:
+            raise EndpointConnectionError(endpoint_url="https://sqs")
+        return call(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", broken)
+    (execution,) = executions_of(stack, upload(stack, png()))
+    assert (execution["status"], execution["error"]) == ("FAILED", NOT_KEPT)
+    assert len(stack.dead_letters()) == before
 
 
 def test_a_corrupt_file_becomes_a_rejected_record_with_a_reason(stack: Stack) -> None:

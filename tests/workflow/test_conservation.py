@@ -198,7 +198,8 @@ class Trouble:
             kind, _, call = getattr(self._current, "outage", "").partition(":")
             if call == operation:
                 raise unavailable(kind, operation)
-            if operation in INTEGRATIONS:
+            # The main thread plays EventBridge, which tries for a day.
+            if operation in INTEGRATIONS and threading.current_thread() is not threading.main_thread():
                 key = self._name(str(parameters.get(INTEGRATIONS[operation])))
                 with self._lock:
                     left = self.outages.get(key, {}).get(operation, 0)
@@ -268,7 +269,7 @@ def run(stack: Stack, planned: list[Photo], shuffled: random.Random) -> dict[str
         keys[photo.key] = (f"s3://{bucket}/{photo.key}", version)
         if photo.removed == "at once":
             stack.s3.delete_object(Bucket=bucket, Key=photo.key, VersionId=version)
-    target = next(target for target in stack._targets if "Classify" in target.receiver)
+    target = next(target for target in stack._targets if target.receiver.endswith(":UploadQueue"))
     events = take(stack, target.queue_url)
     by_key = {photo.key: photo for photo in planned}
     copies = [event for event in events for _ in range(by_key[event["detail"]["object"]["key"]].copies)]

@@ -13,11 +13,12 @@ from kickstand_cli.local.load import BURST, Profile, Sent, compose, starts_at
 from kickstand_cli.main import app
 
 
-def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("waves", [[], ["--waves", "2"]])
+def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waves: list[str]) -> None:
     sleep = time.sleep
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.chdir(tmp_path)
-    shares = ["--bad", "0.2", "--duplicates", "0.2", "--throttle", "0.2"]
+    shares = ["--bad", "0.2", "--duplicates", "0.2", "--throttle", "0.2", *waves]
     arguments = ["load", "-n", "20", "--rate", "1000", *shares, "--json"]
     told = CliRunner().invoke(app, arguments)
     assert told.exit_code == 0, told.output

@@ -179,6 +179,12 @@ class _Reader:
         for function in self.of_type("AWS::Serverless::Function").values():
             if name in self._references(function.get("DeploymentPreference", {}).get("Hooks")):
                 found.append(("person", "A new version, before its traffic"))
+        for source in self.of_type("AWS::Lambda::EventSourceMapping").values():
+            (reader,), (queue,) = (list(self._references(source[key])) for key in ("FunctionName", "EventSourceArn"))
+            if name == reader:
+                found += self._triggers(queue, {})  # the rules that fill it
+            elif name in self._references(self.resources[reader]["Properties"].get("Policies")):
+                found.append(("queue", _words(reader.removesuffix("Function"))))
         return list(dict.fromkeys(found))
 
     def _trigger(self, event: Mapping[str, Any]) -> tuple[str, str]:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 UNBALANCED = 4
 BURST = 100  # uploads at once
-AT_ONCE = 8  # executions: moto, which plays AWS here, gets no faster with more
 REDELIVERED = 0.1  # share of the events that come twice, locally
 WAIT_SECONDS = 600
 CALLERS = ("PrepareImageFunction", "RecordResultFunction", "AskPersonFunction")  # functions that call AWS
@@ -100,6 +99,10 @@ def load(
     throttle: Annotated[
         float, typer.Option(min=0, max=0.5, help="Locally: share of calls that AWS refuses as too many.")
     ] = 0.0,
+    waves: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="Refuse all calls for that share of so many seconds; 0: any."),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed, the same uploads.")] = 1,
     aws: Annotated[
         bool, typer.Option("--aws", help="Into the deployed stack (--stack-name), not into one on this machine.")
@@ -130,7 +133,7 @@ def load(
         if aws:
             summary = run_on_aws(sent, profile, rate, stack_name, outputs)
         else:
-            summary = run_locally(sent, profile, rate, throttle, random.Random(seed))  # noqa: S311
+            summary = run_locally(sent, profile, rate, throttle, waves, random.Random(seed))  # noqa: S311
     if as_json:
         print(json.dumps(asdict(summary) | {"balanced": summary.balanced}))  # noqa: T201
     else:
@@ -200,18 +203,20 @@ def starts_at(position: int, count: int, profile: Profile, rate: float) -> float
 class Throttling:
     """Refuses a share of the calls that the local functions make of AWS, as AWS does when they are too many.
 
+    waves: as a whole account is throttled: all calls for a share of so many seconds, then none; 0 for each by itself.
     thrown: how many were refused, by service.
     """
 
-    def __init__(self, stack: "Stack", share: float, chance: random.Random) -> None:
+    def __init__(self, stack: "Stack", share: float, waves: float, chance: random.Random) -> None:
         self.thrown: Counter[str] = Counter()
+        self._share, self._waves, self._chance, self._began = share, waves, chance, time.monotonic()
         for name in CALLERS if share else ():
             scope = inspect.unwrap(stack.functions[name].load()).__globals__
             for client in {id(value): value for value in scope.values() if hasattr(value, "meta")}.values():
                 service = client.meta.service_model.service_name
 
                 def refuse(service: str = service, **_: Any) -> Any:
-                    if chance.random() >= share:
+                    if not self._refuses():
                         return None
                     self.thrown[service] += 1
                     error = {"Code": "ThrottlingException", "Message": "injected by kickstand load"}
@@ -219,16 +224,22 @@ class Throttling:
                     return SimpleNamespace(status_code=400), answer
 
                 client.meta.events.register("before-call", refuse)
-        self._share, self._chance = share, chance
+
+    def _refuses(self) -> bool:
+        if self._waves:
+            return (time.monotonic() - self._began) % self._waves < self._share * self._waves
+        return self._chance.random() < self._share
 
     def refuse_model(self, function: str) -> None:
         """The same for the model, which locally is no service; called before each invocation."""
-        if function == "ClassifyImageFunction" and self._chance.random() < self._share:
+        if function == "ClassifyImageFunction" and self._refuses():
             self.thrown["model"] += 1
             raise ModelUnavailable("ThrottlingException, injected by kickstand load")
 
 
-def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float, chance: random.Random) -> Summary:
+def run_locally(
+    sent: list[Sent], profile: Profile, rate: float, throttle: float, waves: float, chance: random.Random
+) -> Summary:
     """Into the shipped template on this machine; a tenth of the events is delivered twice."""
     from kickstand_cli.local.stack import deploy
 
@@ -242,7 +253,7 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
 
     with ExitStack() as open_, divert_output(folder / "load-functions.log"), show_progress() as progress:
         stack = open_.enter_context(deploy(TEMPLATE, faults=fault))
-        throttling.append(Throttling(stack, throttle, chance))
+        throttling.append(Throttling(stack, throttle, waves, chance))
         uploads: dict[Key, tuple[datetime, Sent]] = {}
         redelivered = 0
 
@@ -254,7 +265,6 @@ def run_locally(sent: list[Sent], profile: Profile, rate: float, throttle: float
 
         def copies() -> int:
             nonlocal redelivered
-            stack.wait_for_a_gap(AT_ONCE)
             again = chance.random() < REDELIVERED
             redelivered += again
             return 1 + again

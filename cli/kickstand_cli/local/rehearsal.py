@@ -30,7 +30,8 @@ SAM = PROJECT / ".venv-sam/bin/sam"
 PYTHON = PROJECT / ".venv-ministack/bin/python"
 WORK = PROJECT / "build/deploy-local"
 STACK = "kickstand-local"
-LEFT_OUT = {"Rollout": "Unchecked"}  # parameters that leave out what ministack cannot do: here, CodeDeploy
+# Parameters that leave out what ministack cannot do: CodeDeploy, and a host of its own for StartSyncExecution
+LEFT_OUT = {"Rollout": "Unchecked", "WorkflowType": "STANDARD"}
 T = TypeVar("T")
 SECONDS = 300.0  # to wait for anything that an upload or an answer sets going
 

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -50,11 +50,21 @@ class Physical:
 
 @dataclass
 class Target:
-    """Where a rule sends its events: a state machine or a function, and the queue for those that it does not take."""
+    """Where a rule sends its events: a state machine, function or queue, by its ARN; and the queue for the refused."""
 
     queue_url: str
     receiver: str
     dead_letter_arn: str | None
+
+
+@dataclass
+class Source:
+    """A queue, by its URL, whose messages Lambda gives to a function: so many in a batch, so many batches at once."""
+
+    queue_url: str
+    function: str
+    batch: int
+    batches: int
 
 
 class Stack:
@@ -71,6 +81,7 @@ class Stack:
         self._artefact = artefact
         self._physical: dict[str, Physical] = {}
         self._targets: list[Target] = []
+        self._sources: list[Source] = []
         self._state_machines: list[str] = []
         for logical_id in self.template.resources:
             if self.template.wanted(logical_id):
@@ -168,10 +179,39 @@ class Stack:
                         self.start(target, event)
                     self.sqs.delete_message(QueueUrl=target.queue_url, ReceiptHandle=message["ReceiptHandle"])
                     delivered += 1
-        return delivered
+        return delivered + sum(map(self._admit_all, self._sources))
+
+    def _admit_all(self, source: Source) -> int:
+        """As many as Lambda would have at a time; returns how many messages there were."""
+        admitted = 0
+        while messages := self.sqs.receive_message(QueueUrl=source.queue_url, MaxNumberOfMessages=source.batch).get(
+            "Messages"
+        ):
+            self.wait_for_a_gap(source.batch * source.batches)
+            self._admit(source, messages)
+            admitted += len(messages)
+        return admitted
+
+    def _admit(self, source: Source, messages: Sequence[Any]) -> None:
+        """What Lambda does with a batch: give it to the function, and delete what that is done with."""
+        named = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
+        records = [{name: message[theirs] for name, theirs in named.items()} for message in messages]
+        _, headers, body = self._lambdas.invoke(source.function, json.dumps({"Records": records}).encode())
+        failed = {record["messageId"] for record in records}
+        if "X-Amz-Function-Error" not in headers:
+            failed = {item["itemIdentifier"] for item in json.loads(body)["batchItemFailures"]}
+        for message in messages:
+            name = {"QueueUrl": source.queue_url, "ReceiptHandle": message["ReceiptHandle"]}
+            if message["MessageId"] in failed:
+                self.sqs.change_message_visibility(**name, VisibilityTimeout=0)
+            else:
+                self.sqs.delete_message(**name)
 
     def start(self, target: Target, event: dict[str, Any]) -> None:
         """Start an execution or a function on the event; what does not take it leaves it to the dead-letter queue."""
+        if ":sqs:" in target.receiver:
+            self.sqs.send_message(QueueUrl=self._queue_url(target.receiver), MessageBody=json.dumps(event))
+            return
         if ":function:" in target.receiver:
             _, headers, _ = self._lambdas.invoke(target.receiver.rpartition(":")[2], json.dumps(event).encode())
             if "X-Amz-Function-Error" in headers:
@@ -188,10 +228,7 @@ class Stack:
 
     def _keep(self, target: Target, event: dict[str, Any]) -> None:
         if target.dead_letter_arn:
-            queue = target.dead_letter_arn.rsplit(":", 1)[-1]
-            self.sqs.send_message(
-                QueueUrl=self.sqs.get_queue_url(QueueName=queue)["QueueUrl"], MessageBody=json.dumps(event)
-            )
+            self.sqs.send_message(QueueUrl=self._queue_url(target.dead_letter_arn), MessageBody=json.dumps(event))
 
     def _busy(self) -> bool:
         """Whether an execution runs that does not wait for a person."""
@@ -312,8 +349,9 @@ class Stack:
 
     def _state_machine(self, logical_id: str, raw: dict[str, Any]) -> Physical:
         definition = yaml.safe_load((self.template.folder / raw["DefinitionUri"]).read_text("utf-8"))
-        for part in (definition, *definition["States"].values()):
-            part.pop("TimeoutSeconds", None)  # they fit AWS, not a machine that plays all of it by itself
+        for part in (definition, *definition["States"].values()):  # what fits AWS, not one machine that plays all of it
+            part.pop("TimeoutSeconds", None)
+            part.get("Parameters", {}).pop("DelaySeconds.$", None)
         text = json.dumps(definition)
         for name, value in self.template.resolve(raw.get("DefinitionSubstitutions", {})).items():
             text = text.replace(f"${{{name}}}", json.dumps(value)[1:-1])
@@ -336,21 +374,38 @@ class Stack:
         parameters = {name: str(value) for name, value in self.template.resolve(raw["Parameters"]).items()}
         nested = Stack(self.template.folder / raw["TemplateURL"], parameters, self._lambdas)
         self._targets += nested._targets
+        self._sources += nested._sources
         self._state_machines += nested._state_machines
         return Physical(logical_id, {f"Outputs.{name}": value for name, value in nested.outputs.items()})
 
     def _rules(self, logical_id: str, raw: dict[str, Any], receiver: str) -> None:
         for name, event in raw.get("Events", {}).items():
             if event["Type"] == "EventBridgeRule":
-                self._rule(f"{logical_id}{name}", self.template.resolve(event["Properties"]), receiver)
+                properties = self.template.resolve(event["Properties"])
+                self._target(f"{logical_id}{name}", properties["Pattern"], receiver, properties)
 
-    def _rule(self, name: str, properties: dict[str, Any], receiver: str) -> None:
+    def _rule(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        properties = self.template.resolve(raw)
+        for target in properties["Targets"]:
+            self._target(f"{logical_id}{target['Id']}", properties["EventPattern"], target["Arn"], target)
+        return Physical(logical_id, {"Arn": f"arn:aws:events:us-east-1:123456789012:rule/{logical_id}"})
+
+    def _target(self, name: str, pattern: dict[str, Any], receiver: str, properties: dict[str, Any]) -> None:
         """moto does deliver to queues, so each rule gets one, and `deliver` empties it."""
         url = self.sqs.create_queue(QueueName=f"events-{name}"[:80])["QueueUrl"]
-        self.events.put_rule(Name=name[:64], EventPattern=json.dumps(properties["Pattern"]))
+        self.events.put_rule(Name=name[:64], EventPattern=json.dumps(pattern))
         self.events.put_targets(Rule=name[:64], Targets=[{"Id": "queue", "Arn": self._queue_arn(url)}])
-        dead_letter_arn = properties.get("DeadLetterConfig", {}).get("Arn")
-        self._targets.append(Target(url, receiver, dead_letter_arn))
+        self._targets.append(Target(url, receiver, properties.get("DeadLetterConfig", {}).get("Arn")))
+
+    def _source(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        properties = self.template.resolve(raw)
+        url = self._queue_url(properties["EventSourceArn"])
+        batches = int(properties["ScalingConfig"]["MaximumConcurrency"])
+        self._sources.append(Source(url, properties["FunctionName"], int(properties["BatchSize"]), batches))
+        return Physical(logical_id)
+
+    def _queue_url(self, arn: str) -> str:
+        return self.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"]
 
     def _queue_arn(self, url: str) -> str:
         return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -370,6 +425,8 @@ _CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
     "AWS::S3::Bucket": Stack._bucket,
     "AWS::DynamoDB::Table": Stack._table,
     "AWS::SQS::Queue": Stack._queue,
+    "AWS::Events::Rule": Stack._rule,
+    "AWS::Lambda::EventSourceMapping": Stack._source,
     "AWS::SNS::Topic": Stack._topic,
     "AWS::IAM::Role": Stack._role,
     "AWS::SageMaker::ModelPackageGroup": Stack._model_package_group,
@@ -397,7 +454,8 @@ def deploy(
 ) -> Iterator[Stack]:
     """The template's resources for as long as the context lasts; nothing outside this process is touched.
 
-    parameters: of the template. artefact: the model's folder; None for that of the template's layer.
+    parameters: of the template; classify_image runs as STANDARD anyway, since moto shows no executions of EXPRESS.
+    artefact: the model's folder; None for that of the template's layer.
     faults: see LambdaService.
 
     Raises TemplateError when the template holds what cannot be created locally.
@@ -411,6 +469,6 @@ def deploy(
         }
         stack.enter_context(environment(settings))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
-        deployed = Stack(template, parameters or {}, lambdas, artefact)
+        deployed = Stack(template, {**(parameters or {}), "WorkflowType": "STANDARD"}, lambdas, artefact)
         yield deployed
         deployed.settle()  # what still ran would run on into whatever is deployed next in this process

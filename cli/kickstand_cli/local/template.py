@@ -72,6 +72,7 @@ class Template:
         self.function_globals: dict[str, Any] = document.get("Globals", {}).get("Function", {})
         self.outputs: dict[str, Any] = document.get("Outputs", {})
         self._conditions: dict[str, Any] = document.get("Conditions", {})
+        self._mappings: dict[str, Any] = document.get("Mappings", {})
         self._reference, self._attribute = reference, attribute
         self._values: dict[str, Any] = {
             "AWS::Partition": "aws",
@@ -138,6 +139,9 @@ class Template:
                 return all(self.resolve(item) for item in argument)
             case "Fn::Or":
                 return any(self.resolve(item) for item in argument)
+            case "Fn::FindInMap":
+                mapping, first, second = map(self.resolve, argument)
+                return self._mappings[mapping][first][second]
             case "Fn::Select":
                 return self.resolve(argument[1])[int(argument[0])]
             case "Fn::Split":

@@ -21,3 +21,5 @@ BRIEF = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "
 """9 s: for functions that may run for 10 s or more; who waits tries again."""
 PATIENT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 6})
 """109 s: for jobs of minutes, which nobody starts again at once."""
+EXECUTION = Config(connect_timeout=1, read_timeout=295, retries={"mode": "standard", "total_max_attempts": 1})
+"""296 s: for the function that waits for an execution, which takes 290 s at most; its queue tries again."""

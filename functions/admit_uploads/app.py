@@ -1,0 +1,38 @@
+"""On uploads that wait in the queue: start classify_image for each, and leave there what could not be executed."""
+
+import os
+from typing import Any
+
+import boto3
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Workflow, WorkflowType, admit
+from kickstand.clients import BRIEF, EXECUTION
+from kickstand.settings import Settings
+
+
+class AdmitUploadsSettings(Settings):
+    classify_image: str
+    upload_queue: str
+    workflow_type: WorkflowType
+
+
+logger = Logger()
+settings = AdmitUploadsSettings.model_validate(os.environ)
+sqs = boto3.client("sqs", config=BRIEF)
+WORKFLOW = Workflow(boto3.client("stepfunctions", config=EXECUTION), settings.classify_image, settings.workflow_type)
+
+
+@logger.inject_lambda_context(clear_state=True)
+def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    messages = {record["messageId"]: record for record in event["Records"]}
+    left = admit(WORKFLOW, {name: record["body"] for name, record in messages.items()})
+    for name, error in left.items():
+        logger.error("stays in the queue", message_id=name, error=repr(error))
+        sqs.change_message_visibility(
+            QueueUrl=settings.upload_queue,
+            ReceiptHandle=messages[name]["receiptHandle"],
+            VisibilityTimeout=AGAIN_AFTER_SECONDS,
+        )
+    return {"batchItemFailures": [{"itemIdentifier": name} for name in left]}

@@ -1,0 +1,66 @@
+"""Executes the uploads that were received from the queue, and says which ones have to stay in it."""
+
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from kickstand.clients import SFNClient
+
+AGAIN_AFTER_SECONDS = 60  # what could not be executed; without it, only after the queue's half an hour
+NOT_KEPT = "NotKept"  # classify_image's error where no queue took the upload
+THROTTLED = "Lambda.TooManyRequestsException"
+_EVENT = ("source", "detail-type", "time", "detail")
+
+
+class WorkflowType(StrEnum):
+    """How classify_image runs. Only EXPRESS can be waited for."""
+
+    EXPRESS = "EXPRESS"
+    STANDARD = "STANDARD"
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """The state machine classify_image, and how to start it."""
+
+    stepfunctions: SFNClient
+    state_machine: str
+    type: WorkflowType
+
+
+def admit(workflow: Workflow, messages: Mapping[str, str]) -> dict[str, BaseException | None]:
+    """Execute all messages at once, and wait for EXPRESS; returns those that have to stay in the queue, and why.
+
+    messages: bodies by message id. A message that comes twice makes the same record again.
+    """
+    with ThreadPoolExecutor(max(1, len(messages))) as pool:
+        running = {name: pool.submit(_execute, workflow, name, body) for name, body in messages.items()}
+    return {name: ended.exception() for name, ended in running.items() if ended.exception() or not ended.result()}
+
+
+def as_input(body: str) -> str:
+    """What the execution gets: the event as it came, and of a postponed one, how often it was tried before.
+
+    >>> as_input('{"source": "aws.s3", "detail": {}, "prediction": {}, "error": {"Error": "States.Timeout"}}')
+    '{"source": "aws.s3", "detail": {}, "attempts": 1}'
+    """
+    state = json.loads(body)
+    if "error" not in state:
+        return body
+    event = {name: state[name] for name in _EVENT if name in state}
+    counts = state["error"]["Error"] != THROTTLED  # which says nothing about the photo
+    return json.dumps(event | {"attempts": state.get("attempts", 0) + counts})
+
+
+def _execute(workflow: Workflow, name: str, body: str) -> bool:
+    """Whether the message is done with: where the execution fails, classify_image keeps the upload itself."""
+    start = workflow.stepfunctions
+    if workflow.type is WorkflowType.EXPRESS:
+        ended = start.start_sync_execution(stateMachineArn=workflow.state_machine, name=name, input=as_input(body))
+        return ended["status"] != "TIMED_OUT" and ended.get("error") != NOT_KEPT
+    with suppress(start.exceptions.ExecutionAlreadyExists):  # the message came twice
+        start.start_execution(stateMachineArn=workflow.state_machine, name=name, input=as_input(body))
+    return True
