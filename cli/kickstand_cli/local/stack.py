@@ -49,7 +49,9 @@ class Physical:
 
 @dataclass
 class Target:
-    """Where a rule sends its events: a state machine or a function, and the queue for those that it does not take."""
+    """Where a rule sends its events: a state machine, a function or a queue; and the queue for those that it does not
+    take.
+    """
 
     queue_url: str
     receiver: str
@@ -176,6 +178,9 @@ class Stack:
             if "X-Amz-Function-Error" in headers:
                 self._keep(target, event)
             return
+        if ":sqs:" in target.receiver:
+            self._send(target.receiver, event)
+            return
         try:
             self.stepfunctions.start_execution(
                 stateMachineArn=target.receiver, name=str(uuid.uuid4()), input=json.dumps(event)
@@ -187,10 +192,11 @@ class Stack:
 
     def _keep(self, target: Target, event: dict[str, Any]) -> None:
         if target.dead_letter_arn:
-            queue = target.dead_letter_arn.rsplit(":", 1)[-1]
-            self.sqs.send_message(
-                QueueUrl=self.sqs.get_queue_url(QueueName=queue)["QueueUrl"], MessageBody=json.dumps(event)
-            )
+            self._send(target.dead_letter_arn, event)
+
+    def _send(self, queue_arn: str, event: dict[str, Any]) -> None:
+        url = self.sqs.get_queue_url(QueueName=queue_arn.rpartition(":")[2])["QueueUrl"]
+        self.sqs.send_message(QueueUrl=url, MessageBody=json.dumps(event))
 
     def _busy(self) -> bool:
         """Whether an execution runs that does not wait for a person."""
@@ -343,6 +349,12 @@ class Stack:
             if event["Type"] == "EventBridgeRule":
                 self._rule(f"{logical_id}{name}", self.template.resolve(event["Properties"]), receiver)
 
+    def _queue_rule(self, logical_id: str, raw: dict[str, Any]) -> Physical:
+        properties = self.template.resolve(raw)
+        (target,) = properties["Targets"]
+        self._rule(logical_id, {"Pattern": properties["EventPattern"]}, target["Arn"])
+        return Physical(logical_id, {"Arn": f"arn:aws:events:us-east-1:123456789012:rule/{logical_id}"})
+
     def _rule(self, name: str, properties: dict[str, Any], receiver: str) -> None:
         """moto does deliver to queues, so each rule gets one, and `deliver` empties it."""
         url = self.sqs.create_queue(QueueName=f"events-{name}"[:80])["QueueUrl"]
@@ -369,6 +381,7 @@ _CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
     "AWS::S3::Bucket": Stack._bucket,
     "AWS::DynamoDB::Table": Stack._table,
     "AWS::SQS::Queue": Stack._queue,
+    "AWS::Events::Rule": Stack._queue_rule,
     "AWS::SNS::Topic": Stack._topic,
     "AWS::IAM::Role": Stack._role,
     "AWS::SageMaker::ModelPackageGroup": Stack._model_package_group,

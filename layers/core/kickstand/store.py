@@ -2,10 +2,11 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import islice
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -105,18 +106,37 @@ def read_changes(dynamodb: DynamoDBClient, table: str, after: datetime, until: d
                     KeyConditionExpression="changed_on = :on AND changed_at BETWEEN :first AND :last",
                     ExpressionAttributeValues={":on": {"S": partition}, ":first": {"S": first}, ":last": {"S": last}},
                 ):
-                    keys = [{name: item[name] for name in ("image", "version")} for item in page["Items"]]
-                    for start in range(0, len(keys), 100):
-                        yield from _fetch(dynamodb, table, keys[start : start + 100])
+                    keys = [(item["image"]["S"], item["version"]["S"]) for item in page["Items"]]
+                    yield from map(from_item, read_items(dynamodb, table, keys))
 
 
-def _fetch(dynamodb: DynamoDBClient, table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
-    """The records with these keys, at most 100."""
-    asked: Any = {table: {"Keys": keys}}
-    while asked:
-        answer = dynamodb.batch_get_item(RequestItems=asked)
-        yield from map(from_item, answer["Responses"].get(table, []))
-        asked = answer.get("UnprocessedKeys")
+def read_items(
+    dynamodb: DynamoDBClient, table: str, keys: Iterable[tuple[str, str]], parts: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The items with these images and versions, 100 at a time, unsorted. parts: the attributes to read; else all.
+
+    Raises StoreUnavailable when DynamoDB has trouble.
+    """
+    rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a key that is asked for twice
+    while some := list(islice(rest, 100)):
+        wanted = [{"image": {"S": image}, "version": {"S": version}} for image, version in some]
+        asked: Any = {table: {"Keys": wanted} | name_parts(parts)}
+        while asked:
+            with transient("DynamoDB"):
+                answer = dynamodb.batch_get_item(RequestItems=asked)
+            yield from answer["Responses"].get(table, [])
+            asked = answer.get("UnprocessedKeys")
+
+
+def name_parts(parts: Sequence[str]) -> dict[str, Any]:
+    """What makes DynamoDB read these attributes alone."""
+    names = {name: f"#{name}" for part in parts for name in part.split(".")}  # some words are DynamoDB's own
+    if not names:
+        return {}
+    return {
+        "ProjectionExpression": ", ".join(".".join(names[name] for name in part.split(".")) for part in parts),
+        "ExpressionAttributeNames": {placeholder: name for name, placeholder in names.items()},
+    }
 
 
 def announce(events: EventBridgeClient, record: Record) -> None:
