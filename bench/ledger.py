@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import boto3
@@ -159,7 +160,7 @@ def audit(ever: int, cuts: int = 3) -> dict[str, Any]:
     while standing is None or standing.audit:
         moments = iter([900.0] * (2 * ever // PAGE // cuts))
         standing = go_on_with_audit(
-            aws.books(), NOW + timedelta(hours=slices), lambda: next(moments, 0.0), begin=not slices
+            aws.books(), NOW + timedelta(hours=slices), partial(next, moments, 0.0), begin=not slices
         )
         slices += 1
     last = load_standing(aws.books())[0].last
