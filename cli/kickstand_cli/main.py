@@ -52,7 +52,7 @@ COMMANDS = {
     "Ledger": {
         "ledger": (
             "ledger.ledger",
-            "Count where every upload has ended, name what is missing, and with --replay send it again.",
+            "Show what the last run and the last audit found; with --audit, audit now; with --replay, send again.",
         ),
         "explain": ("ledger.explain", "Explain in one paragraph what happened to an image, and why."),
         "forget": (

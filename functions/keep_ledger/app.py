@@ -1,4 +1,4 @@
-"""On a schedule: draw up the ledger, tell CloudWatch what is missing, and send it again."""
+"""On a schedule: find what is missing of new uploads, report it and send it again; and audit the bucket by slices."""
 
 import os
 from datetime import UTC, datetime
@@ -9,8 +9,8 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.clients import PATIENT
-from kickstand.ledger.store import Books, keep_ledger, replay_lost
+from kickstand.clients import PATIENT, quick_times
+from kickstand.ledger.store import Books, go_on_with_audit, keep_ledger, replay_lost
 from kickstand.settings import Settings
 
 
@@ -18,6 +18,8 @@ class KeepLedgerSettings(Settings):
     image_bucket: str
     records_table: str
     reviews_table: str
+    control_table: str
+    new_uploads: str
     dead_letter_queue: str
     classify_image: str
 
@@ -25,7 +27,7 @@ class KeepLedgerSettings(Settings):
 logger = Logger()
 metrics = Metrics()
 BOOKS = Books(
-    s3=boto3.client("s3", config=PATIENT),
+    s3=boto3.Session(botocore_session=quick_times()).client("s3", config=PATIENT),
     dynamodb=boto3.client("dynamodb", config=PATIENT),
     sqs=boto3.client("sqs", config=PATIENT),
     stepfunctions=boto3.client("stepfunctions", config=PATIENT),
@@ -37,12 +39,24 @@ BOOKS = Books(
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+    """event: `audit` begins an audit of the whole bucket, unless one is under way; every run goes on with it."""
     now = datetime.now(UTC)
-    ledger = keep_ledger(BOOKS, now)
+
+    def seconds_left() -> float:
+        return context.get_remaining_time_in_millis() / 1000
+
+    ledger = keep_ledger(BOOKS, now, seconds_left)
     metrics.add_metric(name="LedgerMissing", unit=MetricUnit.Count, value=ledger.missing)
     for missing in ledger.lacks:
         logger.warning("missing", image=missing.image, version=missing.version, lack=missing.lack)
-    replay_lost(BOOKS, ledger, now)  # last: what is missing is told even where sending it again fails
+    replay_lost(BOOKS, ledger, now)  # what is missing is reported even where sending it again fails
     replayed = len(ledger.lost)
     logger.info("drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=replayed, counts=ledger.counts)
+    standing = go_on_with_audit(BOOKS, now, seconds_left, begin=bool(event.get("audit")))
+    logger.info(
+        "audit",
+        part=standing.audit and standing.audit.part,
+        uploads=(standing.audit.found if standing.audit else standing.last).uploads,
+        missing=standing.last.missing,
+    )
     return {"uploads": ledger.uploads, **ledger.counts, "replayed": replayed}

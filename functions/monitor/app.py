@@ -26,7 +26,7 @@ WATCH = read_watch(settings.model_dir)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     now = datetime.now(UTC)
-    look = run_monitor(dynamodb, events, settings, WATCH, now)
+    look = run_monitor(dynamodb, events, settings, WATCH, now, lambda: context.get_remaining_time_in_millis() / 1000)
     if look is None:
         logger.info("another run was faster")
         return {"images": 0, "harm": ""}

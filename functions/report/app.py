@@ -1,8 +1,8 @@
 """Draws the monitoring report on a schedule, and shows its essentials as a CloudWatch dashboard's custom widget."""
 
 import os
-from collections import deque
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ dynamodb = boto3.client("dynamodb", config=PATIENT)
 s3 = boto3.client("s3", config=PATIENT.merge(Config(signature_version="s3v4")))  # newer regions know no older one
 settings = ReportSettings.model_validate(os.environ)
 CARD, WATCH, EVIDENCE = read_card(settings.model_dir), read_watch(settings.model_dir), read_evidence(settings.model_dir)
-MOST = 100_000  # records, the latest: they and their figures fit into the function's memory
+MOST = 100_000  # records that are read, the latest: they and their figures fit into the function's memory and time
 PAGE, WIDGET = "report.html", "widget.html"
 LINK_SECONDS = 3600  # how long the widget's link opens the page, for whoever may see the dashboard
 ABOUT = {"markdown": "The monitoring report's essentials, as drawn on its schedule, with a link to the whole page."}
@@ -64,9 +64,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
 def draw(now: datetime) -> dict[str, Any]:
     """Draw page and widget of the latest days, and put them into the bucket; a copy of the page for each day."""
     start = now - timedelta(days=settings.report_days)
-    changes = read_changes(dynamodb, settings.records_table, start, now)
+    changes = read_changes(dynamodb, settings.records_table, start, now, newest_first=True)
+    records = list(islice(changes, MOST))
+    if len(records) == MOST:
+        start = max(start, min(record.changed_at or record.recorded_at for record in records))
     # Older records that were answered since would be the answered ones only: they would bias every estimate.
-    records = list(deque((record for record in changes if record.recorded_at >= start), maxlen=MOST))
+    records = [record for record in records if record.recorded_at >= start]
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
     report = compose(records, WATCH, CARD, budget, as_of=now, evidence=EVIDENCE)
     pictures = small_pictures(lambda record: read_image(s3, record.image_ref, MAX_IMAGE_BYTES))

@@ -21,7 +21,7 @@ from kickstand.events import Probability
 from kickstand.lifecycle.golden import GoldenImage, read_golden_images
 from kickstand.review.audit import asks_twice, pick_golden
 from kickstand.review.rules import Desk, Refused, Review, as_shown, choices
-from kickstand.review.store import answer_review, check_reviewer, count_waiting, next_review, skip_review
+from kickstand.review.store import MOST, answer_review, check_reviewer, count_waiting, next_review, skip_review
 from kickstand.settings import Settings
 from kickstand.store import read_image
 
@@ -29,6 +29,7 @@ from kickstand.store import read_image
 class ReviewSettings(Settings):
     reviews_table: str
     records_table: str
+    control_table: str
     model_dir: Path
     golden_dir: Path
     second_answer_share: Probability
@@ -84,7 +85,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
     }
     if desk.format == "json":
         return page
-    return PAGE.render(page, endpoint=context.invoked_function_arn, theme=desk.theme)
+    return PAGE.render(page, most=MOST, endpoint=context.invoked_function_arn, theme=desk.theme)
 
 
 def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
@@ -95,7 +96,16 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
             case "answer":
                 twice = asks_twice(*key, settings.second_answer_share, settings.draw_key)
                 review = answer_review(
-                    dynamodb, stepfunctions, TABLES, key, desk.label, desk.reviewer, LABELS, now, twice
+                    dynamodb,
+                    stepfunctions,
+                    TABLES,
+                    key,
+                    desk.label,
+                    desk.reviewer,
+                    LABELS,
+                    now,
+                    twice,
+                    settings.control_table,
                 )
                 if review.answer and review.answer.reviewer != desk.reviewer:
                     logger.info("answered too", image=review.image, version=review.version)

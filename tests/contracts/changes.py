@@ -17,6 +17,7 @@ OTHERS = {  # another value, where neither the type nor the allowed values give 
     "EndpointName": "other-photos",
     "ImageClassificationImage": "811284229777.dkr.ecr.us-east-1.amazonaws.com/image-classification:1",
     "LedgerSchedule": "rate(2 hours)",
+    "AuditSchedule": "rate(14 days)",
     "MonitorSchedule": "rate(1 hour)",
     "PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary",
     "ReportSchedule": "rate(2 days)",

@@ -1,5 +1,6 @@
 """The function that draws the monitoring report: on its schedule, and as a dashboard's widget."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
 
 from kickstand.store import put_record
 from kickstand_cli.local.stack import Stack, deploy
@@ -84,3 +86,22 @@ def test_the_widget_shows_the_essentials_and_links_to_the_page(stack: Stack, inv
 def test_the_widget_follows_the_dashboard_into_the_dark(invoke: Invoke) -> None:
     context = json.loads((PROJECT / "events/review.json").read_bytes())["widgetContext"]
     assert 'class="ks-report cwdb-no-default-styles ks-dark"' in invoke(widgetContext={**context, "theme": "dark"})
+
+
+def test_of_many_records_only_the_latest_are_read(
+    stack: Stack, invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = inspect.unwrap(stack.functions["ReportFunction"].load()).__globals__
+    monkeypatch.setitem(module, "MOST", 20)
+    read = 0
+    send = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def counted(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        nonlocal read
+        answer = send(client, operation, parameters)
+        read += len(answer["Responses"]["RecordsTable"]) if operation == "BatchGetItem" else 0
+        return answer
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", counted)
+    assert invoke("report")["records"] == 20
+    assert read <= 100

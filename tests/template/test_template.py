@@ -306,7 +306,7 @@ def test_an_execution_that_fails_raises_an_alarm(name: str, metric: str) -> None
     assert name in watched(metric)
 
 
-@every(QUEUES.keys() - {"UploadQueue"})
+@every(QUEUES.keys() - {"NewUploadsQueue", "UploadQueue"})
 def test_what_lies_in_a_dead_letter_queue_raises_an_alarm(name: str) -> None:
     assert name in watched("ApproximateNumberOfMessagesVisible")
 

@@ -332,7 +332,8 @@ def clear(stack: Stack) -> None:
     for table in (stack.outputs["RecordsTableName"], stack.outputs["ReviewsTableName"]):
         for item in stack.dynamodb.scan(TableName=table)["Items"]:
             stack.dynamodb.delete_item(TableName=table, Key={name: item[name] for name in ("image", "version")})
-    stack.sqs.purge_queue(QueueUrl=stack.outputs["DeadLetterQueueUrl"])  # those too that somebody holds
+    for queue in ("DeadLetterQueueUrl", "NewUploadsQueueUrl"):
+        stack.sqs.purge_queue(QueueUrl=stack.outputs[queue])  # those too that somebody holds
 
 
 # ---- what must hold

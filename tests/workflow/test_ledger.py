@@ -47,14 +47,16 @@ def lose(stack: Stack, number: int = 1) -> str:
     for _ in range(number):
         key = f"{uuid.uuid4()} +é.png"
         stack.upload(key, png())
-    stack.sqs.purge_queue(QueueUrl=stack._targets[0].queue_url)
+    (target,) = (target for target in stack._targets if "ClassifyImage" in target.receiver)
+    stack.sqs.purge_queue(QueueUrl=target.queue_url)
     return key
 
 
-def kickstand_ledger(stack: Stack, tmp_path: Path, *options: str) -> Result:
+def kickstand_ledger(stack: Stack, tmp_path: Path, *options: str, audit: bool = True) -> Result:
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs))
-    return CliRunner().invoke(app, ["ledger", "--outputs", str(outputs), "--grace", "0", *options])
+    options = (*options, "--audit", "--grace", "0") if audit else options
+    return CliRunner().invoke(app, ["ledger", "--outputs", str(outputs), *options])
 
 
 def test_all_is_well_where_every_upload_has_ended(stack: Stack, tmp_path: Path) -> None:
@@ -127,8 +129,9 @@ def test_what_is_no_stack_is_a_one_line_error(stack: Stack, tmp_path: Path) -> N
 # ---- the function
 
 
-def keep_ledger(stack: Stack) -> dict[str, Any]:
-    event = (PROJECT / "events/keep_ledger.json").read_bytes()
+def keep_ledger(stack: Stack, audit: bool = False) -> dict[str, Any]:
+    event = b'{"audit": true}' if audit else (PROJECT / "events/keep_ledger.json").read_bytes()
+    stack.deliver()
     answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["KeepLedgerFunctionName"], Payload=event)
     told: dict[str, Any] = json.loads(answer["Payload"].read())
     assert "errorType" not in told, told
@@ -194,11 +197,46 @@ def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(
     answered = answer(claim(review, "Ada", now), "bicycle", "Ada", ["bicycle", "motorcycle"], now)
     item = to_item(answered) | {"task_token": {"S": "its token"}}
     stack.dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=item)
+    stack.dynamodb.update_item(  # as of a photo that a person was asked about
+        TableName=stack.outputs["RecordsTableName"],
+        Key={"image": {"S": record.image}, "version": {"S": record.version}},
+        UpdateExpression="SET audited = :true",
+        ExpressionAttributeValues={":true": {"BOOL": True}},
+    )
     assert keep_ledger(stack)["replayed"] == 1
     (record,) = stack.records()
     assert record.review is not None
     assert record.review.answer == answered.answer
     assert keep_ledger(stack)["missing"] == 0
+
+
+def test_what_an_audit_misses_stands_until_it_has_healed(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    ((key, version), _) = upload(stack, 2)
+    stack.s3.delete_object(Bucket=stack.outputs["ImageBucketName"], Key=key, VersionId=version)
+    keep_ledger(stack, audit=True)
+    for _ in range(2):
+        assert keep_ledger(stack)["missing"] == 1
+    shown = kickstand_ledger(stack, tmp_path, audit=False)
+    assert shown.exit_code == 4
+    assert f"/{key} (version {version}) is gone" in shown.output
+    lost = stack.dynamodb.scan(TableName=stack.outputs["RecordsTableName"])["Items"]
+    for item in lost:
+        if item["image"]["S"].endswith(key):
+            at = {name: item[name] for name in ("image", "version")}
+            stack.dynamodb.delete_item(TableName=stack.outputs["RecordsTableName"], Key=at)
+    assert keep_ledger(stack)["missing"] == 0
+    assert kickstand_ledger(stack, tmp_path, audit=False).exit_code == 0
+
+
+def test_before_the_first_run_the_command_says_so(stack: Stack, tmp_path: Path) -> None:
+    shown = kickstand_ledger(stack, tmp_path, audit=False)
+    assert shown.exit_code == 0
+    assert shown.output.count("never yet") == 2
+    told = json.loads(kickstand_ledger(stack, tmp_path, "--json", audit=False).stdout)
+    assert told["whole_bucket"]["until"] is None
 
 
 def test_the_function_leaves_dead_letters_to_a_person(stack: Stack) -> None:

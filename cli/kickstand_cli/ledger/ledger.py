@@ -1,4 +1,4 @@
-"""`kickstand ledger`: has every upload ended somewhere? And if not, send it again."""
+"""`kickstand ledger`: does every upload have an outcome? And if not, send it again."""
 
 import json
 import time
@@ -9,7 +9,17 @@ from typing import Annotated
 import typer
 
 from kickstand.ledger.balance import Ledger, Missing
-from kickstand.ledger.store import Books, draw_up, is_settled, read_letters, redrive, release, throw_away
+from kickstand.ledger.store import (
+    Books,
+    Standing,
+    draw_up,
+    is_settled,
+    load_standing,
+    read_letters,
+    redrive,
+    release,
+    throw_away,
+)
 from kickstand.ledger.store import replay as send
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import console, printable
@@ -26,19 +36,23 @@ WORDS = {
 def ledger(
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
+    audit: Annotated[
+        bool, typer.Option("--audit", help="Compare the whole bucket with all outcomes now, instead.")
+    ] = False,
     grace: Annotated[
         float,
-        typer.Option(min=0, metavar="MINUTES", help="What is younger may be under way; it is not missing."),
+        typer.Option(min=0, metavar="MINUTES", help="In an audit, ignore uploads newer than this."),
     ] = 15,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Send again what is missing and what lies in the dead-letter queue.")
+        bool,
+        typer.Option("--replay", help="Audit, then send again what is missing and what lies in the dead-letter queue."),
     ] = False,
     wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="With --replay: how long to wait for what comes of it.")
     ] = 120,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as one JSON object.")] = False,
 ) -> None:
-    """Count where every upload has ended, name what is missing, and with --replay send it again.
+    """Show what the last run and the last audit found; with --audit, audit now; with --replay, send again.
 
     An upload is a version of an object in the bucket. It ends in exactly one of accepted, rejected, waiting (for a
     person), reviewed (by a person) and dead-letter; else it is missing.
@@ -47,6 +61,9 @@ def ledger(
     """
     with reporting():
         books = open_books(read_outputs(stack_name, outputs))
+        if not (audit or replay):
+            _show(load_standing(books)[0], as_json)
+            return
         found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
         if replay and (found.missing or found.dead_letter):
             if not as_json:
@@ -112,6 +129,25 @@ def _details(ledger: Ledger) -> dict[str, object]:
         "under_way": ledger.under_way,
         "lacks": [missing.model_dump(mode="json", exclude={"image_ref"}) for missing in ledger.lacks],
     }
+
+
+def _show(standing: Standing, as_json: bool) -> None:
+    """What the scheduled runs have found."""
+    found = {"new uploads": (standing.run_at, standing.run), "whole bucket": (standing.last_closed_at, standing.last)}
+    if as_json:
+        told = {
+            name.replace(" ", "_"): as_dict(ledger) | _details(ledger) | {"until": at.isoformat() if at else None}
+            for name, (at, ledger) in found.items()
+        }
+        print(json.dumps(told))  # noqa: T201
+    for name, (at, ledger) in found.items() if not as_json else ():
+        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'never yet'}", markup=False)
+        if at:
+            _print(ledger)
+    if standing.audit and not as_json:
+        console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far", markup=False)
+    if any(ledger.missing for _, ledger in found.values()):
+        raise typer.Exit(UNBALANCED)
 
 
 def _print(ledger: Ledger) -> None:

@@ -217,6 +217,9 @@ class Stack:
             if "X-Amz-Function-Error" in headers:
                 self._keep(target, event)
             return
+        if ":sqs:" in target.receiver:
+            self._send(target.receiver, event)
+            return
         try:
             self.stepfunctions.start_execution(
                 stateMachineArn=target.receiver, name=str(uuid.uuid4()), input=json.dumps(event)
@@ -228,7 +231,10 @@ class Stack:
 
     def _keep(self, target: Target, event: dict[str, Any]) -> None:
         if target.dead_letter_arn:
-            self.sqs.send_message(QueueUrl=self._queue_url(target.dead_letter_arn), MessageBody=json.dumps(event))
+            self._send(target.dead_letter_arn, event)
+
+    def _send(self, queue_arn: str, event: dict[str, Any]) -> None:
+        self.sqs.send_message(QueueUrl=self._queue_url(queue_arn), MessageBody=json.dumps(event))
 
     def _busy(self) -> bool:
         """Whether an execution runs that does not wait for a person."""

@@ -2,10 +2,12 @@
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from heapq import merge
+from itertools import groupby, islice
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -94,40 +96,91 @@ def changed(image: str, at: datetime) -> dict[str, Any]:
     }
 
 
-def read_changes(dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime) -> Iterator[Record]:
-    """The records that were written or answered after the one moment and until the other, as they are now, unsorted.
+def read_changes(
+    dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime, newest_first: bool = False
+) -> Iterator[Record]:
+    """The records that were written or answered after the one moment and until the other, as they are now, by time.
 
     The index holds keys alone, since an index of whole records would cost as much as the table for every image; the
-    records are fetched 100 at a time. It follows the table within a second or so: leave the latest minute to the next
-    look. Raises StoreUnavailable when DynamoDB has trouble.
+    records are fetched 100 at a time, each hundred unsorted. It follows the table within a second or so: leave the
+    latest minute to the next look. Raises StoreUnavailable when DynamoDB has trouble.
     """
+    found = (key for _, key in _keys_by_change(dynamodb, table, after, until, newest_first))
+    while some := list(islice(found, 100)):
+        yield from map(from_item, read_items(dynamodb, table, some))
+
+
+def slice_changes(
+    dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime, most: int
+) -> Iterator[tuple[datetime, list[Record]]]:
+    """The same in slices of `most` records or, where several changed at one moment, some more.
+
+    Each slice has all that changed until its moment; the last one's is `until`.
+    """
+    keys: list[tuple[str, str]] = []
+    for at, together in groupby(_keys_by_change(dynamodb, table, after, until), lambda change: change[0]):
+        keys += [key for _, key in together]
+        if len(keys) >= most:
+            yield datetime.fromisoformat(at), [from_item(item) for item in read_items(dynamodb, table, keys)]
+            keys = []
+    yield until, [from_item(item) for item in read_items(dynamodb, table, keys)]
+
+
+def _keys_by_change(
+    dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime, newest_first: bool = False
+) -> Iterator[tuple[str, tuple[str, str]]]:
+    """When records changed, and which, in the order of time; no more is read than is taken."""
     first, last = (
         moment.astimezone(UTC).isoformat(timespec="microseconds")
         for moment in (after + timedelta(microseconds=1), until)
     )
-    days = (until.astimezone(UTC).date() - after.astimezone(UTC).date()).days
-    for day in range(days + 1):
-        for shard in range(SHARDS):
-            partition = f"{after.astimezone(UTC) + timedelta(days=day):%Y-%m-%d}#{shard}"
+    number = (until.astimezone(UTC).date() - after.astimezone(UTC).date()).days + 1
+    days = [f"{after.astimezone(UTC) + timedelta(days=day):%Y-%m-%d}" for day in range(number)]
+
+    def read(partition: str) -> Iterator[tuple[str, tuple[str, str]]]:
+        with transient("DynamoDB"):
+            for page in dynamodb.get_paginator("query").paginate(
+                TableName=table,
+                IndexName=RECORDS_BY_CHANGE,
+                KeyConditionExpression="changed_on = :on AND changed_at BETWEEN :first AND :last",
+                ExpressionAttributeValues={":on": {"S": partition}, ":first": {"S": first}, ":last": {"S": last}},
+                ScanIndexForward=not newest_first,
+                PaginationConfig={"PageSize": 1000},
+            ):
+                for item in page["Items"]:
+                    yield item["changed_at"]["S"], (item["image"]["S"], item["version"]["S"])
+
+    for day in reversed(days) if newest_first else days:
+        yield from merge(*(read(f"{day}#{shard}") for shard in range(SHARDS)), reverse=newest_first)
+
+
+def read_items(
+    dynamodb: DynamoDBClient, table: str, keys: Iterable[tuple[str, str]], parts: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """The items with these images and versions, 100 at a time, unsorted. parts: the attributes to read; else all.
+
+    Raises StoreUnavailable when DynamoDB has trouble.
+    """
+    rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a key that is asked for twice
+    while some := list(islice(rest, 100)):
+        wanted = [{"image": {"S": image}, "version": {"S": version}} for image, version in some]
+        asked: Any = {table: {"Keys": wanted} | name_parts(parts)}
+        while asked:
             with transient("DynamoDB"):
-                for page in dynamodb.get_paginator("query").paginate(
-                    TableName=table,
-                    IndexName=RECORDS_BY_CHANGE,
-                    KeyConditionExpression="changed_on = :on AND changed_at BETWEEN :first AND :last",
-                    ExpressionAttributeValues={":on": {"S": partition}, ":first": {"S": first}, ":last": {"S": last}},
-                ):
-                    keys = [{name: item[name] for name in ("image", "version")} for item in page["Items"]]
-                    for start in range(0, len(keys), 100):
-                        yield from _fetch(dynamodb, table, keys[start : start + 100])
+                answer = dynamodb.batch_get_item(RequestItems=asked)
+            yield from answer["Responses"].get(table, [])
+            asked = answer.get("UnprocessedKeys")
 
 
-def _fetch(dynamodb: DynamoDBClient, table: str, keys: list[dict[str, Any]]) -> Iterator[Record]:
-    """The records with these keys, at most 100."""
-    asked: Any = {table: {"Keys": keys}}
-    while asked:
-        answer = dynamodb.batch_get_item(RequestItems=asked)
-        yield from map(from_item, answer["Responses"].get(table, []))
-        asked = answer.get("UnprocessedKeys")
+def name_parts(parts: Sequence[str]) -> dict[str, Any]:
+    """What makes DynamoDB read these attributes alone."""
+    names = {name: f"#{name}" for part in parts for name in part.split(".")}  # some words are DynamoDB's own
+    if not names:
+        return {}
+    return {
+        "ProjectionExpression": ", ".join(".".join(names[name] for name in part.split(".")) for part in parts),
+        "ExpressionAttributeNames": {placeholder: name for name, placeholder in names.items()},
+    }
 
 
 def announce(events: EventBridgeClient, record: Record, execution: str) -> None:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kickstand.events import ImageRef, ReviewStatus
-from kickstand.ledger.balance import Entry, Key, Lack, Ledger, Question, balance
+from kickstand.ledger.balance import GROUPS, Audit, Entry, Key, Lack, Ledger, Missing, Question, balance
 
 CLOSES = datetime(2026, 5, 4, 12, tzinfo=UTC)
 BEFORE, AFTER = CLOSES - timedelta(hours=1), CLOSES + timedelta(seconds=1)
@@ -29,9 +29,9 @@ def drawn_up(
     entries: list[Entry],
     questions: tuple[Question, ...] = (),
     letters: tuple[Key, ...] = (),
-    name_at_most: int | None = None,
 ) -> Ledger:
-    return balance(uploads, lambda: entries, questions, letters, CLOSES, name_at_most)
+    by_key = {entry.key: entry for entry in entries}, {question.key: question for question in questions}
+    return balance(uploads, *by_key, letters, CLOSES)
 
 
 def place_of(
@@ -88,47 +88,30 @@ def test_a_young_upload_that_is_decided_counts() -> None:
     assert place_of([recorded(recorded_at=AFTER)], at=AFTER) == "accepted"
 
 
-def test_exactly_the_image_that_was_removed_is_named() -> None:
-    names = [f"{number}.png" for number in range(100)]
-    kept = [uploaded(name) for name in names if name != "41.png"]
-    ledger = drawn_up(kept, [recorded(name) for name in names])
-    assert (ledger.uploads, ledger.accepted, ledger.missing) == (100, 99, 1)
-    assert [(missing.image, missing.lack) for missing in ledger.lacks] == [("s3://photos/41.png", Lack.IMAGE)]
-
-
-def test_of_an_image_with_two_versions_the_removed_one_is_named() -> None:
-    ledger = drawn_up([uploaded(version="2")], [recorded(version="1"), recorded(version="2")])
-    assert [missing.version for missing in ledger.lacks] == ["1"]
-
-
-def test_a_dead_letter_about_a_removed_image_names_it_once() -> None:
-    key = ("s3://photos/a", "1")
-    for entries in ([], [recorded()]):
-        ledger = drawn_up([], entries, letters=(key,))
-        assert [(missing.image, missing.version) for missing in ledger.lacks] == [key]
-        assert ledger.uploads == ledger.missing == 1
-
-
 def test_what_is_missing_can_be_sent_again_unless_the_image_is_gone() -> None:
-    ledger = drawn_up([uploaded("a"), uploaded("b")], [recorded("b", route="review"), recorded("c")])
-    assert {missing.lack for missing in ledger.lacks} == {Lack.DECISION, Lack.QUESTION, Lack.IMAGE}
-    assert {missing.lack for missing in ledger.lost if missing.image_ref} == {Lack.DECISION, Lack.QUESTION}
-    assert len(ledger.lost) == 2
+    ledger = drawn_up([uploaded("a"), uploaded("b")], [recorded("b", route="review")])
+    gone = Ledger(missing=1, lacks=(Missing(image="s3://photos/c", version="1", lack=Lack.IMAGE),))
+    assert {missing.lack for missing in ledger.plus(gone).lost} == {Lack.DECISION, Lack.QUESTION}
+    assert ledger.plus(gone).missing == 3
 
 
 def test_all_that_is_missing_is_counted_though_only_some_are_named() -> None:
-    ledger = drawn_up([uploaded(str(number)) for number in range(50)], [], name_at_most=3)
-    assert (ledger.missing, len(ledger.lacks)) == (50, 3)
+    ledger = drawn_up([uploaded(str(number)) for number in range(50)], [])
+    both = ledger.plus(ledger, name_at_most=3)
+    assert (both.missing, len(both.lacks)) == (100, 3)
 
 
-def test_the_records_are_read_twice_only_if_an_image_is_gone() -> None:
-    reads = []
+def test_an_audit_doubts_only_groups_where_records_and_bucket_differ() -> None:
+    keys = [("s3://photos/a", str(number)) for number in range(10_000)]
+    audit = Audit(closes_at=CLOSES)
+    walked = audit.model_copy(update={"sums": audit.saw(keys[:-1])})
+    assert walked.model_copy(update={"sums": walked.saw(keys[:-1])}).doubts(keys) == []
+    doubts = walked.model_copy(update={"sums": walked.saw(keys)}).doubts(keys)
+    assert keys[-1] in doubts
+    assert len(doubts) < 20
 
-    def entries() -> list[Entry]:
-        reads.append("once")
-        return [recorded()]
 
-    balance([uploaded()], entries, (), (), CLOSES)
-    assert len(reads) == 1
-    balance([], entries, (), (), CLOSES)
-    assert len(reads) == 3
+def test_an_audit_of_any_size_fits_into_one_item_of_dynamodb() -> None:
+    audit = Audit(closes_at=CLOSES, sums=bytes([255]) * 8 * GROUPS)
+    assert len(audit.model_dump_json()) < 60_000
+    assert Audit.model_validate_json(audit.model_dump_json()) == audit

@@ -25,7 +25,7 @@ def last(days: float) -> LastTraining:
 
 def settings(**changes: str) -> RequestTrainingSettings:
     limits = {"RETRAIN_AT_MOST_EVERY": "7", "RETRAIN_AT_LEAST_EVERY": "0", "RETRAIN_AFTER_LABELS": "200"}
-    names = dict.fromkeys(("TRAIN_MODEL", "REVIEWS_TABLE", "CONTROL_TABLE"), "name")
+    names = dict.fromkeys(("TRAIN_MODEL", "CONTROL_TABLE"), "name")
     return RequestTrainingSettings.model_validate(names | limits | changes)
 
 

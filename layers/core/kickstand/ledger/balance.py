@@ -1,12 +1,14 @@
 """The ledger: every upload has ended in exactly one place, or is named as missing."""
 
+import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Container, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from itertools import chain
+from typing import Any, Self
 
-from pydantic import AliasPath, Field
+from pydantic import AliasPath, ConfigDict, Field
 
 from kickstand.events import ImageRef, Payload, ReviewStatus, Route
 
@@ -66,6 +68,16 @@ class Entry(Payload):
     recorded_at: datetime
     review: ReviewStatus | None = Field(None, validation_alias=AliasPath("review", "status"))
 
+    @property
+    def key(self) -> Key:
+        """Which upload it is about."""
+        return self.image, self.version
+
+    @property
+    def asks_a_person(self) -> bool:
+        """Whether there should be a review."""
+        return self.audited or self.route is Route.REVIEW
+
 
 class Question(Payload):
     """What the ledger needs to know of a review."""
@@ -74,11 +86,16 @@ class Question(Payload):
     version: str
     answered_at: datetime | None = Field(None, validation_alias=AliasPath("answer", "answered_at"))
 
+    @property
+    def key(self) -> Key:
+        """Which upload it is about."""
+        return self.image, self.version
+
 
 class Ledger(Payload):
     """How many uploads ended where. Their sum is the number of uploads known from anywhere.
 
-    missing: those that ended nowhere; named in `lacks`, as many as were asked for.
+    missing: those that have no outcome; named in `lacks`, as many as were asked for.
     under_way: so young that they may still be on their way; they are not among the uploads yet.
     """
 
@@ -117,63 +134,136 @@ class Ledger(Payload):
         doubts = (f", {number} {word}" for word, number in rest.items() if number)
         return f"ledger: {self.uploads} uploads = {' + '.join(ends)}{''.join(doubts)}"
 
+    def plus(self, other: "Ledger", name_at_most: int | None = None) -> "Ledger":
+        """Both together; of the missing so many are named, None for all."""
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in (*Place, "under_way")}
+        return Ledger(lacks=(*self.lacks, *other.lacks)[:name_at_most], **numbers)
+
 
 def balance(
     uploads: Iterable[ImageRef],
-    entries: Callable[[], Iterable[Entry]],
-    questions: Iterable[Question],
-    letters: Collection[Key],
+    entries: Mapping[Key, Entry],
+    questions: Mapping[Key, Question],
+    letters: Container[Key],
     closes_at: datetime,
-    name_at_most: int | None = None,
 ) -> Ledger:
-    """The ledger of all uploads, from what the bucket, the tables and the dead-letter queue hold.
+    """The ledger of these uploads, which are in the bucket.
 
-    uploads: every version of every object in the bucket.
-    entries: reads the records from the beginning at each call; the second one, only if an image is gone, finds its
-        name. In between the ledger keeps 64-bit hashes, about 100 bytes for each record: among a million uploads
-        two are taken for one with a probability of 3e-8.
-    letters: the uploads in the dead-letter queue.
+    entries, questions: what the tables hold about them. letters: the uploads in the dead-letter queue.
     closes_at: what happened later may still be under way, and is never missing.
-    name_at_most: how many of the missing to name; None for all.
     """
-    asked = {hash((question.image, question.version)): question.answered_at for question in questions}
-    places: dict[int, Place | Lack] = {}
-    for entry in entries():
-        key = hash((entry.image, entry.version))
-        places[key] = _place(entry, key in asked, asked.get(key), closes_at)
-    places |= dict.fromkeys(map(hash, letters), Place.DEAD_LETTER)
-
     counts: Counter[str] = Counter()
-    lacks: list[Missing] = []
-
-    def miss(image: str, version: str, lack: Lack, image_ref: ImageRef | None = None) -> None:
-        counts[Place.MISSING] += 1
-        if name_at_most is None or len(lacks) < name_at_most:
-            lacks.append(Missing(image=image, version=version, lack=lack, image_ref=image_ref))
-
+    lacks = []
     for ref in uploads:
-        place = places.pop(hash((ref.uri, ref.version)), Lack.DECISION)
-        if isinstance(place, Place):
-            counts[place] += 1
-        elif place is Lack.DECISION and ref.uploaded_at >= closes_at:
+        key = ref.uri, ref.version
+        entry = entries.get(key)
+        if key in letters:
+            place: Place | Lack = Place.DEAD_LETTER
+        elif entry:
+            place = _place(entry, questions.get(key), closes_at)
+        elif ref.uploaded_at >= closes_at:
             counts["under_way"] += 1
+            continue
         else:
-            miss(ref.uri, ref.version, place, ref)
-    if places:  # decided about, or in the queue, and not in the bucket
-        for image, version in chain(((entry.image, entry.version) for entry in entries()), letters):
-            if places.pop(hash((image, version)), None):
-                miss(image, version, Lack.IMAGE)
+            place = Lack.DECISION
+        if isinstance(place, Lack):
+            lacks.append(Missing(image=ref.uri, version=ref.version, lack=place, image_ref=ref))
+            place = Place.MISSING
+        counts[place] += 1
     return Ledger(lacks=tuple(lacks), **counts)
 
 
-def _place(entry: Entry, asked: bool, answered_at: datetime | None, closes_at: datetime) -> Place | Lack:
+def has_ended(entry: Entry, question: Question | None) -> bool:
+    """Whether nothing more is to happen, until a person answers."""
+    if question is None:
+        return not entry.asks_a_person
+    return not question.answered_at or entry.review is ReviewStatus.ANSWERED
+
+
+def _place(entry: Entry, question: Question | None, closes_at: datetime) -> Place | Lack:
     """Where the recorded upload is, or what is missing."""
-    if answered_at:
-        told = entry.review is ReviewStatus.ANSWERED or answered_at >= closes_at
+    if question and question.answered_at:
+        told = entry.review is ReviewStatus.ANSWERED or question.answered_at >= closes_at
         return Place.REVIEWED if told else Lack.ANSWER
-    if (entry.audited or entry.route is Route.REVIEW) and not asked and entry.recorded_at < closes_at:
+    if entry.asks_a_person and not question and entry.recorded_at < closes_at:
         return Lack.QUESTION
     return _PLACES[entry.route]
 
 
 _PLACES = {Route.ACCEPT: Place.ACCEPTED, Route.REJECT: Place.REJECTED, Route.REVIEW: Place.WAITING}
+
+
+# ---- an audit of the whole bucket, page by page
+
+
+class Part(StrEnum):
+    """What the audit reads next.
+
+    bucket: every version of every object, by key, with its outcome. records: the whole table of records, to see
+    whether there are more than the bucket has. doubts: the same, to name them. letters: the dead letters.
+    """
+
+    BUCKET = "bucket"
+    RECORDS = "records"
+    DOUBTS = "doubts"
+    LETTERS = "letters"
+    DONE = "done"
+
+
+GROUPS = 4096
+
+
+class Audit(Payload):
+    """A comparison of the whole bucket with all outcomes, up to where it has come. Its size does not grow.
+
+    closes_at: what happened later is left out. opens_at: what was recorded earlier is not asked for in the bucket.
+    name_at_most: so many missing uploads are named, None for all.
+    marker: where the next page begins, as S3 or DynamoDB takes it.
+    sums: for each of GROUPS groups of uploads, the exclusive or of the hashes of those that have a record and are in
+        the bucket; the part "records" takes out the records. What is left of a group is not zero where its records
+        and the bucket differ, so only these groups are read again.
+    surplus: how many more records there are than such uploads. gone: how many images have been found to be gone.
+    """
+
+    model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
+    closes_at: datetime
+    opens_at: datetime | None = None
+    name_at_most: int | None = None
+    part: Part = Part.BUCKET
+    marker: dict[str, Any] = Field(default_factory=dict)
+    sums: bytes = Field(default=bytes(8 * GROUPS), repr=False)
+    surplus: int = 0
+    gone: int = 0
+    found: Ledger = Ledger()
+
+    def compares(self, entry: Entry) -> bool:
+        """Whether this record must have its object in the bucket."""
+        return entry.recorded_at < self.closes_at and (self.opens_at is None or entry.recorded_at >= self.opens_at)
+
+    def saw(self, keys: Iterable[Key]) -> bytes:
+        """The sums, with these uploads put in or taken out."""
+        sums = array("Q", self.sums)
+        for key in keys:
+            value = _hash(key)
+            sums[value % GROUPS] ^= value
+        return sums.tobytes()
+
+    def doubts(self, keys: Iterable[Key]) -> list[Key]:
+        """Those of the uploads that are in a group where records and bucket differ."""
+        sums = array("Q", self.sums)
+        return [key for key in keys if sums[_hash(key) % GROUPS]]
+
+    def go_on(self, marker: dict[str, Any], after: Part, found: Ledger | None = None, **more: Any) -> Self:
+        """At the next page, or with the next part where there is none."""
+        state = {"marker": marker, "part": self.part if marker else after} | more
+        if found:
+            state["found"] = self.found.plus(found, self.name_at_most)
+        return self.model_copy(update=state)
+
+
+def _hash(key: Key) -> int:
+    """The same in every process, unlike Python's own."""
+    return int.from_bytes(
+        hashlib.blake2b("\n".join(key).encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+    )

@@ -2,22 +2,30 @@
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
-from kickstand.events import ImageRef
-from kickstand.ledger.balance import Entry, Key, Lack, Ledger, Missing, Question, balance
+from kickstand.events import ImageRef, Payload
+from kickstand.ledger.balance import Audit, Entry, Key, Lack, Ledger, Missing, Part, Question, balance, has_ended
 from kickstand.records import Record
 from kickstand.review.rules import Refused, Review
 from kickstand.review.store import load_review, record_review
-from kickstand.store import from_item, get_item, plain
+from kickstand.store import from_item, get_item, name_parts, plain, put_item_if, read_items, transient
 
 GRACE = timedelta(minutes=15)  # all attempts of an execution together take five at most
 REPLAY_AT_MOST = 100  # in one run: what is missing in thousands has a cause that somebody must find first
+NAME_AT_MOST = 50  # of an audit's missing uploads: they are kept in one DynamoDB item, which holds 400 KB
+PAGE = 1000  # versions of objects, S3's most
+SAVE_AFTER = 20  # pages of an audit
+RESERVE_SECONDS = 300  # of a run, for the audit and for telling what was found
+LAST_SECONDS = 60  # of a run, for saving where the audit is
 _HOLD_SECONDS = 60  # nobody else sees the dead letters while they are read
+_HOLD_NEW_SECONDS = 1800  # nobody else sees new uploads while a run, of 900 s at most, checks them
+_OPEN_AT_MOST = 10_000  # new uploads without an outcome in one run; SQS hands out 120,000 at most
+_LEDGER = {"id": {"S": "ledger"}}
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
 
@@ -25,7 +33,8 @@ _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "regio
 class Books:
     """Where everything is written down: boto3's clients, and what the stack's outputs name.
 
-    poll_seconds: how long SQS may look for dead letters on all its servers; with 0 it may overlook some.
+    control_table: where the ledger stands. new_uploads: the queue of uploads whose outcome is not known yet.
+    poll_seconds: how long SQS may search all its servers for messages; with 0 it may overlook some.
     """
 
     s3: S3Client
@@ -35,6 +44,8 @@ class Books:
     image_bucket: str
     records_table: str
     reviews_table: str
+    control_table: str
+    new_uploads: str
     dead_letter_queue: str
     classify_image: str
     review_image: str
@@ -55,68 +66,271 @@ class Letter(NamedTuple):
         return "image_ref" in self.event["detail"]
 
 
+class Standing(Payload):
+    """Where the ledger stands, between its runs.
+
+    run, run_at: what the last run found among new uploads, and when.
+    audit: the one that is under way. last, last_closed_at: what the last complete audit found, less what has healed.
+    """
+
+    run: Ledger = Ledger()
+    run_at: datetime | None = None
+    audit: Audit | None = None
+    last: Ledger = Ledger()
+    last_closed_at: datetime | None = None
+
+
 def draw_up(books: Books, closes_at: datetime, name_at_most: int | None = None) -> Ledger:
-    """The ledger of all uploads; see `ledger.balance`. Nothing is changed."""
-    letters = read_letters(books)
-    release(books, letters)
-    return balance(
-        list_uploads(books),
-        lambda: list_entries(books),
-        list_questions(books),
-        {letter.key for letter in letters if letter.key},
-        closes_at,
-        name_at_most,
+    """The ledger of all uploads: an audit from beginning to end. Nothing is changed."""
+    audit, letters = Audit(closes_at=closes_at, name_at_most=name_at_most), _letter_keys(books)
+    while audit.part is not Part.DONE:
+        audit = read_page(books, audit, letters)
+    return audit.found
+
+
+# ---- what is new
+
+
+def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], float]) -> Ledger:
+    """The ledger of the uploads whose outcome was not known so far.
+
+    What has an outcome leaves the queue of new uploads; what has none stays there for the next run. So nothing is
+    forgotten wherever this stops. After RESERVE_SECONDS of the time left, the next run goes on.
+    """
+    found, kept = Ledger(), list[str]()
+    letters: set[Key] | None = None
+    while len(kept) < _OPEN_AT_MOST and seconds_left() > RESERVE_SECONDS and (taken := _take_new(books)):
+        refs = {(ref.uri, ref.version): ref for ref, _ in taken if ref}
+        entries, questions = read_outcomes(books, refs)
+        ended = {key for key, entry in entries.items() if has_ended(entry, questions.get(key))}
+        if letters is None and refs.keys() - ended:
+            letters = _letter_keys(books)
+        ended |= refs.keys() & (letters or set())
+        done = balance([refs[key] for key in ended], entries, questions, letters or (), closes_at)
+        rest = balance([refs[key] for key in refs.keys() - ended], entries, questions, (), closes_at)
+        waiting = rest.uploads - rest.missing + rest.under_way  # for a person who has not been asked yet
+        rest = Ledger(missing=rest.missing, under_way=waiting, lacks=rest.lacks)
+        found = found.plus(done).plus(rest, REPLAY_AT_MOST)
+        gone = {receipt for ref, receipt in taken if ref and (ref.uri, ref.version) in ended}
+        _delete_new(books, list(gone))
+        kept += [receipt for _, receipt in taken if receipt not in gone]
+    for some in _in_tens(kept):
+        books.sqs.change_message_visibility_batch(
+            QueueUrl=books.new_uploads,
+            Entries=[
+                {"Id": str(place), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
+                for place, receipt in enumerate(some)
+            ],
+        )
+    return found
+
+
+def _take_new(books: Books) -> list[tuple[ImageRef | None, str]]:
+    """Up to 100 new uploads, each with its receipt; None for a message that names none."""
+    taken: list[tuple[ImageRef | None, str]] = []
+    while len(taken) < 100 and (
+        messages := books.sqs.receive_message(
+            QueueUrl=books.new_uploads,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_HOLD_NEW_SECONDS,
+            WaitTimeSeconds=books.poll_seconds,
+        ).get("Messages")
+    ):
+        for message in messages:
+            try:
+                taken.append((ImageRef.model_validate_json(message["Body"]), message["ReceiptHandle"]))
+            except ValueError:
+                taken.append((None, message["ReceiptHandle"]))
+    return taken
+
+
+def _delete_new(books: Books, receipts: Sequence[str]) -> None:
+    for some in _in_tens(receipts):
+        books.sqs.delete_message_batch(
+            QueueUrl=books.new_uploads,
+            Entries=[{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(some)],
+        )
+
+
+def _in_tens(receipts: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (receipts[start : start + 10] for start in range(0, len(receipts), 10))
+
+
+# ---- a run, and an audit by slices
+
+
+def keep_ledger(books: Books, now: datetime, seconds_left: Callable[[], float]) -> Ledger:
+    """One run: what is new, and what is still missing since the last audit; `replay_lost` sends it again."""
+    found = close_new(books, now - GRACE, seconds_left)
+    standing, revision = load_standing(books)
+    last = recheck(books, standing.last, now - GRACE)
+    save_standing(books, standing.model_copy(update={"run": found, "run_at": now, "last": last}), revision)
+    named = {(lack.image, lack.version) for lack in found.lacks}
+    lacks = tuple(lack for lack in last.lacks if (lack.image, lack.version) not in named)
+    return found.plus(Ledger(missing=last.missing - len(last.lacks) + len(lacks), lacks=lacks))
+
+
+def recheck(books: Books, ledger: Ledger, closes_at: datetime) -> Ledger:
+    """The ledger without those of its named missing uploads that are not missing any more."""
+    there = [lack for lack in ledger.lacks if (lack.lack is Lack.IMAGE) != _is_there(books, lack.image, lack.version)]
+    entries, questions = read_outcomes(books, [(lack.image, lack.version) for lack in there])
+    refs = [lack.image_ref for lack in there if lack.image_ref]
+    gone = tuple(lack for lack in there if lack.lack is Lack.IMAGE and (lack.image, lack.version) in entries)
+    lacks = balance(refs, entries, questions, _letter_keys(books) if refs else (), closes_at).lacks + gone
+    return ledger.model_copy(
+        update={"lacks": lacks, "missing": ledger.missing - len(ledger.lacks) + len(lacks)},
     )
 
 
-def keep_ledger(books: Books, now: datetime) -> Ledger:
-    """One run's ledger, as the function keeps it; `replay_lost` sends again what it lacks."""
-    return draw_up(books, now - GRACE, name_at_most=REPLAY_AT_MOST)
+def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], float], begin: bool) -> Standing:
+    """Go on with the audit that is under way, or begin one; it is saved after every SAVE_AFTER pages.
+
+    It stops when LAST_SECONDS are left, and the next run goes on. Of two runs at once, one does its pages in vain.
+    """
+    standing, revision = load_standing(books)
+    if standing.audit is None:
+        if not begin:
+            return standing
+        standing = standing.model_copy(update={"audit": Audit(closes_at=now - GRACE, name_at_most=NAME_AT_MOST)})
+    letters = _letter_keys(books)
+    while (audit := standing.audit) and seconds_left() > LAST_SECONDS:
+        for _ in range(SAVE_AFTER):
+            if audit.part is Part.DONE or seconds_left() <= LAST_SECONDS:
+                break
+            audit = read_page(books, audit, letters)
+        done = {"audit": None, "last": audit.found, "last_closed_at": audit.closes_at}
+        standing = standing.model_copy(update=done if audit.part is Part.DONE else {"audit": audit})
+        if not save_standing(books, standing, revision):
+            break
+        revision += 1
+    return standing
+
+
+def load_standing(books: Books) -> tuple[Standing, int]:
+    """Where the ledger stands, and how often that has been written."""
+    item = get_item(books.dynamodb, books.control_table, _LEDGER)
+    return (Standing.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])) if item else (Standing(), 0)
+
+
+def save_standing(books: Books, standing: Standing, revision: int) -> bool:
+    """Whether it could take the place of that revision: nobody else was faster."""
+    item = _LEDGER | {"revision": {"N": str(revision + 1)}, "state": {"S": standing.model_dump_json(exclude_none=True)}}
+    if not revision:
+        return put_item_if(books.dynamodb, books.control_table, item, "attribute_not_exists(id)")
+    values = {":revision": {"N": str(revision)}}
+    return put_item_if(
+        books.dynamodb, books.control_table, item, "revision = :revision", ExpressionAttributeValues=values
+    )
 
 
 def replay_lost(books: Books, ledger: Ledger, now: datetime) -> None:
-    """Send again what is lost. Dead letters are left to a person: whatever failed would fail again."""
+    """Send again what is lost. Dead letters are left to a person: what failed would fail again."""
     for missing in ledger.lost:
         replay(books, missing, now)
 
 
+# ---- an audit, page by page
+
+
+def read_page(books: Books, audit: Audit, letters: Collection[Key]) -> Audit:
+    """The audit after its next page. letters: the uploads in the dead-letter queue."""
+    match audit.part:
+        case Part.BUCKET:
+            return _read_bucket(books, audit, letters)
+        case Part.RECORDS:
+            keys, marker = _scan_keys(books, audit)
+            sums = audit.saw(keys)
+            after = Part.DOUBTS if any(sums) else Part.LETTERS
+            return audit.go_on(marker, after, sums=sums, surplus=audit.surplus + len(keys))
+        case Part.DOUBTS:
+            keys, marker = _scan_keys(books, audit)
+            gone = [key for key in audit.doubts(keys) if not _is_there(books, *key)]
+            number = audit.gone + len(gone)
+            if audit.name_at_most is None or len(audit.found.lacks) + len(gone) < audit.name_at_most:
+                return audit.go_on(marker, Part.LETTERS, _without_image(gone), gone=number)
+            # Enough are named, and how many there are has been counted.
+            found = _without_image(gone).plus(Ledger(missing=max(0, audit.surplus - number)))
+            return audit.go_on({}, Part.LETTERS, found)
+        case _:
+            entries, _ = read_outcomes(books, list(letters))
+            gone = [key for key in letters if key not in entries and not _is_there(books, *key)]
+            return audit.go_on({}, Part.DONE, _without_image(gone))
+
+
+def _read_bucket(books: Books, audit: Audit, letters: Collection[Key]) -> Audit:
+    page = books.s3.list_object_versions(Bucket=books.image_bucket, MaxKeys=PAGE, **audit.marker)
+    uploads = [
+        ImageRef(
+            bucket=books.image_bucket,
+            key=found["Key"],
+            etag=found["ETag"].strip('"'),
+            version_id=None if found["VersionId"] == "null" else found["VersionId"],
+            size=found["Size"],
+            uploaded_at=found["LastModified"],
+        )
+        for found in page.get("Versions", [])
+    ]
+    entries, questions = read_outcomes(books, [(ref.uri, ref.version) for ref in uploads])
+    compared = [entry.key for entry in entries.values() if audit.compares(entry)]
+    marker = {}
+    if page["IsTruncated"]:
+        marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+    return audit.go_on(
+        marker,
+        Part.RECORDS,
+        balance(uploads, entries, questions, letters, audit.closes_at),
+        sums=audit.saw(compared),
+        surplus=audit.surplus - len(compared),
+    )
+
+
+def _scan_keys(books: Books, audit: Audit) -> tuple[list[Key], dict[str, Any]]:
+    """The next records that must have an object in the bucket, and where the page after them begins."""
+    with transient("DynamoDB"):
+        page = books.dynamodb.scan(
+            TableName=books.records_table, **name_parts(_ENTRY_PARTS), **({"Limit": PAGE} | audit.marker)
+        )
+    entries = [Entry.model_validate(plain(item)) for item in page["Items"]]
+    marker = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if "LastEvaluatedKey" in page else {}
+    return [entry.key for entry in entries if audit.compares(entry)], marker
+
+
+def _without_image(keys: Iterable[Key]) -> Ledger:
+    lacks = tuple(Missing(image=image, version=version, lack=Lack.IMAGE) for image, version in keys)
+    return Ledger(missing=len(lacks), lacks=lacks)
+
+
+def _is_there(books: Books, image: str, version: str) -> bool:
+    """Whether the bucket has this version."""
+    key = image.removeprefix(f"s3://{books.image_bucket}/")
+    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.image_bucket, Prefix=key):
+        for found in page.get("Versions", []):
+            if found["Key"] != key:  # the shortest comes first
+                return False
+            if version in (found["VersionId"], found["ETag"].strip('"')):
+                return True
+    return False
+
+
 # ---- what there is
 
-
-def list_uploads(books: Books) -> Iterator[ImageRef]:
-    """Every version of every object in the bucket."""
-    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.image_bucket):
-        for found in page.get("Versions", []):
-            yield ImageRef(
-                bucket=books.image_bucket,
-                key=found["Key"],
-                etag=found["ETag"].strip('"'),
-                version_id=None if found["VersionId"] == "null" else found["VersionId"],
-                size=found["Size"],
-                uploaded_at=found["LastModified"],
-            )
+_ENTRY_PARTS = ("image", "version", "decision.route", "audited", "recorded_at", "review.status")
+_QUESTION_PARTS = ("image", "version", "answer.answered_at")
 
 
-def list_entries(books: Books) -> Iterator[Entry]:
-    """Every record, as far as the ledger needs it."""
-    parts = ["image", "version", "decision.route", "audited", "recorded_at", "review.status"]
-    return map(Entry.model_validate, _scan(books, books.records_table, parts))
+def read_outcomes(books: Books, keys: Collection[Key]) -> tuple[dict[Key, Entry], dict[Key, Question]]:
+    """The records and the reviews of these uploads, where there are any."""
+    items = read_items(books.dynamodb, books.records_table, keys, _ENTRY_PARTS)
+    entries = {entry.key: entry for entry in map(Entry.model_validate, map(plain, items))}
+    asking = [key for key, entry in entries.items() if entry.asks_a_person or entry.review]
+    items = read_items(books.dynamodb, books.reviews_table, asking, _QUESTION_PARTS)
+    return entries, {question.key: question for question in map(Question.model_validate, map(plain, items))}
 
 
-def list_questions(books: Books) -> Iterator[Question]:
-    """Every review, as far as the ledger needs it."""
-    return map(Question.model_validate, _scan(books, books.reviews_table, ["image", "version", "answer.answered_at"]))
-
-
-def _scan(books: Books, table: str, parts: Sequence[str]) -> Iterator[dict[str, Any]]:
-    names = {name: f"#{name}" for part in parts for name in part.split(".")}  # some words are DynamoDB's own
-    pages = books.dynamodb.get_paginator("scan").paginate(
-        TableName=table,
-        ProjectionExpression=", ".join(".".join(names[name] for name in part.split(".")) for part in parts),
-        ExpressionAttributeNames={placeholder: name for name, placeholder in names.items()},
-    )
-    for page in pages:
-        yield from map(plain, page["Items"])
+def _letter_keys(books: Books) -> set[Key]:
+    letters = read_letters(books)
+    release(books, letters)
+    return {letter.key for letter in letters if letter.key}
 
 
 def read_letters(books: Books, hold_seconds: int = _HOLD_SECONDS) -> list[Letter]:

@@ -42,12 +42,14 @@ class LastTraining(Payload):
     ended last.
 
     requested_at: when it was claimed; the claim is written before the execution is started.
+    answers: how many answers of people had been counted then.
     """
 
     requested_at: datetime
     execution: str
     reason: str
     algorithm: str
+    answers: int = 0
     result: str | None = None
     outcome: str | None = None
 
@@ -62,7 +64,6 @@ class RequestTrainingSettings(Settings):
     """
 
     train_model: str
-    reviews_table: str
     control_table: str
     retrain_at_most_every: float = Field(ge=0)
     retrain_at_least_every: float = Field(ge=0)

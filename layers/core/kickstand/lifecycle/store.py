@@ -10,12 +10,11 @@ from kickstand.lifecycle.retraining import (
     LastTraining,
     Request,
     RequestTrainingSettings,
-    Trigger,
     choose,
     name_execution,
 )
 from kickstand.lifecycle.rollout import Rollout
-from kickstand.review.store import count_answered
+from kickstand.review.store import count_answers
 from kickstand.store import get_item, plain, publish, to_item, transient
 
 TRAINING = {"id": {"S": "training"}}  # the workflow train_model writes its outcome there
@@ -31,15 +30,16 @@ def request_training(
 ) -> tuple[Choice, str | None]:
     """Start `train_model` unless it is too soon; returns the choice, and the ARN of the execution that was started."""
     last = load_training(dynamodb, settings.control_table)
-    new_labels = 0
-    if request.trigger is Trigger.SCHEDULE:
-        new_labels = count_answered(dynamodb, settings.reviews_table, last.requested_at if last else None)
+    answers = count_answers(dynamodb, settings.control_table)
+    new_labels = answers - (last.answers if last else 0)
     running = last is not None and _is_running(stepfunctions, settings.train_model, last)
     choice = choose(request, last, running, new_labels, settings, now)
     if not choice.train:
         return choice, None
     execution = f"{settings.train_model.replace(':stateMachine:', ':execution:')}:{name_execution(now)}"
-    training = LastTraining(requested_at=now, execution=execution, reason=choice.reason, algorithm=request.algorithm)
+    training = LastTraining(
+        requested_at=now, execution=execution, reason=choice.reason, algorithm=request.algorithm, answers=answers
+    )
     if not claim_training(dynamodb, settings.control_table, training, last):
         return Choice(False, "another request was faster"), None
     _start(stepfunctions, settings.train_model, training)
@@ -81,7 +81,7 @@ def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining,
                 TableName=table,
                 Key=TRAINING,
                 UpdateExpression="SET requested_at = :requested_at, #execution = :execution, reason = :reason, "
-                "algorithm = :algorithm",
+                "algorithm = :algorithm, answers = :answers",
                 ExpressionAttributeNames={"#execution": "execution"},
                 ExpressionAttributeValues=values,
                 **condition,

@@ -40,7 +40,7 @@ from kickstand.settings import Settings
 FEWEST_A_DAY = 100.0
 """A handful of images in a minute does not count as a flood."""
 LONGEST_GAP = timedelta(days=2)
-"""After a longer pause a look begins so long ago: the memory that it takes is that of the images since."""
+"""After a longer pause a look begins so long ago."""
 
 SYMPTOMS_TOLD = 5
 """So many symptoms are told in one sentence; the others are counted."""
@@ -281,10 +281,21 @@ class Measure(NamedTuple):
     value: float
 
 
+class Slice(Payload):
+    """A part of a backlog that has been counted: what changed after the one moment and until the other, as the index
+    of changes had it at read_at.
+    """
+
+    after: datetime
+    until: datetime
+    read_at: datetime
+
+
 class MonitorState(Payload):
     """What the scheduled monitor keeps between two looks, in some kilobytes.
 
     until: everything that was written or answered by then has been counted.
+    slices: of a backlog that is being worked off; empty once nothing is left.
     degraded: the harm that has been found and is not over. announced: the event about it is out. switched: the switch
         "review everything" has been on because of it.
     """
@@ -295,6 +306,17 @@ class MonitorState(Payload):
     degraded: ModelDegraded | None = None
     announced: bool = False
     switched: bool = False
+    slices: tuple[Slice, ...] = ()
+
+    def has_counted(self, record: Record) -> bool:
+        """Whether the record has been counted as a new one.
+
+        An answer takes a record to a later place in the index. If it came before the record's own slice was read, that
+        slice had no such record.
+        """
+        at = record.recorded_at
+        own = next((part for part in self.slices if part.after < at <= part.until), None)
+        return at <= self.until and (own is None or (record.changed_at or at) > own.read_at)
 
 
 class Look(Seen):
@@ -391,7 +413,7 @@ def advance(
     until: later than which executions may still be recording, or the index may lag behind.
     """
     seen = {(record.image, record.version): record for record in changes}.values()
-    written = [record for record in seen if state.until < record.recorded_at <= until]
+    written = [record for record in seen if record.recorded_at <= until and not state.has_counted(record)]
     # Its place in the index may have moved on between finding and fetching it: then the next look sees it again.
     answered = [record for record in seen if record.review and (record.changed_at or record.recorded_at) <= until]
     routes = Counter(record.decision.route for record in written)

@@ -1,31 +1,52 @@
 """A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
 
+from collections import Counter
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import as_item, load_switch
 from kickstand.clients import DynamoDBClient, EventBridgeClient
-from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Watch, advance, resume
-from kickstand.store import get_item, publish, put_item_if, read_changes
+from kickstand.events import Route
+from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Slice, Watch, advance, resume
+from kickstand.store import get_item, publish, put_item_if, slice_changes
 
 MONITOR = "monitor"
+MOST = 10_000  # records in a slice: about 80 MB
+LAST_SECONDS = 60  # of a run, for acting on what was found
 HOLD = timedelta(hours=4)  # of the automatic switch, after the last run that found harm
 
 
 def run_monitor(
-    dynamodb: DynamoDBClient, events: EventBridgeClient, settings: MonitorSettings, watch: Watch, now: datetime
+    dynamodb: DynamoDBClient,
+    events: EventBridgeClient,
+    settings: MonitorSettings,
+    watch: Watch,
+    now: datetime,
+    seconds_left: Callable[[], float] = lambda: 2 * LAST_SECONDS,
 ) -> Look | None:
     """Look at what is new, and act on harm; None where another run was faster.
 
-    Harm is published once; the switch holds as long as the harm lasts, unless a person turns it.
+    What is new is read in slices of MOST records, and the state is saved after each; what a run has no time for is left
+    to the next one. Harm is published once; the switch holds as long as the harm lasts, unless a person turns it.
     """
-    table, until = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
+    table, end = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
     standing, revision = load_monitor(dynamodb, table)
-    before = resume(standing, watch, until)
-    changes = read_changes(dynamodb, settings.records_table, before.until, now + timedelta(hours=1))  # clocks differ
-    look, state = advance(before, changes, watch, until, settings.image_bucket)
-    if not save_monitor(dynamodb, table, state, revision):
-        return None
+    state, images, routes = resume(standing, watch, end), 0, Counter[Route]()
+    beyond = now + timedelta(hours=1)  # clocks differ
+    for moment, changes in slice_changes(dynamodb, settings.records_table, state.until, beyond, MOST):
+        until = min(moment, end)  # the next run reads again what is younger
+        part = Slice(after=state.until, until=until, read_at=now)
+        look, after = advance(state, changes, watch, until, settings.image_bucket)
+        left = moment < beyond
+        state = after.model_copy(update={"slices": (*state.slices, part) if left else ()})
+        if not save_monitor(dynamodb, table, state, revision):
+            return None
+        revision, images = revision + 1, images + look.images
+        routes.update(look.routes)
+        if left and seconds_left() <= LAST_SECONDS:
+            break
+    look = look.model_copy(update={"images": images, "routes": dict(routes)})
     if state.degraded:
         switches = look.calls_for_review(settings.review_everything_when)
         if switches:
@@ -34,7 +55,7 @@ def run_monitor(
             publish(events, ["Model Degraded"], state.degraded.model_dump_json())
         done = state.model_copy(update={"announced": True, "switched": state.switched or switches})
         if done != state:
-            save_monitor(dynamodb, table, done, revision + 1)
+            save_monitor(dynamodb, table, done, revision)
     return look
 
 

@@ -106,7 +106,7 @@ class Review(Payload):
 
     @property
     def queue(self) -> str | None:
-        """Where it waits; None once nobody is asked any more. Older code reads the first queue only."""
+        """Where it waits; None once nobody is asked any more."""
         if self.status is not ReviewStatus.ANSWERED:
             return OPEN
         return SECOND if self.second_asked_at and self.second is None else None

@@ -1,8 +1,10 @@
 """Reviews in DynamoDB: every change is a rule of `rules`, written only if nobody changed the review meanwhile."""
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from itertools import chain
+from heapq import merge
+from itertools import chain, islice
 from typing import Any
 
 from pydantic import SecretStr
@@ -16,7 +18,14 @@ from kickstand.review.rules import GROUPS, OPEN, SECOND, Refused, Review, is_sam
 from kickstand.store import changed, get_item, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue, place
+SHARDS = 8
+"""A queue is spread over so many partitions of the index, of which each takes 1,000 writes a second."""
+MOST = 1000
+"""So many photos that wait are counted, and so many second questions are searched for another reviewer's."""
+ANSWERS = {"id": {"S": "answers"}}
+"""The item in the table of controls that counts what people have answered."""
 _ATTEMPTS = 8
+_PAGE = 25  # reviews: the first are shown, and the rest of the index is not read
 
 
 def ask_person(
@@ -75,23 +84,37 @@ def answer_review(
     labels: Sequence[str],
     now: datetime,
     twice: bool = False,
+    control_table: str = "",
 ) -> Review:
     """Write the answer down, then wake the execution that waits for it; where none does any more, tell the record.
 
     tables: of reviews and of records. key: image and version. twice: whether another reviewer is asked then, whose
-    answer wakes nobody.
+    answer wakes nobody. control_table: where first answers are counted, if they are to be.
 
     Raises Refused, with a message for the reviewer, when the answer is not taken; StoreUnavailable when it may not
     have arrived everywhere: the same answer again completes it.
     """
     reviews_table, records_table = tables
-    review = change_review(
-        dynamodb, reviews_table, *key, lambda review: rules.answer(review, label, reviewer, labels, now, twice)
-    )
+    first = False
+
+    def rule(review: Review) -> Review:
+        nonlocal first
+        first = review.answer is None
+        return rules.answer(review, label, reviewer, labels, now, twice)
+
+    review = change_review(dynamodb, reviews_table, *key, rule)
     if review.answer and review.answer.reviewer != reviewer:
         _tell_record(dynamodb, records_table, review, now)
     elif not _wake(stepfunctions, review):
         record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
+    if first and control_table:
+        with transient("DynamoDB"):
+            dynamodb.update_item(
+                TableName=control_table,
+                Key=ANSWERS,
+                UpdateExpression="ADD answers :one",
+                ExpressionAttributeValues={":one": {"N": "1"}},
+            )
     return review
 
 
@@ -186,28 +209,40 @@ def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: date
 
 
 def count_open(dynamodb: DynamoDBClient, table: str) -> int:
-    """How many reviews wait for an answer that decides; may lag behind by a second."""
-    return sum(page["Count"] for page in _pages(dynamodb, table, OPEN, Select="COUNT"))
+    """How many reviews wait for an answer that decides, at most MOST; may lag behind by a second."""
+    found = 0
+    for shard in _shards(OPEN):
+        if found < MOST:
+            found += sum(1 for _ in islice(_items(dynamodb, table, shard, MOST), MOST - found))
+    return found
 
 
 def count_waiting(dynamodb: DynamoDBClient, table: str, reviewer: str) -> int:
-    """How many photos wait for this reviewer: the open reviews, and second questions about others' answers."""
-    return count_open(dynamodb, table) + sum(1 for _ in _second_keys(dynamodb, table, reviewer))
+    """How many photos wait for this reviewer, at most MOST: open reviews, and second questions to them."""
+    found = count_open(dynamodb, table)
+    return found + sum(1 for _ in islice(_second_keys(dynamodb, table, reviewer), MOST - found))
+
+
+def count_answers(dynamodb: DynamoDBClient, control_table: str) -> int:
+    """How many reviews have been answered since they are counted."""
+    item = get_item(dynamodb, control_table, ANSWERS)
+    return int(item["answers"]["N"]) if item else 0
 
 
 def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
     """Since when the oldest open review waits: since it was asked, or since somebody last put it behind all others."""
     places = []
-    for group in GROUPS:
-        with transient("DynamoDB"):
-            found = dynamodb.query(
-                TableName=table,
-                IndexName=OPEN_REVIEWS,
-                KeyConditionExpression="queue = :open AND begins_with(place, :group)",
-                ExpressionAttributeValues={":open": {"S": OPEN}, ":group": {"S": f"{group}#"}},
-                Limit=1,
-            )
-        places += [item["place"]["S"] for item in found["Items"]]
+    for shard in _shards(OPEN):
+        for group in GROUPS:
+            with transient("DynamoDB"):
+                found = dynamodb.query(
+                    TableName=table,
+                    IndexName=OPEN_REVIEWS,
+                    KeyConditionExpression="queue = :open AND begins_with(place, :group)",
+                    ExpressionAttributeValues={":open": {"S": shard}, ":group": {"S": f"{group}#"}},
+                    Limit=1,
+                )
+            places += [item["place"]["S"] for item in found["Items"]]
     return min((datetime.fromisoformat(place.partition("#")[2]) for place in places), default=None)
 
 
@@ -223,18 +258,6 @@ def list_reviews(dynamodb: DynamoDBClient, table: str) -> Iterator[Review]:
     """Every review, open or answered."""
     for page in dynamodb.get_paginator("scan").paginate(TableName=table):
         yield from (Review.model_validate(plain(item)) for item in page["Items"])
-
-
-def count_answered(dynamodb: DynamoDBClient, table: str, since: datetime | None) -> int:
-    """How many reviews have been answered since then; all, where since is None. Reads the whole table."""
-    pages = dynamodb.get_paginator("scan").paginate(
-        TableName=table,
-        ProjectionExpression="#answer.answered_at",
-        FilterExpression="attribute_exists(#answer)",
-        ExpressionAttributeNames={"#answer": "answer"},
-    )
-    found = (item["answer"]["M"]["answered_at"]["S"] for page in pages for item in page["Items"])
-    return sum(since is None or datetime.fromisoformat(answered_at) > since for answered_at in found)
 
 
 def change_review(
@@ -263,7 +286,8 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
     if review.expires_at:
         item["expires_at"] = {"N": str(review.expires_at)}
     if review.queue and review.place:
-        item |= {"queue": {"S": review.queue}, "place": {"S": review.place}}
+        shard = zlib.crc32(review.image.encode()) % SHARDS
+        item |= {"queue": {"S": f"{review.queue}#{shard}"}, "place": {"S": review.place}}
     if standing is None:
         return put_item_if(dynamodb, table, item, "attribute_not_exists(image)")
     values = {":standing": {"N": str(standing.revision)}}
@@ -283,28 +307,38 @@ def _wake(stepfunctions: SFNClient, review: Review) -> bool:
     return True
 
 
+def _shards(queue: str) -> tuple[str, ...]:
+    """The queue's partitions of the index; in the first one are reviews from before there were several."""
+    return (queue, *(f"{queue}#{shard}" for shard in range(SHARDS)))
+
+
 def _open_keys(dynamodb: DynamoDBClient, table: str) -> Iterator[tuple[str, str]]:
-    for page in _pages(dynamodb, table, OPEN):
-        yield from ((item["image"]["S"], item["version"]["S"]) for item in page["Items"])
+    return ((item["image"]["S"], item["version"]["S"]) for item in _in_order(dynamodb, table, OPEN))
 
 
 def _second_keys(dynamodb: DynamoDBClient, table: str, reviewer: str) -> Iterator[tuple[str, str]]:
     """Of the second questions about what somebody else has answered."""
-    for page in _pages(dynamodb, table, SECOND):
-        for item in page["Items"]:
-            if not is_same(item["place"]["S"].partition("#")[2], reviewer):
-                yield item["image"]["S"], item["version"]["S"]
+    for item in islice(_in_order(dynamodb, table, SECOND), MOST):
+        if not is_same(item["place"]["S"].partition("#")[2], reviewer):
+            yield item["image"]["S"], item["version"]["S"]
 
 
-def _pages(dynamodb: DynamoDBClient, table: str, queue: str, **how: Any) -> Iterator[Any]:
+def _in_order(dynamodb: DynamoDBClient, table: str, queue: str) -> Iterator[Any]:
+    """What waits in all of the queue's partitions, by its place; no more is read than is taken."""
+    shards = (_items(dynamodb, table, shard, _PAGE) for shard in _shards(queue))
+    return merge(*shards, key=lambda item: item["place"]["S"])
+
+
+def _items(dynamodb: DynamoDBClient, table: str, queue: str, page_size: int) -> Iterator[Any]:
     with transient("DynamoDB"):
-        yield from dynamodb.get_paginator("query").paginate(
+        for page in dynamodb.get_paginator("query").paginate(
             TableName=table,
             IndexName=OPEN_REVIEWS,
             KeyConditionExpression="queue = :queue",
             ExpressionAttributeValues={":queue": {"S": queue}},
-            **how,
-        )
+            PaginationConfig={"PageSize": page_size},
+        ):
+            yield from page["Items"]
 
 
 def _key(image: str, version: str) -> dict[str, Any]:

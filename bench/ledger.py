@@ -1,0 +1,216 @@
+"""What the ledger takes, by the number of uploads ever and of new ones: `python -m bench.ledger --help`.
+
+AWS is simulated below botocore: its clients make real requests and parse real answers, which are written here from what
+is asked for, so that no bucket of a million objects has to be held. Each number is measured in a process of its own.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import boto3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+
+from fuzz.images import peak_megabytes
+from kickstand.clients import quick_times
+from kickstand.ledger.store import Books, go_on_with_audit, keep_ledger, load_standing
+from kickstand_cli.project import PROJECT
+
+BUCKET, PAGE = "photos", 1000
+BEFORE = "2026-05-04T12:00:00.000Z"
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+
+
+class Body:
+    """What botocore reads of an answer."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def stream(self, **_: Any) -> Iterator[bytes]:
+        yield self.content
+
+
+class Aws:
+    """Bucket, tables and queue with `ever` uploads, all accepted, of which the last `new` are in the queue."""
+
+    def __init__(self, ever: int, new: int) -> None:
+        self.ever, self.waiting = ever, iter(range(ever - new, ever))
+        self.calls: Counter[str] = Counter()
+        self.control: dict[str, Any] | None = None
+
+    def books(self) -> Books:
+        session: Any = boto3.Session(
+            aws_access_key_id="none",
+            aws_secret_access_key="none",  # noqa: S106
+            region_name="us-east-1",
+            botocore_session=quick_times(),
+        )
+        clients = [session.client(name) for name in ("s3", "dynamodb", "sqs", "stepfunctions")]
+        for client in clients:
+            client.meta.events.register("before-send.*.*", self.answer)
+        s3, dynamodb, sqs, stepfunctions = clients
+        tables = ("records", "reviews", "control")
+        return Books(
+            s3,
+            dynamodb,
+            sqs,
+            stepfunctions,
+            BUCKET,
+            *tables,
+            "https://sqs/new",
+            "https://sqs/dead",
+            "",
+            "",
+            poll_seconds=0,
+        )
+
+    def answer(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        told: Any = request.body
+        if target := headers.get("x-amz-target"):
+            name = (target if isinstance(target, str) else target.decode()).rpartition(".")[2]
+            content = json.dumps(getattr(self, name)(json.loads(told))).encode()
+        else:
+            name, content = "ListObjectVersions", self.versions(str(request.url))
+        self.calls[name] += 1
+        kind: Any = {"content-type": "application/x-amz-json-1.0"}
+        return AWSResponse(str(request.url), 200, kind, Body(content))
+
+    def versions(self, url: str) -> bytes:
+        found = re.search(r"key-marker=(\d+)", url)
+        start = int(found[1]) + 1 if found else 0
+        end = min(start + PAGE, self.ever)
+        items = "".join(
+            f"<Version><Key>{number:09}</Key><VersionId>v</VersionId><IsLatest>true</IsLatest><LastModified>{BEFORE}"
+            f'</LastModified><ETag>"e"</ETag><Size>2000000</Size><StorageClass>STANDARD</StorageClass></Version>'
+            for number in range(start, end)
+        )
+        more = f"<NextKeyMarker>{end - 1:09}</NextKeyMarker><NextVersionIdMarker>v</NextVersionIdMarker>"
+        cut = str(end < self.ever).lower()
+        return f"<ListVersionsResult><IsTruncated>{cut}</IsTruncated>{more}{items}</ListVersionsResult>".encode()
+
+    def BatchGetItem(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        keys = asked["RequestItems"].get("records", {}).get("Keys", [])
+        return {"Responses": {"records": [record(key["image"]["S"]) for key in keys]}, "UnprocessedKeys": {}}
+
+    def Scan(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        marker = asked.get("ExclusiveStartKey")
+        start = int(marker["image"]["S"].rpartition("/")[2]) + 1 if marker else 0
+        items = [record(f"s3://{BUCKET}/{number:09}") for number in range(start, min(start + PAGE, self.ever))]
+        last = {name: items[-1][name] for name in ("image", "version")}
+        return {"Items": items} | ({"LastEvaluatedKey": last} if start + PAGE < self.ever else {})
+
+    def ReceiveMessage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        numbers = (
+            [number for _, number in zip(range(10), self.waiting, strict=False)] if "new" in asked["QueueUrl"] else []
+        )
+        return {"Messages": [{"MessageId": f"{n}", "ReceiptHandle": f"{n}", "Body": event(n)} for n in numbers]}
+
+    def DeleteMessageBatch(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {"Successful": [], "Failed": []}
+
+    def GetItem(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {"Item": self.control} if self.control else {}
+
+    def PutItem(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        self.control = asked["Item"]
+        return {}
+
+
+def record(image: str) -> dict[str, Any]:
+    return {
+        "image": {"S": image},
+        "version": {"S": "v"},
+        "decision": {"M": {"route": {"S": "accept"}}},
+        "audited": {"BOOL": False},
+        "recorded_at": {"S": BEFORE},
+    }
+
+
+def event(number: int) -> str:
+    uploaded = {"key": f"{number:09}", "etag": "e", "size": 2_000_000, "version-id": "v"}
+    return json.dumps({"time": BEFORE, "detail": {"bucket": {"name": BUCKET}, "object": uploaded}})
+
+
+def run(ever: int, new: int) -> dict[str, Any]:
+    """A run of the ledger."""
+    aws = Aws(ever, new)
+    books = aws.books()
+    started = time.process_time()
+    found = keep_ledger(books, NOW, lambda: 900.0)
+    if (found.uploads, found.missing) != (new, 0):
+        raise SystemExit(f"wrong: {found}")
+    return told(f"run, {new:,} new", ever, started, aws)
+
+
+def audit(ever: int, cuts: int = 3) -> dict[str, Any]:
+    """An audit that is cut and goes on, each time from what has been saved alone."""
+    aws = Aws(ever, 0)
+    started, slices = time.process_time(), 0
+    standing = None
+    while standing is None or standing.audit:
+        moments = iter([900.0] * (2 * ever // PAGE // cuts))
+        standing = go_on_with_audit(
+            aws.books(), NOW + timedelta(hours=slices), partial(next, moments, 0.0), begin=not slices
+        )
+        slices += 1
+    last = load_standing(aws.books())[0].last
+    if (last.uploads, last.missing) != (ever, 0):
+        raise SystemExit(f"wrong: {last}")
+    return told(f"audit in {slices} slices", ever, started, aws)
+
+
+def told(what: str, ever: int, started: float, aws: Aws) -> dict[str, Any]:
+    seconds = time.process_time() - started
+    return {
+        "what": what,
+        "ever": ever,
+        "cpu_s": round(seconds, 2),
+        "calls": aws.calls.total(),
+        "peak_mb": peak_megabytes(),
+    }
+
+
+def measure(sizes: list[int], new: int) -> list[dict[str, Any]]:
+    """A run and an audit for each size, each in a process of its own."""
+    return [
+        json.loads(
+            subprocess.run(
+                [sys.executable, "-m", "bench.ledger", "--one", kind, "--ever", str(size), "--new", str(new)],
+                cwd=PROJECT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for kind in ("run", "audit")
+        for size in sizes
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--ever", type=int, nargs="+", default=[10_000, 1_000_000], help="uploads in the bucket")
+    parser.add_argument("--new", type=int, default=2_000, help="uploads since the last run")
+    parser.add_argument("--one", choices=("run", "audit"), help="measure this, in this process, and print JSON")
+    options = parser.parse_args()
+    if options.one:
+        found = run(options.ever[0], options.new) if options.one == "run" else audit(options.ever[0])
+        print(json.dumps(found))  # noqa: T201
+        return
+    line = "{what:22} of {ever:>10,} ever: {cpu_s:8.2f} s CPU, {calls:7,} calls, {peak_mb:4} MB at most"
+    for row in measure(options.ever, options.new):
+        print(line.format(**row))  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Open reviews lie in several partitions of the index; what reads them reads no more than it shows."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+from botocore.client import BaseClient
+from moto import mock_aws
+from pydantic import SecretStr
+
+from kickstand.clients import DynamoDBClient
+from kickstand.review import store
+from kickstand.review.store import ask_person, count_open, count_waiting, find_oldest, next_review
+from tests.stream import make_records
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
+    with mock_aws():
+        client = boto3.client("dynamodb", region_name="us-east-1")
+        client.create_table(
+            TableName="reviews",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[
+                {"AttributeName": name, "AttributeType": "S"} for name in ("image", "version", "queue", "place")
+            ],
+            KeySchema=[
+                {"AttributeName": "image", "KeyType": "HASH"},
+                {"AttributeName": "version", "KeyType": "RANGE"},
+            ],
+            GlobalSecondaryIndexes=[
+                {
+                    "IndexName": "OpenReviews",
+                    "KeySchema": [
+                        {"AttributeName": "queue", "KeyType": "HASH"},
+                        {"AttributeName": "place", "KeyType": "RANGE"},
+                    ],
+                    "Projection": {"ProjectionType": "KEYS_ONLY"},
+                }
+            ],
+        )
+        yield client
+
+
+def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
+    """So many photos that wait, a minute apart; returns their images, the oldest first."""
+    images = []
+    for minute, record in enumerate(make_records(number)):
+        asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False})
+        now = NOON + timedelta(minutes=minute)
+        images.append(ask_person(dynamodb, "reviews", asked, "e", SecretStr("t"), again=False, now=now).image)
+    return images
+
+
+def shards(dynamodb: DynamoDBClient) -> set[str]:
+    return {item["queue"]["S"] for item in dynamodb.scan(TableName="reviews")["Items"]}
+
+
+def test_the_oldest_of_all_partitions_comes_first(dynamodb: DynamoDBClient) -> None:
+    images = ask(dynamodb, 20)
+    assert len(shards(dynamodb)) > 3
+    reviewers = [str(number) for number in range(20)]
+    shown = [next_review(dynamodb, "reviews", reviewer, NOON) for reviewer in reviewers]
+    assert [review and review.image for review in shown] == images
+    assert find_oldest(dynamodb, "reviews") == NOON
+
+
+def test_a_review_from_before_there_were_partitions_is_shown_in_its_turn(dynamodb: DynamoDBClient) -> None:
+    images = ask(dynamodb, 3)
+    dynamodb.update_item(
+        TableName="reviews",
+        Key={"image": {"S": images[0]}, "version": dynamodb.scan(TableName="reviews")["Items"][0]["version"]},
+        UpdateExpression="SET queue = :open",
+        ExpressionAttributeValues={":open": {"S": "open"}},
+    )
+    review = next_review(dynamodb, "reviews", "Ada", NOON)
+    assert review
+    assert (review.image, count_open(dynamodb, "reviews")) == (images[0], 3)
+    assert shards(dynamodb).isdisjoint({"open"})  # it has moved
+
+
+def test_no_more_is_counted_than_is_shown(dynamodb: DynamoDBClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask(dynamodb, 30)
+    monkeypatch.setattr(store, "MOST", 10)
+    read = 0
+    send = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def counted(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        nonlocal read
+        answer = send(client, operation, parameters)
+        read += answer.get("ScannedCount", 0)
+        return answer
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", counted)
+    assert count_open(dynamodb, "reviews") == count_waiting(dynamodb, "reviews", "Ada") == 10
+    assert read < 2 * 20
