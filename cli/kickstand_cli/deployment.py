@@ -121,6 +121,7 @@ def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
         reviews_table=outputs["ReviewsTableName"],
         control_table=outputs.get("ControlTableName", ""),  # an older stack, of which only records are read, has none
         new_uploads=outputs.get("NewUploadsQueueUrl", ""),
+        waiting_queue=outputs.get("UploadQueueUrl", ""),
         dead_letter_queue=outputs["DeadLetterQueueUrl"],
         classify_image=outputs["ClassifyImageStateMachineArn"],
         review_image=outputs["ReviewImageStateMachineArn"],

@@ -20,6 +20,7 @@ class KeepLedgerSettings(Settings):
     reviews_table: str
     control_table: str
     new_uploads: str
+    waiting_queue: str
     dead_letter_queue: str
     classify_image: str
 

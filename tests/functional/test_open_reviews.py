@@ -52,7 +52,9 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
     for minute, record in enumerate(make_records(number)):
         asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False})
         now = NOON + timedelta(minutes=minute)
-        images.append(ask_person(dynamodb, "reviews", asked, "e", SecretStr("t"), again=False, now=now).image)
+        images.append(
+            ask_person(dynamodb, ("reviews", "records"), asked, "e", SecretStr("t"), again=False, now=now).image
+        )
     return images
 
 

@@ -210,15 +210,12 @@ class Stack:
     def start(self, target: Target, event: dict[str, Any]) -> None:
         """Start an execution or a function on the event; what does not take it leaves it to the dead-letter queue."""
         if ":sqs:" in target.receiver:
-            self.sqs.send_message(QueueUrl=self._queue_url(target.receiver), MessageBody=json.dumps(event))
+            self._send(target.receiver, event)
             return
         if ":function:" in target.receiver:
             _, headers, _ = self._lambdas.invoke(target.receiver.rpartition(":")[2], json.dumps(event).encode())
             if "X-Amz-Function-Error" in headers:
                 self._keep(target, event)
-            return
-        if ":sqs:" in target.receiver:
-            self._send(target.receiver, event)
             return
         try:
             self.stepfunctions.start_execution(
