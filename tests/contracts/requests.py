@@ -75,6 +75,8 @@ class Asker:
                 return {Request(action, self.stack.physical(named["TopicArn"].rpartition(":")[2]))}
             case "lambda":
                 name, _, version = named["FunctionName"].rpartition(":function:")[2].partition(":")
+                name, dot, _ = name.partition(".")  # the local stack's name for a published version ends in ".Version"
+                version = version or ("1" if dot else "")
                 return {Request(action, self.arn("lambda", f"function:{self.stack.physical(name)}:{version}"))}
             case "codedeploy":
                 return {Request(action, self.arn("codedeploy", "deploymentgroup:application/group"))}

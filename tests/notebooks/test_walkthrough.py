@@ -50,8 +50,8 @@ def test_it_runs_and_tells_the_whole_story(executed: Any) -> None:
     text = said(executed)
     for part in (
         "cross-validated",  # training
-        "accept from 0.",  # a promise that holds
-        "more labels are needed",  # and one that does not
+        "accepted from 0.",  # a promise that holds
+        "are needed",  # and one that does not
         "outputs, among them the bucket",  # deployment
         "FAILED",  # a run that fails
         "reject because unreadable",  # and one that only looks so
