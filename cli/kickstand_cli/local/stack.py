@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 import boto3
 import yaml
 from moto import mock_aws
+from moto.sqs.models import Queue
 
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
@@ -449,6 +450,22 @@ def _as_eventbridge_sends_it(event: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
+def _nothing_lost_while_deleting() -> Iterator[None]:
+    """moto deletes a message by writing the queue's list anew. Without its lock, what is sent meanwhile is lost."""
+    delete = Queue.delete_message
+
+    def locked(queue: Queue, receipt_handle: str) -> None:
+        with queue._messages_lock:
+            delete(queue, receipt_handle)
+
+    setattr(Queue, "delete_message", locked)  # noqa: B010 - an assignment needs two ignored types
+    try:
+        yield
+    finally:
+        setattr(Queue, "delete_message", delete)  # noqa: B010
+
+
+@contextmanager
 def deploy(
     template: Path,
     parameters: Mapping[str, str] | None = None,
@@ -471,6 +488,7 @@ def deploy(
             "AWS_ENDPOINT_URL_LAMBDA": lambdas.url,
         }
         stack.enter_context(environment(settings))
+        stack.enter_context(_nothing_lost_while_deleting())
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         deployed = Stack(template, {**(parameters or {}), "WorkflowType": "STANDARD"}, lambdas, artefact)
         yield deployed
