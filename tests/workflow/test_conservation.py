@@ -198,7 +198,7 @@ class Trouble:
             kind, _, call = getattr(self._current, "outage", "").partition(":")
             if call == operation:
                 raise unavailable(kind, operation)
-            if operation in INTEGRATIONS:
+            if operation in INTEGRATIONS and "NewUploads" not in parameters.get("QueueUrl", ""):
                 key = self._name(str(parameters.get(INTEGRATIONS[operation])))
                 with self._lock:
                     left = self.outages.get(key, {}).get(operation, 0)
