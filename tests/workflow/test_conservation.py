@@ -199,7 +199,8 @@ class Trouble:
             if call == operation:
                 raise unavailable(kind, operation)
             # The main thread plays EventBridge, which tries for a day.
-            if operation in INTEGRATIONS and threading.current_thread() is not threading.main_thread():
+            by_a_machine = threading.current_thread() is not threading.main_thread()
+            if operation in INTEGRATIONS and by_a_machine and "NewUploads" not in parameters.get("QueueUrl", ""):
                 key = self._name(str(parameters.get(INTEGRATIONS[operation])))
                 with self._lock:
                     left = self.outages.get(key, {}).get(operation, 0)

@@ -8,7 +8,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -58,6 +58,9 @@ class Queues:
         free = [item for item in getattr(self, QueueUrl).items() if item[0] not in self.held][:3]
         self.held |= {name for name, _ in free}
         return {"Messages": [{"MessageId": name, "ReceiptHandle": name, "Body": body} for name, body in free]}
+
+    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
+        return {"Attributes": {"ApproximateNumberOfMessages": "1", "ApproximateNumberOfMessagesDelayed": "0"}}
 
     def change_message_visibility(self, ReceiptHandle: str, **_: Any) -> None:  # noqa: N803
         self.held.discard(ReceiptHandle)
@@ -287,3 +290,13 @@ def test_an_upload_that_is_announced_twice_is_counted_once(world: Callable[[], W
     here.queues.new["again"] = here.queues.new[name]
     found = close_new(here.books, datetime.now(UTC), clock(1000))
     assert (found.uploads, found.accepted, len(here.queues.new)) == (1, 1, 0)
+
+
+def test_while_uploads_wait_to_be_classified_young_ones_are_not_missing(world: Callable[[], World]) -> None:
+    here = world()
+    here.upload("unknown")
+    waiting = replace(here.books, waiting_queue="waiting")
+    hours = {hour: close_new(waiting, PAST + timedelta(hours=hour), clock(1000)) for hour in (1, 25)}
+    assert (hours[1].missing, hours[1].under_way) == (0, 1)
+    assert (hours[25].missing, hours[25].under_way) == (1, 0)
+    assert here.queues.new

@@ -25,6 +25,7 @@ LAST_SECONDS = 60  # of a run, for saving where the audit is
 _HOLD_SECONDS = 60  # nobody else sees the dead letters while they are read
 _HOLD_NEW_SECONDS = 1800  # nobody else sees new uploads while a run, of 900 s at most, checks them
 _OPEN_AT_MOST = 10_000  # new uploads without an outcome in one run; SQS hands out 120,000 at most
+_LONGEST_WAIT = timedelta(days=1)  # while uploads wait to be classified, younger ones are not missing
 _LEDGER = {"id": {"S": "ledger"}}
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
@@ -34,6 +35,7 @@ class Books:
     """Where everything is written down: boto3's clients, and what the stack's outputs name.
 
     control_table: where the ledger stands. new_uploads: the queue of uploads whose outcome is not known yet.
+    waiting_queue: where uploads wait until they can be classified; empty where there is no such queue.
     poll_seconds: how long SQS may search all its servers for messages; with 0 it may overlook some.
     """
 
@@ -50,6 +52,7 @@ class Books:
     classify_image: str
     review_image: str
     poll_seconds: int = 1
+    waiting_queue: str = ""
 
 
 class Letter(NamedTuple):
@@ -107,7 +110,8 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
             letters = _letter_keys(books)
         ended |= refs.keys() & (letters or set())
         done = balance([refs[key] for key in ended], entries, questions, letters or (), closes_at)
-        rest = balance([refs[key] for key in refs.keys() - ended], entries, questions, (), closes_at)
+        late = closes_at - _LONGEST_WAIT if refs.keys() - ended and _uploads_wait(books) else closes_at
+        rest = balance([refs[key] for key in refs.keys() - ended], entries, questions, (), late)
         waiting = rest.uploads - rest.missing + rest.under_way  # for a person who has not been asked yet
         rest = Ledger(missing=rest.missing, under_way=waiting, lacks=rest.lacks)
         found = found.plus(done).plus(rest, REPLAY_AT_MOST)
@@ -123,6 +127,17 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
             ],
         )
     return found
+
+
+def _uploads_wait(books: Books) -> bool:
+    """Whether uploads wait for the account's concurrency, so that what is late is not lost."""
+    if not books.waiting_queue:
+        return False
+    counts = books.sqs.get_queue_attributes(
+        QueueUrl=books.waiting_queue,
+        AttributeNames=["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed"],
+    )["Attributes"]
+    return any(int(number) for number in counts.values())
 
 
 def _take_new(books: Books) -> list[tuple[ImageRef | None, str]]:
