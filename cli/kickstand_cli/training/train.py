@@ -217,8 +217,10 @@ def tell(result: Result, artefact: Path) -> list[str]:
             f"{told['upper_bound']:.2%} with confidence {promise.confidence_level:g}, where "
             f"{promise.max_risk[label]:.2%} is promised."
         )
-    lines.append(f"The promise holds {promise.holds_for()}.")
-    if any("refused" in told for told in evidence["labels"].values()):
+    refused = ["refused" in told for told in evidence["labels"].values()]
+    if not all(refused):
+        lines.append(f"The promise holds {promise.holds_for()}.")
+    if any(refused):
         lines.append(
             f"Another promise, of 5 % for example: kickstand policy --model {artefact} --max-risk 0.05 --write"
         )
