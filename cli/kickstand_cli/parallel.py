@@ -104,6 +104,10 @@ def in_processes(
             yield from finish()
         if failure:
             raise failure
+    except BaseException:  # Ctrl-C may meet a process that is only starting, and the pool would wait for it
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
