@@ -22,8 +22,8 @@ from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
-from kickstand.events import ImageStatistics
-from kickstand_cli.classify.evaluation import EXTENSIONS, NEITHER
+from kickstand.events import NEITHER, ImageStatistics
+from kickstand_cli.classify.evaluation import EXTENSIONS
 from kickstand_cli.datasets.doctor import NEAR, SPLITS, pair_near
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.terminal import CommandError

@@ -15,9 +15,10 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.classify.promise import Promise
 from kickstand.errors import ModelUnavailable
+from kickstand.events import NEITHER
 from kickstand.lifecycle.golden import GoldenImage, find_mistake
 from kickstand_cli.classify.classify import Answer, answer
-from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
+from kickstand_cli.classify.evaluation import Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
