@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from kickstand.classify.promise import NEITHER, Answered, Promise, keep_promise
+from kickstand.classify.promise import Answered, Promise, keep_promise
+from kickstand.events import NEITHER
 from kickstand.quality import binomial_cdf, clopper_pearson, risk_coverage
 from kickstand_cli.project import PROJECT
 

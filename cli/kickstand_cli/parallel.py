@@ -70,7 +70,7 @@ def in_processes(
         for batch in chain(first, batches):
             yield from call(batch)
         return
-    pool = _start(number)
+    pool = start_pool(number)
     under_way: deque[tuple[list[Item], Future[Sequence[Result]]]] = deque()
 
     def finish() -> Iterator[Result]:
@@ -95,7 +95,7 @@ def in_processes(
             try:
                 future = pool.submit(call, batch)
             except BrokenProcessPool:
-                pool = _start(number)
+                pool = start_pool(number)
                 future = pool.submit(call, batch)
             under_way.append((batch, future))
             if len(under_way) > 2 * number:
@@ -104,19 +104,28 @@ def in_processes(
             yield from finish()
         if failure:
             raise failure
+    except BaseException:
+        end_now(pool)
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _start(processes: int) -> ProcessPoolExecutor:
+def start_pool(processes: int) -> ProcessPoolExecutor:
     """Ctrl-C ends the command, which ends its processes: they say nothing of their own."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
+def end_now(pool: ProcessPoolExecutor) -> None:
+    """Ctrl-C may meet a process that is only starting, and the pool would wait for it for ever."""
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
 def _alone(call: Callable[[list[Item]], Sequence[Result]], item: Item, lost: Callable[[Item], Result]) -> Result:
     """In a process of its own, because an item of its batch has ended the last one."""
-    with _start(1) as pool:
+    with start_pool(1) as pool:
         try:
             return pool.submit(call, [item]).result()[0]
         except BrokenProcessPool:

@@ -126,7 +126,7 @@ def name_of(deployed: Stack, logical_id: str) -> str:
 
 
 def outcomes(machine: Document) -> Iterator[tuple[str, str, Document]]:
-    """Each task, an error of ours that it catches, and the state that comes next."""
+    """Each task, a system fault that it catches, and the state that comes next."""
     for name, state in machine["States"].items():
         for catcher in state.get("Catch", []):
             for error in catcher["ErrorEquals"]:

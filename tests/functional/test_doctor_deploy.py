@@ -83,7 +83,7 @@ def test_an_empty_account_lacks_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "blocks", "mend"),
+    ("status", "blocks", "fix"),
     [
         ("CREATE_COMPLETE", False, ""),
         ("UPDATE_COMPLETE", False, ""),
@@ -99,11 +99,11 @@ def test_an_empty_account_lacks_nothing() -> None:
         ("UPDATE_ROLLBACK_FAILED", True, "continue-update-rollback"),
     ],
 )
-def test_a_stack_that_cannot_be_deployed_to_blocks_with_what_to_do(status: str, blocks: bool, mend: str) -> None:
+def test_a_stack_that_cannot_be_deployed_to_blocks_with_what_to_do(status: str, blocks: bool, fix: str) -> None:
     finding = examined(cloudformation=in_status(status))["stack kickstand-dev"]
     assert (finding.status is Status.WRONG) == blocks
-    assert mend in finding.mend
-    assert bool(finding.mend) == blocks
+    assert fix in finding.fix
+    assert bool(finding.fix) == blocks
 
 
 def test_every_status_of_a_stack_has_a_remedy_or_can_be_deployed_to() -> None:
@@ -116,7 +116,7 @@ def test_every_status_of_a_stack_has_a_remedy_or_can_be_deployed_to() -> None:
 def test_a_new_accounts_quota_is_named_with_the_request_for_more(number: int, status: Status) -> None:
     finding = examined(lambda_=at_once(number))["Lambda's quota"]
     assert finding.status is status
-    assert ("L-B99A9384" in finding.mend) == (status is Status.LACKING)
+    assert ("L-B99A9384" in finding.fix) == (status is Status.LACKING)
 
 
 def test_the_bucket_of_sams_own_stack_is_found() -> None:
@@ -126,7 +126,7 @@ def test_the_bucket_of_sams_own_stack_is_found() -> None:
     boto3.client("s3", region_name=REGION).delete_bucket(Bucket="sams-bucket")
     finding = examined()["bucket for artefacts"]
     assert (finding.status, finding.found) == (Status.WRONG, "sams-bucket does not exist")
-    assert f"delete-stack --stack-name {MANAGED}" in finding.mend
+    assert f"delete-stack --stack-name {MANAGED}" in finding.fix
 
 
 def test_a_bucket_that_samconfig_names_must_exist() -> None:
@@ -152,7 +152,7 @@ def test_what_is_refused_is_unknown_with_the_permission_that_it_takes() -> None:
     unknown = {name: finding for name, finding in found.items() if finding.status is Status.UNKNOWN}
     assert unknown.keys() >= {"Lambda's quota", "stack kickstand-dev", "bucket for artefacts"}
     assert all(finding.found.startswith("could not check") for finding in unknown.values())
-    assert "lambda:GetAccountSettings" in unknown["Lambda's quota"].mend
+    assert "lambda:GetAccountSettings" in unknown["Lambda's quota"].fix
     assert not any(finding.status is Status.WRONG for finding in found.values())
 
 

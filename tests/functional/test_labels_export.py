@@ -76,6 +76,16 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kickstand_cli.parallel.cores", lambda: 1)
 
 
+def cut_off(bucket: Any, out: Path) -> list[Any]:
+    """An export that ends in an outage, which is over; returns the reviews."""
+    reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
+    bucket.fails_after = 40
+    with pytest.raises(StoreUnavailable):
+        write_labels(bucket, reviews, out, SHAPE)
+    bucket.fails_after = 10_000
+    return reviews
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -99,13 +109,9 @@ def test_an_interrupted_export_goes_on_and_fetches_nothing_twice(bucket: Any, tm
 
 
 def test_a_file_that_was_damaged_meanwhile_is_fetched_again(bucket: Any, tmp_path: Path, one_process: None) -> None:
-    reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
-    bucket.fails_after = 40
-    with pytest.raises(StoreUnavailable):
-        write_labels(bucket, reviews, tmp_path / "cut", SHAPE)
+    reviews = cut_off(bucket, tmp_path / "cut")
     damaged = next((tmp_path / ".cut.unfinished").rglob("original/*/*"))
     damaged.write_bytes(b"half of it")
-    bucket.fails_after = 10_000
     write_labels(bucket, reviews, tmp_path / "cut", SHAPE)
     assert (tmp_path / "cut" / damaged.relative_to(tmp_path / ".cut.unfinished")).read_bytes() != b"half of it"
 
@@ -113,11 +119,7 @@ def test_a_file_that_was_damaged_meanwhile_is_fetched_again(bucket: Any, tmp_pat
 def test_what_was_forgotten_meanwhile_does_not_stay_in_the_folder(
     bucket: Any, tmp_path: Path, one_process: None
 ) -> None:
-    reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
-    bucket.fails_after = 40
-    with pytest.raises(StoreUnavailable):
-        write_labels(bucket, reviews, tmp_path / "cut", SHAPE)
-    bucket.fails_after = 10_000
+    reviews = cut_off(bucket, tmp_path / "cut")
     written = write_labels(bucket, reviews[3:], tmp_path / "cut", SHAPE)
     assert sum(written.counts.values()) == MANY - 3
     labels = json.loads((tmp_path / "cut/labels.json").read_text())["labels"]
@@ -128,11 +130,7 @@ def test_what_was_forgotten_meanwhile_does_not_stay_in_the_folder(
 def test_another_kind_of_export_does_not_go_on_where_the_first_was(
     bucket: Any, tmp_path: Path, one_process: None
 ) -> None:
-    reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
-    bucket.fails_after = 40
-    with pytest.raises(StoreUnavailable):
-        write_labels(bucket, reviews, tmp_path / "cut", SHAPE)
-    bucket.fails_after = 10_000
+    reviews = cut_off(bucket, tmp_path / "cut")
     written = write_labels(bucket, reviews, tmp_path / "cut", SHAPE, with_audits=True)
     assert set(written.counts) == {"train/bicycle", "train/motorcycle"}
     assert not (tmp_path / "cut/audit").exists()

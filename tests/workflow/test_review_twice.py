@@ -175,7 +175,7 @@ def picture(page: str) -> str:
 
 def outline(page: str) -> str:
     """The page without what differs from photo to photo."""
-    photo = r'src="data:[^"]+"(?: class="ks-small")?|s3://[^"]+|"version": "[^"]+"|<b>\d+</b> photos? waits?'
+    photo = r'src="data:[^"]+"| class="ks-small"|s3://[^"]+|"version": "[^"]+"|<b>\d+</b> photos? waits?'
     return re.sub(photo, "", page)
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from kickstand.events import Route
+from kickstand.events import NEITHER, Route
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import NEITHER, answer_all, estimates, find_images, summarise
+from kickstand_cli.classify.evaluation import answer_all, estimates, find_images, summarise
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import exit_on, stderr
 

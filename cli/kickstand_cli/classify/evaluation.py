@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from kickstand.classify.inference import EmbeddedModel
-from kickstand.events import Prediction, Route
+from kickstand.events import NEITHER, Prediction, Route
 from kickstand.quality import (
     Interval,
     auroc,
@@ -20,7 +20,6 @@ from kickstand.quality import (
 from kickstand_cli.classify.classify import Answer, answer_files
 from kickstand_cli.terminal import CommandError
 
-NEITHER = "neither"
 EXTENSIONS = {
     ".png",
     ".jpg",

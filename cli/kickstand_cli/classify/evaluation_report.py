@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import prepare
 from kickstand.classify.promise import ANY_LABEL, read_promise
+from kickstand.events import NEITHER
 from kickstand.lifecycle.gate import read_stated
 from kickstand.quality import Interval, risk_coverage, upper_bound, wilson_interval
 from kickstand.report.figures import (
@@ -24,7 +25,7 @@ from kickstand.report.figures import (
     draw_risk_coverage,
 )
 from kickstand.report.pages import make_environment
-from kickstand_cli.classify.evaluation import NEITHER, Example, Readable, estimates
+from kickstand_cli.classify.evaluation import Example, Readable, estimates
 
 BINS = 10
 MISTAKES = 24

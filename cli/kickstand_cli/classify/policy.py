@@ -15,13 +15,14 @@ import typer
 from rich.table import Table
 
 from kickstand.classify.artefact import ModelCard, read_card
-from kickstand.classify.promise import Answered, Promise, derive_cheapest, derive_promised, worst_mix
+from kickstand.classify.promise import Answered, Promise, derive_cheapest, derive_promised, percent, worst_mix
+from kickstand.events import NEITHER
 from kickstand.monitor.live_accuracy import outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
 from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import NEITHER, Readable, answer_all, find_images
+from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
     ForeignShare,
@@ -282,7 +283,7 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
     console.print(table)
     if "promise" in derived:
         promise = Promise.model_validate(derived["promise"])
-        risks = ", ".join(f"{label} {100 * risk:.3g} %" for label, risk in promise.max_risk.items())
+        risks = ", ".join(f"{label} {percent(risk)}" for label, risk in promise.max_risk.items())
         console.print(
             f"promise: of the accepted answers of each label at most this share is wrong: {risks}; with confidence "
             f"{promise.confidence_level:g}, {promise.holds_for()}",
@@ -307,5 +308,5 @@ def list_mixes(promise: Promise, photos: dict[str, int]) -> list[tuple[str, dict
     ends = {}
     for label in promise.mix:
         shares = worst_mix({other: float(other == label) for other in promise.mix}, promise.mix)
-        ends["at " + ", ".join(f"{other} {100 * share:.3g} %" for other, share in shares.items())] = shares
+        ends["at " + ", ".join(f"{other} {percent(share)}" for other, share in shares.items())] = shares
     return list(ends.items())

@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from kickstand.events import Payload
+from kickstand.events import NEITHER, Payload
 from kickstand_cli.datasets.archive import SPLITS, Archive, Split
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.terminal import CommandError
 
 MANIFEST = "manifest.json"
 MARKER = ".kickstand-half-written"
-NEITHER = "neither"
 SEED = 0
 
 

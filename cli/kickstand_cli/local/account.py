@@ -86,8 +86,8 @@ def _attempt(name: str, permission: str, ask: Callable[[], Finding]) -> Finding:
         return ask()
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        mend = f"allow {permission}, or go on: only this check needs it" if code in REFUSED else "try again"
-        return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, mend)
+        fix = f"allow {permission}, or go on: only this check needs it" if code in REFUSED else "try again"
+        return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, fix)
     except UNANSWERED as error:
         return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, "try again")
 
@@ -100,8 +100,8 @@ def _region(region: str, session: Any) -> Finding:
     try:
         partition = session.get_partition_for_region(region)
     except UnknownRegionError:
-        mend = "set AWS_REGION to a region, such as eu-central-1"
-        return Finding("region", Status.WRONG, f"{region} is no region", NEEDED, mend)
+        fix = "set AWS_REGION to a region, such as eu-central-1"
+        return Finding("region", Status.WRONG, f"{region} is no region", NEEDED, fix)
     missing = [
         name
         for service, name in SERVICES.items()
@@ -109,7 +109,7 @@ def _region(region: str, session: Any) -> Finding:
     ]
     if not missing:
         return Finding("region", Status.OK, f"{region}, in partition {partition}", NEEDED)
-    found = f"{region} has no {', '.join(missing)}, as far as this version of botocore knows"
+    found = f"{region} has no {', '.join(missing)}, according to this version of botocore"
     return Finding(
         "region", Status.LACKING, found, NEEDED, "see that it is no typing error; else choose another region"
     )
@@ -120,21 +120,21 @@ def _identity(client: Callable[[str], Any]) -> Finding:
     try:
         return Finding("identity", Status.OK, str(client("sts").get_caller_identity()["Arn"]), NEEDED)
     except NoCredentialsError:
-        mend = "aws configure sso, or export AWS_PROFILE"
-        return Finding("identity", Status.WRONG, "no credentials", NEEDED, mend)
+        fix = "aws configure sso, or export AWS_PROFILE"
+        return Finding("identity", Status.WRONG, "no credentials", NEEDED, fix)
     except ClientError as error:
-        mend = "newer credentials: aws sso login, or the environment variables anew"
-        return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {_line(error)}", NEEDED, mend)
+        fix = "newer credentials: aws sso login, or the environment variables anew"
+        return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {_line(error)}", NEEDED, fix)
     except UNANSWERED as error:
-        mend = "check the network, a proxy (HTTPS_PROXY), and the region's name"
-        return Finding("identity", Status.WRONG, f"AWS could not be reached: {_line(error)}", NEEDED, mend)
+        fix = "check the network, a proxy (HTTPS_PROXY), and the region's name"
+        return Finding("identity", Status.WRONG, f"AWS could not be reached: {_line(error)}", NEEDED, fix)
 
 
 def _principal(arn: str) -> Finding:
     account, principal = arn.split(":")[4], arn.split(":", 5)[5]
     if principal == "root":
-        mend = "use a role or a user: nothing limits the root user"
-        return Finding("account", Status.LACKING, f"{account}, as its root user", NEEDED, mend)
+        fix = "use a role or a user: nothing limits the root user"
+        return Finding("account", Status.LACKING, f"{account}, as its root user", NEEDED, fix)
     return Finding("account", Status.OK, f"{account}, as {principal}", NEEDED)
 
 
@@ -154,9 +154,9 @@ def _boundary(client: Callable[[str], Any], arn: str, given: str | None) -> Find
             return Finding("permissions boundary", Status.OK, f"roles get {given}", NEEDED)
         if boundary is None:
             return Finding("permissions boundary", Status.OK, "your identity has none", NEEDED)
-        mend = f"if roles must have it too: PermissionsBoundary={boundary} in parameter_overrides of samconfig.toml"
+        fix = f"if roles must have it too: PermissionsBoundary={boundary} in parameter_overrides of samconfig.toml"
         return Finding(
-            "permissions boundary", Status.LACKING, f"yours is {boundary}, the stack's roles get none", NEEDED, mend
+            "permissions boundary", Status.LACKING, f"yours is {boundary}, the stack's roles get none", NEEDED, fix
         )
 
     return _attempt("permissions boundary", "iam:GetRole", ask)
@@ -183,8 +183,8 @@ def _stack(client: Callable[[str], Any], name: str) -> Finding:
         return Finding(title, Status.OK, "not there yet: this will be the first deployment", NEEDED)
     if status == "REVIEW_IN_PROGRESS":
         return Finding(title, Status.OK, f"{status}: holds no resource yet; a deployment goes on from there", NEEDED)
-    if mend := remedy(status, name):
-        return Finding(title, Status.WRONG, status, NEEDED, mend)
+    if fix := remedy(status, name):
+        return Finding(title, Status.WRONG, status, NEEDED, fix)
     return Finding(title, Status.OK, status, NEEDED)
 
 
@@ -211,8 +211,8 @@ def _bucket(client: Callable[[str], Any], named: str | None) -> Finding:
         if status is None:
             found = f"not there yet: sam deploy makes the stack {MANAGED} with it, and must be allowed to"
             return Finding(title, Status.OK, found, NEEDED)
-        if mend := remedy(status, MANAGED):
-            return Finding(title, Status.WRONG, f"{MANAGED} is in {status}", NEEDED, mend)
+        if fix := remedy(status, MANAGED):
+            return Finding(title, Status.WRONG, f"{MANAGED} is in {status}", NEEDED, fix)
         (stack,) = client("cloudformation").describe_stacks(StackName=MANAGED)["Stacks"]
         outputs = {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
         bucket = outputs.get("SourceBucket", "")
@@ -221,12 +221,12 @@ def _bucket(client: Callable[[str], Any], named: str | None) -> Finding:
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("404", "NoSuchBucket", "NotFound"):
             raise
-        mend = (
+        fix = (
             f"create it, or leave s3_bucket out of samconfig.toml: {bucket}"
             if named
             else f"aws cloudformation delete-stack --stack-name {MANAGED}; sam deploy makes it anew"
         )
-        return Finding(title, Status.WRONG, f"{bucket} does not exist", NEEDED, mend)
+        return Finding(title, Status.WRONG, f"{bucket} does not exist", NEEDED, fix)
     return Finding(title, Status.OK, bucket, NEEDED)
 
 

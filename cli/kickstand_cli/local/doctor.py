@@ -112,8 +112,8 @@ def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
     try:
         target, region = read_target(config_env, machine.project), find_region()
     except (CommandError, ValueError) as error:
-        mend = "set AWS_REGION; name an environment of samconfig.toml"
-        return [*here, Finding("target", Status.WRONG, str(error), NEEDED, mend)]
+        fix = "set AWS_REGION; name an environment of samconfig.toml"
+        return [*here, Finding("target", Status.WRONG, str(error), NEEDED, fix)]
     return [*here, *examine_account(region, target)]
 
 
@@ -125,7 +125,7 @@ def _builder(machine: Machine) -> Finding:
     engine = _engine(machine)
     if engine.status is Status.OK:
         return Finding("sam build", Status.OK, f"in a container of {engine.found}", "make deploy")
-    return Finding("sam build", Status.WRONG, f"{python.name}: {python.found}; no engine", "make deploy", python.mend)
+    return Finding("sam build", Status.WRONG, f"{python.name}: {python.found}; no engine", "make deploy", python.fix)
 
 
 # ---- what everything needs
@@ -135,28 +135,28 @@ def _python(machine: Machine) -> Finding:
     version = ".".join(map(str, machine.python))
     if machine.python >= (3, 11):
         return Finding("Python", Status.OK, version, "everything")
-    mend = "install Python 3.11 or newer: make PYTHON=/path/to/python .venv/.installed"
-    return Finding("Python", Status.WRONG, f"{version}, older than 3.11", "everything", mend)
+    fix = "install Python 3.11 or newer: make PYTHON=/path/to/python .venv/.installed"
+    return Finding("Python", Status.WRONG, f"{version}, older than 3.11", "everything", fix)
 
 
 def _checkout(machine: Machine) -> Finding:
     if (machine.project / "template.yaml").is_file():
         return Finding("checkout", Status.OK, str(machine.project), "demo, build, deploy")
-    mend = "run it from a checkout of Kickstand: make .venv/.installed"
-    return Finding("checkout", Status.WRONG, f"no template.yaml in {machine.project}", "demo, build, deploy", mend)
+    fix = "run it from a checkout of Kickstand: make .venv/.installed"
+    return Finding("checkout", Status.WRONG, f"no template.yaml in {machine.project}", "demo, build, deploy", fix)
 
 
 def _model(machine: Machine) -> Finding:
     """Whether the network is the one that its card describes; it is not loaded."""
-    mend = "git checkout layers/model, or make train"
+    fix = "git checkout layers/model, or make train"
     try:
         card = read_card(machine.model)
         sha256 = hashlib.sha256((machine.model / "model.onnx").read_bytes()).hexdigest()
     except (OSError, ValueError) as error:
-        return Finding("model artefact", Status.WRONG, str(error).splitlines()[0], "every prediction", mend)
+        return Finding("model artefact", Status.WRONG, str(error).splitlines()[0], "every prediction", fix)
     if sha256 != card.model_sha256:
         found = f"model.onnx has SHA-256 {sha256[:12]}…, its card says {card.model_sha256[:12]}…"
-        return Finding("model artefact", Status.WRONG, found, "every prediction", mend)
+        return Finding("model artefact", Status.WRONG, found, "every prediction", fix)
     return Finding("model artefact", Status.OK, f"{card.model_version}: {', '.join(card.labels)}", "every prediction")
 
 
@@ -164,15 +164,15 @@ def _disk(machine: Machine) -> Finding:
     free = machine.free_bytes() / 1e9
     if free >= NEEDED_GB:
         return Finding("disk", Status.OK, f"{free:.0f} GB free", "environments, builds")
-    mend = f"free {NEEDED_GB - free:.1f} GB; `make clean` removes what was built here"
-    return Finding("disk", Status.WRONG, f"{free:.1f} GB free of {NEEDED_GB} needed", "environments, builds", mend)
+    fix = f"free {NEEDED_GB - free:.1f} GB; `make clean` removes what was built here"
+    return Finding("disk", Status.WRONG, f"{free:.1f} GB free of {NEEDED_GB} needed", "environments, builds", fix)
 
 
 def _port(machine: Machine) -> Finding:
     if machine.takes(DEFAULT_PORT):
         return Finding(f"port {DEFAULT_PORT}", Status.OK, "free", "the reviewers' page")
-    mend = "choose another: kickstand review --web --port 0"
-    return Finding(f"port {DEFAULT_PORT}", Status.LACKING, "taken by another program", "the reviewers' page", mend)
+    fix = "choose another: kickstand review --web --port 0"
+    return Finding(f"port {DEFAULT_PORT}", Status.LACKING, "taken by another program", "the reviewers' page", fix)
 
 
 # ---- what building and deploying need
@@ -196,8 +196,8 @@ def _python_of_functions(machine: Machine) -> Finding:
     if path and (version := machine.run(path, "--version")):
         return Finding(name, Status.OK, version.removeprefix("Python "), needed)
     found = f"{path} does not run" if path else "not on PATH"
-    mend = f"install Python {_wanted(machine)}, which the functions run on, or start a container engine"
-    return Finding(name, Status.LACKING, found, needed, mend)
+    fix = f"install Python {_wanted(machine)}, which the functions run on, or start a container engine"
+    return Finding(name, Status.LACKING, found, needed, fix)
 
 
 def _wanted(machine: Machine) -> str:
@@ -215,8 +215,8 @@ def _engine(machine: Machine) -> Finding:
             return Finding("container engine", Status.OK, engine, needed)
     if there:
         found = f"{' and '.join(there)} installed, but no answer to `{there[0]} info`"
-        mend = "start it, and see that you may use it (on Linux: the group docker)"
-        return Finding("container engine", Status.LACKING, found, needed, mend)
+        fix = "start it, and see that you may use it (on Linux: the group docker)"
+        return Finding("container engine", Status.LACKING, found, needed, fix)
     return Finding("container engine", Status.LACKING, "none", needed, f"install one of {', '.join(ENGINES)}")
 
 
@@ -235,8 +235,8 @@ def _credentials(machine: Machine) -> Finding:
             word in _text(file) for word in ("aws_access_key_id", "sso_", "role_", "credential_")
         ):
             return Finding("AWS credentials", Status.OK, str(file), needed)
-    mend = "aws configure, or aws configure sso; the demo and the tests need none"
-    return Finding("AWS credentials", Status.LACKING, "none", needed, mend)
+    fix = "aws configure, or aws configure sso; the demo and the tests need none"
+    return Finding("AWS credentials", Status.LACKING, "none", needed, fix)
 
 
 def _region(machine: Machine) -> Finding:
@@ -269,16 +269,16 @@ def _identity(machine: Machine) -> Finding:
     try:
         arn = boto3.client("sts", config=once, region_name=region).get_caller_identity()["Arn"]
     except (BotoCoreError, ClientError) as error:
-        mend = "aws sso login, or newer credentials; or the network"
-        return Finding("AWS identity", Status.LACKING, str(error), needed, mend)
+        fix = "aws sso login, or newer credentials; or the network"
+        return Finding("AWS identity", Status.LACKING, str(error), needed, fix)
     return Finding("AWS identity", Status.OK, arn, needed)
 
 
-def _program(machine: Machine, name: str, needed: str, mend: str) -> Finding:
+def _program(machine: Machine, name: str, needed: str, fix: str) -> Finding:
     path = machine.which(name)
     if path and (version := machine.run(path, "--version")):
         return Finding(name, Status.OK, version.splitlines()[0], needed)
-    return Finding(name, Status.LACKING, "does not run" if path else "not here", needed, mend)
+    return Finding(name, Status.LACKING, "does not run" if path else "not here", needed, fix)
 
 
 # ---- what is shown
@@ -290,5 +290,5 @@ def _print(findings: Sequence[Finding]) -> None:
     for finding in findings:
         line = Text.assemble((f"{finding.status:8}", COLOURS[finding.status]), f"{finding.name}: {finding.found}")
         console.print(line)
-        if finding.mend:
-            console.print(Text(f"{'':8}needed for {finding.needed_for}; to fix it: {finding.mend}"))
+        if finding.fix:
+            console.print(Text(f"{'':8}needed for {finding.needed_for}; to fix it: {finding.fix}"))

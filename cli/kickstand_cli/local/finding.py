@@ -1,4 +1,4 @@
-"""One thing that `kickstand doctor` has looked at."""
+"""One thing that `kickstand doctor` checked."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,13 +15,13 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was checked.
 
-    needed_for: what does not work without it. mend: what to do; empty when all is well.
+    needed_for: what does not work without it. fix: what to do; empty when all is well.
     """
 
     name: str
     status: Status
     found: str
     needed_for: str
-    mend: str = ""
+    fix: str = ""

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kickstand.classify.promise import NEITHER
-from kickstand.events import Route
+from kickstand.events import NEITHER, Route
 from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, describe
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck

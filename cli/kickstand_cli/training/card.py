@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from kickstand import quality
 from kickstand.classify.promise import Answered, Promise, derive_promised
+from kickstand.events import NEITHER
 from kickstand.quality import Interval
-from kickstand_cli.classify.evaluation import NEITHER
 
 from .photos import Logits, Photos
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
-from kickstand_cli.classify.evaluation import NEITHER
+from kickstand.events import NEITHER
 from kickstand_cli.project import PROJECT
 from kickstand_cli.terminal import CommandError
 

@@ -4,14 +4,12 @@ import base64
 import csv
 import hashlib
 import io
-import multiprocessing
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +20,12 @@ from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
-from kickstand.events import ImageStatistics
-from kickstand_cli.classify.evaluation import EXTENSIONS, NEITHER
+from kickstand.events import NEITHER, ImageStatistics
+from kickstand_cli.classify.classify import cached_model
+from kickstand_cli.classify.evaluation import EXTENSIONS
 from kickstand_cli.datasets.doctor import NEAR, SPLITS, pair_near
 from kickstand_cli.datasets.folder import encode_png
+from kickstand_cli.parallel import end_now, start_pool
 from kickstand_cli.terminal import CommandError
 
 Logits = NDArray[np.float32]
@@ -211,15 +211,9 @@ def make_views(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tup
     return np.stack([plain, plain[:, ::-1], np.asarray(padded)]), image.statistics
 
 
-@cache
-def _load(artefact: Path) -> EmbeddedModel:
-    """Once in every process."""
-    return EmbeddedModel(artefact)
-
-
 def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | str]:
     """What is kept of each photo, or why it cannot be used."""
-    model = _load(artefact)
+    model = cached_model(artefact)
     found: list[_Seen | str] = []
     for name, data in photos:
         try:
@@ -326,8 +320,7 @@ def _look_at_all(
     files: Sequence[File], store: _Store, artefact: Path, threads: int
 ) -> Iterator[tuple[File, str, _Seen | str]]:
     """Every file in turn. As many processes as threads, for a small network does not gain from several threads."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(threads, context) as pool:
+    with start_pool(threads) as pool:
         try:
             for start in range(0, len(files), AT_ONCE * threads):
                 part = [(file, file.read()) for file in files[start : start + AT_ONCE * threads]]
@@ -347,7 +340,7 @@ def _look_at_all(
                 for (file, _), sha in zip(part, hashes, strict=True):
                     yield file, sha, seen[sha]
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            end_now(pool)
             raise
 
 

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
-from kickstand.events import Prediction
+from kickstand.events import NEITHER, Prediction
 from kickstand.monitor.drift import measure as measure_drift
-from kickstand_cli.classify.evaluation import NEITHER
 from kickstand_cli.classify.goal import Goal
 from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.datasets.doctor import examine_dataset

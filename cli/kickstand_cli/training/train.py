@@ -15,9 +15,10 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.classify.promise import Promise
 from kickstand.errors import ModelUnavailable
+from kickstand.events import NEITHER
 from kickstand.lifecycle.golden import GoldenImage, find_mistake
 from kickstand_cli.classify.classify import Answer, answer
-from kickstand_cli.classify.evaluation import NEITHER, Readable, summarise
+from kickstand_cli.classify.evaluation import Readable, summarise
 from kickstand_cli.classify.evaluation_report import write_report
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
@@ -217,8 +218,10 @@ def tell(result: Result, artefact: Path) -> list[str]:
             f"{told['upper_bound']:.2%} with confidence {promise.confidence_level:g}, where "
             f"{promise.max_risk[label]:.2%} is promised."
         )
-    lines.append(f"The promise holds {promise.holds_for()}.")
-    if any("refused" in told for told in evidence["labels"].values()):
+    refused = ["refused" in told for told in evidence["labels"].values()]
+    if not all(refused):
+        lines.append(f"The promise holds {promise.holds_for()}.")
+    if any(refused):
         lines.append(
             f"Another promise, of 5 % for example: kickstand policy --model {artefact} --max-risk 0.05 --write"
         )

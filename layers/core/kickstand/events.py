@@ -7,6 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import AliasPath, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+NEITHER = "neither"
+"""What a photo shows that shows none of the labels."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -11,7 +11,6 @@ from bench.promise import FOREIGN_SHARE, LABELS, MAX_RISK, World, try_world
 from kickstand.classify.policy import SelectivePolicy
 from kickstand.classify.promise import (
     ANY_LABEL,
-    NEITHER,
     Answered,
     Mix,
     Promise,
@@ -23,6 +22,7 @@ from kickstand.classify.promise import (
     read_promise,
     worst_mix,
 )
+from kickstand.events import NEITHER
 
 GATES = {"neither_accept_at_most": 0.2, "neither_reject_at_least": 0.9}
 TWO = dict.fromkeys("ab", 0.02)

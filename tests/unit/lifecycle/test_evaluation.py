@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from kickstand.classify.promise import ANY_LABEL, NEITHER, Promise
-from kickstand.events import Route
+from kickstand.classify.promise import ANY_LABEL, Promise
+from kickstand.events import NEITHER, Route
 from kickstand.lifecycle.dataset_store import Image
 from kickstand.lifecycle.evaluation import Contender, HeldOut, read_answers
 from kickstand.lifecycle.gate import Stated

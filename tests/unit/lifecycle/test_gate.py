@@ -14,8 +14,8 @@ from PIL import Image
 from scipy.stats import binom
 from typer.testing import CliRunner
 
-from kickstand.classify.promise import ANY_LABEL, NEITHER, Promise
-from kickstand.events import Route
+from kickstand.classify.promise import ANY_LABEL, Promise
+from kickstand.events import NEITHER, Route
 from kickstand.lifecycle.gate import ALPHA, Outcome, Stated, Verdict, at_least, judge, least_risk, mcnemar, read_stated
 from kickstand_cli.training.gate import gate
 from tests.photos import coloured

@@ -11,11 +11,10 @@ from botocore.validate import ParamValidator
 from pydantic import BaseModel, ConfigDict, Field
 
 from kickstand.classify.promise import Promise
-from kickstand.events import Route
+from kickstand.events import NEITHER, Route
 from kickstand.lifecycle.dataset_store import Dataset
 from kickstand.lifecycle.gate import Outcome, Stated, judge, read_stated
 from kickstand.lifecycle.registry import as_model_card, describe_evaluation
-from kickstand.review.rules import NEITHER
 
 SAGEMAKER = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 DATASET = Dataset(

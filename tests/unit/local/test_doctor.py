@@ -60,11 +60,11 @@ def find(machine: Machine, name: str) -> Finding:
 
 def test_a_machine_that_has_all_lacks_nothing(tmp_path: Path) -> None:
     findings = examine(Fake(tmp_path))
-    assert [finding for finding in findings if finding.status is not Status.OK or finding.mend] == []
+    assert [finding for finding in findings if finding.status is not Status.OK or finding.fix] == []
 
 
 @pytest.mark.parametrize(
-    ("command", "name", "mend"),
+    ("command", "name", "fix"),
     [
         ("sam --version", "SAM CLI", "make .venv-sam/.installed"),
         ("python3.13 --version", "python3.13", "install Python 3.13"),
@@ -74,11 +74,11 @@ def test_a_machine_that_has_all_lacks_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_a_program_that_is_not_there_is_lacking_with_what_to_do(
-    tmp_path: Path, command: str, name: str, mend: str
+    tmp_path: Path, command: str, name: str, fix: str
 ) -> None:
     finding = find(Fake(tmp_path, without(command)), name)
     assert finding.status is Status.LACKING
-    assert mend in finding.mend
+    assert fix in finding.fix
 
 
 def test_a_program_that_is_there_and_does_not_run_is_lacking(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_engine_that_does_not_answer_is_to_be_started(tmp_path: Path) -> None
     finding = find(Fake(tmp_path, without("docker info"), ("docker", "podman")), "container engine")
     assert finding.status is Status.LACKING
     assert finding.found.startswith("docker and podman installed, but no answer")
-    assert finding.mend.startswith("start it")
+    assert finding.fix.startswith("start it")
 
 
 def test_no_credentials_and_no_region_are_lacking(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_model_that_is_not_there_is_wrong_in_one_line(tmp_path: Path) -> None:
 def test_a_port_that_is_taken_can_be_chosen(tmp_path: Path) -> None:
     machine = Fake(tmp_path)
     machine.taken = True
-    assert "--port 0" in find(machine, "port 8765").mend
+    assert "--port 0" in find(machine, "port 8765").fix
 
 
 def test_what_is_only_lacking_leaves_the_exit_code_at_0(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

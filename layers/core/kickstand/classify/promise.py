@@ -14,10 +14,9 @@ from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from kickstand.events import Payload, Probability
+from kickstand.events import NEITHER, Payload, Probability
 from kickstand.quality import cheapest_threshold, lower_bound, solve, upper_bound, wilson_interval
 
-NEITHER = "neither"
 ANY_LABEL = ""
 """The key of an older promise, which was about the accepted answers of all labels together."""
 RIGHT_PART, FOREIGN_PART = 0.05, 0.10
@@ -105,17 +104,22 @@ class Promise(Payload):
         if self.mix:
             told = "at every mix of " + ", ".join(f"{label} {_range(*part)}" for label, part in self.mix.items())
         if self.foreign_share:
-            told += f"; up to {_percent(self.foreign_share)} of all photos show none of the labels"
+            told += f"; up to {percent(self.foreign_share)} of all photos show none of the labels"
         else:
             told += "; photos that show none of the labels are left out"
-        return told + (f"; up to {_percent(self.label_error)} of the labels are wrong" if self.label_error else "")
+        return told + (f"; up to {percent(self.label_error)} of the labels are wrong" if self.label_error else "")
 
 
 def _range(least: float, most: float) -> str:
-    return _percent(least) if least == most else f"{_percent(least)} to {_percent(most)}"
+    return percent(least) if least == most else f"{percent(least)} to {percent(most)}"
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Three digits of a share, per cent.
+
+    >>> percent(0.02), percent(0.69543)
+    ('2 %', '69.5 %')
+    """
     return f"{100 * share:.3g} %"
 
 
@@ -213,11 +217,22 @@ def shows_risk(
         misled = math.fsum(n.get(truth, 0) * wrongs[truth] for truth in others) + n.get(NEITHER, 0) * foreign
         hits = max(0.0, (1 - error) * hits - error * misled / n[label])
 
+    return keeps_at_every_mix(label, hits, wrongs, foreign, promise)
+
+
+def keeps_at_every_mix(
+    label: str, right: float, wrongs: Mapping[str, float], foreign: float, promise: Promise
+) -> Callable[[float], bool]:
+    """Whether at most this share of those accepted as the label is wrong, at every promised mix.
+
+    right, wrongs, foreign: rates at which photos of the label, of each other label and of neither are accepted as it.
+    """
+
     def is_kept(risk: float) -> bool:
-        values = {label: -risk * hits} | {truth: (1 - risk) * value for truth, value in wrongs.items()}
+        values = {label: -risk * right} | {truth: (1 - risk) * rate for truth, rate in wrongs.items()}
         mix = worst_mix(values, promise.mix or {})
         known = math.fsum(mix[truth] * value for truth, value in values.items())
-        return (1 - foreign_share) * known + foreign_share * (1 - risk) * foreign <= 0.0
+        return (1 - promise.foreign_share) * known + promise.foreign_share * (1 - risk) * foreign <= 0.0
 
     return is_kept
 
@@ -301,7 +316,7 @@ class _Label:
 
     def refuse(self) -> LabelEvidence:
         missing = self._missing()
-        wish = f"at most {_percent(self.max_risk)} of the accepted answers “{self.label}” wrong"
+        wish = f"at most {percent(self.max_risk)} of the accepted answers “{self.label}” wrong"
         if missing:
             photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
             reason = f"{wish} cannot be shown: about {photos} are needed"
@@ -432,22 +447,28 @@ def derive_cheapest(
     """The policy of least cost in the mix of the evidence. prices: of a review, and of accepting a wrong answer."""
     known = [photo for photo in photos if photo.truth != NEITHER]
     thresholds: dict[str, float | None] = {}
-    costs, told = [], {}
+    costs = []
     for label in labels:
         answers = [photo for photo in known if photo.label == label]
         right = [photo.truth == label for photo in answers]
         at, cost = cheapest_threshold([photo.confidence for photo in answers], right, *prices) if answers else (2.0, 0)
-        least = thresholds[label] = _round_down(at) if at <= 1.0 else None
+        thresholds[label] = _round_down(at) if at <= 1.0 else None
         costs.append(cost * len(answers))
-        accepted = Counter(
-            photo.truth
-            for photo in photos
-            if least is not None and photo.label == label and photo.confidence >= max(least, 1e-9)
-        )
-        told[label] = {"threshold": thresholds[label], **tally(label, accepted)}
+    accepted = _count_accepted(photos, thresholds)
+    told = {label: {"threshold": threshold, **tally(label, accepted[label])} for label, threshold in thresholds.items()}
     goal = dict(zip(("review_cost", "error_cost"), prices, strict=True))
     evidence = {"labels": told, "mean_cost": round(math.fsum(costs) / len(known), 6) if known else None}
     return _compose(photos, thresholds, gates, goal, about, evidence)
+
+
+def _count_accepted(photos: Iterable[Answered], thresholds: Mapping[str, float | None]) -> dict[str, Counter[str]]:
+    """For each label how many photos are accepted as it, by what they show."""
+    found = {label: Counter[str]() for label in thresholds}
+    for photo in photos:
+        least = thresholds.get(photo.label)
+        if least is not None and 0.0 < photo.confidence >= least:
+            found[photo.label][photo.truth] += 1
+    return found
 
 
 def _compose(
@@ -467,11 +488,7 @@ def _compose(
     }
     version = hashlib.sha256(json.dumps(policy, sort_keys=True).encode()).hexdigest()[:8]
     n = Counter(photo.truth for photo in photos)
-    taken = Counter(
-        photo.truth
-        for photo in photos
-        if (least := thresholds.get(photo.label)) is not None and photo.confidence >= max(least, 1e-9)
-    )
+    taken = sum(_count_accepted(photos, thresholds).values(), Counter[str]())
     shares = {truth: wilson_interval(taken[truth], n[truth]) for truth in (*thresholds, NEITHER) if n[truth]}
     told = {
         **about,

@@ -12,8 +12,8 @@ from typing import Literal
 from kickstand.classify.images import MAX_IMAGE_BYTES, hash_pixels, prepare
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
-from kickstand.events import Payload, Sha256
-from kickstand.review.rules import AUDIT, CANNOT_TELL, NEITHER, Review
+from kickstand.events import NEITHER, Payload, Sha256
+from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.store import read_image, transient
 
 BASE = "base/"

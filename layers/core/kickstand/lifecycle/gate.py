@@ -11,7 +11,6 @@ Everything is one-sided and exact: better (served more), not worse (harmed no mo
 not contradicted by the images. Only "better" must be shown; the others must not be refuted.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,14 +20,13 @@ from pydantic import Field
 from kickstand.classify.promise import (
     ANY_LABEL,
     FOREIGN_PART,
-    NEITHER,
     RIGHT_PART,
     Promise,
+    keeps_at_every_mix,
     read_promise,
     tally,
-    worst_mix,
 )
-from kickstand.events import Payload, Probability, Route
+from kickstand.events import NEITHER, Payload, Probability, Route
 from kickstand.quality import (
     Interval,
     binomial_cdf,
@@ -371,7 +369,7 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
         bound = upper_bound(hits, photos, 1 - alpha * rate_part)
         return min(1.0, bound * share / (share - error)) if share > error else 1.0
 
-    foreign = foreign_share * least_rate(NEITHER, FOREIGN_PART) if foreign_share else 0.0
+    foreign = least_rate(NEITHER, FOREIGN_PART) if foreign_share else 0.0
     right = accepted.get(label, 0)
     if promise.mix is None:
         wrong = sum(accepted.get(truth, 0) for truth in others)
@@ -381,18 +379,15 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
         if not foreign:
             return risk
         known = (1 - foreign_share) * largest_rate(right + wrong, sum(n.get(truth, 0) for truth in (label, *others)))
+        foreign *= foreign_share
         return (known * risk + foreign) / (known + foreign)
     wrong_part = (1 - RIGHT_PART - foreign_part) / max(1, len(others))
     wrongs = {truth: least_rate(truth, wrong_part) for truth in others}
     hits = largest_rate(right, n.get(label, 0))
 
-    def is_kept(risk: float) -> bool:
-        values = {label: -risk * hits} | {truth: (1 - risk) * value for truth, value in wrongs.items()}
-        mix = worst_mix(values, promise.mix or {})
-        known = math.fsum(mix[truth] * value for truth, value in values.items())
-        return (1 - foreign_share) * known + (1 - risk) * foreign <= 0.0
-
-    return solve(is_kept) if foreign or any(wrongs.values()) else 0.0
+    if not foreign and not any(wrongs.values()):
+        return 0.0
+    return solve(keeps_at_every_mix(label, hits, wrongs, foreign, promise))
 
 
 def _calibration(outcomes: Sequence[Outcome], label_error: float) -> Check:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kickstand.classify.policy import decide
-from kickstand.events import Prediction, Route, SelectivePolicy
-from kickstand.review.rules import NEITHER
+from kickstand.events import NEITHER, Prediction, Route, SelectivePolicy
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from kickstand.classify.promise import NEITHER, Promise
-from kickstand.events import Decision, ImageStatistics, Payload, Prediction, Reason, Route
+from kickstand.classify.promise import Promise, percent
+from kickstand.events import NEITHER, Decision, ImageStatistics, Payload, Prediction, Reason, Route
 from kickstand.quality import upper_bound
 from kickstand.records import Record
 
@@ -163,19 +163,15 @@ class PromisedMix(NamedTuple):
         low, high = self.range_of(label)
         if label == NEITHER:
             return (
-                f"the share of photos that may show none of the labels is above {_percent(share)}, the most that the "
-                f"promise allows (up to {_percent(high)} of them): renew it by `kickstand policy` with a larger "
+                f"the share of photos that may show none of the labels is above {percent(share)}, the most that the "
+                f"promise allows (up to {percent(high)} of them): renew it by `kickstand policy` with a larger "
                 "`--foreign-share`"
             )
-        promised = _percent(low) if low == high else f"{_percent(low)} to {_percent(high)}"
+        promised = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
         return (
-            f"the share of answers {label} is above {_percent(share)}, the most that the promised mix ({promised}) "
+            f"the share of answers {label} is above {percent(share)}, the most that the promised mix ({promised}) "
             "allows: renew the promise by `kickstand policy` with a wider `--mix`"
         )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
 
 
 class Rate(Payload):
@@ -500,7 +496,7 @@ class Drift:
         checkpoint: Checkpoint | None = None,
         mix: PromisedMix | None = None,
     ) -> None:
-        """A checkpoint of another baseline or promised mix counts for nothing: the tests begin anew."""
+        """A checkpoint of another baseline or promised mix is not used: the tests begin anew."""
         self._baseline, self._mix, self._version = baseline, mix, _version(baseline, mix)
         events = list_events(baseline, mix)
         self._statistics = list(dict.fromkeys(event.statistic for event in events))

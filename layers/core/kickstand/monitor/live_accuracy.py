@@ -10,11 +10,11 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from kickstand.classify.promise import ANY_LABEL, Promise
-from kickstand.events import Payload, Probability, Route
+from kickstand.events import NEITHER, Payload, Probability, Route
 from kickstand.monitor.drift import ODDS, Budget, ratios
 from kickstand.quality import Interval, accepted_needed, binomial_cdf, upper_bound
 from kickstand.records import Record
-from kickstand.review.rules import CANNOT_TELL, NEITHER
+from kickstand.review.rules import CANNOT_TELL
 
 UP, DOWN = (0.9, 0.3, 0.1, 0.03, 0.01, 0.003), (0.99, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
 """Stakes on a higher and on a lower error rate, as shares of the largest that cannot be lost in full, bold to cautious;

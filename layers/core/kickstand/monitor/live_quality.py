@@ -11,11 +11,11 @@ from statistics import median
 
 from kickstand.classify.policy import SelectivePolicy
 from kickstand.classify.promise import ANY_LABEL
-from kickstand.events import Payload, ReviewStatus, Route
+from kickstand.events import NEITHER, Payload, ReviewStatus, Route
 from kickstand.monitor.live_accuracy import LiveAccuracy, Outcome, as_label, estimate, outcomes
 from kickstand.records import Record
 from kickstand.review.agreement import Agreement, agreement
-from kickstand.review.rules import CANNOT_TELL, NEITHER
+from kickstand.review.rules import CANNOT_TELL
 
 ANSWERS_PER_BIN = 12
 MOST_BINS = 8

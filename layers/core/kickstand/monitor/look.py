@@ -76,11 +76,6 @@ class Watch(Payload):
         return self.promise.label_error if self.promise else 0.0
 
     @property
-    def max_risk(self) -> float | None:
-        """The largest risk that is promised of any label."""
-        return max(self.promise.max_risk.values()) if self.promise else None
-
-    @property
     def claims(self) -> list[Claim]:
         """What can be checked of the promise."""
         return list_claims(self.promise, self.refused)

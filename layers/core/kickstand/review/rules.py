@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AliasChoices, AliasPath, ConfigDict, Field,
 
 from kickstand.errors import AlreadyAnswered, AlreadyAsked
 from kickstand.events import (
+    NEITHER,
     Answer,
     GoldenAnswer,
     ImageRef,
@@ -21,7 +22,7 @@ from kickstand.events import (
 from kickstand.records import Record
 
 CLAIM = timedelta(minutes=5)
-NEITHER, CANNOT_TELL = "neither", "cannot_tell"
+CANNOT_TELL = "cannot_tell"
 AUDIT = "audit"
 BLIND = "A random check, whatever the model said."
 """All that is said beside a photo whose reviewer must not know what the model said, or another reviewer."""
@@ -197,7 +198,7 @@ def answer(
 
     twice: whether another reviewer is to be asked after the first answer.
 
-    Raises Refused for anything but the answer of whoever is shown the picture, with one of the choices.
+    Raises Refused for any answer but that of the reviewer who is shown the picture, with one of the choices.
     """
     if label not in choices(labels):
         raise Refused(f"“{label}” is not one of the answers.")
