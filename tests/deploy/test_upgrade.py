@@ -22,8 +22,7 @@ SAMPLES = PROJECT / "samples/images"
 MACHINES = ("ClassifyImageStateMachineArn", "ReviewImageStateMachineArn")
 Key = tuple[str, str]
 PROGRAM = Path(__file__).with_name("one_version.py")
-# The first release cannot read a record with a reason that is newer than itself; this version can. The first release also shows
-# the reviews of one partition only.
+# The first release reads no record with a reason that is newer than itself, and shows reviews of one partition only.
 UNREADABLE = {FIRST: ["retake", "partitions"]}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
