@@ -1,4 +1,4 @@
-"""Writes what the documentation takes from the sources: drawings of template and state machines, tables, cli.md.
+"""Writes what the documentation takes from the sources: drawings, tables, cli.md, reference.md, events.md and schemas.
 
 `make docs` runs it; tests/docs fails where it has been forgotten.
 """
@@ -12,6 +12,9 @@ from typing import Any
 import typer
 import yaml
 
+from docs.markdown import code, escape
+from docs.reference import write_reference
+from docs.schemas import write_schemas
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
 from kickstand_cli.drawing.state_machine import draw_state_machine
 from kickstand_cli.local.cost import expected_review_share, set_ups, year
@@ -32,6 +35,8 @@ def write_all() -> dict[Path, str]:
         ),
         DOCS / "architecture.md": with_rooms((DOCS / "architecture.md").read_text("utf-8")),
         DOCS / "cli.md": describe_cli(),
+        DOCS / "reference.md": write_reference(),
+        **write_schemas(DOCS),
         README: with_costs(README.read_text("utf-8")),
         DOCS / "operating.md": with_changes((DOCS / "operating.md").read_text("utf-8")),
         DOCS / "serving.md": with_bills((DOCS / "serving.md").read_text("utf-8")),
@@ -137,6 +142,7 @@ def with_changes(page: str) -> str:
 INTRODUCTION = """# The command line
 
 Written by `make docs` from the commands themselves: `kickstand COMMAND --help` says the same.
+Also written from the code: [parameters, alarms and metrics](reference.md), [events](events.md).
 
 ## Exit codes
 
@@ -235,16 +241,6 @@ def default_of(parameter: Any) -> str:
     return code(re.sub(rf"^{re.escape(str(PROJECT))}/", "", str(default))) if str(default) else ""
 
 
-def code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|")
-
-
-def escape(text: str) -> str:
-    """For Markdown: no bar ends a table's cell, and no <word> outside of code is taken for HTML."""
-    parts = re.sub(r"(?<!\\)\|", r"\\|", text).split("`")
-    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
-
-
 def reflow(text: str) -> str:
     """The docstring's paragraphs, each on one line."""
     return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\f", "").strip()))
@@ -252,4 +248,5 @@ def reflow(text: str) -> str:
 
 if __name__ == "__main__":
     for path, content in write_all().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(content, "utf-8")
