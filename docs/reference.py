@@ -86,9 +86,9 @@ Set them under `parameter_overrides` in `samconfig.toml`, then `make deploy`.
 
 ## Alarms of the stack
 
-Urgency: **{now}** means that wrong answers may be accepted, photos may be missing, or no photo is decided. **{soon}**: photos
-or people wait, or the system has helped itself. The stack sends both to the same topic. Each alarm has a
-[runbook](operating.md#alarms).
+Urgency **{now}**: wrong answers may be accepted, photos may be missing, or no photo is decided.
+Urgency **{soon}**: photos or people wait, or the system has helped itself.
+The stack sends both to the same topic. Each alarm has a [runbook](operating.md#alarms).
 
 {alarms}
 
@@ -198,14 +198,8 @@ def sent_metrics() -> Iterator[tuple[str, tuple[str, str]]]:
     for path in sorted((PROJECT / "functions").glob("*/app.py")):
         for call in calls(path.read_text("utf-8"), "add_metric"):
             given = {keyword.arg: keyword.value for keyword in call.keywords}
-            for name in names_in(given["name"]):
-                yield (
-                    name,
-                    (
-                        ast.unparse(given["unit"]).removeprefix("MetricUnit.").replace("NoUnit", "None"),
-                        path.parent.name,
-                    ),
-                )
+            unit = ast.unparse(given["unit"]).removeprefix("MetricUnit.").replace("NoUnit", "None")
+            yield from ((name, (unit, path.parent.name)) for name in names_in(given["name"]))
     source = (PROJECT / "layers/core/kickstand/monitor/look.py").read_text("utf-8")
     for call in calls(source, "Measure"):
         name, unit = (ast.literal_eval(argument) for argument in call.args[:2])

@@ -16,13 +16,13 @@ EVENTS: dict[str, tuple[type[Payload], str]] = {  # type of the event, its detai
     "Model Degraded": (ModelDegraded, "the monitor has found harm; once, and not again while it lasts"),
     "Model Approved": (ModelApproved, "somebody has approved a challenger in SageMaker's registry"),
 }
-PRIVATE = {Record: "review"}  # not published: it names reviewers
+PRIVATE: dict[type[Payload], str] = {Record: "review"}  # not published: it names reviewers
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
 PAGE = """# Events
 
-Written by `make docs` from the code. Each link leads to a JSON Schema (draft 2020-12), which you can validate against or
-generate types from.
+Written by `make docs` from the code. Each link leads to a JSON Schema (draft 2020-12): validate
+against it, or generate types from it.
 
 Kickstand publishes to EventBridge's default bus, with the source `kickstand`:
 

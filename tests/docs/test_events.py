@@ -39,7 +39,7 @@ class Bus:
         return [
             place
             | {"time": "2026-07-01T12:00:00Z", "detail-type": entry["DetailType"], "source": entry["Source"]}
-            | {"resources": entry["Resources"], "detail": json.loads(entry["Detail"])}
+            | {"resources": list(entry["Resources"]), "detail": json.loads(entry["Detail"])}
             for entry in self.entries
         ]
 

@@ -30,7 +30,16 @@ ALIKE = {"samples/images/formats/twice-1.webp", "samples/images/formats/twice-2.
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built by the build backend of this environment: nothing is downloaded."""
     out = tmp_path_factory.mktemp("dist")
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    build: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        "--no-build-isolation",
+    ]
     subprocess.run([*build, "--wheel-dir", out, PROJECT], check=True, capture_output=True, text=True)
     (built,) = out.iterdir()
     return built
@@ -42,7 +51,16 @@ def home(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("venv")
     venv.create(home, symlinks=True)
     paths = sysconfig.get_paths("venv", {"base": str(home), "platbase": str(home)})
-    install = [sys.executable, "-m", "pip", "--python", home / "bin/python", "install", "--quiet", "--no-index"]
+    install: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        home / "bin/python",
+        "install",
+        "--quiet",
+        "--no-index",
+    ]
     subprocess.run([*install, "--no-deps", wheel], check=True, capture_output=True, text=True)
     # Of a folder that a .pth file names, no .pth file is read: the checkout of this environment stays out.
     (Path(paths["purelib"]) / "dependencies.pth").write_text(sysconfig.get_paths()["purelib"], "utf-8")
@@ -60,7 +78,7 @@ def run(home: Path, folder: Path) -> Run:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def run(program: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [home / "bin" / program, *arguments]
+        command: list[str | Path] = [home / "bin" / program, *arguments]
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
     return run
