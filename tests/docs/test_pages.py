@@ -18,7 +18,7 @@ from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
 
 DOCS = PROJECT / "docs"
-PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [*sorted(PROJECT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 TEMPLATES = [TEMPLATE, *sorted(PROJECT.glob("*/*template*.yaml")), *sorted(PROJECT.glob("[st]*ing.yaml"))]
 
 
