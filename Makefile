@@ -49,7 +49,8 @@ docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state 
 
 .PHONY: site
 site: .venv-docs/.installed  ## build the documentation as a site into site/; a warning is an error
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	@# Not --quiet: then --strict counts no warning
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 .PHONY: release
 release: .venv/.installed  ## check all, build the wheel into dist/, tag this commit with the version; DRY=1 only says what it would do

@@ -15,7 +15,6 @@ Run = Callable[[Sequence[str]], None]
 
 VERSION = re.compile(r'^__version__ = "([^"]+)"$', re.MULTILINE)
 NEXT = """
-v{version} is tagged here, and not pushed.
 to publish it: git push origin v{version}   (.github/workflows/release.yml then makes the release and the site)
 to undo it:    git tag --delete v{version} && rm -r dist
 """
@@ -46,13 +45,13 @@ def release(root: Path, run: Run, *, dry: bool) -> str:
     ]
     if dry:
         commands = "\n".join(shlex.join(step) for step in steps)
-        return f"would run:\n{commands}\nwith these notes:\n{notes}{NEXT.format(version=version)}"
+        return f"would run:\n{commands}\nwith these notes:\n{notes}and then say:{NEXT.format(version=version)}"
     for step in steps[:-1]:
         run(step)
     dist.mkdir(exist_ok=True)
     (dist / "notes.md").write_text(notes, "utf-8")
     run(steps[-1])
-    return NEXT.format(version=version)
+    return f"{tag} is tagged here, and not pushed.{NEXT.format(version=version)}"
 
 
 def read_version(root: Path) -> str:

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site has the README and all that it leads to, each file where it lies in the repository.
+"""A hook of MkDocs: the site has the README and all that it links to, each file where it lies in the repository.
 
 So a link means the same on the site as on GitHub, and `mkdocs build --strict` fails for one that leads nowhere.
 """
@@ -17,7 +17,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     root = Path(config.config_file_path).resolve().parent
     for file in [file for file in files if file.src_dir == config.docs_dir]:
         files.remove(file)
-    for path in sorted(reachable(root / "README.md", root)):
+    styles = {root / name for name in config.extra_css}
+    for path in sorted(reachable(root / "README.md", root) | styles):
         files.append(File(str(path.relative_to(root)), str(root), config.site_dir, config.use_directory_urls))
     return files
 
