@@ -5,14 +5,14 @@
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
 
-from docs.markdown import code, escape
+from docs.markdown import code, escape, table
 from docs.reference import write_reference
 from docs.schemas import write_schemas
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
@@ -146,15 +146,7 @@ Also written from the code: [parameters, alarms and metrics](reference.md), [eve
 
 ## Exit codes
 
-| code | meaning |
-|---|---|
-| 0 | done, and all is well |
-| 1 | an error: one line on standard error names the input and the reason |
-| 2 | the command line itself is wrong: an unknown option, a value out of range |
-| 3 | refused: the data at hand cannot support what was asked for |
-| 4 | done, and something is wrong that somebody has to look at |
-
-The commands below that use 3 or 4 say so.
+{codes}
 
 ## JSON
 
@@ -179,6 +171,31 @@ def walk(command: Any, words: tuple[str, ...] = ("kickstand",)) -> Iterator[tupl
             yield (*words, name), inner
 
 
+EXIT_CODES = {
+    0: "done, and all is well",
+    1: "an error: one line on standard error names the input and the reason",
+    2: "the command line itself is wrong: an unknown option, a value out of range",
+    3: "refused: the data cannot support what was asked for",
+    4: "done, and something is wrong that needs a person",
+}
+
+
+def codes_told(command: Any) -> set[int]:
+    """The exit codes that the command's help names, but for 0 and 1."""
+    text = " ".join((command.help or "").split())
+    told = re.search(r"[Ee]xit codes?:? [^.]*", text)
+    return {int(code) for code in re.findall(r"\b(\d)\b", told[0] if told else "")} - {0, 1}
+
+
+def describe_codes(commands: Sequence[tuple[tuple[str, ...], Any]]) -> str:
+    """Every exit code, and the commands that have one of their own."""
+    rows = []
+    for number, meaning in EXIT_CODES.items():
+        users = [code(" ".join(words[1:])) for words, command in commands if number in codes_told(command)]
+        rows.append((str(number), meaning, ", ".join(users) or "all"))
+    return table(("code", "meaning", "commands"), rows)
+
+
 def describe_cli() -> str:
     """cli.md."""
     commands = list(walk(typer.main.get_command(app)))
@@ -191,7 +208,9 @@ def describe_cli() -> str:
     json = f"`--json` makes these commands print one JSON object: {', '.join(flags)}."
     if files:
         json += f" {', '.join(files)} takes a file there, or `-` for standard output: `--json -`."
-    return "\n".join([INTRODUCTION.format(json=json), *(describe(*command) for command in commands)])
+    return "\n".join(
+        [INTRODUCTION.format(json=json, codes=describe_codes(commands)), *(describe(*command) for command in commands)]
+    )
 
 
 def describe(words: tuple[str, ...], command: Any) -> str:
