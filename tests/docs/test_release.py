@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import yaml
+from typer.testing import CliRunner
 
-from docs.release import ReleaseError, git, notes_of, read_notes, release
+from docs.release import ReleaseError, git, notes_of, read_notes, read_version, release
 from kickstand import __version__
+from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT
 
 VERSION = "layers/core/kickstand/__init__.py"
@@ -155,3 +158,17 @@ def test_a_tag_of_another_version_has_no_notes(root: Path) -> None:
 
 def test_this_version_has_notes() -> None:
     assert read_notes(PROJECT, __version__)
+
+
+def test_the_command_prints_the_version_that_would_be_released() -> None:
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"kickstand {read_version(PROJECT)}\n")
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")), ids=lambda p: p.name)
+def test_an_issue_form_has_what_github_asks_for(path: Path) -> None:
+    form = yaml.safe_load(path.read_text("utf-8"))
+    assert {"name", "description", "body"} <= form.keys()
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields) > 0
+    assert all(field["attributes"]["label"] for field in fields)
