@@ -142,7 +142,8 @@ def with_changes(page: str) -> str:
 INTRODUCTION = """# The command line
 
 Written by `make docs` from the commands themselves: `kickstand COMMAND --help` says the same.
-`kickstand --version` prints the version. Also written from the code: [parameters, alarms and metrics](reference.md), [events](events.md).
+`kickstand --version` prints the version.
+Also written from the code: [parameters, alarms and metrics](reference.md), [events](events.md).
 
 ## Exit codes
 

@@ -1,6 +1,6 @@
 """A hook of MkDocs: the site has the README and all that it links to, each file where it lies in the repository.
 
-So a link means the same on the site as on GitHub, and `mkdocs build --strict` fails for one that leads nowhere.
+So a link means the same on the site as on GitHub, and `mkdocs build --strict` fails for a dead one.
 """
 
 import re
