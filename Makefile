@@ -47,6 +47,15 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state machines anew, and write docs/cli.md and tables
 	PYTHONPATH=. $(BIN)/python docs/make.py
 
+.PHONY: site
+site: .venv-docs/.installed  ## build the documentation as a site into site/; a warning is an error
+	@# Not --quiet: then --strict counts no warning
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.PHONY: release
+release: .venv/.installed  ## check all, build the wheel into dist/, tag this commit with the version; DRY=1 only says what it would do
+	@$(BIN)/python docs/release.py $(if $(DRY),--dry)
+
 .PHONY: asl
 asl: .venv/.installed node_modules/.installed
 	$(BIN)/python statemachine/validate.py
@@ -137,6 +146,7 @@ lock: .venv/.installed  ## pin what is new in pyproject.toml and requirements.in
 	$(call compile,--universal --python-version 3.11 --constraint requirements/dev.txt training/requirements.in,training/requirements.txt)
 	$(call compile,--universal --python-version 3.13 requirements/ministack.in,requirements/ministack.txt)
 	$(call compile,--universal --python-version 3.11 requirements/security.in,requirements/security.txt)
+	$(call compile,--universal --python-version 3.11 requirements/docs.in,requirements/docs.txt)
 	for folder in functions/* serving; do \
 		$(call compile,$(on_lambda) $$folder/requirements.in,$$folder/requirements.txt) || exit; done
 	npm install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund
@@ -148,7 +158,7 @@ compile = $(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annot
 
 .PHONY: clean
 clean:  ## remove what was built and installed here; never touches AWS
-	rm -rf .venv .venv-sam .venv-bench .venv-fuzz .venv-ministack .venv-security .venv-notebook node_modules .aws-sam build demo-output \
+	rm -rf .venv .venv-sam .venv-bench .venv-docs .venv-fuzz .venv-ministack .venv-security .venv-notebook node_modules .aws-sam build demo-output dist site \
 		.mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # ---- environments
@@ -171,6 +181,10 @@ clean:  ## remove what was built and installed here; never touches AWS
 
 .venv-security/.installed: requirements/security.txt requirements/uv.txt
 	$(call environment,.venv-security,requirements/security.txt)
+	@touch $@
+
+.venv-docs/.installed: requirements/docs.txt requirements/uv.txt
+	$(call environment,.venv-docs,requirements/docs.txt)
 	@touch $@
 
 .venv-notebook/.installed: requirements/notebook.txt requirements/uv.txt pyproject.toml

@@ -1,17 +1,20 @@
-"""Writes what the documentation takes from the sources: drawings of template and state machines, tables, cli.md.
+"""Writes what the documentation takes from the sources: drawings, tables, cli.md, reference.md, events.md and schemas.
 
 `make docs` runs it; tests/docs fails where it has been forgotten.
 """
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import typer
 import yaml
 
+from docs.markdown import code, escape, table
+from docs.reference import write_reference
+from docs.schemas import write_schemas
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
 from kickstand_cli.drawing.state_machine import draw_state_machine
 from kickstand_cli.local.cost import expected_review_share, set_ups, year
@@ -32,6 +35,8 @@ def write_all() -> dict[Path, str]:
         ),
         DOCS / "architecture.md": with_rooms((DOCS / "architecture.md").read_text("utf-8")),
         DOCS / "cli.md": describe_cli(),
+        DOCS / "reference.md": write_reference(),
+        **write_schemas(DOCS),
         README: with_costs(README.read_text("utf-8")),
         DOCS / "operating.md": with_changes((DOCS / "operating.md").read_text("utf-8")),
         DOCS / "serving.md": with_bills((DOCS / "serving.md").read_text("utf-8")),
@@ -137,18 +142,12 @@ def with_changes(page: str) -> str:
 INTRODUCTION = """# The command line
 
 Written by `make docs` from the commands themselves: `kickstand COMMAND --help` says the same.
+`kickstand --version` prints the version.
+Also written from the code: [parameters, alarms and metrics](reference.md), [events](events.md).
 
 ## Exit codes
 
-| code | meaning |
-|---|---|
-| 0 | done, and all is well |
-| 1 | an error: one line on standard error names the input and the reason |
-| 2 | the command line itself is wrong: an unknown option, a value out of range |
-| 3 | refused: the data at hand cannot support what was asked for |
-| 4 | done, and something is wrong that somebody has to look at |
-
-The commands below that use 3 or 4 say so.
+{codes}
 
 ## JSON
 
@@ -173,6 +172,31 @@ def walk(command: Any, words: tuple[str, ...] = ("kickstand",)) -> Iterator[tupl
             yield (*words, name), inner
 
 
+EXIT_CODES = {
+    0: "done, and all is well",
+    1: "an error: one line on standard error names the input and the reason",
+    2: "the command line itself is wrong: an unknown option, a value out of range",
+    3: "refused: the data cannot support what was asked for",
+    4: "done, and something is wrong that needs a person",
+}
+
+
+def codes_told(command: Any) -> set[int]:
+    """The exit codes that the command's help names, but for 0 and 1."""
+    text = " ".join((command.help or "").split())
+    told = re.search(r"[Ee]xit codes?:? [^.]*", text)
+    return {int(code) for code in re.findall(r"\b(\d)\b", told[0] if told else "")} - {0, 1}
+
+
+def describe_codes(commands: Sequence[tuple[tuple[str, ...], Any]]) -> str:
+    """Every exit code, and the commands that have one of their own."""
+    rows = []
+    for number, meaning in EXIT_CODES.items():
+        users = [code(" ".join(words[1:])) for words, command in commands if number in codes_told(command)]
+        rows.append((str(number), meaning, ", ".join(users) or "all"))
+    return table(("code", "meaning", "commands"), rows)
+
+
 def describe_cli() -> str:
     """cli.md."""
     commands = list(walk(typer.main.get_command(app)))
@@ -185,7 +209,9 @@ def describe_cli() -> str:
     json = f"`--json` makes these commands print one JSON object: {', '.join(flags)}."
     if files:
         json += f" {', '.join(files)} takes a file there, or `-` for standard output: `--json -`."
-    return "\n".join([INTRODUCTION.format(json=json), *(describe(*command) for command in commands)])
+    return "\n".join(
+        [INTRODUCTION.format(json=json, codes=describe_codes(commands)), *(describe(*command) for command in commands)]
+    )
 
 
 def describe(words: tuple[str, ...], command: Any) -> str:
@@ -235,16 +261,6 @@ def default_of(parameter: Any) -> str:
     return code(re.sub(rf"^{re.escape(str(PROJECT))}/", "", str(default))) if str(default) else ""
 
 
-def code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|")
-
-
-def escape(text: str) -> str:
-    """For Markdown: no bar ends a table's cell, and no <word> outside of code is taken for HTML."""
-    parts = re.sub(r"(?<!\\)\|", r"\\|", text).split("`")
-    return "`".join(part if number % 2 else part.replace("<", "&lt;") for number, part in enumerate(parts))
-
-
 def reflow(text: str) -> str:
     """The docstring's paragraphs, each on one line."""
     return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\f", "").strip()))
@@ -252,4 +268,5 @@ def reflow(text: str) -> str:
 
 if __name__ == "__main__":
     for path, content in write_all().items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(content, "utf-8")

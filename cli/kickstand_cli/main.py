@@ -4,11 +4,13 @@ A command's module is imported when the command is called, so that help and typi
 """
 
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
+
+from kickstand import __version__
 
 # Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
 COMMANDS = {
@@ -149,6 +151,16 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kickstand {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def kickstand() -> None:
+def kickstand(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     """Classifies photos as they are uploaded to S3, and guards every answer."""

@@ -15,6 +15,7 @@ from botocore.exceptions import EndpointConnectionError
 from PIL import Image
 
 from kickstand.classify.admission import NOT_KEPT
+from kickstand.events import Route
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
 from tests.workflow.conftest import Faults, event_of, raised, retried
@@ -266,7 +267,7 @@ def test_a_slow_machine_times_no_state_out(stack: Stack) -> None:
     assert '"TimeoutSeconds"' not in stack.stepfunctions.describe_state_machine(stateMachineArn=machine)["definition"]
 
 
-@pytest.mark.parametrize("route", ["accept", "review", "reject"])
+@pytest.mark.parametrize("route", Route)
 def test_every_route_ends_where_it_says(stack: Stack, monkeypatch: pytest.MonkeyPatch, route: str) -> None:
     ends = {"accept": "Image Accepted", "review": "Review Requested", "reject": "Image Rejected"}
     monkeypatch.setattr(

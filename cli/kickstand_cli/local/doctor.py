@@ -18,7 +18,7 @@ from rich.text import Text
 from kickstand.classify.artefact import read_card
 from kickstand_cli.deployment import find_region
 from kickstand_cli.local.finding import Finding, Status
-from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.project import IS_CHECKOUT, MODEL, PROJECT
 from kickstand_cli.review.review import DEFAULT_PORT
 from kickstand_cli.terminal import CommandError, console
 
@@ -32,6 +32,7 @@ class Machine:
     environment: Mapping[str, str] = os.environ
     python: tuple[int, ...] = sys.version_info[:3]
     project, model, home = PROJECT, MODEL, Path.home()
+    is_checkout = IS_CHECKOUT
 
     def which(self, program: str) -> str | None:
         """Where on PATH, or beside SAM CLI, this program is."""
@@ -108,7 +109,9 @@ def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
     """What would stop `make deploy`, before it has built for minutes."""
     from kickstand_cli.local.account import NEEDED, examine_account, read_target
 
-    here = [_checkout(machine), _model(machine), _disk(machine), _builder(machine)]
+    here = [_checkout(machine, deploy=True), _model(machine), _disk(machine), _builder(machine)]
+    if not machine.is_checkout:
+        return here
     try:
         target, region = read_target(config_env, machine.project), find_region()
     except (CommandError, ValueError) as error:
@@ -139,7 +142,11 @@ def _python(machine: Machine) -> Finding:
     return Finding("Python", Status.WRONG, f"{version}, older than 3.11", "everything", fix)
 
 
-def _checkout(machine: Machine) -> Finding:
+def _checkout(machine: Machine, *, deploy: bool = False) -> Finding:
+    if not machine.is_checkout:
+        status = Status.WRONG if deploy else Status.LACKING
+        fix = "clone the repository of Kickstand, and run make there"
+        return Finding("checkout", status, "none: this is the installed package", "build, deploy, tests", fix)
     if (machine.project / "template.yaml").is_file():
         return Finding("checkout", Status.OK, str(machine.project), "demo, build, deploy")
     fix = "run it from a checkout of Kickstand: make .venv/.installed"

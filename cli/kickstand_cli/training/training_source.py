@@ -5,20 +5,20 @@ import io
 import tarfile
 from pathlib import Path
 
-from kickstand_cli.project import MODEL, PROJECT
+import kickstand
+import kickstand_cli
+from kickstand_cli.project import MODEL, PROJECT, SHIPPED
 
 ENTRY_POINT = "train.py"
-PACKAGES = {"kickstand": PROJECT / "layers" / "core" / "kickstand", "kickstand_cli": PROJECT / "cli" / "kickstand_cli"}
+PACKAGES = {package.__name__: Path(str(package.__file__)).parent for package in (kickstand, kickstand_cli)}
 
 
 def pack_source() -> bytes:
-    """sourcedir.tar.gz, as script mode unpacks it into /opt/ml/code. Equal sources give equal bytes.
-
-    Raises OSError outside a checkout, where the sources are not at hand.
-    """
+    """sourcedir.tar.gz, as script mode unpacks it into /opt/ml/code. Equal sources give equal bytes."""
     files = {name: PROJECT / "training" / name for name in (ENTRY_POINT, "requirements.txt")}
     for package, home in PACKAGES.items():
-        files |= {f"{package}/{path.relative_to(home).as_posix()}": path for path in home.rglob("*.py")}
+        sources = (path for path in home.rglob("*.py") if not path.is_relative_to(SHIPPED))
+        files |= {f"{package}/{path.relative_to(home).as_posix()}": path for path in sources}
     files |= {f"model/{name}": MODEL / name for name in ("model.onnx", "model.json")}
     return pack(files)
 

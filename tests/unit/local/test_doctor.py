@@ -32,6 +32,7 @@ class Fake(Machine):
         self.python, self.free, self.taken = (3, 13, 0), 50e9, False
         self.programs, self.there = programs, {*there, *(command.split()[0] for command in programs)}
         self.project.mkdir()
+        self.is_checkout = True
         shutil.copytree(MODEL, self.model)
         for name, text in {"template.yaml": "", ".python-version": "3.13\n"}.items():
             (self.project / name).write_text(text)
@@ -113,6 +114,15 @@ def test_credentials_and_region_of_a_file_are_found(tmp_path: Path) -> None:
     (machine.home / ".aws/config").write_text("[default]\nregion = eu-west-1\nsso_session = work\n")
     assert find(machine, "AWS credentials").status is Status.OK
     assert find(machine, "AWS region").status is Status.OK
+
+
+def test_the_installed_package_lacks_a_checkout_and_only_a_deployment_needs_one(tmp_path: Path) -> None:
+    machine = Fake(tmp_path)
+    machine.is_checkout = False
+    assert find(machine, "checkout").status is Status.LACKING
+    found = {finding.name: finding for finding in doctor.examine_deployment(machine, "default")}
+    assert found["checkout"].status is Status.WRONG
+    assert "clone the repository" in found["checkout"].fix
 
 
 def test_an_old_python_is_wrong(tmp_path: Path) -> None:

@@ -19,13 +19,27 @@ class ApprovalChange(Payload):
     status: str = Field(validation_alias=AliasPath("detail", "ModelApprovalStatus"))
 
 
+class ModelApproved(Payload):
+    """Detail of the event "Model Approved": a person has approved a challenger; a pipeline may deploy it.
+
+    package, group: the model package's ARN, and the name of its group, in SageMaker's registry.
+    artefact_uri: the artefact, s3://bucket/key.tar.gz.
+    verdict: what the gate said of it, one sentence for people.
+    """
+
+    package: str
+    group: str
+    artefact_uri: str
+    verdict: str
+
+
 class Rollout(NamedTuple):
-    """What is told. detail: of the event "Model Approved", for a deployment pipeline."""
+    """What is told. detail: published only of an approved challenger."""
 
     approved: bool
     subject: str
     message: str
-    detail: dict[str, str]
+    detail: ModelApproved
 
 
 def describe_rollout(
@@ -45,7 +59,7 @@ def describe_rollout(
     artefact = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
     verdict = package.get("ModelPackageDescription", "")
     why = package.get("ApprovalDescription") or "no reason was given"
-    detail = {"package": change.package, "group": change.group, "artefact_uri": artefact, "verdict": verdict}
+    detail = ModelApproved(package=change.package, group=change.group, artefact_uri=artefact, verdict=verdict)
     if not approved:
         return Rollout(False, "Kickstand: challenger rejected", f"{change.package}: {why}. The champion stays.", detail)
     message = (

@@ -96,7 +96,7 @@ def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollo
     with transient("SNS"):
         sns.publish(TopicArn=topic, Subject=rollout.subject, Message=rollout.message)
     if rollout.approved:
-        publish(events, ["Model Approved"], json.dumps(rollout.detail))
+        publish(events, ["Model Approved"], rollout.detail.model_dump_json())
 
 
 def find_approval(dynamodb: DynamoDBClient, table: str) -> tuple[str, str] | None:

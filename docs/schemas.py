@@ -1,0 +1,111 @@
+"""JSON Schemas of what others read: the events that Kickstand publishes, and the record; and the page about them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from docs.markdown import table
+from kickstand.events import ModelDegraded, Payload
+from kickstand.lifecycle.rollout import ModelApproved
+from kickstand.records import Record
+from kickstand.store import EVENT_SOURCE
+
+EVENTS: dict[str, tuple[type[Payload], str]] = {  # type of the event, its detail, when it is published
+    "Image Classified": (Record, "an upload has been decided: accepted, sent to a person, or rejected"),
+    "Review Requested": (Record, "a person must decide about the photo; right after “Image Classified”"),
+    "Model Degraded": (ModelDegraded, "the monitor has found harm; once, and not again while it lasts"),
+    "Model Approved": (ModelApproved, "somebody has approved a challenger in SageMaker's registry"),
+}
+PRIVATE: dict[type[Payload], str] = {Record: "review"}  # not published: it names reviewers
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+
+PAGE = """# Events
+
+Written by `make docs` from the code. Each link leads to a JSON Schema (draft 2020-12): validate
+against it, or generate types from it.
+
+Kickstand publishes to EventBridge's default bus, with the source `kickstand`:
+
+{events}
+
+The [record](events/record.schema.json) is what the records table holds: the detail of the first two events, and what a
+person has answered.
+
+## What you can rely on
+
+- An event comes at least once. Repeats of “Image Classified” have the same `image` and `version`.
+- Fields are only ever added. Accept fields that you do not know, and a `reason` that you do not know.
+- A field without a value is left out.
+- No event names a reviewer or holds a photo. But it has the key of the object: put no personal data into keys.
+
+## Listen
+
+A rule with this pattern gets all accepted photos:
+
+```json
+{{"source": ["kickstand"], "detail-type": ["Image Classified"], "detail": {{"decision": {{"route": ["accept"]}}}}}}
+```
+"""
+
+
+def write_schemas(folder: Path) -> dict[Path, str]:
+    """events.md, and a schema for each event and for the record."""
+    schemas = {"record": schema_of(Record, "Record", without=None)}
+    rows = []
+    for name, (detail, when) in EVENTS.items():
+        file = name.lower().replace(" ", "-")
+        schemas[file] = describe_event(name, detail)
+        rows.append((f"[{name}](events/{file}.schema.json)", when))
+    files = {folder / f"events/{name}.schema.json": json.dumps(schema, indent=2) for name, schema in schemas.items()}
+    page = PAGE.format(events=table(("event", "published when"), rows))
+    return {folder / "events.md": page, **{path: f"{text}\n" for path, text in files.items()}}
+
+
+def describe_event(name: str, detail: type[Payload]) -> dict[str, Any]:
+    """The schema of an event as EventBridge delivers it."""
+    inner = schema_of(detail, f"{name}: detail", PRIVATE.get(detail))
+    definitions = inner.pop("$defs", {})
+    text, moment = {"type": "string"}, {"type": "string", "format": "date-time"}
+    envelope = {
+        "version": text,
+        "id": text,
+        "detail-type": {"const": name},
+        "source": {"const": EVENT_SOURCE},
+        "account": text,
+        "time": moment,
+        "region": text,
+        "resources": {"type": "array", "items": text},
+        "detail": {key: value for key, value in inner.items() if key != "$schema"},
+    }
+    whole = {"$schema": DRAFT, "title": name, "type": "object", "properties": envelope, "required": [*envelope]}
+    return {**whole, "$defs": definitions} if definitions else whole
+
+
+def schema_of(model: type[Payload], title: str, without: str | None) -> dict[str, Any]:
+    """What the model is written as. What may be absent is not required: a field without a value is left out."""
+    schema = model.model_json_schema(mode="serialization")
+    loosen(schema)
+    if without:
+        del schema["properties"][without]
+    used = json.dumps(schema["properties"])
+    definitions = schema.pop("$defs", {})
+    kept: dict[str, Any] = {}
+    while new := {name: each for name, each in definitions.items() if f'/{name}"' in used and name not in kept}:
+        kept |= new
+        used += json.dumps(new)
+    return {"$schema": DRAFT, **schema, "title": title, **({"$defs": kept} if kept else {})}
+
+
+def loosen(schema: Any) -> None:
+    """Where a value may be null, the field may be absent; a reason may be one that a newer version has."""
+    if isinstance(schema, list):
+        for item in schema:
+            loosen(item)
+    elif isinstance(schema, dict):
+        for item in schema.values():
+            loosen(item)
+        if isinstance(properties := schema.get("properties"), dict):
+            nullable = {name for name, each in properties.items() if {"type": "null"} in each.get("anyOf", [])}
+            schema["required"] = [name for name in schema.get("required", []) if name not in nullable]
+        if schema.get("title") == "Reason" and "enum" in schema:
+            schema["examples"] = schema.pop("enum")
