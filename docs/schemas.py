@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from docs.markdown import table
-from kickstand.events import ModelDegraded, Payload
+from kickstand.events import ModelDegraded, Payload, Reason, Route
 from kickstand.lifecycle.rollout import ModelApproved
 from kickstand.records import Record
 from kickstand.store import EVENT_SOURCE
@@ -19,10 +19,35 @@ EVENTS: dict[str, tuple[type[Payload], str]] = {  # type of the event, its detai
 PRIVATE: dict[type[Payload], str] = {Record: "review"}  # not published: it names reviewers
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
-PAGE = """# Events
+MEANINGS: dict[Reason, tuple[Route, str]] = {
+    Reason.CONFIDENT: (Route.ACCEPT, "the confidence reaches the threshold of this class"),
+    Reason.UNSURE: (Route.REVIEW, "the confidence is below the threshold: a person decides"),
+    Reason.PERHAPS_NEITHER: (Route.REVIEW, "the photo may show none of the classes: a person decides"),
+    Reason.REVIEW_EVERYTHING: (Route.REVIEW, "review-everything mode is on: a person decides"),
+    Reason.NEITHER: (Route.REJECT, "the photo shows none of the classes"),
+    Reason.RETAKE: (Route.REJECT, "the photo is too dark, blurred, small or bright: the explanation says what to do"),
+    Reason.UNREADABLE: (Route.REJECT, "the file is not a photo, or is damaged: the explanation says why"),
+}
 
-Written by `make docs` from the code. Each link leads to a JSON Schema (draft 2020-12): validate
-against it, or generate types from it.
+PAGE = """# Decisions and events
+
+Written by `make docs` from the code.
+
+## Decisions
+
+Each upload gets one record in DynamoDB, under its `image` (`s3://bucket/key`) and `version`, even if its event arrives
+twice. The record holds all that is needed to derive the decision again: the photo's SHA-256 and statistics, the model's
+version and probabilities, the policy's version, the route with its reason, the execution and the time.
+
+{routes}
+
+A random sample of accepted and rejected photos (`AuditRate`) also goes to a person, with `audited` in the record: this
+measures the accuracy. A rejected photo is a success. A failed execution is always a system fault: the event is kept in
+the dead-letter queue, and an alarm fires.
+
+## Events
+
+Each link leads to a JSON Schema (draft 2020-12): validate against it, or generate types from it.
 
 Kickstand publishes to EventBridge's default bus, with the source `kickstand`:
 
@@ -57,7 +82,10 @@ def write_schemas(folder: Path) -> dict[Path, str]:
         schemas[file] = describe_event(name, detail)
         rows.append((f"[{name}](events/{file}.schema.json)", when))
     files = {folder / f"events/{name}.schema.json": json.dumps(schema, indent=2) for name, schema in schemas.items()}
-    page = PAGE.format(events=table(("event", "published when"), rows))
+    routes = [(route.value, f"`{reason}`", meaning) for reason, (route, meaning) in MEANINGS.items()]
+    page = PAGE.format(
+        events=table(("event", "published when"), rows), routes=table(("route", "reason", "meaning"), routes)
+    )
     return {folder / "events.md": page, **{path: f"{text}\n" for path, text in files.items()}}
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
 
-from docs.schemas import EVENTS
-from kickstand.events import Answer, ModelDegraded, ReviewOutcome, ReviewStatus, Shown, Symptom
+from docs.schemas import EVENTS, MEANINGS
+from kickstand.events import Answer, ModelDegraded, Reason, ReviewOutcome, ReviewStatus, Shown, Symptom
 from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
 from kickstand.lifecycle.store import publish_rollout
 from kickstand.records import Record
@@ -137,3 +137,7 @@ def calls_publish(function: ast.FunctionDef) -> bool:
 def test_every_schema_belongs_to_an_event_or_to_the_record() -> None:
     names = {f"{name.lower().replace(' ', '-')}.schema.json" for name in [*EVENTS, "record"]}
     assert {path.name for path in (PROJECT / "docs/events").iterdir()} == names
+
+
+def test_the_page_says_what_every_reason_means() -> None:
+    assert MEANINGS.keys() == set(Reason)
