@@ -21,7 +21,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from fuzz.images import peak_megabytes
 from kickstand.clients import quick_times
-from kickstand.ledger.store import Books, go_on_with_audit, keep_ledger, load_standing
+from kickstand.ledger.books import Books
+from kickstand.ledger.store import go_on_with_audit, keep_ledger, load_standing
 from kickstand_cli.project import PROJECT
 
 BUCKET, PAGE = "photos", 1000
@@ -58,7 +59,7 @@ class Aws:
         for client in clients:
             client.meta.events.register("before-send.*.*", self.answer)
         s3, dynamodb, sqs, stepfunctions = clients
-        tables = ("records", "reviews", "control")
+        tables = ("records", "reviews", "control", "letters")
         return Books(
             s3,
             dynamodb,
@@ -67,8 +68,8 @@ class Aws:
             BUCKET,
             *tables,
             "https://sqs/new",
+            "https://sqs/waiting",
             "https://sqs/dead",
-            "",
             "",
             poll_seconds=0,
         )
