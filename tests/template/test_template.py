@@ -306,9 +306,20 @@ def test_an_execution_that_fails_raises_an_alarm(name: str, metric: str) -> None
     assert name in watched(metric)
 
 
-@every(QUEUES.keys() - {"NewUploadsQueue", "UploadQueue"})
+@every(QUEUES.keys() - {"NewUploadsQueue", "UploadQueue", "DeadLetterQueue"})
 def test_what_lies_in_a_dead_letter_queue_raises_an_alarm(name: str) -> None:
     assert name in watched("ApproximateNumberOfMessagesVisible")
+
+
+def test_dead_letters_that_wait_for_a_person_raise_an_alarm() -> None:
+    """The ledger moves them out of the queue, and sends again what was only late."""
+    assert ALARMS["DeadLetterAlarm"]["MetricName"] == "DeadLetters"
+
+
+@every(ALARMS)
+def test_an_alarm_counts_at_most_ten_metrics(name: str) -> None:
+    """CloudWatch's limit: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html"""
+    assert sum("MetricStat" in part for part in ALARMS[name].get("Metrics", [])) <= 10
 
 
 def test_uploads_that_wait_for_long_raise_an_alarm() -> None:
