@@ -48,17 +48,19 @@ class Aws:
         self.calls: Counter[str] = Counter()
         self.control: dict[str, Any] | None = None
 
-    def books(self) -> Books:
+    def client(self, service: str) -> Any:
         session: Any = boto3.Session(
             aws_access_key_id="none",
             aws_secret_access_key="none",  # noqa: S106
             region_name="us-east-1",
             botocore_session=quick_times(),
         )
-        clients = [session.client(name) for name in ("s3", "dynamodb", "sqs", "stepfunctions")]
-        for client in clients:
-            client.meta.events.register("before-send.*.*", self.answer)
-        s3, dynamodb, sqs, stepfunctions = clients
+        client = session.client(service)
+        client.meta.events.register("before-send.*.*", self.answer)
+        return client
+
+    def books(self) -> Books:
+        s3, dynamodb, sqs, stepfunctions = map(self.client, ("s3", "dynamodb", "sqs", "stepfunctions"))
         tables = ("records", "reviews", "control", "letters")
         return Books(
             s3,
@@ -99,11 +101,16 @@ class Aws:
         cut = str(end < self.ever).lower()
         return f"<ListVersionsResult><IsTruncated>{cut}</IsTruncated>{more}{items}</ListVersionsResult>".encode()
 
+    def GetQueueAttributes(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {"Attributes": {"ApproximateNumberOfMessages": "0"}}
+
     def BatchGetItem(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         keys = asked["RequestItems"].get("records", {}).get("Keys", [])
         return {"Responses": {"records": [record(key["image"]["S"]) for key in keys]}, "UnprocessedKeys": {}}
 
     def Scan(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        if asked["TableName"] == "letters":
+            return {"Items": []}
         marker = asked.get("ExclusiveStartKey")
         start = int(marker["image"]["S"].rpartition("/")[2]) + 1 if marker else 0
         items = [record(f"s3://{BUCKET}/{number:09}") for number in range(start, min(start + PAGE, self.ever))]

@@ -372,7 +372,9 @@ def ledger(month: Month, counts: Any, assumed: Any) -> float:
         return float(looks("LedgerSchedule") * (scanned + month.photos * price("s3_put") / 1000))
     fetched = price("dynamodb_read_unit") / 2 + compute
     new = month.images * (fetched + 1.2 * price("sqs_request"))  # sent alone, received and deleted by ten
-    audits = assumed["audits_a_month"] * month.photos * (fetched + read_units * price("dynamodb_read_unit"))
+    # An audit also asks for each photo's dead letter, in half a unit, and scans the records.
+    audited = fetched + (0.5 + read_units) * price("dynamodb_read_unit")
+    audits = assumed["audits_a_month"] * month.photos * audited
     idle = looks("LedgerSchedule") * price("lambda_gb_second")
     return float(new + audits + idle)
 

@@ -21,8 +21,8 @@ def recorded(name: str = "a", version: str = "1", route: str = "accept", **rest:
     return Entry.model_validate(fields | rest)
 
 
-def answered(at: datetime, **rest: object) -> Entry:
-    return recorded(route="review", review=ReviewStatus.ANSWERED, answered_at=at, **rest)
+def answered(at: datetime, keep_until: int | None = None) -> Entry:
+    return recorded(route="review", review=ReviewStatus.ANSWERED, answered_at=at, keep_until=keep_until)
 
 
 def asked(name: str = "a", answered_at: datetime | None = None) -> Question:

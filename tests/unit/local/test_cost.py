@@ -51,6 +51,7 @@ def test_an_idle_month_costs_what_watches_and_what_is_always_on() -> None:
     assert {service for service, dollars in idle["embedded-EXPRESS"].items() if dollars} == {
         "CloudWatch metrics",
         "KMS",
+        "ledger",
         "SQS",
         "X-Ray",
         "monitor",

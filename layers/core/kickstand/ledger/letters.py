@@ -179,10 +179,10 @@ def _keep(books: Books, letter: Letter) -> None:
     )
 
 
-def find_letters(books: Books, keys: Iterable[Key]) -> set[Key]:
-    """Those of the uploads that are dead letters."""
+def find_letters(books: Books, keys: Iterable[Key], consistent: bool = True) -> set[Key]:
+    """Those of the uploads that are dead letters. consistent: even if that was written down just now."""
     parts = ("image", "version", "healed_at")
-    items = read_items(books.dynamodb, books.letters_table, keys, parts, consistent=True)  # some were just written
+    items = read_items(books.dynamodb, books.letters_table, keys, parts, consistent)
     return {(item["image"]["S"], item["version"]["S"]) for item in items if "healed_at" not in item}
 
 
