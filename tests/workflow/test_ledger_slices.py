@@ -22,6 +22,7 @@ from moto import mock_aws
 from kickstand.ledger import store
 from kickstand.ledger.balance import Key, Lack, Ledger
 from kickstand.ledger.books import Books
+from kickstand.ledger.letters import REDRIVE_AFTER, find_letters, heal_letters, open_letters, record_letters
 from kickstand.ledger.store import close_new, draw_up, go_on_with_audit, load_standing
 
 BUCKET = "photos"
@@ -287,6 +288,35 @@ def test_a_run_forgets_no_new_upload_wherever_it_is_cut(
         here.learn(key, "answered")
     assert close_new(here.books, now, clock(1000)).reviewed == len(open_at_first)
     assert not here.queues.new
+
+
+@settings(**QUIET, suppress_health_check=CHECKS)  # type: ignore[arg-type]
+@given(number=st.integers(1, 5), cuts=cuts)
+def test_no_letter_is_lost_and_none_is_sent_twice_wherever_a_run_is_killed(
+    world: Callable[[], World], number: int, cuts: list[tuple[int, bool, int]]
+) -> None:
+    here = world()
+    keys = {here.upload("letter") for _ in range(number)}
+    now = datetime.now(UTC)
+
+    def run() -> None:
+        record_letters(here.books)
+        heal_letters(here.books, now)
+
+    for kill_at, late, _ in cuts:
+        here.run(run, kill_at, late)
+        in_queue = {key for key in keys if key[0] in here.queues.dead}
+        in_table = {letter.key for page in open_letters(here.books) for letter in page}
+        assert in_queue | in_table == keys
+    assert here.run(run)
+    sent = Counter(json.loads(body)["detail"]["object"]["key"] for body in here.queues.waiting.values())
+    assert set(sent.values()) <= {1}
+    later = heal_letters(here.books, now + REDRIVE_AFTER[1])  # also what was claimed, and never sent
+    assert (later.sent, later.refused) == (number, 0)
+    for key in keys:
+        here.learn(key, "accept")
+    assert heal_letters(here.books, now + REDRIVE_AFTER[1]).closed == number
+    assert find_letters(here.books, keys) == set()
 
 
 def test_of_many_images_that_are_gone_some_are_named_and_all_are_counted(
