@@ -223,8 +223,9 @@ def told(what: str, ever: int, started: float, aws: Aws) -> dict[str, Any]:
     }
 
 
-def measure(sizes: list[int], new: int) -> list[dict[str, Any]]:
-    """A run and an audit for each size, each in a process of its own."""
+def measure(sizes: list[int], new: int, failed: int) -> list[dict[str, Any]]:
+    """A run and an audit for each size, and a run of so many letters, each in a process of its own."""
+    asked = [(kind, size) for kind in ("run", "audit") for size in sizes] + [("letters", failed)]
     return [
         json.loads(
             subprocess.run(
@@ -235,8 +236,7 @@ def measure(sizes: list[int], new: int) -> list[dict[str, Any]]:
                 check=True,
             ).stdout
         )
-        for kind in KINDS
-        for size in sizes
+        for kind, size in asked
     ]
 
 
@@ -244,6 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ever", type=int, nargs="+", default=[10_000, 1_000_000], help="uploads in the bucket")
     parser.add_argument("--new", type=int, default=2_000, help="uploads since the last run")
+    parser.add_argument("--letters", type=int, default=50_000, help="dead letters since the last run")
     parser.add_argument("--one", choices=KINDS, help="measure this, in this process, and print JSON")
     options = parser.parse_args()
     if options.one:
@@ -254,7 +255,7 @@ def main() -> None:
         print(json.dumps(found))  # noqa: T201
         return
     line = "{what:24} of {ever:>10,} ever: {cpu_s:8.2f} s CPU, {calls:7,} calls, {peak_mb:4} MB at most"
-    for row in measure(options.ever, options.new):
+    for row in measure(options.ever, options.new, options.letters):
         print(line.format(**row))  # noqa: T201
 
 
