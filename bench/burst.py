@@ -23,7 +23,6 @@ from kickstand_cli.project import PROJECT, TEMPLATE
 THROTTLED = "Lambda.TooManyRequestsException"
 FORMER_RETRY = {"IntervalSeconds": 1, "MaxAttempts": 3, "BackoffRate": 2}  # of each step, before uploads waited
 ADMITS = "AdmitUploadsFunction"
-ADMITS_SECONDS, ADMITS_COLD_SECONDS = 0.03, 0.7  # beside waiting, as assumed as the other functions' durations
 POLLERS, POLLERS_MORE = (
     5,
     5,
@@ -33,7 +32,10 @@ HOURS_AT_MOST = 48
 
 
 class Design(StrEnum):
-    """FORMER: each upload starts its execution at once. Else uploads wait in the queue; STANDARD is not waited for."""
+    """FORMER: each upload starts its execution at once. Else uploads wait in the queue.
+
+    EXPRESS is waited for, save an upload that comes alone; STANDARD is not.
+    """
 
     FORMER = "former"
     EXPRESS = "EXPRESS"
@@ -58,6 +60,7 @@ class Shipped:
     between: seconds between two steps.
     """
 
+    admits: Step
     steps: tuple[Step, ...]
     postpones: tuple[int, int] | None
     between: float
@@ -92,22 +95,22 @@ def shipped(concurrency: int, design: Design) -> Shipped:
         "States"
     ]
     assumed = json.loads((PROJECT / "cli/kickstand_cli/local/costs/assumptions.json").read_bytes())
+
+    def step(function: str, retry: Mapping[str, Any] | None = None) -> Step:
+        took, cold = assumed["milliseconds"][function], assumed["cold_milliseconds"][function]
+        return Step(function, took / 1000, cold / 1000, waits(retry) if retry else ())
+
     steps = []
     for state in states.values():
         if called := re.fullmatch(r"\$\{(\w+Function)Arn\}", state.get("Resource", "")):
             retry = next(rule for rule in state["Retry"] if THROTTLED in rule["ErrorEquals"])
-            steps.append(
-                Step(
-                    called[1],
-                    assumed["milliseconds"][called[1]] / 1000,
-                    assumed["cold_milliseconds"][called[1]] / 1000,
-                    waits(FORMER_RETRY if design is Design.FORMER else retry),
-                )
-            )
+            steps.append(step(called[1], FORMER_RETRY if design is Design.FORMER else retry))
     between = assumed["execution_milliseconds"] / 1000 - sum(step.seconds for step in steps)
     admission = template["Mappings"]["Admission"][str(concurrency)]
     postpones = None if design is Design.FORMER else postponement(states)
-    return Shipped(tuple(steps), postpones, between / len(steps), admission["Functions"], admission["Photos"])
+    return Shipped(
+        step(ADMITS), tuple(steps), postpones, between / len(steps), admission["Functions"], admission["Photos"]
+    )
 
 
 def waits(retry: Mapping[str, Any]) -> tuple[float, ...]:
@@ -253,13 +256,13 @@ class Burst:
         """Invoke the function that admits as often as its event source may, and while there is something to admit."""
         pollers = min(self.shipped.functions, int(POLLERS + POLLERS_MORE * self.now))
         while self.queue and self.admitting < pollers:
-            cold = self.take(ADMITS, ADMITS_COLD_SECONDS)
+            cold = self.take(ADMITS, self.shipped.admits.cold_seconds)
             if cold is None:
                 self.look_again()
                 return
             batch = [self.queue.popleft() for _ in range(min(self.shipped.photos, len(self.queue)))]
             self.admitting += 1
-            self.at(self.now + cold + ADMITS_SECONDS, lambda batch=batch: self.start(batch))  # type: ignore[misc]
+            self.at(self.now + cold + self.shipped.admits.seconds, lambda batch=batch: self.start(batch))  # type: ignore[misc]
         if self.queue and pollers < self.shipped.functions:
             self.look_again()
 
@@ -273,18 +276,19 @@ class Burst:
         self.admit()
 
     def start(self, batch: list[float]) -> None:
-        """EXPRESS is waited for, all of the batch."""
+        """EXPRESS is waited for, all of the batch, where it is more than one."""
         left = len(batch)
+        waits = self.design is Design.EXPRESS and left > 1
 
         def ended() -> None:
             nonlocal left
             left -= 1
-            if not left and self.design is Design.EXPRESS:
+            if not left and waits:
                 self.admitted()
 
         for uploaded in batch:
             self.execute(uploaded, ended)
-        if self.design is Design.STANDARD:
+        if not waits:
             self.admitted()
 
     def admitted(self) -> None:

@@ -26,7 +26,10 @@ from kickstand_cli.local.stack import Stack, deploy
 PROJECT = Path(__file__).parents[1]
 OUT = PROJECT / "cli/kickstand_cli/local/costs/counts.json"
 KINDS, COPIES = ("bicycle", "motorcycle", "neither", "hard"), 2
-UPLOAD = ("PrepareImageFunction", "ClassifyImageFunction", "DecideFunction", "RecordResultFunction")
+UPLOAD = (
+    *("AdmitUploadsFunction", "PrepareImageFunction"),
+    *("ClassifyImageFunction", "DecideFunction", "RecordResultFunction"),
+)
 REVIEW = ("AskPersonFunction", "ReviewFunction", "RecordReviewFunction")
 METADATA = 26  # bytes that CloudWatch Logs adds to each event
 
@@ -86,7 +89,8 @@ def count() -> dict[str, Any]:
 
     def counted(client: BaseClient, operation: str, arguments: Any) -> Any:
         thread = threading.current_thread()
-        if "process_request_thread" in thread.name:  # a handler's; else the local stack's own, or a reviewer's
+        # A handler's, or one that it has started; else the local stack's own, or a reviewer's.
+        if "process_request_thread" in thread.name or thread.name.startswith("ThreadPoolExecutor"):
             calls[meter.running][f"{client.meta.service_model.service_id} {operation}"] += 1
         elif answering and thread is threading.main_thread():
             calls["ReviewFunction"][f"{client.meta.service_model.service_id} {operation}"] += 1
@@ -106,6 +110,7 @@ def count() -> dict[str, Any]:
         for copy in range(COPIES):
             for photo in photos:
                 stack.upload(f"{copy}/{photo.name}", photo.read_bytes())
+                stack.settle()  # each comes alone, as in a quiet stack
         stack.settle()
         key = [(review.image, review.version) for review in stack.reviews()]
         answering.append(True)

@@ -5,6 +5,7 @@ is asked for, so that no bucket of a million objects has to be held. Each number
 """
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -21,10 +22,13 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 
 from fuzz.images import peak_megabytes
 from kickstand.clients import quick_times
-from kickstand.ledger.store import Books, go_on_with_audit, keep_ledger, load_standing
+from kickstand.ledger.books import Books
+from kickstand.ledger.letters import heal_letters
+from kickstand.ledger.store import go_on_with_audit, keep_ledger, load_standing
 from kickstand_cli.project import PROJECT
 
 BUCKET, PAGE = "photos", 1000
+KINDS = ("run", "audit", "letters")
 BEFORE = "2026-05-04T12:00:00.000Z"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -40,25 +44,31 @@ class Body:
 
 
 class Aws:
-    """Bucket, tables and queue with `ever` uploads, all accepted, of which the last `new` are in the queue."""
+    """Bucket, tables and queues with `ever` uploads, all accepted, of which the last `new` are in the queue.
 
-    def __init__(self, ever: int, new: int) -> None:
+    letters: so many have failed for a reason, and lie in the dead-letter queue.
+    """
+
+    def __init__(self, ever: int, new: int, letters: int = 0) -> None:
         self.ever, self.waiting = ever, iter(range(ever - new, ever))
+        self.dead, self.letters = iter(range(letters)), letters
         self.calls: Counter[str] = Counter()
         self.control: dict[str, Any] | None = None
 
-    def books(self) -> Books:
+    def client(self, service: str) -> Any:
         session: Any = boto3.Session(
             aws_access_key_id="none",
             aws_secret_access_key="none",  # noqa: S106
             region_name="us-east-1",
             botocore_session=quick_times(),
         )
-        clients = [session.client(name) for name in ("s3", "dynamodb", "sqs", "stepfunctions")]
-        for client in clients:
-            client.meta.events.register("before-send.*.*", self.answer)
-        s3, dynamodb, sqs, stepfunctions = clients
-        tables = ("records", "reviews", "control")
+        client = session.client(service)
+        client.meta.events.register("before-send.*.*", self.answer)
+        return client
+
+    def books(self) -> Books:
+        s3, dynamodb, sqs, stepfunctions = map(self.client, ("s3", "dynamodb", "sqs", "stepfunctions"))
+        tables = ("records", "reviews", "control", "letters")
         return Books(
             s3,
             dynamodb,
@@ -67,8 +77,8 @@ class Aws:
             BUCKET,
             *tables,
             "https://sqs/new",
+            "https://sqs/waiting",
             "https://sqs/dead",
-            "",
             "",
             poll_seconds=0,
         )
@@ -98,22 +108,33 @@ class Aws:
         cut = str(end < self.ever).lower()
         return f"<ListVersionsResult><IsTruncated>{cut}</IsTruncated>{more}{items}</ListVersionsResult>".encode()
 
+    def GetQueueAttributes(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {"Attributes": {"ApproximateNumberOfMessages": "0"}}
+
     def BatchGetItem(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         keys = asked["RequestItems"].get("records", {}).get("Keys", [])
         return {"Responses": {"records": [record(key["image"]["S"]) for key in keys]}, "UnprocessedKeys": {}}
 
     def Scan(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        number, make = (self.letters, letter) if asked["TableName"] == "letters" else (self.ever, record)
         marker = asked.get("ExclusiveStartKey")
         start = int(marker["image"]["S"].rpartition("/")[2]) + 1 if marker else 0
-        items = [record(f"s3://{BUCKET}/{number:09}") for number in range(start, min(start + PAGE, self.ever))]
-        last = {name: items[-1][name] for name in ("image", "version")}
-        return {"Items": items} | ({"LastEvaluatedKey": last} if start + PAGE < self.ever else {})
+        items = [make(f"s3://{BUCKET}/{place:09}") for place in range(start, min(start + PAGE, number))]
+        if start + PAGE >= number:
+            return {"Items": items}
+        return {"Items": items, "LastEvaluatedKey": {name: items[-1][name] for name in ("image", "version")}}
+
+    def UpdateItem(self, _: Any) -> dict[str, Any]:  # noqa: N802
+        return {}
 
     def ReceiveMessage(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
-        numbers = (
-            [number for _, number in zip(range(10), self.waiting, strict=False)] if "new" in asked["QueueUrl"] else []
-        )
-        return {"Messages": [{"MessageId": f"{n}", "ReceiptHandle": f"{n}", "Body": event(n)} for n in numbers]}
+        queue, make = (self.waiting, event) if "new" in asked["QueueUrl"] else (self.dead, failed)
+        return {
+            "Messages": [
+                {"MessageId": f"{n}", "ReceiptHandle": f"{n}", "Body": make(n), "Attributes": {"SentTimestamp": "1"}}
+                for n in itertools.islice(queue, 10)
+            ]
+        }
 
     def DeleteMessageBatch(self, _: Any) -> dict[str, Any]:  # noqa: N802
         return {"Successful": [], "Failed": []}
@@ -139,6 +160,28 @@ def record(image: str) -> dict[str, Any]:
 def event(number: int) -> str:
     uploaded = {"key": f"{number:09}", "etag": "e", "size": 2_000_000, "version-id": "v"}
     return json.dumps({"time": BEFORE, "detail": {"bucket": {"name": BUCKET}, "object": uploaded}})
+
+
+def failed(number: int) -> str:
+    return json.dumps(json.loads(event(number)) | {"error": {"Error": "ValueError", "Cause": "c" * 500}})
+
+
+def letter(image: str) -> dict[str, Any]:
+    body = failed(int(image.rpartition("/")[2]))
+    texts = {"image": image, "version": "v", "event": body, "error": "ValueError", "failed_at": BEFORE}
+    return {name: {"S": text} for name, text in texts.items()}
+
+
+def letters(number: int) -> dict[str, Any]:
+    """A run that finds so many new letters, each of which waits for a person."""
+    aws = Aws(0, 0, number)
+    books = aws.books()
+    started = time.process_time()
+    keep_ledger(books, NOW, lambda: 900.0)
+    found = heal_letters(books, NOW)
+    if found.for_a_person != number:
+        raise SystemExit(f"wrong: {found}")
+    return told("run, all of them letters", number, started, aws)
 
 
 def run(ever: int, new: int) -> dict[str, Any]:
@@ -180,8 +223,9 @@ def told(what: str, ever: int, started: float, aws: Aws) -> dict[str, Any]:
     }
 
 
-def measure(sizes: list[int], new: int) -> list[dict[str, Any]]:
-    """A run and an audit for each size, each in a process of its own."""
+def measure(sizes: list[int], new: int, failed: int) -> list[dict[str, Any]]:
+    """A run and an audit for each size, and a run of so many letters, each in a process of its own."""
+    asked = [(kind, size) for kind in ("run", "audit") for size in sizes] + [("letters", failed)]
     return [
         json.loads(
             subprocess.run(
@@ -192,8 +236,7 @@ def measure(sizes: list[int], new: int) -> list[dict[str, Any]]:
                 check=True,
             ).stdout
         )
-        for kind in ("run", "audit")
-        for size in sizes
+        for kind, size in asked
     ]
 
 
@@ -201,14 +244,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ever", type=int, nargs="+", default=[10_000, 1_000_000], help="uploads in the bucket")
     parser.add_argument("--new", type=int, default=2_000, help="uploads since the last run")
-    parser.add_argument("--one", choices=("run", "audit"), help="measure this, in this process, and print JSON")
+    parser.add_argument("--letters", type=int, default=50_000, help="dead letters since the last run")
+    parser.add_argument("--one", choices=KINDS, help="measure this, in this process, and print JSON")
     options = parser.parse_args()
     if options.one:
-        found = run(options.ever[0], options.new) if options.one == "run" else audit(options.ever[0])
+        size = options.ever[0]
+        found = {"run": lambda: run(size, options.new), "audit": lambda: audit(size), "letters": lambda: letters(size)}[
+            options.one
+        ]()
         print(json.dumps(found))  # noqa: T201
         return
-    line = "{what:22} of {ever:>10,} ever: {cpu_s:8.2f} s CPU, {calls:7,} calls, {peak_mb:4} MB at most"
-    for row in measure(options.ever, options.new):
+    line = "{what:24} of {ever:>10,} ever: {cpu_s:8.2f} s CPU, {calls:7,} calls, {peak_mb:4} MB at most"
+    for row in measure(options.ever, options.new, options.letters):
         print(line.format(**row))  # noqa: T201
 
 

@@ -1,22 +1,34 @@
-"""What one look of the monitor takes, by the number of records: `python -m bench.monitor N` measures one look."""
+"""What the monitor takes, by the number of records.
 
+`python -m bench.monitor N` measures one look at N records that are all in memory; with `--run`, a whole run of the
+shipped monitor that finds N new records, slice by slice. AWS is simulated below botocore, as in `bench.ledger`.
+"""
+
+import argparse
 import json
 import random
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
+from bench.ledger import Aws
 from fuzz.images import peak_megabytes
 from kickstand.events import ImageStatistics
 from kickstand.monitor.drift import Budget
-from kickstand.monitor.look import look, read_watch
+from kickstand.monitor.look import MonitorSettings, look, read_watch
+from kickstand.monitor.store import run_monitor
 from kickstand.records import Record
+from kickstand.store import changed, record_item
 from kickstand_cli.project import MODEL, PROJECT
 
 SIZES = (10_000, 100_000, 1_000_000)
+NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
+BACKLOG = timedelta(hours=47)  # the monitor looks back two days at most
 
 
 def records(number: int) -> Iterator[Record]:
@@ -69,5 +81,93 @@ def measure(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
     return looks
 
 
+class Table(Aws):
+    """The table of records and its index by time, with so many new records, and the table of controls."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(0, 0)
+        self.number = number
+        (sample,) = records(1)
+        self.sample = json.dumps(record_item(sample.model_copy(update={"image": "IMAGE", "version": "v"})))
+
+    @cache  # noqa: B019 - one for each process
+    def partition(self, name: str) -> list[int]:
+        """Which records lie in this partition of the index."""
+        return self.day(name.partition("#")[0])[name]
+
+    @cache  # noqa: B019
+    def day(self, day: str) -> dict[str, list[int]]:
+        step = BACKLOG / self.number
+        first = max(0, (datetime.fromisoformat(f"{day}T00:00:00+00:00") - NOW + BACKLOG) // step)
+        found: dict[str, list[int]] = defaultdict(list)
+        for position in range(first, min(self.number, first + timedelta(days=1) // step + 2)):
+            found[changed(f"s3://photos/{position:09}", self.at(position))["changed_on"]["S"]].append(position)
+        return found
+
+    def at(self, position: int) -> datetime:
+        return NOW - BACKLOG + position * (BACKLOG / self.number)
+
+    def Query(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        values = asked["ExpressionAttributeValues"]
+        start = int(asked.get("ExclusiveStartKey", {}).get("image", {}).get("S", "s3://photos/-1").rpartition("/")[2])
+        items = []
+        for position in self.partition(values[":on"]["S"]):
+            image = f"s3://photos/{position:09}"
+            place = changed(image, self.at(position))
+            if position > start and values[":first"]["S"] <= place["changed_at"]["S"] <= values[":last"]["S"]:
+                items.append({"image": {"S": image}, "version": {"S": "v"}, **place})
+            if len(items) == asked["Limit"]:
+                return {"Items": items, "LastEvaluatedKey": items[-1]}
+        return {"Items": items}
+
+    def BatchGetItem(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"Responses": {"records": [self.item(key) for key in asked["RequestItems"]["records"]["Keys"]]}}
+
+    def PutEvents(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
+        return {"FailedEntryCount": 0, "Entries": [{} for _ in asked["Entries"]]}
+
+    def item(self, key: dict[str, Any]) -> Any:
+        image = key["image"]["S"]
+        position = int(image.rpartition("/")[2])
+        chance = random.Random(position)  # noqa: S311
+        item = json.loads(self.sample.replace("IMAGE", image))
+        item |= changed(image, self.at(position)) | {"recorded_at": {"S": self.at(position).isoformat()}}
+        item["image_ref"]["M"]["bucket"]["S"] = "photos"
+        shown = {name: {"N": str(value)} for name, value in statistics(chance).model_dump().items() if value}
+        item["prepared_image"]["M"]["statistics"]["M"] |= shown
+        item["prediction"]["M"]["confidence"]["N"] = str(1 - chance.random() ** 3 / 2)
+        return item
+
+
+def measure_run(number: int) -> dict[str, Any]:
+    """CPU seconds of a run that finds so many new records, and the process' largest resident set."""
+    table = Table(number)
+    dynamodb, events = table.books().dynamodb, table.client("events")
+    settings = MonitorSettings.model_validate(
+        {
+            "RECORDS_TABLE": "records",
+            "REVIEWS_TABLE": "reviews",
+            "CONTROL_TABLE": "control",
+            "IMAGE_BUCKET": "photos",
+            "REVIEW_EVERYTHING_WHEN": "never",
+            "LAG_SECONDS": "120",
+            "MODEL_DIR": str(MODEL),
+        }
+    )
+    started = time.process_time()
+    found = run_monitor(dynamodb, events, settings, read_watch(MODEL), NOW, lambda: 900.0)
+    seconds = time.process_time() - started
+    images = found.images if found else 0
+    return {"records": images, "seconds": seconds, "calls": table.calls.total(), "peak_mb": peak_megabytes()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("records", type=int, metavar="N")
+    parser.add_argument("--run", action="store_true", help="a whole run, from the tables, instead of one look")
+    options = parser.parse_args()
+    print(json.dumps((measure_run if options.run else measure_one)(options.records)))  # noqa: T201
+
+
 if __name__ == "__main__":
-    print(json.dumps(measure_one(int(sys.argv[1]))))  # noqa: T201
+    main()

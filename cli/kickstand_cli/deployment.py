@@ -15,7 +15,7 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from kickstand.errors import StoreUnavailable
-from kickstand.ledger.store import Books
+from kickstand.ledger.books import Books
 from kickstand_cli.terminal import CommandError, stderr
 
 StackName = Annotated[
@@ -120,10 +120,11 @@ def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
         records_table=outputs["RecordsTableName"],
         reviews_table=outputs["ReviewsTableName"],
         control_table=outputs.get("ControlTableName", ""),  # an older stack, of which only records are read, has none
+        letters_table=outputs.get("LettersTableName", ""),
         new_uploads=outputs.get("NewUploadsQueueUrl", ""),
         waiting_queue=outputs.get("UploadQueueUrl", ""),
         dead_letter_queue=outputs["DeadLetterQueueUrl"],
-        classify_image=outputs["ClassifyImageStateMachineArn"],
+        retention_days=int(outputs.get("RetentionDays", "0")),
         review_image=outputs["ReviewImageStateMachineArn"],
         poll_seconds=poll_seconds,
     )

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
-from kickstand.ledger.store import Books
+from kickstand.ledger.books import Books
 from kickstand.records import Record
 from kickstand.store import from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs

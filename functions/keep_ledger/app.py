@@ -8,9 +8,12 @@ import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
+from pydantic import Field
 
 from kickstand.clients import PATIENT, quick_times
-from kickstand.ledger.store import Books, go_on_with_audit, keep_ledger, replay_lost
+from kickstand.ledger.books import Books
+from kickstand.ledger.letters import heal_letters
+from kickstand.ledger.store import NAME_AT_MOST, RESERVE_SECONDS, go_on_with_audit, keep_ledger, replay
 from kickstand.settings import Settings
 
 
@@ -19,10 +22,12 @@ class KeepLedgerSettings(Settings):
     records_table: str
     reviews_table: str
     control_table: str
+    letters_table: str
     new_uploads: str
     waiting_queue: str
     dead_letter_queue: str
-    classify_image: str
+    review_image: str
+    retention_days: int = Field(ge=0)
 
 
 logger = Logger()
@@ -32,7 +37,6 @@ BOOKS = Books(
     dynamodb=boto3.client("dynamodb", config=PATIENT),
     sqs=boto3.client("sqs", config=PATIENT),
     stepfunctions=boto3.client("stepfunctions", config=PATIENT),
-    review_image="",  # only dead letters start it, and this function leaves them alone
     **KeepLedgerSettings.model_validate(os.environ).model_dump(),
 )
 
@@ -48,11 +52,16 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
     ledger = keep_ledger(BOOKS, now, seconds_left)
     metrics.add_metric(name="LedgerMissing", unit=MetricUnit.Count, value=ledger.missing)
-    for missing in ledger.lacks:
+    for missing in ledger.lacks[:NAME_AT_MOST]:
         logger.warning("missing", image=missing.image, version=missing.version, lack=missing.lack)
-    replay_lost(BOOKS, ledger, now)  # what is missing is reported even where sending it again fails
-    replayed = len(ledger.lost)
+    refused = replay(BOOKS, ledger.lacks, now)
+    for (image, version), reason in refused.items():
+        logger.error("not sent again", image=image, version=version, reason=reason)
+    replayed = len(ledger.lost) - len(refused)
     logger.info("drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=replayed, counts=ledger.counts)
+    letters = heal_letters(BOOKS, now, lambda: seconds_left() > RESERVE_SECONDS)
+    metrics.add_metric(name="DeadLetters", unit=MetricUnit.Count, value=letters.for_a_person)
+    logger.info("dead letters", **letters.model_dump())
     standing = go_on_with_audit(BOOKS, now, seconds_left, begin=bool(event.get("audit")))
     logger.info(
         "audit",
@@ -60,4 +69,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         uploads=(standing.audit.found if standing.audit else standing.last).uploads,
         missing=standing.last.missing,
     )
-    return {"uploads": ledger.uploads, **ledger.counts, "replayed": replayed}
+    told = {"replayed": replayed, "refused": len(refused), "letters": letters.model_dump()}
+    return {"uploads": ledger.uploads, **ledger.counts, **told}

@@ -14,7 +14,7 @@ import botocore.session
 from pydantic import BaseModel
 
 from kickstand.events import Decision, ImageRef, Prediction, PreparedImage
-from kickstand.ledger.store import as_event
+from kickstand.ledger.books import as_event
 from kickstand.lifecycle.dataset_store import Dataset
 from kickstand.lifecycle.registry import Evaluation
 from kickstand.records import Record

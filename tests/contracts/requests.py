@@ -17,6 +17,9 @@ ACTIONS = {  # of IAM, where it is not called as the operation is
     "s3:HeadObject": "s3:GetObject",
     "s3:ListObjectVersions": "s3:ListBucketVersions",
     "s3:ListObjectsV2": "s3:ListBucket",
+    "sqs:ChangeMessageVisibilityBatch": "sqs:ChangeMessageVisibility",
+    "sqs:DeleteMessageBatch": "sqs:DeleteMessage",
+    "sqs:SendMessageBatch": "sqs:SendMessage",
 }
 LOG_DELIVERY = (  # of Step Functions, which knows no resources: https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html
     *("CreateLogDelivery", "GetLogDelivery", "UpdateLogDelivery", "DeleteLogDelivery", "ListLogDeliveries"),

@@ -126,13 +126,26 @@ def admitting(monkeypatch: pytest.MonkeyPatch, queue: str, **end: str) -> tuple[
     return admit, asked
 
 
+def test_an_upload_that_comes_alone_is_started_and_not_waited_for(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    admit, waited_for = admitting(monkeypatch, queue, status="SUCCEEDED")
+    started: Asked = []
+
+    def start(params: Any, **_: Any) -> Any:
+        started.append(json.loads(json.loads(params["body"])["input"]))
+        return SimpleNamespace(status_code=200), {"executionArn": "any"}
+
+    admit.module.WORKFLOW.stepfunctions.meta.events.register("before-call.sfn.StartExecution", start)
+    assert admit(received(queue, sample("s3_object_created"))) == {"batchItemFailures": []}
+    assert (started, waited_for) == ([sample("s3_object_created")], [])
+
+
 @pytest.mark.parametrize("end", [{"status": "SUCCEEDED"}, {"status": "FAILED", "error": "ValueError"}])
-def test_an_upload_that_was_executed_leaves_the_queue(
+def test_uploads_that_were_executed_leave_the_queue(
     queue: str, monkeypatch: pytest.MonkeyPatch, end: dict[str, str]
 ) -> None:
     admit, asked = admitting(monkeypatch, queue, **end)
-    assert admit(received(queue, sample("s3_object_created"))) == {"batchItemFailures": []}
-    assert asked == [sample("s3_object_created")]
+    assert admit(received(queue, *[sample("s3_object_created")] * 2)) == {"batchItemFailures": []}
+    assert asked == [sample("s3_object_created")] * 2
 
 
 @pytest.mark.parametrize("end", [{"status": "TIMED_OUT"}, {"status": "FAILED", "error": NOT_KEPT}, {}])

@@ -182,7 +182,8 @@ def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
     waits = name in {resource(source["FunctionName"]) for source in of_type("Lambda::EventSourceMapping").values()}
     assert 1 <= setting(name, "Timeout") <= (900 if is_job or waits else 60)
     assert 128 <= setting(name, "MemorySize") <= 10_240
-    assert setting(name, "Tracing") == ("PassThrough" if name == "ReviewFunction" else "Active")
+    alone = {"AdmitUploadsFunction", "ReviewFunction"}  # often called, and not by a state machine
+    assert setting(name, "Tracing") == ("PassThrough" if name in alone else "Active")
     group = setting(name, "LoggingConfig")["LogGroup"]["Ref"]
     assert of_type("Logs::LogGroup")[group]["RetentionInDays"]
 
@@ -306,9 +307,20 @@ def test_an_execution_that_fails_raises_an_alarm(name: str, metric: str) -> None
     assert name in watched(metric)
 
 
-@every(QUEUES.keys() - {"NewUploadsQueue", "UploadQueue"})
+@every(QUEUES.keys() - {"NewUploadsQueue", "UploadQueue", "DeadLetterQueue"})
 def test_what_lies_in_a_dead_letter_queue_raises_an_alarm(name: str) -> None:
     assert name in watched("ApproximateNumberOfMessagesVisible")
+
+
+def test_dead_letters_that_wait_for_a_person_raise_an_alarm() -> None:
+    """The ledger moves them out of the queue, and sends again what was only late."""
+    assert ALARMS["DeadLetterAlarm"]["MetricName"] == "DeadLetters"
+
+
+@every(ALARMS)
+def test_an_alarm_counts_at_most_ten_metrics(name: str) -> None:
+    """CloudWatch's limit: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-limits.html"""
+    assert sum("MetricStat" in part for part in ALARMS[name].get("Metrics", [])) <= 10
 
 
 def test_uploads_that_wait_for_long_raise_an_alarm() -> None:

@@ -66,9 +66,9 @@ INTEGRATIONS = {"SendMessage": "MessageBody", "Publish": "Message"}  # what the 
 
 
 def errors_of(function: str) -> list[str]:
-    """Every error that a Retry or Catch of the function's states names, and one that none does."""
+    """Every error of a function that a Retry or Catch of its states names, and one that none does."""
     rules = [rule for state in FUNCTIONS[function] for kind in ("Retry", "Catch") for rule in STATES[state][kind]]
-    named = {error for rule in rules for error in rule["ErrorEquals"]} - {"States.ALL"}
+    named = {error for rule in rules for error in rule["ErrorEquals"] if not error.startswith("States.")}
     return [*sorted(named), "ValueError"]
 
 
@@ -330,7 +330,8 @@ def clear(stack: Stack) -> None:
     bucket = stack.outputs["ImageBucketName"]
     for found in stack.s3.list_object_versions(Bucket=bucket).get("Versions", []):
         stack.s3.delete_object(Bucket=bucket, Key=found["Key"], VersionId=found["VersionId"])
-    for table in (stack.outputs["RecordsTableName"], stack.outputs["ReviewsTableName"]):
+    for name in ("RecordsTableName", "ReviewsTableName", "LettersTableName"):
+        table = stack.outputs[name]
         for item in stack.dynamodb.scan(TableName=table)["Items"]:
             stack.dynamodb.delete_item(TableName=table, Key={name: item[name] for name in ("image", "version")})
     for queue in ("DeadLetterQueueUrl", "NewUploadsQueueUrl"):

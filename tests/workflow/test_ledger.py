@@ -2,23 +2,36 @@
 
 import io
 import json
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError, EndpointConnectionError
 from PIL import Image
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from kickstand.ledger import store
-from kickstand.review.rules import answer, claim, open_review
-from kickstand.store import to_item
+from kickstand.events import ReviewStatus
+from kickstand.ledger import books as books_module
+from kickstand.ledger import letters, store
+from kickstand.ledger.balance import Lack, Ledger
+from kickstand.ledger.books import as_event
+from kickstand.ledger.store import begin_audit, draw_up
+from kickstand.review.rules import Review, answer, claim, open_review
+from kickstand.store import record_item, to_item
+from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
+from tests.workflow.conftest import raised
 
 PROJECT = Path(__file__).parents[2]
 
@@ -47,9 +60,23 @@ def lose(stack: Stack, number: int = 1) -> str:
     for _ in range(number):
         key = f"{uuid.uuid4()} +é.png"
         stack.upload(key, png())
-    (target,) = (target for target in stack._targets if "ClassifyImage" in target.receiver)
+    (target,) = (target for target in stack._targets if target.receiver.endswith(":UploadQueue"))
     stack.sqs.purge_queue(QueueUrl=target.queue_url)
     return key
+
+
+def end(stack: Stack, review: Review) -> None:
+    """Ends the execution that waits for the answer."""
+    stack.stepfunctions.stop_execution(executionArn=review.execution)
+    if review.task_token:
+        with suppress(ClientError):
+            stack.stepfunctions.send_task_failure(taskToken=review.task_token.get_secret_value())
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted audits of other tests are not gone on with."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def kickstand_ledger(stack: Stack, tmp_path: Path, *options: str, audit: bool = True) -> Result:
@@ -82,28 +109,49 @@ def test_a_lost_upload_is_named_and_an_exit_code_of_its_own_tells(stack: Stack, 
 
 def test_a_lost_upload_is_sent_again(stack: Stack, tmp_path: Path) -> None:
     lose(stack)
-    result = kickstand_ledger(stack, tmp_path, "--replay", "--wait", "100")
-    assert "replayed: 1 sent again" in result.output
+    result = kickstand_ledger(stack, tmp_path, "--replay", "--wait", "0")
+    assert "replayed: 1 sent again, 0 of them settled" in result.output
     stack.settle()
     assert kickstand_ledger(stack, tmp_path).exit_code == 0
     assert len(stack.records()) == 1
 
 
-def test_a_dead_letter_is_done_again_and_thrown_away_once_its_record_exists(stack: Stack, tmp_path: Path) -> None:
-    function = stack._lambdas.functions["RecordResultFunction"]
-    handler, function.handler = function.load(), lambda event, context: 1 / 0
+def break_for(stack: Stack, function: str, error: str) -> Callable[[], None]:
+    """The function fails with this error, until what is returned is called."""
+    broken = stack.functions[function]
+    handler = broken.load()
+
+    def fail(event: object, context: object) -> None:
+        raise raised(error)
+
+    broken.handler = fail
+    return lambda: setattr(broken, "handler", handler)
+
+
+def post(stack: Stack, letter: object) -> None:
+    """Puts a message into the dead-letter queue."""
+    stack.sqs.send_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], MessageBody=json.dumps(letter))
+
+
+def test_a_dead_letter_stays_until_its_upload_has_an_outcome(stack: Stack, tmp_path: Path) -> None:
+    repair = break_for(stack, "RecordResultFunction", "ZeroDivisionError")
     upload(stack)
-    assert json.loads(kickstand_ledger(stack, tmp_path, "--json").stdout)["dead_letter"] == 1
+    shown = kickstand_ledger(stack, tmp_path)
+    assert "1 dead-letter" in shown.output
+    assert "dead letters: 1 failed of ZeroDivisionError" in shown.output
 
-    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "2")
-    stack.settle()
-    assert {letter["error"]["Error"] for letter in stack.dead_letters()} == {"ZeroDivisionError"}  # still at fault
+    for _ in range(2):
+        kickstand_ledger(stack, tmp_path, "--replay", "--wait", "0")
+        stack.settle()
+        assert json.loads(kickstand_ledger(stack, tmp_path, "--json").stdout)["dead_letter"] == 1
 
-    function.handler = handler
-    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "100")
+    repair()
+    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "0")
     stack.settle()
-    assert stack.dead_letters() == []
     assert len(stack.records()) == 1
+    assert keep_ledger(stack)["letters"]["closed"] == 1
+    assert stack.dead_letters() == []
+    assert json.loads(kickstand_ledger(stack, tmp_path, "--json").stdout)["dead_letter"] == 0
 
 
 def test_exactly_the_removed_image_is_named_and_stays_named(stack: Stack, tmp_path: Path) -> None:
@@ -130,6 +178,7 @@ def test_what_is_no_stack_is_a_one_line_error(stack: Stack, tmp_path: Path) -> N
 
 
 def keep_ledger(stack: Stack, audit: bool = False) -> dict[str, Any]:
+    """Invokes the function."""
     event = b'{"audit": true}' if audit else (PROJECT / "events/keep_ledger.json").read_bytes()
     stack.deliver()
     answer = boto3.client("lambda").invoke(FunctionName=stack.outputs["KeepLedgerFunctionName"], Payload=event)
@@ -162,34 +211,67 @@ def test_the_function_sends_lost_uploads_again_and_tells_their_number(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "GRACE", timedelta(0))
-    monkeypatch.setattr(store, "REPLAY_AT_MOST", 2)
     lose(stack, 3)
     told = keep_ledger(stack)
-    assert (told["missing"], told["replayed"]) == (3, 2)
+    assert (told["missing"], told["replayed"]) == (3, 3)
     stack.settle()
-    assert (keep_ledger(stack)["missing"], len(stack.records())) == (1, 2)
+    assert (keep_ledger(stack)["missing"], len(stack.records())) == (0, 3)
 
 
-def test_what_is_missing_is_told_even_where_it_cannot_be_sent_again(
-    stack: Stack,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
+def test_one_upload_that_cannot_be_sent_again_is_named_and_keeps_no_other_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(store, "GRACE", timedelta(0))
-    monkeypatch.setattr(store, "replay", lambda *_: 1 / 0)
-    key = lose(stack)
-    with pytest.raises(AssertionError, match="ZeroDivisionError"):
-        keep_ledger(stack)
-    assert missing_in(capsys.readouterr().out) == [1]
-    (told,) = (record for record in caplog.records if record.message == "missing")
-    assert str(getattr(told, "image", "")).endswith(key)
+    key = lose(stack, 3)
+    send = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def refuse(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "SendMessageBatch":
+            entries = parameters["Entries"]
+            bad = [entry for entry in entries if key in json.loads(entry["MessageBody"])["detail"]["object"]["key"]]
+            answer = send(client, operation, parameters | {"Entries": [e for e in entries if e not in bad]})
+            failed = [{"Id": entry["Id"], "Code": "Throttled", "SenderFault": False} for entry in bad]
+            return answer | {"Failed": failed}
+        return send(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
+    told = keep_ledger(stack)
+    assert (told["missing"], told["replayed"], told["refused"]) == (3, 2, 1)
+    assert missing_in(capsys.readouterr().out) == [3]
+    (named,) = (record for record in caplog.records if record.message == "not sent again")
+    assert str(getattr(named, "image", "")).endswith(key)
+    stack.settle()
+    assert len(stack.records()) == 2
 
 
-def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(
+def test_when_the_queue_takes_nothing_the_run_still_ends_and_an_answer_is_still_written(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store, "GRACE", timedelta(0))
+    untold(stack)
+    lose(stack, 11)
+    send = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def refuse(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "SendMessageBatch":
+            raise EndpointConnectionError(endpoint_url="https://sqs")
+        return send(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", refuse)
+    told = keep_ledger(stack)
+    assert (told["missing"], told["replayed"], told["refused"]) == (12, 1, 11)
+    (record,) = stack.records()
+    assert record.review
+    assert record.review.answer
+
+
+def items(stack: Stack, table: str) -> list[dict[str, Any]]:
+    """All that the table holds."""
+    return [dict(item) for item in stack.dynamodb.scan(TableName=stack.outputs[table])["Items"]]
+
+
+def untold(stack: Stack) -> Review:
+    """A photo that a person has answered, of which the record tells nothing yet."""
     upload(stack)
     (record,) = stack.records()
     now = datetime.now(UTC)
@@ -203,11 +285,53 @@ def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(
         UpdateExpression="SET audited = :true",
         ExpressionAttributeValues={":true": {"BOOL": True}},
     )
+    return answered
+
+
+def test_the_function_writes_an_answer_into_the_record_that_has_missed_it(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    answered = untold(stack)
     assert keep_ledger(stack)["replayed"] == 1
     (record,) = stack.records()
     assert record.review is not None
     assert record.review.answer == answered.answer
     assert keep_ledger(stack)["missing"] == 0
+
+
+# ---- an answer that the table of reviews has lost
+
+
+@pytest.mark.parametrize("loss", ["row", "answer", "other answer"])
+def test_an_answer_that_only_the_record_tells_of_is_restored_and_nobody_is_asked_again(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loss: str
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    answered = untold(stack)
+    keep_ledger(stack)
+    (kept,) = items(stack, "ReviewsTableName")
+    if loss == "row":
+        key = {name: kept[name] for name in ("image", "version")}
+        stack.dynamodb.delete_item(TableName=stack.outputs["ReviewsTableName"], Key=key)
+    elif loss == "answer":  # as a backup from before the answer has it
+        item = {name: value for name, value in kept.items() if name != "answer"} | {"status": {"S": "waiting"}}
+        stack.dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=item)
+    else:  # taken after such a backup
+        told = {"label": {"S": "motorcycle"}, "answered_at": {"S": datetime.now(UTC).isoformat()}}
+        item = kept | {"answer": {"M": kept["answer"]["M"] | told}}
+        stack.dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=item)
+    shown = kickstand_ledger(stack, tmp_path)
+    assert shown.exit_code == 4
+    assert "the table of reviews has lost the answer" in shown.output
+
+    keep_ledger(stack, audit=True)
+    keep_ledger(stack)
+    stack.settle()
+    (review,) = stack.reviews()
+    assert (review.status, review.answer) == (ReviewStatus.ANSWERED, answered.answer)
+    assert stack.executions("RUNNING") == []
+    assert kickstand_ledger(stack, tmp_path).exit_code == 0
 
 
 def test_what_an_audit_misses_stands_until_it_has_healed(
@@ -239,12 +363,220 @@ def test_before_the_first_run_the_command_says_so(stack: Stack, tmp_path: Path) 
     assert told["whole_bucket"]["until"] is None
 
 
-def test_the_function_leaves_dead_letters_to_a_person(stack: Stack) -> None:
-    stack._lambdas.functions["DecideFunction"].handler = lambda event, context: 1 / 0
+# ---- dead letters heal, or wait for a person
+
+
+def test_what_has_failed_for_a_reason_waits_for_a_person(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    break_for(stack, "DecideFunction", "ZeroDivisionError")
     upload(stack)
-    told = keep_ledger(stack)
-    assert (told["dead_letter"], told["replayed"]) == (1, 0)
+    for _ in range(2):
+        told = keep_ledger(stack)
+        assert told["letters"] == {"sent": 0, "closed": 0, "refused": 0, "for_a_person": 1}
+        assert told["replayed"] == 0
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
+    assert blobs[-1]["DeadLetters"] == [1]
     assert len(stack.dead_letters()) == 1
+
+
+def test_what_was_only_late_is_sent_again_by_itself_and_closed_once_it_is_recorded(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((_, version),) = upload(stack)
+    (record,) = stack.records()
+    at = {"image": {"S": record.image}, "version": {"S": version}}
+    stack.dynamodb.delete_item(TableName=stack.outputs["RecordsTableName"], Key=at)
+    event = as_event(record.image_ref)
+    post(stack, event | {"attempts": 10, "error": {"Error": "States.Timeout", "Cause": ""}})
+    assert keep_ledger(stack)["letters"]["sent"] == 1
+    stack.settle()
+    assert [record.version for record in stack.records()] == [version]
+    assert keep_ledger(stack)["letters"] == {"sent": 0, "closed": 1, "refused": 0, "for_a_person": 0}
+    assert stack.ledger().dead_letter == 0
+
+
+def test_what_stays_late_is_sent_again_three_times_and_then_waits_for_a_person(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "REDRIVE_AFTER", (timedelta(0),) * 3)
+    upload(stack)
+    (record,) = stack.records()
+    letter = as_event(record.image_ref) | {"error": {"Error": "StoreUnavailable", "Cause": ""}}
+    found = []
+    for _ in range(5):
+        post(stack, letter)  # it fails again each time
+        time.sleep(0.002)  # SQS counts milliseconds
+        found.append(keep_ledger(stack)["letters"])
+    assert [each["sent"] for each in found] == [1, 1, 1, 0, 0]
+    assert [each["for_a_person"] for each in found] == [0, 0, 0, 1, 1]
+
+
+def test_an_undelivered_question_is_asked(stack: Stack) -> None:
+    upload(stack)
+    (record,) = stack.records()
+    asking = record.model_copy(update={"audited": True})
+    stack.dynamodb.put_item(TableName=stack.outputs["RecordsTableName"], Item=record_item(asking))
+    post(stack, {"source": "kickstand", "detail-type": "Review Requested", "detail": asking.model_dump(mode="json")})
+    assert keep_ledger(stack)["letters"]["sent"] == 1
+    stack.settle()
+    (review,) = stack.reviews()
+    assert review.image == record.image
+    assert keep_ledger(stack)["letters"]["closed"] == 1
+    end(stack, review)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "[]", "null", '{"detail": 5}', '{"detail": {"image_ref": 1}}', '{"detail": "image_ref"}', "\ud83d\ude00"],
+)
+def test_a_message_that_names_no_upload_waits_for_a_person_and_disturbs_nothing(stack: Stack, body: str) -> None:
+    upload(stack)
+    stack.sqs.send_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], MessageBody=body or " ")
+    for _ in range(2):
+        told = keep_ledger(stack)
+        assert told["letters"] == {"sent": 0, "closed": 0, "refused": 0, "for_a_person": 1}
+    assert stack.ledger().uploads == 1
+
+
+@pytest.mark.parametrize(
+    "odd", [{"key": "x" * 3000}, {"key": "\ud800"}, {"key": "a", "version-id": "v" * 2000}, {"key": "a", "size": -1}]
+)
+def test_a_letter_about_what_no_table_can_hold_is_kept_as_it_is(stack: Stack, odd: dict[str, object]) -> None:
+    detail = {"bucket": {"name": "photos"}, "object": {"etag": "e"} | odd}
+    post(stack, {"time": "2026-05-01T12:00:00Z", "detail": detail, "error": {"Error": "StoreUnavailable"}})
+    told = keep_ledger(stack)["letters"]
+    assert (told["sent"], told["for_a_person"]) == (0, 1)
+
+
+def test_two_ledgers_at_once_find_the_same_and_send_a_letter_again_once(stack: Stack) -> None:
+    break_for(stack, "DecideFunction", "ZeroDivisionError")
+    upload(stack, 3)
+    books = stack.books()
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: stack.ledger(), range(2)))
+    assert [(found.dead_letter, found.missing) for found in both] == [(3, 0)] * 2
+    (page,) = letters.open_letters(books)
+    now = datetime.now(UTC)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: letters.redrive(books, page, now), range(2)))
+    waiting = stack.sqs.get_queue_attributes(
+        QueueUrl=stack.outputs["UploadQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+    )["Attributes"]
+    assert int(waiting["ApproximateNumberOfMessages"]) == 3
+
+
+def test_what_another_reader_holds_in_the_dead_letter_queue_is_not_missing(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    break_for(stack, "DecideFunction", "ZeroDivisionError")
+    upload(stack)
+    held = stack.sqs.receive_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], VisibilityTimeout=60)["Messages"]
+    assert len(held) == 1
+    told = keep_ledger(stack)
+    assert (told["missing"], told["replayed"]) == (0, 0)
+    assert (stack.ledger().missing, stack.ledger().under_way) == (0, 1)
+
+
+# ---- photos that have expired
+
+
+def expire(stack: Stack, key: str, version: str) -> None:
+    stack.s3.delete_object(Bucket=stack.outputs["ImageBucketName"], Key=key, VersionId=version)
+
+
+def test_of_images_that_are_gone_only_those_that_had_not_expired_are_missing(stack: Stack) -> None:
+    (old, new) = upload(stack, 2)
+    for each in (old, new):
+        expire(stack, *each)
+    for item in items(stack, "RecordsTableName"):
+        if item["image"]["S"].endswith(old[0]):
+            item["image_ref"]["M"]["uploaded_at"] = {"S": "2026-01-01T00:00:00+00:00"}
+            stack.dynamodb.put_item(TableName=stack.outputs["RecordsTableName"], Item=item)
+    found = draw_up(replace(stack.books(), retention_days=30), datetime.now(UTC))
+    assert [(missing.image.rpartition("/")[2], missing.lack) for missing in found.lacks] == [(new[0], Lack.IMAGE)]
+    assert stack.ledger().missing == 2
+
+
+@pytest.mark.parametrize(("days", "missing"), [(30, 0), (0, 1)])
+def test_a_version_that_was_replaced_a_week_ago_has_expired_where_photos_expire(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, days: int, missing: int
+) -> None:
+    (key, first) = upload(stack)[0]
+    time.sleep(1)  # S3 counts seconds
+    stack.upload(key, png())
+    stack.settle()
+    expire(stack, key, first)
+    monkeypatch.setattr(books_module, "HIDDEN_FOR", timedelta(0))
+    found = draw_up(replace(stack.books(), retention_days=days), datetime.now(UTC))
+    assert (found.missing, found.expired) == (missing, 1 - missing)
+
+
+def test_an_upload_whose_image_is_gone_is_missing_as_such_and_not_sent_again(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    key = lose(stack)
+    (version,) = stack.s3.list_object_versions(Bucket=stack.outputs["ImageBucketName"], Prefix=key)["Versions"]
+    expire(stack, key, version["VersionId"])
+    told = keep_ledger(stack)
+    assert (told["missing"], told["replayed"]) == (1, 0)
+    stack.settle()
+    assert stack.records() == []
+
+
+def test_an_upload_that_has_expired_is_neither_missing_nor_sent_again(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose(stack)
+    stack.deliver()
+    later = datetime.now(UTC) + timedelta(days=2)
+    books = replace(stack.books(), retention_days=1)
+    found = store.keep_ledger(books, later, lambda: 900)
+    assert (found.missing, found.expired, found.lost) == (0, 1, [])
+    assert store.keep_ledger(books, later, lambda: 900).expired == 0  # it has left the queue
+
+
+# ---- an audit that is interrupted
+
+
+def test_an_audit_that_was_killed_goes_on_where_it_was(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(stack, 5)
+    monkeypatch.setattr(store, "PAGE", 1)
+    monkeypatch.setattr(store, "SAVE_AFTER", 1)
+    send = BaseClient._make_api_call  # type: ignore[attr-defined]
+    pages: list[str] = []
+
+    def killed(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        if operation == "ListObjectVersions":
+            pages.append(parameters.get("KeyMarker", ""))
+            if len(pages) == 4:
+                raise KeyboardInterrupt
+        return send(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", killed)
+    kickstand_ledger(stack, tmp_path)
+    again = kickstand_ledger(stack, tmp_path)
+    assert "an interrupted audit goes on, after 3 uploads" in again.output
+    assert "ledger: 5 uploads" in again.output
+    assert len(pages) == 4 + 2
+    kickstand_ledger(stack, tmp_path)
+    assert len(pages) == 4 + 2 + 5  # nothing was left to go on with
+
+
+def test_an_audit_begins_anew_where_that_is_asked_for(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(stack, 2)
+    found = begin_audit(stack.books(), datetime.now(UTC), timedelta(0), None)
+    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text(found.model_copy(update={"found": Ledger(accepted=7)}).model_dump_json())
+    assert "ledger: 2 uploads" in kickstand_ledger(stack, tmp_path, "--restart").output
+    assert not saved.exists()
+    saved.write_text("broken off")
+    assert "ledger: 2 uploads" in kickstand_ledger(stack, tmp_path).output
 
 
 def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:

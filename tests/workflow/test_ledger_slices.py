@@ -8,7 +8,7 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,7 +21,9 @@ from moto import mock_aws
 
 from kickstand.ledger import store
 from kickstand.ledger.balance import Key, Lack, Ledger
-from kickstand.ledger.store import Books, close_new, draw_up, go_on_with_audit, load_standing
+from kickstand.ledger.books import Books
+from kickstand.ledger.letters import REDRIVE_AFTER, find_letters, heal_letters, open_letters, record_letters
+from kickstand.ledger.store import close_new, draw_up, go_on_with_audit, load_standing
 
 BUCKET = "photos"
 PAST = datetime(2026, 5, 4, tzinfo=UTC)
@@ -47,20 +49,31 @@ class Killed(BaseException):
 
 
 class Queues:
-    """The two queues, as far as the ledger asks them. Whatever a killed run holds comes back with the next one."""
+    """The queues, with what the ledger asks of them. Whatever a killed run holds comes back with the next one."""
 
     def __init__(self) -> None:
         self.new: dict[str, str] = {}
         self.dead: dict[str, str] = {}
+        self.waiting: dict[str, str] = {}
         self.held: set[str] = set()
 
     def receive_message(self, QueueUrl: str, **_: Any) -> dict[str, Any]:  # noqa: N803
         free = [item for item in getattr(self, QueueUrl).items() if item[0] not in self.held][:3]
         self.held |= {name for name, _ in free}
-        return {"Messages": [{"MessageId": name, "ReceiptHandle": name, "Body": body} for name, body in free]}
+        sent = {"SentTimestamp": "1767225600000"}
+        return {
+            "Messages": [
+                {"MessageId": name, "ReceiptHandle": name, "Body": body, "Attributes": sent} for name, body in free
+            ]
+        }
 
-    def get_queue_attributes(self, **_: Any) -> dict[str, Any]:
-        return {"Attributes": {"ApproximateNumberOfMessages": "1", "ApproximateNumberOfMessagesDelayed": "0"}}
+    def get_queue_attributes(self, QueueUrl: str, **_: Any) -> dict[str, Any]:  # noqa: N803
+        return {"Attributes": {"ApproximateNumberOfMessages": str(len(getattr(self, QueueUrl)))}}
+
+    def send_message_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
+        for entry in Entries:
+            getattr(self, QueueUrl)[f"{uuid.uuid4()}"] = entry["MessageBody"]
+        return {}
 
     def change_message_visibility(self, ReceiptHandle: str, **_: Any) -> None:  # noqa: N803
         self.held.discard(ReceiptHandle)
@@ -68,9 +81,9 @@ class Queues:
     def change_message_visibility_batch(self, Entries: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
         self.held -= {entry["ReceiptHandle"] for entry in Entries}
 
-    def delete_message_batch(self, Entries: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
+    def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> None:  # noqa: N803
         for entry in Entries:
-            self.new.pop(entry["ReceiptHandle"], None)
+            getattr(self, QueueUrl).pop(entry["ReceiptHandle"], None)
 
 
 @dataclass
@@ -168,11 +181,11 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], World]]:
         queues = Queues()
         nothing: Any = None
         fake: Any = queues
-        names = (BUCKET, "records", "reviews", "control", "new", "dead", "", "")
+        names = (BUCKET, "records", "reviews", "control", "letters", "new", "waiting", "dead", "")
         books = Books(s3, dynamodb, fake, nothing, *names)
         s3.create_bucket(Bucket=BUCKET)
         s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        for table in ("records", "reviews"):
+        for table in ("records", "reviews", "letters"):
             make(dynamodb, table, [("image", "HASH"), ("version", "RANGE")])
         make(dynamodb, "control", [("id", "HASH")])
         monkeypatch.setattr(BaseClient, "_make_api_call", troubled)
@@ -181,10 +194,15 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], World]]:
             here.append(World(books, queues))
             for found in s3.list_object_versions(Bucket=BUCKET).get("Versions", []):
                 s3.delete_object(Bucket=BUCKET, Key=found["Key"], VersionId=found["VersionId"])
-            for table, names in {"records": "image version", "reviews": "image version", "control": "id"}.items():
+            for table, names in {
+                "records": "image version",
+                "reviews": "image version",
+                "letters": "image version",
+                "control": "id",
+            }.items():
                 for item in dynamodb.scan(TableName=table)["Items"]:
                     dynamodb.delete_item(TableName=table, Key={name: item[name] for name in names.split()})
-            for waiting in (queues.new, queues.dead):
+            for waiting in (queues.new, queues.dead, queues.waiting):
                 waiting.clear()
             queues.held.clear()
             return here[-1]
@@ -272,6 +290,35 @@ def test_a_run_forgets_no_new_upload_wherever_it_is_cut(
     assert not here.queues.new
 
 
+@settings(**QUIET, suppress_health_check=CHECKS)  # type: ignore[arg-type]
+@given(number=st.integers(1, 5), cuts=cuts)
+def test_no_letter_is_lost_and_none_is_sent_twice_wherever_a_run_is_killed(
+    world: Callable[[], World], number: int, cuts: list[tuple[int, bool, int]]
+) -> None:
+    here = world()
+    keys = {here.upload("letter") for _ in range(number)}
+    now = datetime.now(UTC)
+
+    def run() -> None:
+        record_letters(here.books)
+        heal_letters(here.books, now)
+
+    for kill_at, late, _ in cuts:
+        here.run(run, kill_at, late)
+        in_queue = {key for key in keys if key[0] in here.queues.dead}
+        in_table = {letter.key for page in open_letters(here.books) for letter in page}
+        assert in_queue | in_table == keys
+    assert here.run(run)
+    sent = Counter(json.loads(body)["detail"]["object"]["key"] for body in here.queues.waiting.values())
+    assert set(sent.values()) <= {1}
+    later = heal_letters(here.books, now + REDRIVE_AFTER[1])  # also what was claimed, and never sent
+    assert (later.sent, later.refused) == (number, 0)
+    for key in keys:
+        here.learn(key, "accept")
+    assert heal_letters(here.books, now + REDRIVE_AFTER[1]).closed == number
+    assert find_letters(here.books, keys) == set()
+
+
 def test_of_many_images_that_are_gone_some_are_named_and_all_are_counted(
     world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,8 +342,8 @@ def test_an_upload_that_is_announced_twice_is_counted_once(world: Callable[[], W
 def test_while_uploads_wait_to_be_classified_young_ones_are_not_missing(world: Callable[[], World]) -> None:
     here = world()
     here.upload("unknown")
-    waiting = replace(here.books, waiting_queue="waiting")
-    hours = {hour: close_new(waiting, PAST + timedelta(hours=hour), clock(1000)) for hour in (1, 25)}
+    here.queues.waiting["another"] = "{}"
+    hours = {hour: close_new(here.books, PAST + timedelta(hours=hour), clock(1000)) for hour in (1, 25)}
     assert (hours[1].missing, hours[1].under_way) == (0, 1)
     assert (hours[25].missing, hours[25].under_way) == (1, 0)
     assert here.queues.new

@@ -14,7 +14,7 @@ from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Reason, ReviewOutcome
-from kickstand.ledger.store import Books
+from kickstand.ledger.books import Books
 from kickstand.records import Record
 from kickstand.store import from_item
 from kickstand_cli.classify.classify import ModelOption, load_model

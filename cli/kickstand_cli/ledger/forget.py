@@ -10,14 +10,15 @@ from typing import Annotated, Any
 import typer
 
 from kickstand.ledger.balance import Key
-from kickstand.ledger.store import Books, Letter, read_letters, release, throw_away
+from kickstand.ledger.books import Books
+from kickstand.ledger.letters import record_letters
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import CommandError, console, printable, stderr
 
 UNDER_WAY = timedelta(hours=1)  # a younger upload may still be on its way to its record
 WORDS = {
     "versions": "versions of the object, deletion markers among them",
-    "letters": "messages in the dead-letter queue",
+    "letters": "dead letters",
     "records": "records",
     "reviews": "reviews, with their answers",
     "executions": "executions that waited for a person, ended now",
@@ -98,17 +99,17 @@ def describe(image: str, removed: Mapping[str, int], again: bool) -> Iterator[st
 
 
 def find_traces(books: Books, report_bucket: str, image: str, version: str | None) -> Traces:
-    """All that there is about the photo; nothing is changed."""
+    """All that there is about the photo; only dead letters are moved from their queue into their table."""
     objects = list(_versions(books, image, version))
-    letters, others = _letters(books, image, version)
-    release(books, [*letters, *others])
+    record_letters(books)
+    letters = _items(books, books.letters_table, image, version)
     records = _items(books, books.records_table, image, version)
     reviews = _items(books, books.reviews_table, image, version)
     known = [item["image_ref"]["M"]["uploaded_at"]["S"] for item in (*records, *reviews)]
     times = [found["LastModified"] for found in objects] + [datetime.fromisoformat(time) for time in known]
     return Traces(
         versions=tuple((found["Key"], found["VersionId"]) for found in objects),
-        letters=tuple(letter.key for letter in letters if letter.key),
+        letters=tuple(map(_key_of, letters)),
         records=tuple(map(_key_of, records)),
         reviews=tuple(map(_key_of, reviews)),
         pages=tuple(_pages(books, report_bucket, image, min(times))) if times else (),
@@ -124,10 +125,10 @@ def remove(books: Books, report_bucket: str, image: str, version: str | None, tr
     """
     for key, version_id in traces.versions:
         books.s3.delete_object(Bucket=books.image_bucket, Key=key, VersionId=version_id)
-    letters, others = _letters(books, image, version)
-    release(books, others)
+    record_letters(books)
+    letters = _items(books, books.letters_table, image, version)
     for letter in letters:
-        throw_away(books, letter)
+        _delete(books, books.letters_table, _key_of(letter))
     for record in traces.records:
         _delete(books, books.records_table, record)
     ended = 0
@@ -150,16 +151,6 @@ def _versions(books: Books, image: str, version: str | None) -> Iterator[Any]:
             names = (found["VersionId"], found.get("ETag", "").strip('"'))  # the ETag, where the bucket has no versions
             if found["Key"] == key and (version is None or version in names):
                 yield found
-
-
-def _letters(books: Books, image: str, version: str | None) -> tuple[list[Letter], list[Letter]]:
-    """The dead letters about the photo, and the others, all held back from everybody else."""
-    about: list[Letter] = []
-    others: list[Letter] = []
-    for letter in read_letters(books):
-        named = letter.key is not None and letter.key[0] == image and version in (None, letter.key[1])
-        (about if named else others).append(letter)
-    return about, others
 
 
 def _items(books: Books, table: str, image: str, version: str | None) -> list[Any]:

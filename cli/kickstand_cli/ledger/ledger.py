@@ -1,35 +1,33 @@
 """`kickstand ledger`: does every upload have an outcome? And if not, send it again."""
 
+import contextlib
 import json
+import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from kickstand.ledger.balance import Ledger, Missing
-from kickstand.ledger.store import (
-    Books,
-    Standing,
-    draw_up,
-    is_settled,
-    load_standing,
-    read_letters,
-    redrive,
-    release,
-    throw_away,
-)
+from kickstand.ledger.balance import Audit, Key, Ledger, Missing, has_ended
+from kickstand.ledger.books import Books, read_outcomes
+from kickstand.ledger.letters import UNDELIVERED, close_settled, open_letters, record_letters, redrive
+from kickstand.ledger.store import Standing, draw_up, load_standing
 from kickstand.ledger.store import replay as send
+from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import console, printable
+from kickstand_cli.terminal import console, printable, stderr
 
+RESUMED_WITHIN = timedelta(days=1)  # what an older audit has found would mislead
 UNBALANCED = 4
 WORDS = {
     "decision": "was uploaded, but nothing was decided about it",
     "question": "should be shown to a person, but nobody was asked",
     "answer": "was answered by a person, but its record does not say so",
-    "image": "is gone from the bucket, though something was decided about it",
+    "review": "was answered by a person, as its record says, but the table of reviews has lost the answer",
+    "image": "is gone from the bucket",
 }
 
 
@@ -45,7 +43,10 @@ def ledger(
     ] = 15,
     replay: Annotated[
         bool,
-        typer.Option("--replay", help="Audit, then send again what is missing and what lies in the dead-letter queue."),
+        typer.Option("--replay", help="Audit, then send again what is missing and all dead letters."),
+    ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin the audit anew, though an interrupted one could go on.")
     ] = False,
     wait: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="With --replay: how long to wait for what comes of it.")
@@ -55,26 +56,60 @@ def ledger(
     """Show what the last run and the last audit found; with --audit, audit now; with --replay, send again.
 
     An upload is a version of an object in the bucket. It ends in exactly one of accepted, rejected, waiting (for a
-    person), reviewed (by a person) and dead-letter; else it is missing.
+    person), reviewed (by a person) and dead-letter; else it is missing. An audit that was interrupted goes on where it
+    was when the same command runs again within a day.
 
     Exit codes: 0 nothing is missing; 1 an error; 4 something is missing.
     """
     with reporting():
-        books = open_books(read_outputs(stack_name, outputs))
+        found_outputs = read_outputs(stack_name, outputs)
+        books = open_books(found_outputs)
         if not (audit or replay):
             _show(load_standing(books)[0], as_json)
             return
-        found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
+        found_outputs["LettersTableName"]  # an older stack has none, and is told so
+        found = _audit(books, timedelta(minutes=grace), restart)
         if replay and (found.missing or found.dead_letter):
             if not as_json:
                 _print(found)
             sent = send_again(books, found, wait)
             if not as_json:
-                console.print(sent)
-            found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
-    print(json.dumps(as_dict(found) | _details(found))) if as_json else _print(found)  # noqa: T201
+                console.print(sent, markup=False)
+            found = _audit(books, timedelta(minutes=grace), restart=True)
+        failures = Counter(letter.error for page in open_letters(books) for letter in page)
+    if as_json:
+        print(json.dumps(as_dict(found) | _details(found) | {"failures": failures}))  # noqa: T201
+    else:
+        _print(found)
+        for error, number in failures.most_common():
+            told = "could not be delivered" if error == UNDELIVERED else f"failed of {error}"
+            console.print(printable(f"dead letters: {number} {told}"), markup=False)
     if found.missing:
         raise typer.Exit(UNBALANCED)
+
+
+def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
+    """The audit of all, from where an interrupted one was, or from the beginning."""
+    cache = locate_cache()
+    marker, now, begun = cache / f"audit-{books.image_bucket}.json", datetime.now(UTC), None
+    if not restart:
+        with contextlib.suppress(OSError, ValueError):
+            begun = Audit.model_validate_json(marker.read_bytes())
+    if begun and now - begun.closes_at > RESUMED_WITHIN:
+        begun = None
+    if begun:
+        told = f"an interrupted audit goes on, after {begun.found.uploads:,} uploads; --restart begins anew"
+        stderr.print(told, markup=False, highlight=False)
+
+    def save(audit: Audit) -> None:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part = marker.with_suffix(f".{os.getpid()}.part")
+        part.write_text(audit.model_dump_json(), "utf-8")
+        part.replace(marker)
+
+    found = draw_up(books, now, grace, begun, save)
+    marker.unlink(missing_ok=True)
+    return found
 
 
 def as_dict(ledger: Ledger) -> dict[str, int]:
@@ -94,39 +129,40 @@ def send_again(
 
     pause: between two looks at what has come of it.
 
-    A dead letter is thrown away only once its upload is settled, or a newer letter tells the same.
+    A dead letter stays until its upload has an outcome; whatever stops this, none is lost.
     """
-    letters = read_letters(books, hold_seconds=int(wait_seconds) + 60)
-    for missing in ledger.lost:
-        send(books, missing, datetime.now(UTC))
-    for letter in letters:
-        redrive(books, letter, datetime.now(UTC))
-    open_keys = {(missing.image, missing.version) for missing in ledger.lost} | {
-        letter.key for letter in letters if letter.key
-    }
-    sent, deadline = len(open_keys), time.monotonic() + wait_seconds
+    now = datetime.now(UTC)
+    refused = send(books, ledger.lost, now)
+    waiting: set[Key] = {missing.key for missing in ledger.lost}
+    unread = 0
+    for page in open_letters(books):
+        refused |= redrive(books, page, now)
+        waiting |= {letter.key for letter in page if letter.key}
+        unread += sum(letter.key is None for letter in page)
+    sent, deadline = len(waiting - refused.keys()), time.monotonic() + wait_seconds
+    waiting -= refused.keys()
     while True:
-        open_keys = {key for key in open_keys if not is_settled(books, key)}
-        if not open_keys or time.monotonic() > deadline:
+        entries, questions = read_outcomes(books, waiting)
+        waiting -= {key for key, entry in entries.items() if has_ended(entry, questions.get(key), now)}
+        if not waiting or time.monotonic() > deadline:
             break
         pause()
-    newer = read_letters(books)
-    release(books, newer)
-    failed_again = {letter.key for letter in newer}
-    for letter in letters:
-        if letter.key and (letter.key not in open_keys or letter.key in failed_again):
-            throw_away(books, letter)
-        else:
-            release(books, [letter])
-    unread = sum(letter.key is None for letter in letters)
-    return f"replayed: {sent} sent again, {sent - len(open_keys)} of them settled" + (
-        f"; {unread} messages in the dead-letter queue name no upload, and stay" if unread else ""
-    )
+    record_letters(books)
+    for page in open_letters(books):
+        close_settled(books, page, datetime.now(UTC))
+    lines = [f"replayed: {sent} sent again, {sent - len(waiting)} of them settled"]
+    if unread:
+        lines.append(f"{unread} dead letters name no upload, and stay")
+    if refused:
+        lines.append(f"AWS refused {len(refused)}")
+        lines += [f"{image} (version {version}): {reason}" for (image, version), reason in list(refused.items())[:20]]
+    return printable("; ".join(lines))
 
 
 def _details(ledger: Ledger) -> dict[str, object]:
     return {
         "under_way": ledger.under_way,
+        "expired": ledger.expired,
         "lacks": [missing.model_dump(mode="json", exclude={"image_ref"}) for missing in ledger.lacks],
     }
 

@@ -305,6 +305,7 @@ def bill_of(backend: str, workflow: str, month: Month, share: float) -> Bill:
             # A record, its entry in the index, and the switch.
             "DynamoDB": images * ((record_units + 1) * price("dynamodb_write_unit") + price("dynamodb_read_unit"))
             + tables(month.records, share, counts, assumed),
+            "SQS": queued(images, assumed),
             "KMS": keys(images, reviews, assumed),
             "EventBridge": images * price("eventbridge_s3_event") + (images + reviews) * price("eventbridge_event"),
             "CloudWatch logs": log_bytes / 1e9 * price("logs_gb"),
@@ -317,6 +318,12 @@ def bill_of(backend: str, workflow: str, month: Month, share: float) -> Bill:
             "reviews": people(reviews, counts, assumed),
         }
     )
+
+
+def queued(images: float, assumed: Any) -> float:
+    """Of the queue of uploads, each of which comes alone; and Lambda's requests while it is empty."""
+    idle = assumed["queue_pollers"] * SECONDS / assumed["queue_poll_seconds"]
+    return float((images * assumed["queue_requests_per_upload"] + idle) * price("sqs_request"))
 
 
 def tables(records: float, share: float, counts: Any, assumed: Any) -> float:
@@ -365,7 +372,9 @@ def ledger(month: Month, counts: Any, assumed: Any) -> float:
         return float(looks("LedgerSchedule") * (scanned + month.photos * price("s3_put") / 1000))
     fetched = price("dynamodb_read_unit") / 2 + compute
     new = month.images * (fetched + 1.2 * price("sqs_request"))  # sent alone, received and deleted by ten
-    audits = assumed["audits_a_month"] * month.photos * (fetched + read_units * price("dynamodb_read_unit"))
+    # An audit also asks for each photo's dead letter, in half a unit, and scans the records.
+    audited = fetched + (0.5 + read_units) * price("dynamodb_read_unit")
+    audits = assumed["audits_a_month"] * month.photos * audited
     idle = looks("LedgerSchedule") * price("lambda_gb_second")
     return float(new + audits + idle)
 

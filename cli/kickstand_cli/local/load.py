@@ -23,7 +23,8 @@ from PIL import Image, ImageDraw
 
 from kickstand.errors import ModelUnavailable
 from kickstand.ledger.balance import Key
-from kickstand.ledger.store import find_record, read_letters, release
+from kickstand.ledger.books import find_record
+from kickstand.ledger.letters import find_letters, record_letters
 from kickstand.records import Record
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.ledger.ledger import as_dict
@@ -303,9 +304,8 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
                     waiting.remove(key)
                     progress.advance(deciding)
             time.sleep(1)
-    letters = read_letters(books)
-    release(books, letters)
-    dead = {letter.key for letter in letters} & set(uploads)
+    record_letters(books)
+    dead = find_letters(books, uploads)
     places = Counter(PLACES[record.decision.route] for record in records if (record.image, record.version) not in dead)
     lost = len(waiting - dead)
     ledger = {"uploads": len(uploads), **places, "dead_letter": len(dead), "missing": lost}

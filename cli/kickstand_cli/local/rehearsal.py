@@ -18,7 +18,8 @@ import typer
 import yaml
 
 from kickstand.ledger.balance import Ledger
-from kickstand.ledger.store import draw_up, find_record
+from kickstand.ledger.books import find_record
+from kickstand.ledger.store import draw_up
 from kickstand.records import Record
 from kickstand_cli.deployment import open_books, read_outputs, reporting
 from kickstand_cli.project import PROJECT

@@ -17,7 +17,9 @@ from moto.sqs.models import Queue
 
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
-from kickstand.ledger.store import Books, draw_up
+from kickstand.ledger.books import Books
+from kickstand.ledger.letters import open_letters
+from kickstand.ledger.store import draw_up
 from kickstand.records import Record
 from kickstand.review.rules import Review
 from kickstand.review.store import list_reviews
@@ -153,7 +155,7 @@ class Stack:
         return draw_up(self.books(), datetime.now(UTC))
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The messages in the dead-letter queue, which stay there."""
+        """The dead letters: of the queue, where they stay, and those that a ledger has moved into the table."""
         url = self.outputs["DeadLetterQueueUrl"]
         found: list[Any] = []
         while batch := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
@@ -162,7 +164,10 @@ class Stack:
             self.sqs.change_message_visibility(
                 QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
             )
-        return [json.loads(message["Body"]) for message in found]
+        moved = [letter for page in open_letters(self.books()) for letter in page]
+        return [json.loads(message["Body"]) for message in found] + [
+            json.loads(letter.event) | {"error": {"Error": letter.error, "Cause": letter.cause}} for letter in moved
+        ]
 
     # ---- what EventBridge does in AWS; moto leaves events for state machines undelivered
 

@@ -155,16 +155,22 @@ def _keys_by_change(
 
 
 def read_items(
-    dynamodb: DynamoDBClient, table: str, keys: Iterable[tuple[str, str]], parts: Sequence[str] = ()
+    dynamodb: DynamoDBClient,
+    table: str,
+    keys: Iterable[tuple[str, str]],
+    parts: Sequence[str] = (),
+    consistent: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """The items with these images and versions, 100 at a time, unsorted. parts: the attributes to read; else all.
+
+    consistent: as they stand now, at twice the price; else as they stood up to a second ago.
 
     Raises StoreUnavailable when DynamoDB has trouble.
     """
     rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a key that is asked for twice
     while some := list(islice(rest, 100)):
         wanted = [{"image": {"S": image}, "version": {"S": version}} for image, version in some]
-        asked: Any = {table: {"Keys": wanted} | name_parts(parts)}
+        asked: Any = {table: {"Keys": wanted, "ConsistentRead": consistent} | name_parts(parts)}
         while asked:
             with transient("DynamoDB"):
                 answer = dynamodb.batch_get_item(RequestItems=asked)

@@ -9,6 +9,7 @@ from kickstand.ledger.balance import GROUPS, Audit, Entry, Key, Lack, Ledger, Mi
 
 CLOSES = datetime(2026, 5, 4, 12, tzinfo=UTC)
 BEFORE, AFTER = CLOSES - timedelta(hours=1), CLOSES + timedelta(seconds=1)
+OVER = int(CLOSES.timestamp())
 
 
 def uploaded(name: str = "a", version: str = "1", at: datetime = BEFORE) -> ImageRef:
@@ -18,6 +19,10 @@ def uploaded(name: str = "a", version: str = "1", at: datetime = BEFORE) -> Imag
 def recorded(name: str = "a", version: str = "1", route: str = "accept", **rest: object) -> Entry:
     fields = {"image": f"s3://photos/{name}", "version": version, "route": route, "recorded_at": BEFORE}
     return Entry.model_validate(fields | rest)
+
+
+def answered(at: datetime, keep_until: int | None = None) -> Entry:
+    return recorded(route="review", review=ReviewStatus.ANSWERED, answered_at=at, keep_until=keep_until)
 
 
 def asked(name: str = "a", answered_at: datetime | None = None) -> Question:
@@ -61,6 +66,14 @@ def place_of(
         (recorded(route="review", recorded_at=AFTER), (), "waiting"),
         (recorded(route="review"), (asked(answered_at=BEFORE),), "missing: answer"),
         (recorded(route="review"), (asked(answered_at=AFTER),), "reviewed"),
+        (answered(at=BEFORE), (asked(answered_at=BEFORE),), "reviewed"),
+        (answered(at=BEFORE), (), "missing: review"),
+        (answered(at=BEFORE), (asked(),), "missing: review"),
+        (answered(at=BEFORE), (asked(answered_at=AFTER),), "missing: review"),
+        (answered(at=AFTER), (asked(),), "reviewed"),
+        (answered(at=BEFORE, keep_until=OVER), (), "reviewed"),
+        (recorded(route="review", keep_until=OVER), (), "waiting"),
+        (recorded(route="review", keep_until=OVER + 1), (), "missing: question"),
     ],
 )
 def test_a_recorded_upload_is_where_its_record_and_its_review_say(
@@ -82,6 +95,12 @@ def test_a_young_upload_is_under_way_and_not_yet_counted() -> None:
     ledger = drawn_up([uploaded(at=AFTER), uploaded("b")], [recorded("b")])
     assert (ledger.uploads, ledger.under_way, ledger.missing) == (1, 1, 0)
     assert str(ledger).endswith("+ 0 dead-letter, 1 under way")
+
+
+def test_an_upload_older_than_the_retention_is_not_missing() -> None:
+    ledger = balance([uploaded(at=BEFORE - timedelta(days=1)), uploaded("b")], {}, {}, (), CLOSES, BEFORE)
+    assert (ledger.expired, ledger.missing, ledger.uploads) == (1, 1, 1)
+    assert str(ledger).endswith("1 missing, 1 expired")
 
 
 def test_a_young_upload_that_is_decided_counts() -> None:

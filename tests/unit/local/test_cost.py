@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand_cli.local.cost import read, year
+from kickstand_cli.local.cost import gb_seconds, read, year
 from kickstand_cli.main import app
 
 PROJECT = Path(__file__).parents[3]
@@ -51,6 +51,8 @@ def test_an_idle_month_costs_what_watches_and_what_is_always_on() -> None:
     assert {service for service, dollars in idle["embedded-EXPRESS"].items() if dollars} == {
         "CloudWatch metrics",
         "KMS",
+        "ledger",
+        "SQS",
         "X-Ray",
         "monitor",
     }
@@ -76,7 +78,21 @@ def test_the_counts_are_those_of_the_shipped_workflow() -> None:
     upload = read("counts")["per_upload"]
     assert upload["transitions"] == len(path), "make counts"
     called = [match[1] for state in path if (match := re.fullmatch(r"\$\{(\w+)Arn\}", state.get("Resource", "")))]
-    assert upload["invocations"] == dict.fromkeys(called, 1.0), "make counts"
+    assert upload["invocations"] == dict.fromkeys(["AdmitUploadsFunction", *called], 1.0), "make counts"
+
+
+def test_admission_costs_a_dollar_and_a_half_for_a_million_uploads_that_come_alone(
+    at_a_million: dict[str, Any],
+) -> None:
+    """Three requests of SQS, one invocation and 30 ms of 128 MB; and Lambda's requests while nothing comes."""
+    assumed, prices = read("assumptions"), read("prices")["prices"]
+    seconds = gb_seconds("AdmitUploadsFunction", assumed["milliseconds"]["AdmitUploadsFunction"], assumed)
+    function = prices["lambda_request"]["dollars"] + seconds * prices["lambda_gb_second"]["dollars"]
+    queue = at_a_million["embedded-EXPRESS"]["by_service"]["SQS"]
+    idle = bills(0)["set_ups"]["embedded-EXPRESS"]["by_service"]["SQS"]
+    assert idle == pytest.approx(0.26, abs=0.01)
+    assert queue - idle == pytest.approx(1.2)
+    assert MILLION * function + queue - idle == pytest.approx(1.48, abs=0.01)
 
 
 def test_a_plot_is_drawn(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic import AliasPath, ConfigDict, Field
+from pydantic import AliasChoices, AliasPath, ConfigDict, Field
 
 from kickstand.events import ImageRef, Payload, ReviewStatus, Route
 
@@ -22,7 +22,7 @@ class Place(StrEnum):
     accepted, rejected: as its record says.
     waiting: for a person, who has been asked.
     reviewed: a person has answered; whatever the model said, so an audited image too.
-    dead_letter: a message about it lies in the dead-letter queue. Whatever else is known, somebody has to look.
+    dead_letter: it has failed, and has not healed since. Whatever else is known, this counts.
     missing: none of these is so, or the image itself is gone.
     """
 
@@ -40,12 +40,14 @@ class Lack(StrEnum):
     decision: it lies in the bucket, and there is neither a record nor a dead letter.
     question: a person should have been asked, and was not.
     answer: a person has answered, and the record does not say so.
-    image: there is a record or a dead letter, and no such version in the bucket.
+    review: the record tells of an answer that the table of reviews does not have.
+    image: it is known, and there is no such version in the bucket.
     """
 
     DECISION = "decision"
     QUESTION = "question"
     ANSWER = "answer"
+    REVIEW = "review"
     IMAGE = "image"
 
 
@@ -57,21 +59,46 @@ class Missing(Payload):
     lack: Lack
     image_ref: ImageRef | None = None
 
+    @property
+    def key(self) -> Key:
+        """Which upload it is."""
+        return self.image, self.version
+
 
 class Entry(Payload):
-    """What the ledger needs to know of a decision record. review: what it says of its review."""
+    """What the ledger needs to know of a decision record.
+
+    review, answered_at: what it says of its review. keep_until: as in `Record`.
+    """
 
     image: str
     version: str
     route: Route = Field(validation_alias=AliasPath("decision", "route"))
     audited: bool = False
     recorded_at: datetime
+    uploaded_at: datetime | None = Field(None, validation_alias=AliasPath("image_ref", "uploaded_at"))
     review: ReviewStatus | None = Field(None, validation_alias=AliasPath("review", "status"))
+    answered_at: datetime | None = Field(None, validation_alias=AliasPath("review", "answer", "answered_at"))
+    keep_until: int | None = Field(None, validation_alias=AliasChoices("keep_until", "expires_at"))
 
     @property
     def key(self) -> Key:
         """Which upload it is about."""
         return self.image, self.version
+
+    @property
+    def began_at(self) -> datetime:
+        """When it was uploaded; of an entry that does not say so, when it was recorded."""
+        return self.uploaded_at or self.recorded_at
+
+    def has_expired(self, now: datetime) -> bool:
+        """Whether DynamoDB may have deleted a part of what is known of it."""
+        return self.keep_until is not None and self.keep_until <= now.timestamp()
+
+    def agrees(self, question: "Question | None") -> bool:
+        """Whether the table of reviews has the answer that the record tells of."""
+        told = question and question.answered_at
+        return told is not None and self.answered_at in (None, told)
 
     @property
     def asks_a_person(self) -> bool:
@@ -97,6 +124,7 @@ class Ledger(Payload):
 
     missing: those that have no outcome; named in `lacks`, as many as were asked for.
     under_way: so young that they may still be on their way; they are not among the uploads yet.
+    expired: so old that S3 deletes them, or has; they are not among the uploads any more.
     """
 
     accepted: int = 0
@@ -106,6 +134,7 @@ class Ledger(Payload):
     dead_letter: int = 0
     missing: int = 0
     under_way: int = 0
+    expired: int = 0
     lacks: tuple[Missing, ...] = Field(default=(), repr=False)
 
     @property
@@ -130,13 +159,13 @@ class Ledger(Payload):
         ledger: 40 uploads = 30 accepted + 4 rejected + 5 waiting + 1 reviewed + 0 dead-letter
         """
         ends = (f"{self.counts[place]} {place.replace('_', '-')}" for place in Place if place is not Place.MISSING)
-        rest = {"missing": self.missing, "under way": self.under_way}
+        rest = {"missing": self.missing, "under way": self.under_way, "expired": self.expired}
         doubts = (f", {number} {word}" for word, number in rest.items() if number)
         return f"ledger: {self.uploads} uploads = {' + '.join(ends)}{''.join(doubts)}"
 
     def plus(self, other: "Ledger", name_at_most: int | None = None) -> "Ledger":
         """Both together; of the missing so many are named, None for all."""
-        numbers = {name: getattr(self, name) + getattr(other, name) for name in (*Place, "under_way")}
+        numbers = {name: getattr(self, name) + getattr(other, name) for name in (*Place, "under_way", "expired")}
         return Ledger(lacks=(*self.lacks, *other.lacks)[:name_at_most], **numbers)
 
 
@@ -146,11 +175,13 @@ def balance(
     questions: Mapping[Key, Question],
     letters: Container[Key],
     closes_at: datetime,
+    opens_at: datetime | None = None,
 ) -> Ledger:
     """The ledger of these uploads, which are in the bucket.
 
-    entries, questions: what the tables hold about them. letters: the uploads in the dead-letter queue.
+    entries, questions: what the tables hold about them. letters: the uploads that are dead letters.
     closes_at: what happened later may still be under way, and is never missing.
+    opens_at: what was uploaded earlier has expired, and is never missing; None where nothing expires.
     """
     counts: Counter[str] = Counter()
     lacks = []
@@ -161,6 +192,9 @@ def balance(
             place: Place | Lack = Place.DEAD_LETTER
         elif entry:
             place = _place(entry, questions.get(key), closes_at)
+        elif opens_at and ref.uploaded_at < opens_at:
+            counts["expired"] += 1
+            continue
         elif ref.uploaded_at >= closes_at:
             counts["under_way"] += 1
             continue
@@ -173,19 +207,26 @@ def balance(
     return Ledger(lacks=tuple(lacks), **counts)
 
 
-def has_ended(entry: Entry, question: Question | None) -> bool:
+def has_ended(entry: Entry, question: Question | None, now: datetime) -> bool:
     """Whether nothing more is to happen, until a person answers."""
+    if entry.has_expired(now):
+        return True
+    if entry.review is ReviewStatus.ANSWERED:
+        return entry.agrees(question)
     if question is None:
         return not entry.asks_a_person
-    return not question.answered_at or entry.review is ReviewStatus.ANSWERED
+    return not question.answered_at
 
 
 def _place(entry: Entry, question: Question | None, closes_at: datetime) -> Place | Lack:
     """Where the recorded upload is, or what is missing."""
+    excused = entry.has_expired(closes_at)
+    if entry.review is ReviewStatus.ANSWERED:
+        excused |= entry.answered_at is not None and entry.answered_at >= closes_at
+        return Place.REVIEWED if excused or entry.agrees(question) else Lack.REVIEW
     if question and question.answered_at:
-        told = entry.review is ReviewStatus.ANSWERED or question.answered_at >= closes_at
-        return Place.REVIEWED if told else Lack.ANSWER
-    if entry.asks_a_person and not question and entry.recorded_at < closes_at:
+        return Place.REVIEWED if excused or question.answered_at >= closes_at else Lack.ANSWER
+    if entry.asks_a_person and not question and not excused and entry.recorded_at < closes_at:
         return Lack.QUESTION
     return _PLACES[entry.route]
 
@@ -216,7 +257,9 @@ GROUPS = 4096
 class Audit(Payload):
     """A comparison of the whole bucket with all outcomes, up to where it has come. Its size does not grow.
 
-    closes_at: what happened later is left out. opens_at: what was recorded earlier is not asked for in the bucket.
+    closes_at: what happened later is left out.
+    late_at: what was uploaded later may still wait to be classified, or to be written down as failed.
+    opens_at: what was uploaded earlier has expired, and is not asked for in the bucket.
     name_at_most: so many missing uploads are named, None for all.
     marker: where the next page begins, as S3 or DynamoDB takes it.
     sums: for each of GROUPS groups of uploads, the exclusive or of the hashes of those that have a record and are in
@@ -228,6 +271,7 @@ class Audit(Payload):
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
     closes_at: datetime
+    late_at: datetime | None = None
     opens_at: datetime | None = None
     name_at_most: int | None = None
     part: Part = Part.BUCKET
@@ -239,7 +283,9 @@ class Audit(Payload):
 
     def compares(self, entry: Entry) -> bool:
         """Whether this record must have its object in the bucket."""
-        return entry.recorded_at < self.closes_at and (self.opens_at is None or entry.recorded_at >= self.opens_at)
+        if entry.has_expired(self.closes_at) or entry.recorded_at >= self.closes_at:
+            return False
+        return self.opens_at is None or entry.began_at >= self.opens_at
 
     def saw(self, keys: Iterable[Key]) -> bytes:
         """The sums, with these uploads put in or taken out."""

@@ -138,7 +138,7 @@ def choices(labels: Sequence[str]) -> tuple[str, ...]:
     return (*labels, NEITHER, CANNOT_TELL)
 
 
-def open_review(record: Record, execution: str, task_token: SecretStr, now: datetime) -> Review:
+def open_review(record: Record, execution: str, task_token: SecretStr | None, now: datetime) -> Review:
     """The question that this record asks."""
     audited = record.audited
     return Review(
@@ -264,6 +264,21 @@ def give_up(review: Review) -> Review:
 def forget_token(review: Review) -> Review:
     """The execution has the answer: its token is of no more use."""
     return review.model_copy(update={"task_token": None}) if review.task_token else review
+
+
+def restore(record: Record, standing: Review | None = None) -> Review:
+    """The review as its record tells of it; nothing changes where it says so already.
+
+    standing: what there is of it: an execution may still wait for its token. Raises ValueError where no answer is told.
+    """
+    outcome = record.review
+    if outcome is None or outcome.answer is None:
+        raise ValueError(f"{record.image} {record.version}: its record tells of no answer")
+    if standing and standing.answer == outcome.answer:
+        return standing
+    review = standing or open_review(record, record.execution, None, outcome.requested_at)
+    told = {"status": outcome.status, "answer": outcome.answer, "second": outcome.second, "golden": outcome.golden}
+    return review.model_copy(update=told | {"claim": None, "skipped_at": None, "second_asked_at": None})
 
 
 def _as_name(text: str) -> str:

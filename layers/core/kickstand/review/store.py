@@ -15,7 +15,7 @@ from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.review import rules
 from kickstand.review.rules import GROUPS, OPEN, SECOND, Refused, Review, is_same
-from kickstand.store import changed, get_item, plain, put_item_if, to_item, transient
+from kickstand.store import changed, from_item, get_item, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue, place
 SHARDS = 8
@@ -42,11 +42,15 @@ def ask_person(
     tables: of reviews and of records. again: the first wait is over.
 
     Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable; AlreadyAnswered too where the record is
-    gone, since nobody is to be asked about a photo that was forgotten meanwhile.
+    gone, since nobody is to be asked about a photo that was forgotten meanwhile, and where it tells of an answer,
+    since the table of reviews may have lost it.
     """
     table, records_table = tables
-    if get_item(dynamodb, records_table, _key(record.image, record.version)) is None:
+    item = get_item(dynamodb, records_table, _key(record.image, record.version))
+    if item is None:
         raise AlreadyAnswered(f"{record.image} {record.version}: there is no record of it any more")
+    if "answer" in item.get("review", {}).get("M", {}):
+        raise AlreadyAnswered(f"{record.image} {record.version}: its record tells of an answer")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
     if _write(dynamodb, table, opened, standing=None):
@@ -165,6 +169,23 @@ def record_review(
         raise LookupError(f"{image} {version}: no answer has been written down")
     _tell_record(dynamodb, records_table, review, now)
     return review
+
+
+def restore_review(
+    dynamodb: DynamoDBClient, stepfunctions: SFNClient, tables: tuple[str, str], key: tuple[str, str]
+) -> None:
+    """Make the review say what its record tells of its answer, where a backup or a fault has taken that away.
+
+    tables: of reviews and of records. An answer that was taken since gives way: the record holds the first one.
+    """
+    reviews_table, records_table = tables
+    item = get_item(dynamodb, records_table, _key(*key))
+    record = from_item(item) if item else None
+    if record is None or record.review is None or record.review.answer is None:
+        return
+    if not _write(dynamodb, reviews_table, rules.restore(record), standing=None):
+        review = change_review(dynamodb, reviews_table, *key, lambda standing: rules.restore(record, standing))
+        _wake(stepfunctions, review)  # an execution may wait that has asked again
 
 
 def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:

@@ -1,0 +1,171 @@
+"""Where everything is written down in AWS, what it says about an upload, and how an upload is sent again."""
+
+import json
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import islice
+from typing import Any, TypeVar
+
+from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
+from kickstand.events import ImageRef
+from kickstand.ledger.balance import Entry, Key, Question
+from kickstand.records import Record
+from kickstand.store import from_item, get_item, plain, read_items
+
+HIDDEN_FOR = timedelta(days=7)  # as long S3 keeps what was replaced or deleted: the template's NoncurrentDays
+_AT_ONCE = 8  # requests to S3
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Books:
+    """Where everything is written down: boto3's clients, and what the stack's outputs name.
+
+    control_table: where the ledger stands. letters_table: the dead letters, by upload.
+    new_uploads: the queue of uploads whose outcome is not known yet.
+    waiting_queue: where uploads wait until they can be classified.
+    dead_letter_queue: from which the ledger moves letters into the table.
+    retention_days: after which S3 deletes a photo; 0 for never.
+    poll_seconds: how long SQS may search all its servers for messages; with 0 it may overlook some.
+    """
+
+    s3: S3Client
+    dynamodb: DynamoDBClient
+    sqs: SQSClient
+    stepfunctions: SFNClient
+    image_bucket: str
+    records_table: str
+    reviews_table: str
+    control_table: str
+    letters_table: str
+    new_uploads: str
+    waiting_queue: str
+    dead_letter_queue: str
+    review_image: str
+    retention_days: int = 0
+    poll_seconds: int = 1
+
+    def opens_at(self, now: datetime) -> datetime | None:
+        """Photos uploaded earlier have expired; None where none expires."""
+        return now - timedelta(days=self.retention_days) if self.retention_days else None
+
+
+class Fate(StrEnum):
+    """What has become of an object. expired: S3 deletes it by the retention, or has. gone: somebody else has."""
+
+    THERE = "there"
+    EXPIRED = "expired"
+    GONE = "gone"
+
+
+# ---- what is known of an upload
+
+ENTRY_PARTS = (
+    *("image", "version", "decision.route", "audited", "recorded_at", "image_ref.uploaded_at"),
+    *("review.status", "review.answer.answered_at", "keep_until", "expires_at"),
+)
+_QUESTION_PARTS = ("image", "version", "answer.answered_at")
+
+
+def read_outcomes(books: Books, keys: Collection[Key]) -> tuple[dict[Key, Entry], dict[Key, Question]]:
+    """The records and the reviews of these uploads, where there are any."""
+    items = read_items(books.dynamodb, books.records_table, keys, ENTRY_PARTS)
+    entries = {entry.key: entry for entry in map(Entry.model_validate, map(plain, items))}
+    asking = [key for key, entry in entries.items() if entry.asks_a_person or entry.review]
+    items = read_items(books.dynamodb, books.reviews_table, asking, _QUESTION_PARTS)
+    return entries, {question.key: question for question in map(Question.model_validate, map(plain, items))}
+
+
+def find_record(books: Books, key: Key) -> Record | None:
+    """The record of this upload."""
+    image, version = key
+    item = get_item(books.dynamodb, books.records_table, {"image": {"S": image}, "version": {"S": version}})
+    return from_item(item) if item else None
+
+
+def find_images(books: Books, uploaded: Mapping[Key, datetime], now: datetime) -> dict[Key, Fate]:
+    """What has become of these uploads' objects. uploaded: when each was uploaded."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return dict(zip(uploaded, pool.map(lambda key: _fate(books, key, uploaded[key], now), uploaded), strict=True))
+
+
+def _fate(books: Books, key: Key, uploaded_at: datetime, now: datetime) -> Fate:
+    image, version = key
+    opens_at = books.opens_at(now)
+    if opens_at and uploaded_at < opens_at:
+        return Fate.EXPIRED
+    name = image.removeprefix(f"s3://{books.image_bucket}/")
+    hidden = False
+    for page in books.s3.get_paginator("list_object_versions").paginate(Bucket=books.image_bucket, Prefix=name):
+        everything: list[Any] = [*page.get("Versions", []), *page.get("DeleteMarkers", [])]
+        for found in everything:
+            if found["Key"] == name:
+                if version in (found["VersionId"], found.get("ETag", "").strip('"')):
+                    return Fate.THERE
+                hidden |= uploaded_at < found["LastModified"] <= now - HIDDEN_FOR
+        if any(found["Key"] != name for found in everything):  # the shortest comes first
+            break
+    return Fate.EXPIRED if opens_at and hidden else Fate.GONE
+
+
+def holds_messages(books: Books, queue: str) -> bool:
+    """Whether the queue has messages, somebody has taken some, or some are delayed."""
+    counts = books.sqs.get_queue_attributes(
+        QueueUrl=queue,
+        AttributeNames=[
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        ],
+    )["Attributes"]
+    return any(int(number) for number in counts.values())
+
+
+# ---- sending again
+
+
+def send_uploads(books: Books, events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Put the events into the queue of uploads, which paces them; for each one why it was refused, or nothing."""
+    for some in in_tens(events):
+        try:
+            answer = books.sqs.send_message_batch(
+                QueueUrl=books.waiting_queue,
+                Entries=[{"Id": str(place), "MessageBody": json.dumps(event)} for place, event in enumerate(some)],
+            )
+        except Exception as error:  # these ten are named, and the others are sent
+            yield from (repr(error) for _ in some)
+        else:
+            refused = {entry["Id"]: entry.get("Message", entry["Code"]) for entry in answer.get("Failed", [])}
+            yield from (refused.get(str(place), "") for place in range(len(some)))
+
+
+def start(books: Books, state_machine: str, event: Mapping[str, Any]) -> None:
+    """Start an execution on the event. Raises botocore's ClientError when AWS does not take it."""
+    books.stepfunctions.start_execution(
+        stateMachineArn=state_machine, name=f"replay-{uuid.uuid4()}", input=json.dumps(event)
+    )
+
+
+def as_event(ref: ImageRef) -> dict[str, Any]:
+    """The event "Object Created" of this upload, with what the workflow reads of it."""
+    uploaded = {"key": ref.key, "etag": ref.etag, "size": ref.size, "version-id": ref.version_id}
+    return {
+        "source": "aws.s3",
+        "detail-type": "Object Created",
+        "time": ref.uploaded_at.isoformat(),
+        "detail": {
+            "bucket": {"name": ref.bucket},
+            "object": {name: value for name, value in uploaded.items() if value is not None},
+        },
+    }
+
+
+def in_tens(things: Iterable[T]) -> Iterator[list[T]]:
+    """SQS takes ten at a time."""
+    rest = iter(things)
+    while some := list(islice(rest, 10)):
+        yield some

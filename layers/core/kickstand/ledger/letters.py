@@ -1,0 +1,335 @@
+"""Dead letters: each is kept under its upload in a table, where everybody can read it, and most heal by themselves."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from kickstand.events import ImageRef, Payload
+from kickstand.ledger.balance import Key, has_ended
+from kickstand.ledger.books import Books, Fate, find_images, find_record, holds_messages, read_outcomes, start
+from kickstand.ledger.books import send_uploads as send
+from kickstand.review.rules import Refused
+from kickstand.review.store import load_review, record_review
+from kickstand.store import plain, read_items, transient
+
+REDRIVE_AFTER = (timedelta(0), timedelta(hours=2), timedelta(hours=12))
+"""How long after it has failed, or was sent again, a letter is sent again by itself, each time; then a person must."""
+LATE = {  # errors that say nothing about the photo: the state machine's own list
+    "Lambda.TooManyRequestsException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.Unknown",
+    "ModelUnavailable",
+    "Sandbox.Timedout",
+    "States.Timeout",
+    "StoreUnavailable",
+}
+UNDELIVERED = ""
+"""The error of an event that EventBridge could not deliver: it had no execution that could fail."""
+_KEPT_FOR = timedelta(days=14)  # once healed, so that one which fails again is not sent again without end
+_NO_UPLOAD = "no upload"  # stands for the image of a letter that names none
+_HOLD_SECONDS = 60  # while ten messages are written down
+_PAGE = 1000
+_CAUSE_AT_MOST = 2000  # characters
+_ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
+
+
+class Letter(Payload):
+    """What has failed of one upload, and how often it was sent again.
+
+    image, version: of the upload; of a message that names none, a fixed word and the message's id.
+    event: what is to be done again, as JSON; of a message that names no upload, all of it.
+    error, cause: of the latest failure.
+    redrives: how often it was sent again.
+    """
+
+    image: str
+    version: str
+    event: str = ""
+    error: str = UNDELIVERED
+    cause: str = ""
+    failed_at: datetime
+    redrives: int = 0
+    redriven_at: datetime | None = None
+
+    @property
+    def key(self) -> Key | None:
+        """Which upload it is about; None where it names none."""
+        return None if self.image == _NO_UPLOAD else (self.image, self.version)
+
+    @property
+    def about_review(self) -> bool:
+        """Whether it comes from review_image, not from classify_image."""
+        return "image_ref" in json.loads(self.event)["detail"]
+
+    @property
+    def uploaded_at(self) -> datetime:
+        """When its photo was uploaded."""
+        event = json.loads(self.event)
+        time: str = event["detail"]["image_ref"]["uploaded_at"] if self.about_review else event["time"]
+        return datetime.fromisoformat(time)
+
+    @property
+    def heals(self) -> bool:
+        """Whether it is sent again by itself."""
+        late = self.error in LATE or self.error == UNDELIVERED or "Throttl" in self.error
+        return self.key is not None and late and self.redrives < len(REDRIVE_AFTER)
+
+    @property
+    def has_failed_since(self) -> bool:
+        """Whether it has failed since it was last sent again."""
+        return self.redriven_at is None or self.failed_at > self.redriven_at
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it is to be sent again now."""
+        latest = max(self.failed_at, self.redriven_at or self.failed_at)
+        return self.heals and latest + REDRIVE_AFTER[self.redrives] <= now
+
+
+class Healing(Payload):
+    """What a run has done about the letters.
+
+    sent: sent again. closed: their uploads have an outcome now, or have expired. refused: AWS did not take them.
+    for_a_person: they wait for somebody.
+    """
+
+    sent: int = 0
+    closed: int = 0
+    refused: int = 0
+    for_a_person: int = 0
+
+
+def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
+    """The message as a letter, whatever it holds."""
+    try:
+        state = json.loads(body)
+        event = {name: value for name, value in state.items() if name in _ENVELOPE}
+        error = state.get("error") or {}
+        about = event["detail"]
+        if "image_ref" in about:
+            ref = ImageRef.model_validate(about["image_ref"])
+            image, version = about["image"], about["version"]
+        else:
+            ref = ImageRef.model_validate(event)
+            image, version = ref.uri, ref.version
+        letter = Letter(
+            image=image,
+            version=version,
+            event=json.dumps(event),
+            error=error.get("Error", UNDELIVERED),
+            cause=error.get("Cause", "")[:_CAUSE_AT_MOST].encode("utf-8", "replace").decode(),
+            failed_at=failed_at,
+        )
+        fits = 0 < len(image.encode()) <= 2048 and 0 < len(version.encode()) <= 1024  # as DynamoDB takes keys
+        if fits and letter.uploaded_at.tzinfo:
+            return letter
+    except (ValueError, AttributeError, KeyError, TypeError):
+        pass
+    return Letter(image=_NO_UPLOAD, version=identifier, event=body, failed_at=failed_at)
+
+
+# ---- the table
+
+
+def record_letters(books: Books, go_on: Callable[[], bool] = lambda: True) -> bool:
+    """Move the letters from the queue into the table; returns whether all are there.
+
+    Stopped anywhere, or beside another who does the same, it loses none: a message is deleted once it is written down,
+    and the same letter once more changes nothing.
+    """
+    while go_on() and (
+        messages := books.sqs.receive_message(
+            QueueUrl=books.dead_letter_queue,
+            AttributeNames=["SentTimestamp"],
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_HOLD_SECONDS,
+            WaitTimeSeconds=books.poll_seconds,
+        ).get("Messages")
+    ):
+        for message in messages:
+            sent = datetime.fromtimestamp(int(message["Attributes"]["SentTimestamp"]) / 1000, UTC)
+            letter = read_letter(message["MessageId"], message["Body"], sent)
+            _keep(books, letter)
+        books.sqs.delete_message_batch(
+            QueueUrl=books.dead_letter_queue,
+            Entries=[
+                {"Id": str(place), "ReceiptHandle": message["ReceiptHandle"]} for place, message in enumerate(messages)
+            ],
+        )
+    return not holds_messages(books, books.dead_letter_queue)
+
+
+def _keep(books: Books, letter: Letter) -> None:
+    """Write down the latest failure, and count on how often it was sent again."""
+    _update(
+        books,
+        letter,
+        "SET event = :event, #error = :error, cause = :cause, failed_at = :at REMOVE healed_at, expires_at",
+        "attribute_not_exists(failed_at) OR failed_at < :at",
+        {
+            ":event": {"S": letter.event},
+            ":error": {"S": letter.error},
+            ":cause": {"S": letter.cause},
+            ":at": _moment(letter.failed_at),
+        },
+        {"#error": "error"},
+    )
+
+
+def find_letters(books: Books, keys: Iterable[Key], consistent: bool = True) -> set[Key]:
+    """Those of the uploads that are dead letters. consistent: even if that was written down just now."""
+    parts = ("image", "version", "healed_at")
+    items = read_items(books.dynamodb, books.letters_table, keys, parts, consistent)
+    return {(item["image"]["S"], item["version"]["S"]) for item in items if "healed_at" not in item}
+
+
+def scan_letters(books: Books, marker: dict[str, Any]) -> tuple[list[Letter], dict[str, Any]]:
+    """A page of the letters that have not healed, and where the page after it begins."""
+    with transient("DynamoDB"):
+        page = books.dynamodb.scan(
+            TableName=books.letters_table,
+            FilterExpression="attribute_not_exists(healed_at)",
+            **({"Limit": _PAGE} | marker),
+        )
+    following = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if "LastEvaluatedKey" in page else {}
+    return [Letter.model_validate(plain(item)) for item in page["Items"]], following
+
+
+def open_letters(books: Books) -> Iterator[list[Letter]]:
+    """All letters that have not healed, page by page."""
+    letters, marker = scan_letters(books, {})
+    yield letters
+    while marker:
+        letters, marker = scan_letters(books, marker)
+        yield letters
+
+
+# ---- what is done about them
+
+
+def heal_letters(books: Books, now: datetime, go_on: Callable[[], bool] = lambda: True) -> Healing:
+    """Send again what was only late, and close what has an outcome since it was sent again.
+
+    After len(REDRIVE_AFTER) times, a letter waits for a person, as does one that has failed for a reason.
+    """
+    done = dict.fromkeys(Healing.model_fields, 0)
+    for letters in open_letters(books):
+        if not go_on():
+            break
+        closed = close_settled(books, letters, now)
+        due = [letter for letter in letters if letter.key not in closed and letter.is_due(now)]
+        photos = {letter.key: letter.uploaded_at for letter in due if letter.key and not letter.about_review}
+        fates = find_images(books, photos, now)
+        expired = [letter for letter in due if letter.key and fates.get(letter.key) is Fate.EXPIRED]
+        closed |= {letter.key for letter in expired if letter.key and _close(books, letter, now)}
+        gone = {key for key, fate in fates.items() if fate is Fate.GONE}
+        again = [letter for letter in due if letter.key not in closed | gone]
+        refused = redrive(books, again, now)
+        done["sent"] += len(again) - len(refused)
+        done["refused"] += len(refused)
+        done["closed"] += len(closed)
+        done["for_a_person"] += sum(
+            letter.key not in closed and (letter.key in gone or not letter.heals) for letter in letters
+        )
+    return Healing(**done)
+
+
+def close_settled(books: Books, letters: Collection[Letter], now: datetime) -> set[Key]:
+    """Close those that were sent again, have not failed since, and whose uploads have an outcome."""
+    waiting = {letter.key: letter for letter in letters if letter.key and not letter.has_failed_since}
+    entries, questions = read_outcomes(books, waiting)
+    return {
+        key
+        for key, letter in waiting.items()
+        if key in entries and has_ended(entries[key], questions.get(key), now) and _close(books, letter, now)
+    }
+
+
+def redrive(books: Books, letters: Iterable[Letter], now: datetime) -> dict[Key, str]:
+    """Send the letters again, whatever they have failed of; returns those that AWS refused, and why.
+
+    A letter stays until its upload has an outcome. Of two who send it again at a time, one does.
+    """
+    claimed = [letter for letter in letters if letter.key and _claim(books, letter, now)]
+    uploads = [letter for letter in claimed if not letter.about_review]
+    reasons = zip(uploads, send(books, (json.loads(letter.event) for letter in uploads)), strict=True)
+    refused = {letter.key: reason for letter, reason in reasons if reason and letter.key}
+    for letter in claimed:
+        if letter.key and letter.about_review:
+            try:
+                _redo_review(books, letter, letter.key, now)
+            except Exception as error:  # it is named, and the others are sent
+                refused[letter.key] = repr(error)
+    return refused
+
+
+def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
+    """Go on where review_image has failed."""
+    try:
+        review = load_review(books.dynamodb, books.reviews_table, *key)
+    except Refused:
+        start(books, books.review_image, json.loads(letter.event))
+        return
+    if review.answer and find_record(books, key):
+        record_review(books.dynamodb, books.reviews_table, books.records_table, *key, answered=True, now=now)
+    # Else the question stands on the reviewers' page, and is answered there without any execution.
+
+
+def _claim(books: Books, letter: Letter, now: datetime) -> bool:
+    """Whether nobody else has sent it again meanwhile."""
+    return _update(
+        books,
+        letter,
+        "SET redrives = :number, redriven_at = :now",
+        "attribute_exists(image) AND attribute_not_exists(healed_at) AND "
+        + ("redrives = :standing" if letter.redrives else "attribute_not_exists(redrives)"),
+        {":number": {"N": str(letter.redrives + 1)}, ":now": _moment(now)}
+        | ({":standing": {"N": str(letter.redrives)}} if letter.redrives else {}),
+    )
+
+
+def _close(books: Books, letter: Letter, now: datetime) -> bool:
+    """Whether it has not failed again meanwhile."""
+    return _update(
+        books,
+        letter,
+        "SET healed_at = :now, expires_at = :end",
+        "failed_at = :failed",
+        {
+            ":now": _moment(now),
+            ":end": {"N": str(int((now + _KEPT_FOR).timestamp()))},
+            ":failed": _moment(letter.failed_at),
+        },
+    )
+
+
+def _update(
+    books: Books,
+    letter: Letter,
+    change: str,
+    condition: str,
+    values: dict[str, Any],
+    names: dict[str, str] | None = None,
+) -> bool:
+    """Whether the condition held, so that the letter is changed."""
+    more: Any = {"ExpressionAttributeNames": names} if names else {}
+    try:
+        with transient("DynamoDB"):
+            books.dynamodb.update_item(
+                TableName=books.letters_table,
+                Key={"image": {"S": letter.image}, "version": {"S": letter.version}},
+                UpdateExpression=change,
+                ConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                **more,
+            )
+    except books.dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def _moment(at: datetime) -> Any:
+    return {"S": at.astimezone(UTC).isoformat(timespec="microseconds")}
