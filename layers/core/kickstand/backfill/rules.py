@@ -60,6 +60,7 @@ class Run(Payload):
     """A run as the table of controls holds it: one at a time, the last one stays readable.
 
     executed: photos whose execution was started. unfinished: photos that could not be executed; see the log.
+    failed_batches: batches whose function failed; they lie in the dead-letter queue.
     """
 
     order: Order
@@ -72,6 +73,7 @@ class Run(Payload):
     keys: int = 0
     executed: int = 0
     unfinished: int = 0
+    failed_batches: int = 0
     decided_before: int = 0
     not_asked_for: int = 0
     gone: int = 0

@@ -122,15 +122,21 @@ def _count(
 ) -> bool:
     numbers = {name: number for name, number in counted.items() if number}
     values |= {f":{name}": {"N": str(number)} for name, number in numbers.items()}
-    update += " ADD " * bool(numbers) + ", ".join(f"{name} :{name}" for name in numbers)
-    return _change(dynamodb, table, run, update, values, condition)
+    update += " ADD " * bool(numbers) + ", ".join(f"#{name} :{name}" for name in numbers)
+    return _change(dynamodb, table, run, update, values, condition, {f"#{name}": name for name in numbers})
 
 
 def _change(
-    dynamodb: DynamoDBClient, table: str, run: str, update: str, values: dict[str, Any], condition: str
+    dynamodb: DynamoDBClient,
+    table: str,
+    run: str,
+    update: str,
+    values: dict[str, Any],
+    condition: str,
+    names: Mapping[str, str] | None = None,
 ) -> bool:
     """Whether it is this run that stands there, and the condition held."""
-    names, values = {"#run": "run"}, {":run": {"S": run}, **values}
+    names, values = {"#run": "run", **(names or {})}, {":run": {"S": run}, **values}
     if condition:
         names, values = names | {"#state": "state"}, values | {":running": {"S": State.RUNNING}}
     try:
