@@ -87,6 +87,10 @@ INPUTS: dict[str, list[Shape]] = {
         {},  # or wrongly
     ],
     "ReviewImageStateMachine": [{"detail": of_model(Record, full=full)} for full in (False, True)],
+    "BackfillStateMachine": [
+        {"order": {"run": None, "prefix": None}, "batches_at_once": None} | more
+        for more in ({}, {"inventory": {"bucket": None, "key": None}})
+    ],
     "TrainModelStateMachine": [dict.fromkeys(("algorithm", "reason"))],
 }
 
