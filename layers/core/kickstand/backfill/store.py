@@ -274,11 +274,11 @@ def _affordable(lane: Lane, order: Order, number: int, now: datetime) -> int:
 
 def _execute(lane: Lane, order: Order, photos: Mapping[int, ImageRef]) -> list[int]:
     """Execute these at once; returns the positions of those that were not. What AWS refuses is not paid for."""
-    events = {f"{order.run}-{_name(ref)}": as_event(ref) for ref in photos.values()}
+    uploads = {f"{order.run}-{_name(ref)}": as_event(ref) for ref in photos.values()}
     if order.model_version_before is not None:
-        for event in events.values():
+        for event in uploads.values():
             event["detail"]["again"] = order.run
-    left = admit(lane.workflow, {name: json.dumps(event) for name, event in events.items()})
+    left = admit(lane.workflow, {name: json.dumps(event) for name, event in uploads.items()})
     failed = [position for position, ref in photos.items() if f"{order.run}-{_name(ref)}" in left]
     refused = sum(isinstance(error, ClientError) for error in left.values())
     back = order.dollars_per_photo * refused
