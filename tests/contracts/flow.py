@@ -93,10 +93,10 @@ INPUTS: dict[str, list[Shape]] = {
         {"order": {"run": None, "prefix": None}, "batches_at_once": None} | more
         for more in ({}, {"inventory": {"bucket": None, "key": None}})
     ],
-    **dict.fromkeys(
-        ("BackfillStateMachine: Decide Bucket", "BackfillStateMachine: Decide Inventory"),
-        [{"Items": None, "BatchInput": {"order": {"run": None, "prefix": None}}}],
-    ),
+    **{
+        f"BackfillStateMachine: Decide {of}": [{"Items": None, "BatchInput": {"order": {"run": None, "prefix": None}}}]
+        for of in ("Bucket", "Inventory")
+    },
     "TrainModelStateMachine": [dict.fromkeys(("algorithm", "reason"))],
 }
 

@@ -198,7 +198,7 @@ def test_batches_side_by_side_never_take_more_than_there_is(past: Past) -> None:
     assert len(past.asked) == past.run.executed == 11
     assert past.run.keys == 28
     assert past.run.dollars_spent == Decimal("0.138")
-    assert (past.run.dollars_left, past.run.state) == (0, State.SPENT)
+    assert (past.run.dollars_left, past.run.state) == (Decimal(0), State.SPENT)
 
 
 def test_money_that_is_enough_for_no_key_ends_the_run_before_anything_is_read(past: Past) -> None:
