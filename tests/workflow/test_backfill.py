@@ -102,7 +102,7 @@ KEYS = ["a b.png", "a+b.png", "ä 自転車.png", "a%2Fb.png", "folder/", "past/
 
 def test_each_photo_of_the_past_gets_one_record(stack: Stack) -> None:
     put_past(stack, *KEYS)
-    assert "7 photos to decide, of 7 keys" in run(stack, "--yes", "--wait")
+    assert "7 photos to decide, of 7 keys" in run(stack, "--yes", "--watch")
     assert recorded(stack) == sorted(KEYS)
     assert stack.ledger().missing == 0
     assert "0 photos to decide, of 7 keys" in run(stack, "--yes")
@@ -133,7 +133,7 @@ def test_a_run_that_is_killed_in_the_middle_is_resumed_and_no_photo_has_two_reco
     before = len(stack.records())
     assert before < photos
     assert "Its execution has ended" in run(stack, "--status", code=4)
-    assert f"{photos - before} photos to decide, of {photos} keys" in run(stack, "--resume", "--yes", "--wait")
+    assert f"{photos - before} photos to decide, of {photos} keys" in run(stack, "--resume", "--yes", "--watch")
     assert len(recorded(stack)) == len(set(recorded(stack))) == photos
     assert stack.ledger().missing == 0
 
@@ -147,7 +147,7 @@ def test_a_run_that_is_stopped_goes_on_from_there(stack: Stack) -> None:
     assert "It was stopped" in run(stack, "--stop")
     assert len(stack.records()) < 60
     assert command(stack, "backfill", "--stop").exit_code == 1
-    run(stack, "--resume", "--yes", "--wait")
+    run(stack, "--resume", "--yes", "--watch")
     assert recorded(stack) == sorted(f"past/{number}.png" for number in range(60))
 
 
@@ -155,12 +155,12 @@ def test_no_photo_is_executed_that_the_money_is_not_enough_for(stack: Stack) -> 
     put_past(stack, *(f"past/{number}.png" for number in range(60)))
     plan = json.loads(run(stack, "--json"))
     limit = 60 * plan["dollars_per_key"] + 33.5 * plan["dollars_per_photo"]
-    told = run(stack, "--yes", "--wait", "--max-dollars", f"{limit:.9f}", code=4)
+    told = run(stack, "--yes", "--watch", "--max-dollars", f"{limit:.9f}", code=4)
     assert f"--max-dollars {limit:g} is enough for about 33 of them" in told
     assert "Its money is spent" in told
     assert standing(stack).executed == len(recorded(stack)) == 33
     assert standing(stack).dollars_left >= 0
-    assert f"{60 - 33} photos to decide" in run(stack, "--resume", "--yes", "--wait")
+    assert f"{60 - 33} photos to decide" in run(stack, "--resume", "--yes", "--watch")
     assert len(recorded(stack)) == 60
 
 
@@ -173,7 +173,7 @@ def test_a_newer_model_decides_beside_the_first_decision_and_asks_nobody(stack: 
     before = {record.image: record for record in stack.records()}
     reviews = {review.image: review for review in stack.reviews()}
     assert reviews.keys() == set(images)
-    run(stack, "--yes", "--wait", "--model-version-before", "old-1")
+    run(stack, "--yes", "--watch", "--model-version-before", "old-1")
     for record in stack.records():
         assert record.model_copy(update={"later": ()}) == before[record.image]
         models = [later.prediction.model_version for later in record.later]
@@ -199,7 +199,7 @@ def test_an_inventory_is_decided_by_its_current_versions(stack: Stack) -> None:
         [bucket, "deleted+since.png", "v", "true", "false"],
     ]
     uri = write_inventory(stack, columns, lines)
-    run(stack, "--yes", "--wait", "--inventory", uri)
+    run(stack, "--yes", "--watch", "--inventory", uri)
     assert recorded(stack) == sorted(KEYS)
     found = standing(stack)
     assert (found.keys, found.executed, found.not_asked_for, found.gone) == (10, 7, 2, 1)
@@ -224,13 +224,13 @@ def test_a_batch_whose_function_fails_is_kept_and_counted_and_its_photos_are_don
     put_past(stack, *KEYS)
     before = len(stack.dead_letters())
     faults.planned["BackfillPhotosFunction"] = [raised("ValueError")]
-    told = run(stack, "--yes", "--wait", code=4)
+    told = run(stack, "--yes", "--watch", code=4)
     assert "1 batches of up to 250 keys that failed" in told
     letters = stack.dead_letters()
     assert len(letters) == before + 1
     kept = next(letter for letter in letters if "Items" in letter)
     assert sorted(item["Key"] for item in kept["Items"]) == sorted(KEYS)
-    run(stack, "--resume", "--yes", "--wait")
+    run(stack, "--resume", "--yes", "--watch")
     assert recorded(stack) == sorted(KEYS)
 
 
@@ -238,7 +238,7 @@ def test_trouble_that_passes_ends_no_batch(stack: Stack, faults: Faults) -> None
     put_past(stack, *KEYS)
     attempts = retried(DEFINITION["Decide Bucket"]["ItemProcessor"]["States"]["Backfill Photos"])
     faults.planned["BackfillPhotosFunction"] = [raised(error) for error in attempts if not error.startswith("States.")]
-    run(stack, "--yes", "--wait")
+    run(stack, "--yes", "--watch")
     assert faults.planned["BackfillPhotosFunction"] == []
     assert recorded(stack) == sorted(KEYS)
 

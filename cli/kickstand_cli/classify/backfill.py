@@ -105,7 +105,7 @@ def backfill(
     max_dollars: Annotated[
         float | None, typer.Option(min=0.000001, help="Stop before it costs more; else a fifth above the estimate.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="With --yes: watch it until it ends.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="With --yes: watch it until it ends.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Ask for what the last run asked for.")] = False,
     status: Annotated[
         bool, typer.Option("--status", help="Show how far the run is, or how the last one ended.")
@@ -126,7 +126,7 @@ def backfill(
     while live uploads wait. A photo that has its decision is left out, so the same command again goes on after a stop.
     The first decision stays; a newer model's is kept beside it, and no person is asked anew.
 
-    Exit codes: 0 done as asked; 1 an error; 4 with --wait or --status: it ended early, or left photos unfinished.
+    Exit codes: 0 done as asked; 1 an error; 4 with --watch or --status: it ended early, or left photos unfinished.
     """
     now = datetime.now(UTC)
     moment = parse_since_option(since, now, "90d") if since else None
@@ -174,9 +174,9 @@ def backfill(
             "dollars_per_key": _decimal(plan.dollars_per_key),
         }
         start(books, lane, order.model_copy(update=prices), _decimal(limit), standing, now)
-        if wait:
+        if watch:
             _watch(books, plan.survey.keys)
-        _show(books, as_json, strict=wait)
+        _show(books, as_json, strict=watch)
 
 
 # ---- what it takes
