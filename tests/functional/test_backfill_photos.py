@@ -367,3 +367,18 @@ def test_a_photo_that_was_forgotten_meanwhile_gets_no_record_by_a_repeated_decis
     assert not put_later(past.dynamodb, "RecordsTable", record.image, record.version, later("new", record))
     assert past.dynamodb.scan(TableName="RecordsTable")["Count"] == 0
     assert "Item" not in past.dynamodb.get_item(TableName="ControlTable", Key=CONTROL)
+
+
+def test_a_repeated_decision_of_what_cannot_be_read_any_more_changes_nothing(
+    past: Past, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    past.put("photo")
+    record = past.record("photo", "old")
+    past.begin(order=AGAIN)
+    past("photo", order=AGAIN)
+    (event,) = past.asked
+    state = event | {"decision": {"route": "reject", "reason": "unreadable", "explanation": "no longer there"}}
+    answer = Loaded("record_result", monkeypatch)({"state": state, "execution": "arn:execution"})
+    assert answer == {"image": record.image, "version": record.version, "duplicate": True}
+    (item,) = past.dynamodb.scan(TableName="RecordsTable")["Items"]
+    assert item == record_item(record)

@@ -188,6 +188,12 @@ def test_a_newer_model_decides_beside_the_first_decision_and_asks_nobody(stack: 
     stack.functions["DecideFunction"].handler = None
 
 
+def test_a_model_does_not_decide_its_own_photos_again(stack: Stack) -> None:
+    ran = command(stack, "backfill", "--model-version-before", CARD.model_version)
+    assert ran.exit_code == 1
+    assert f"{CARD.model_version} is the model of this checkout" in ran.output
+
+
 def test_an_inventory_is_decided_by_its_current_versions(stack: Stack) -> None:
     put_past(stack, *KEYS)
     columns = ["Bucket", "Key", "VersionId", "IsLatest", "IsDeleteMarker"]

@@ -183,9 +183,14 @@ def backfill(
 
 
 def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
-    """Count the photos, and multiply. Nothing is changed."""
+    """Count the photos, and multiply. Nothing is changed.
+
+    Raises CommandError where the model that is to decide again is the one that decided before.
+    """
     workflow = str(books.stepfunctions.describe_state_machine(stateMachineArn=books.classify_image)["type"])
     current = read_card(MODEL).model_version
+    if order.model_version_before == current:
+        raise CommandError(f"{current} is the model of this checkout; name an older one, or check out what is deployed")
     with show_progress() as progress:
         task = progress.add_task("look", total=None)
         survey = Survey()
