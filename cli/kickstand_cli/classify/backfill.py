@@ -300,10 +300,10 @@ def price_photo(backend: str, workflow: str, again: bool, share: float, at_once:
     function while it waits for them. What is stored afterwards costs as in `kickstand cost`, month by month.
     """
     many = 1_000_000
-    bills = [
-        cost.bill_of(backend, workflow, cost.Month(images, 0, 0, 0), share).by_service for images in (many, 2 * many)
-    ]
-    found = {name: (dollars - bills[0][name]) / many for name, dollars in bills[1].items()}
+    none, all_of_them = (
+        cost.bill_of(backend, workflow, cost.Month(images, 0, 0, 0), share).by_service for images in (0, many)
+    )
+    found = {name: (dollars - none[name]) / many for name, dollars in all_of_them.items()}
     assumed, price = cost.read("assumptions"), cost.price
     found["S3"] = price("s3_get")
     found["EventBridge"] = 0.0 if again else (1 + share) * price("eventbridge_event")
