@@ -129,6 +129,8 @@ def write(folder: Path, *left_out: str) -> None:
         for function in ("MonitorFunction", "KeepLedgerFunction", "ReportFunction"):
             version.invoke(function)
         stack.settle()
+        if "partitions" in left_out:
+            stack_queues(version)
         left = {
             "tables": {table: version.items(table) for table in TABLES},
             "buckets": {bucket: list(objects(stack, stack.outputs[bucket])) for bucket in BUCKETS},
@@ -136,6 +138,14 @@ def write(folder: Path, *left_out: str) -> None:
             "machines": {name: machine(stack, output) for name, output in MACHINES.items()},
         }
         (folder / "left.pickle").write_bytes(pickle.dumps(left))
+
+
+def stack_queues(version: OneVersion) -> None:
+    """Put all open reviews into the queue's first partition."""
+    for item in version.items("ReviewsTableName"):
+        if "queue" in item:
+            item["queue"] = {"S": item["queue"]["S"].partition("#")[0]}
+            version.stack.dynamodb.put_item(TableName=version.stack.outputs["ReviewsTableName"], Item=item)
 
 
 def darkened(photo: Path) -> bytes:

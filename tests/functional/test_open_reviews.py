@@ -23,6 +23,15 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
         client.create_table(
+            TableName="records",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("image", "version")],
+            KeySchema=[
+                {"AttributeName": "image", "KeyType": "HASH"},
+                {"AttributeName": "version", "KeyType": "RANGE"},
+            ],
+        )
+        client.create_table(
             TableName="reviews",
             BillingMode="PAY_PER_REQUEST",
             AttributeDefinitions=[
@@ -52,6 +61,7 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
     for minute, record in enumerate(make_records(number)):
         asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False})
         now = NOON + timedelta(minutes=minute)
+        dynamodb.put_item(TableName="records", Item={"image": {"S": asked.image}, "version": {"S": asked.version}})
         images.append(
             ask_person(dynamodb, ("reviews", "records"), asked, "e", SecretStr("t"), again=False, now=now).image
         )
