@@ -213,7 +213,9 @@ def test_an_inventory_is_decided_by_its_current_versions(stack: Stack) -> None:
 
 def test_an_inventory_that_cannot_be_read_is_named(stack: Stack) -> None:
     stack.s3.put_object(Bucket=stack.outputs["ReportBucketName"], Key="manifest.json", Body=b'{"fileFormat": "ORC"}')
+    other = write_inventory(stack, ["Bucket", "Key"], [["other-photos", "a.png"]])
     for uri, reason in [
+        (other, "lists other-photos, not the stack's bucket"),
         (f"s3://{stack.outputs['ReportBucketName']}/manifest.json", "not the manifest.json of an S3 inventory"),
         (f"s3://{stack.outputs['ReportBucketName']}/none/manifest.json", "NoSuchKey"),
         ("manifest.json", "not like s3://bucket/folder/manifest.json"),

@@ -258,6 +258,10 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
     bucket, key = split_uri(order.inventory)
     keys, unchecked, photos = 0, 0, Photos()
     for line in read_inventory(books.s3, bucket, key):
+        if line.get("Bucket", books.image_bucket) != books.image_bucket:
+            raise CommandError(
+                f"{order.inventory}: lists {line['Bucket']}, not the stack's bucket {books.image_bucket}"
+            )
         entry = Key.model_validate(line)
         name = entry.decoded(encoded=True)
         keys += 1
