@@ -252,6 +252,17 @@ def test_a_batch_of_an_older_run_neither_executes_nor_counts(past: Past) -> None
     assert (past.asked, past.run.keys, past.run.state) == ([], 0, State.RUNNING)
 
 
+def test_of_two_runs_that_are_started_at_once_one_begins(past: Past) -> None:
+    def start(run: str, after: str | None) -> bool:
+        order = ORDER.model_copy(update={"run": run})
+        standing = Run(order=order, state=State.RUNNING, execution="e", started_at=NOW, dollars_left=Decimal(1))
+        return begin(past.dynamodb, "ControlTable", standing, after)
+
+    assert [start("a", None), start("b", None)] == [True, False]
+    assert [start("c", "a"), start("d", "a")] == [True, False]
+    assert past.run.order.run == "c"
+
+
 def test_live_uploads_come_first(past: Past) -> None:
     past.put("a")
     past.begin()
