@@ -26,6 +26,7 @@ from tests.workflow.conftest import Faults, raised, retried
 PROJECT = Path(__file__).parents[2]
 DEFINITION = yaml.safe_load((PROJECT / "statemachine/backfill.asl.yaml").read_text())["States"]
 CARD = read_card(MODEL)
+SURE = {"route": "accept", "reason": "confident", "explanation": "bicycle with confidence 0.990"}
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
 
 
@@ -39,7 +40,8 @@ def deployed(faults: Faults) -> Iterator[Stack]:
 
 @pytest.fixture
 def stack(deployed: Stack) -> Iterator[Stack]:
-    """The bucket and the tables are empty, and no run is known."""
+    """The bucket and the tables are empty, and no run is known. Nobody is asked: those that wait take time."""
+    decide_as(deployed, SURE)
     yield deployed
     deployed.settle()
     bucket = deployed.outputs["ImageBucketName"]
@@ -166,7 +168,7 @@ def test_no_photo_is_executed_that_the_money_is_not_enough_for(stack: Stack) -> 
 
 def test_a_newer_model_decides_beside_the_first_decision_and_asks_nobody(stack: Stack) -> None:
     as_old_model(stack, "old-1")
-    stack.functions["DecideFunction"].handler = lambda event, context: UNSURE
+    decide_as(stack, UNSURE)
     images = [upload(stack, f"past/{number}.png") for number in range(3)]
     shipped_model(stack)
     images.append(upload(stack, "new.png"))
@@ -185,7 +187,6 @@ def test_a_newer_model_decides_beside_the_first_decision_and_asks_nobody(stack: 
     assert f"Model {CARD.model_version}" in explained.partition("the first decision stands")[2]
     assert "Nobody was asked about it anew." in explained
     assert "0 photos to decide" in run(stack, "--yes", "--model-version-before", "old-1")
-    stack.functions["DecideFunction"].handler = None
 
 
 def test_a_model_does_not_decide_its_own_photos_again(stack: Stack) -> None:
@@ -281,6 +282,10 @@ def as_old_model(stack: Stack, version: str) -> None:
         return {**decide(event, context), "model_version": version}
 
     stack.functions["ClassifyImageFunction"].handler = handler
+
+
+def decide_as(stack: Stack, decision: dict[str, str]) -> None:
+    stack.functions["DecideFunction"].handler = lambda event, context: decision
 
 
 def shipped_model(stack: Stack) -> None:
