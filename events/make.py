@@ -46,6 +46,13 @@ SCHEDULED = {
     "resources": ["arn:aws:events:us-east-1:123456789012:rule/KeepLedgerFunctionLook"],
     "detail": {},
 }
+ORDER = {  # of `kickstand backfill`
+    "run": "20260504T100000-53dc4d",
+    "prefix": "uploads/",
+    "until": "2026-05-04T10:00:00Z",
+    "dollars_per_photo": "0.000025000",
+    "dollars_per_key": "0.000000900",
+}
 # https://docs.aws.amazon.com/serverless-application-model/latest/developerguide/automating-updates-to-serverless-apps.html
 BEFORE_TRAFFIC = {
     "DeploymentId": "d-YTOB5Q5PN",
@@ -155,6 +162,10 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
         "keep_ledger": SCHEDULED,
         "monitor": SCHEDULED,
         "report": {**SCHEDULED, "resources": ["arn:aws:events:us-east-1:123456789012:rule/ReportFunctionDraw"]},
+        "backfill_photos": {
+            "Items": [{"Etag": f'"{uploaded["detail"]["object"]["etag"]}"', "Key": KEY, "Size": len(photo)}],
+            "BatchInput": {"order": ORDER},
+        },
         "prepare_dataset": {"execution_name": "20260504T100000"},
         "evaluate_model": {"algorithm": "kickstand", "dataset": DATASET},
         "request_training": SCHEDULED,

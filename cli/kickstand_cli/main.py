@@ -35,6 +35,10 @@ COMMANDS = {
             "classify.replay",
             "Decide stored records again by another policy or model: which answers change, errors, review load.",
         ),
+        "backfill": (
+            "classify.backfill",
+            "Decide photos that have no record yet, or again those that an older model version decided.",
+        ),
         "switch": (
             "classify.switch",
             "Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",

@@ -11,11 +11,11 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
 from kickstand.clients import BRIEF
-from kickstand.events import Probability
-from kickstand.records import Recording, compose_record
+from kickstand.events import ImageRef, Probability
+from kickstand.records import Recording, compose_later, compose_record
 from kickstand.review.audit import sample
 from kickstand.settings import Settings
-from kickstand.store import announce, put_record
+from kickstand.store import announce, put_later, put_record
 
 
 class RecordResultSettings(Settings):
@@ -36,6 +36,8 @@ settings = RecordResultSettings.model_validate(os.environ)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     recording = Recording.model_validate(event)
+    if recording.again is not None:
+        return record_later(recording, recording.again)
     composed = compose_record(recording.state, recording.execution, datetime.now(UTC), settings.retention_days)
     record = sample(composed, settings.audit_rate, settings.audit_key)
     stored = put_record(dynamodb, settings.records_table, record)
@@ -45,3 +47,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     metrics.add_metric(name="DuplicateUploads" if duplicate else "ImagesRecorded", unit=MetricUnit.Count, value=1)
     logger.info("recorded", image=stored.image, version=stored.version, duplicate=duplicate)
     return {"image": stored.image, "version": stored.version, "duplicate": duplicate}
+
+
+def record_later(recording: Recording, run: str) -> dict[str, Any]:
+    """Add a repeated decision to the record. It is not announced: no person is asked anew, and nothing was uploaded."""
+    ref = ImageRef.model_validate(recording.state)
+    later = compose_later(recording.state, recording.execution, datetime.now(UTC), run)
+    added = later is not None and put_later(dynamodb, settings.records_table, ref.uri, ref.version, later)
+    metrics.add_metric(name="ImagesDecidedAgain", unit=MetricUnit.Count, value=int(added))
+    logger.info("decided again", image=ref.uri, version=ref.version, added=added, readable=later is not None)
+    return {"image": ref.uri, "version": ref.version, "duplicate": not added}

@@ -16,6 +16,7 @@ OTHERS = {  # another value, where neither the type nor the allowed values give 
     "AlarmEmail": "others@example.com",
     "EndpointName": "other-photos",
     "ImageClassificationImage": "811284229777.dkr.ecr.us-east-1.amazonaws.com/image-classification:1",
+    "InventoryBucket": "other-inventories",
     "LedgerSchedule": "rate(2 hours)",
     "AuditSchedule": "rate(14 days)",
     "MonitorSchedule": "rate(1 hour)",

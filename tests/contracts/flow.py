@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import botocore.session
 from pydantic import BaseModel
 
+from kickstand.backfill.rules import Progress
 from kickstand.events import Decision, ImageRef, Prediction, PreparedImage
 from kickstand.ledger.books import as_event
 from kickstand.lifecycle.dataset_store import Dataset
@@ -70,6 +71,7 @@ RETURNS: dict[str, list[Shape]] = {  # by each function that a state machine cal
     "RecordResultFunction": [dict.fromkeys((*NAMED, "duplicate"))],
     "AskPersonFunction": [{}],  # of a task token's answer nothing is kept
     "RecordReviewFunction": [dict.fromkeys((*NAMED, "status"))],
+    "BackfillPhotosFunction": [of_model(Progress, full=False)],
     "PrepareDatasetFunction": [of_model(Dataset, full=False)],
     "EvaluateModelFunction": [of_model(Evaluation, full=False) | {"inference_image": None}],
 }
@@ -87,6 +89,14 @@ INPUTS: dict[str, list[Shape]] = {
         {},  # or wrongly
     ],
     "ReviewImageStateMachine": [{"detail": of_model(Record, full=full)} for full in (False, True)],
+    "BackfillStateMachine": [
+        {"order": {"run": None, "prefix": None}, "batches_at_once": None} | more
+        for more in ({}, {"inventory": {"bucket": None, "key": None}})
+    ],
+    **{
+        f"BackfillStateMachine: Decide {of}": [{"Items": None, "BatchInput": {"order": {"run": None, "prefix": None}}}]
+        for of in ("Bucket", "Inventory")
+    },
     "TrainModelStateMachine": [dict.fromkeys(("algorithm", "reason"))],
 }
 
@@ -129,7 +139,7 @@ def reads(state: Document) -> Iterator[str]:
     for key, value in state.items():
         if key in ("InputPath", "ItemsPath", "OutputPath") or (key.endswith("Path") and key != "ResultPath"):
             yield from paths(value)
-        if key == "Parameters":
+        if key in ("Parameters", "ItemReader", "ItemBatcher"):
             yield from (path for expression in expressions(value) for path in paths(expression))
         if key == "Choices":
             for rule in value:

@@ -96,11 +96,10 @@ def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def statements_of(role: Mapping[str, Any]) -> list[Statement]:
-    """Every statement of a role's own policies. role: its resolved properties."""
-    return [
-        statement for policy in role.get("Policies", []) for statement in listed(policy["PolicyDocument"]["Statement"])
-    ]
+def statements_of(role: Mapping[str, Any], attached: Iterable[Mapping[str, Any]] = ()) -> list[Statement]:
+    """Every statement of a role's own policies, and of those attached to it. role: its resolved properties."""
+    policies = [*role.get("Policies", []), *attached]
+    return [statement for policy in policies for statement in listed(policy["PolicyDocument"]["Statement"])]
 
 
 def atoms(statements: Iterable[Statement]) -> Iterator[Statement]:

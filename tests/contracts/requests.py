@@ -116,9 +116,19 @@ class Asker:
         """What the role of this state machine asks for, for its tasks and its logs. machine: its logical ID."""
         properties = self.stack.all[machine]["Properties"]
         found = {Request(f"logs:{action}", "*") for action in LOG_DELIVERY if "LoggingConfiguration" in properties}
-        for task in tasks(definition(properties)):
+        whole = definition(properties)
+        for task in tasks(whole):
             found |= self._of_task(task["Resource"], task.get("Parameters", {}))
+        for state in whole["States"].values():
+            if "ItemReader" in state:  # Distributed Map: it reads the items, and starts itself with each batch
+                found |= {self._of_reader(state["ItemReader"])}
+                found |= {Request("states:StartExecution", self.stack.physical(machine))}
         return found
+
+    def _of_reader(self, reader: Document) -> Request:
+        if reader["Resource"].endswith(":s3:listObjectsV2"):
+            return Request("s3:ListBucket", f"arn:{self.stack.partition}:s3:::{reader['Parameters']['Bucket']}")
+        return Request("s3:GetObject", f"arn:{self.stack.partition}:s3:::inventories/photos/manifest.json")
 
     def _of_task(self, called: str, parameters: Document) -> set[Request]:
         integration = called.partition(":states:::")[2].removesuffix(".waitForTaskToken")

@@ -28,6 +28,7 @@ SERVES = {
 }
 TRAINS = {"Training": "on", "TrainingImage": f"{ACCOUNT}.dkr.ecr.us-east-1.amazonaws.com/train:1"}
 ALL = SERVES | TRAINS | {"AlarmEmail": "ops@example.com", "ReviewEmail": "reviewers@example.com"}
+ALL |= {"InventoryBucket": "inventories"}
 """Parameters with which every resource of every template is made."""
 
 LOCAL_FILES = {"CodeUri", "ContentUri", "DefinitionUri"}

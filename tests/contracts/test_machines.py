@@ -14,6 +14,12 @@ from tests.contracts.stacks import ALL, Document, Stack, definition, stack
 MACHINES: dict[str, Document] = {
     name: definition(properties) for name, properties in stack().of("StepFunctions::StateMachine").items()
 }
+MACHINES |= {  # what a Map does with each item or batch
+    f"{machine}: {name}": state["ItemProcessor"]
+    for machine, whole in MACHINES.items()
+    for name, state in whole["States"].items()
+    if state["Type"] == "Map"
+}
 TASKS = {
     (machine, name): state
     for machine, whole in MACHINES.items()

@@ -23,7 +23,17 @@ from tests.contracts.stacks import ACCOUNT, Document, stack
 
 SAM_ADDS = {"AWSLambdaBasicExecutionRole", "AWSXrayWriteOnlyAccess", "AWSXRayDaemonWriteAccess"}  # logs and traces
 MUTATIONS = 10_000
-ROLES: dict[str, list[Statement]] = {name: statements_of(role) for name, role in stack().of("IAM::Role").items()}
+
+
+def attached_to(role: str) -> list[Document]:
+    """The policies that are resources of their own."""
+    deployed = stack()
+    return [policy for policy in deployed.of("IAM::Policy").values() if deployed.physical(role) in policy["Roles"]]
+
+
+ROLES: dict[str, list[Statement]] = {
+    name: statements_of(role, attached_to(name)) for name, role in stack().of("IAM::Role").items()
+}
 every_role = pytest.mark.parametrize("role", ROLES)
 
 

@@ -23,6 +23,12 @@ MACHINES: dict[str, dict[str, Any]] = {
 DEFINITIONS: dict[str, dict[str, Any]] = {
     name: yaml.safe_load((PROJECT / machine["DefinitionUri"]).read_text("utf-8")) for name, machine in MACHINES.items()
 }
+DEFINITIONS |= {  # what a Map does with each item is a state machine of its own
+    f"{machine}: {name}": state["ItemProcessor"]
+    for machine, definition in DEFINITIONS.items()
+    for name, state in definition["States"].items()
+    if state["Type"] == "Map"
+}
 TASKS = {
     (machine, name): state
     for machine, definition in DEFINITIONS.items()
@@ -34,6 +40,7 @@ REFUSED = ["Lambda.TooManyRequestsException"]  # at once: such an attempt takes 
 OUR_ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
 
 every_machine = pytest.mark.parametrize("machine", DEFINITIONS)
+every_file = pytest.mark.parametrize("machine", MACHINES)
 every_task = pytest.mark.parametrize(("machine", "task"), TASKS)
 
 
@@ -130,6 +137,21 @@ def test_a_task_adds_one_noun_or_nothing(machine: str, task: str) -> None:
     assert path is None or re.fullmatch(r"\$\.[a-z_]+", path)
 
 
+def test_batches_of_an_inventory_take_the_same_way_as_those_of_the_bucket() -> None:
+    """AWS wants other names for their states, and that is all the difference there may be."""
+    text = json.dumps(DEFINITIONS["backfill: Decide Inventory"])
+    assert json.loads(text.replace(" (Inventory)", "")) == DEFINITIONS["backfill: Decide Bucket"]
+
+
+@pytest.mark.parametrize("name", ["Decide Bucket", "Decide Inventory"])
+def test_whatever_ends_a_map_is_caught_and_keeps_the_input(name: str) -> None:
+    state = DEFINITIONS["backfill"]["States"][name]
+    (catcher,) = state["Catch"]
+    assert (catcher["ErrorEquals"], catcher["ResultPath"]) == (["States.ALL"], "$.error")
+    assert state["ResultPath"] is None  # what all batches hand over may be too much for a state
+    assert state["ItemBatcher"]["MaxInputBytesPerBatch"] <= 128 * 1024
+
+
 @every_machine
 def test_every_choice_has_a_default(machine: str) -> None:
     for name, state in DEFINITIONS[machine]["States"].items():
@@ -155,7 +177,7 @@ def test_every_way_ends_in_an_outcome(machine: str) -> None:
         assert "End" not in state, f"{name}: an outcome has a name"
 
 
-@every_machine
+@every_file
 def test_the_template_fills_in_just_the_names_that_the_definition_has(machine: str) -> None:
     text = (PROJECT / MACHINES[machine]["DefinitionUri"]).read_text("utf-8")
     assert set(re.findall(r"\$\{(\w+)\}", text)) == MACHINES[machine]["DefinitionSubstitutions"].keys()
@@ -166,7 +188,7 @@ def test_every_error_name_is_one_of_ours_or_of_aws(machine: str) -> None:
     unknown = {
         name
         for name in caught_or_retried(machine) - OUR_ERRORS
-        if not re.match(r"(Lambda|Sandbox|States|SageMaker)\.\w+$", name)
+        if not re.match(r"(DynamoDB|Lambda|Sandbox|States|SageMaker)\.\w+$", name)
     }
     assert not unknown
 
@@ -175,7 +197,7 @@ def test_every_error_of_ours_makes_a_difference_to_a_state_machine() -> None:
     assert {error for machine in MACHINES for error in caught_or_retried(machine)} >= OUR_ERRORS
 
 
-@every_machine
+@every_file
 def test_a_workflow_that_may_run_as_express_fits_into_its_limits(machine: str) -> None:
     if MACHINES[machine].get("Type") == "STANDARD":
         return

@@ -12,6 +12,7 @@ import yaml
 from kickstand.clients import EXECUTION
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand_cli.local.template import load_yaml
+from tests.contracts.requests import tasks
 
 PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "template.yaml").read_text("utf-8")
@@ -179,7 +180,7 @@ def test_a_functions_folder_is_its_name(name: str) -> None:
 @every(FUNCTIONS)
 def test_a_function_is_limited_traced_and_its_log_expires(name: str) -> None:
     is_job = "Schedule" in str(FUNCTIONS[name].get("Events")) or name in TRAINING["Resources"]
-    waits = name in {resource(source["FunctionName"]) for source in of_type("Lambda::EventSourceMapping").values()}
+    waits = "states:StartSyncExecution" in str(FUNCTIONS[name].get("Policies"))
     assert 1 <= setting(name, "Timeout") <= (900 if is_job or waits else 60)
     assert 128 <= setting(name, "MemorySize") <= 10_240
     alone = {"AdmitUploadsFunction", "ReviewFunction"}  # often called, and not by a state machine
@@ -212,7 +213,7 @@ def test_logs_expire(name: str) -> None:
 @every(MACHINES)
 def test_a_state_waits_as_long_as_its_function_may_run(name: str) -> None:
     substitutions = MACHINES[name]["DefinitionSubstitutions"]
-    for state in definition(name)["States"].values():
+    for state in tasks(definition(name)):
         if called := re.fullmatch(r"\$\{(\w+FunctionArn)\}", state.get("Resource", "")):
             function = resource(substitutions[called[1]])
             assert setting(function, "Timeout") == state["TimeoutSeconds"]
@@ -260,12 +261,21 @@ def test_an_upload_starts_the_workflow() -> None:
     assert notifications == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
 
 
-@pytest.mark.parametrize("functions_at_once", TEMPLATE["Parameters"]["FunctionsAtOnce"]["AllowedValues"])
+AT_ONCE = pytest.mark.parametrize("functions_at_once", TEMPLATE["Parameters"]["FunctionsAtOnce"]["AllowedValues"])
+
+
+@AT_ONCE
 def test_admission_leaves_a_tenth_of_the_accounts_concurrency_to_all_else(functions_at_once: int) -> None:
     admitted = TEMPLATE["Mappings"]["Admission"][str(functions_at_once)]
     assert admitted["Functions"] * (1 + admitted["Photos"]) <= 0.9 * functions_at_once
     assert 2 <= admitted["Functions"] <= 1000  # https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html
     assert 1 <= admitted["Photos"] <= 10  # more need a window, in which a single photo would wait
+
+
+@AT_ONCE
+def test_the_past_takes_at_most_half_of_the_accounts_concurrency(functions_at_once: int) -> None:
+    lane = TEMPLATE["Mappings"]["Past"][str(functions_at_once)]
+    assert 0 < lane["Batches"] * (1 + lane["Photos"]) <= functions_at_once / 2
 
 
 def test_an_upload_is_out_of_sight_for_longer_than_its_execution_may_take() -> None:

@@ -15,7 +15,7 @@ from kickstand_cli.main import COMMANDS, app, loaded
 from kickstand_cli.project import PROJECT
 
 CORE = PROJECT / "layers/core/kickstand"
-LEVEL = {"classify": 1, "review": 2, "ledger": 3, "monitor": 3, "lifecycle": 3, "report": 4}
+LEVEL = {"classify": 1, "review": 2, "ledger": 3, "monitor": 3, "lifecycle": 3, "report": 4, "backfill": 4}
 """A room may import those of a lower level; what every room shares lies beside them, at level 0."""
 
 

@@ -13,9 +13,9 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
-from kickstand.events import Reason, ReviewOutcome
+from kickstand.events import Decision, Prediction, Reason, ReviewOutcome, Route
 from kickstand.ledger.books import Books
-from kickstand.records import Record
+from kickstand.records import LaterDecision, Record
 from kickstand.store import from_item
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.deployment import (
@@ -91,7 +91,8 @@ def explain(
 
 def describe(record: Record) -> str:
     """What became of the upload and why, for people."""
-    return printable(" ".join([_what(record), _scores(record), _route(record), *_audit(record), *_review(record)]))
+    first = [_what(record), _scores(record.prediction), _route(record.decision), *_audit(record), *_review(record)]
+    return printable(" ".join([*first, *map(_later, record.later)]))
 
 
 def _what(record: Record) -> str:
@@ -105,8 +106,15 @@ def _what(record: Record) -> str:
     )
 
 
-def _scores(record: Record) -> str:
-    prediction = record.prediction
+def _later(later: LaterDecision) -> str:
+    asked = " Nobody was asked about it anew." if later.decision.route is Route.REVIEW else ""
+    return (
+        f"Another model decided again at {_at(later.decided_at)}, for backfill {later.by}; the first decision stands. "
+        f"{_scores(later.prediction)} {_route(later.decision, 'would be sent to a person')}{asked}"
+    )
+
+
+def _scores(prediction: Prediction | None) -> str:
     if prediction is None:
         return "No model was asked."
     others = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:]
@@ -119,11 +127,12 @@ def _scores(record: Record) -> str:
     )
 
 
-def _route(record: Record) -> str:
-    decision = record.decision
+def _route(decision: Decision, review: str = ROUTES["review"]) -> str:
+    """review: how the route to a person is called."""
     policy = f" by policy {decision.policy_version}" if decision.policy_version else ""
     because = f": {decision.explanation}" if decision.explanation else ""
-    return f"It {ROUTES[decision.route]}{policy} as {decision.reason.replace('_', ' ')}{because}."
+    route = review if decision.route is Route.REVIEW else ROUTES[decision.route]
+    return f"It {route}{policy} as {decision.reason.replace('_', ' ')}{because}."
 
 
 def _audit(record: Record) -> list[str]:

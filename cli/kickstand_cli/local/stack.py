@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,6 +25,7 @@ from kickstand.records import Record
 from kickstand.review.rules import Review
 from kickstand.review.store import list_reviews
 from kickstand.store import from_item
+from kickstand_cli.classify.inventory import read_inventory
 from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, environment, function_arn
 from kickstand_cli.local.template import Template, TemplateError
@@ -31,6 +33,7 @@ from kickstand_cli.local.template import Template, TemplateError
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
+    "AWS::IAM::Policy",
     "AWS::Logs::LogGroup",
     "AWS::S3::BucketPolicy",
     "AWS::SNS::Subscription",
@@ -41,6 +44,7 @@ NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do
 T = TypeVar("T")
 RUNNING: Final = "RUNNING"
 FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
+LOCAL_BATCH = 25  # items of a Distributed Map's batch; their executions run in this process
 
 
 @dataclass
@@ -358,9 +362,9 @@ class Stack:
 
     def _state_machine(self, logical_id: str, raw: dict[str, Any]) -> Physical:
         definition = yaml.safe_load((self.template.folder / raw["DefinitionUri"]).read_text("utf-8"))
-        for part in (definition, *definition["States"].values()):  # what fits AWS, not one machine that plays all of it
-            part.pop("TimeoutSeconds", None)
-            part.get("Parameters", {}).pop("DelaySeconds.$", None)
+        _hurry(definition)
+        for name in [name for name, state in definition["States"].items() if "ItemReader" in state]:
+            self._unfold(f"{logical_id}Read{name.title().replace(' ', '')}", definition["States"], name)
         text = json.dumps(definition)
         for name, value in self.template.resolve(raw.get("DefinitionSubstitutions", {})).items():
             text = text.replace(f"${{{name}}}", json.dumps(value)[1:-1])
@@ -370,6 +374,60 @@ class Stack:
         self._state_machines.append(arn)
         self._rules(logical_id, raw, arn)
         return Physical(arn, {"Arn": arn, "Name": logical_id})
+
+    def _unfold(self, reader: str, states: dict[str, Any], name: str) -> None:
+        """Play a Distributed Map, which moto does not know with batches, by a loop: read some items, map their batches.
+
+        reader: the name of the function that reads them, as Step Functions itself does in AWS.
+        """
+        state = states[name]
+        rest = {key: state[key] for key in ("Catch", "MaxConcurrencyPath", "ResultPath")}
+        processor = {key: value for key, value in state["ItemProcessor"].items() if key != "ProcessorConfig"}
+        batches, more = f"{name}, Batches", f"{name}, More?"
+        states[name] = {
+            "Type": "Task",
+            "Resource": function_arn(reader),
+            "Parameters": {
+                "reader": state["ItemReader"],
+                "batcher": {"input": state["ItemBatcher"]["BatchInput"]},
+                "context.$": "$",
+            },
+            "ResultPath": "$.page",
+            "Catch": state["Catch"],
+            "Next": batches,
+        }
+        states[batches] = {
+            **rest,
+            "Type": "Map",
+            "ItemsPath": "$.page.batches",
+            "ItemProcessor": processor,
+            "Next": more,
+        }
+        states[more] = {
+            "Type": "Choice",
+            "Choices": [{"Variable": "$.page.next", "IsPresent": True, "Next": name}],
+            "Default": state["Next"],
+        }
+        self._lambdas.functions[reader] = Function(
+            reader, self.template.folder, {}, memory=128, timeout=900, handler=self._read_items, alone=False
+        )
+
+    def _read_items(self, event: dict[str, Any], _context: Any) -> dict[str, Any]:
+        """The next batches of a Distributed Map's items, once there is room for their executions."""
+        self.wait_for_a_gap(LOCAL_BATCH)
+        source, begin = event["reader"]["Parameters"], event["context"].get("page", {}).get("next", 0)
+        if event["reader"]["Resource"].endswith(":listObjectsV2"):
+            after = {"ContinuationToken": begin} if begin else {}
+            page = self.s3.list_objects_v2(MaxKeys=LOCAL_BATCH * 2, **source, **after)
+            items: list[Any] = [{"Key": found["Key"], "Size": found["Size"]} for found in page.get("Contents", [])]
+            following: str | int | None = page.get("NextContinuationToken")
+        else:
+            lines = read_inventory(self.s3, source["Bucket"], source["Key"])
+            items = list(islice(lines, begin, begin + LOCAL_BATCH * 2))
+            following = begin + len(items) if len(items) == LOCAL_BATCH * 2 else None
+        some = [items[place : place + LOCAL_BATCH] for place in range(0, len(items), LOCAL_BATCH)]
+        batches = [{"BatchInput": event["batcher"]["input"], "Items": batch} for batch in some]
+        return {"batches": batches} | ({"next": following} if following else {})
 
     def _role(self, logical_id: str, _raw: dict[str, Any]) -> Physical:
         arn = f"arn:aws:iam::123456789012:role/{logical_id}"  # moto checks no permissions
@@ -418,6 +476,20 @@ class Stack:
 
     def _queue_arn(self, url: str) -> str:
         return self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+
+
+def _hurry(definition: dict[str, Any]) -> None:
+    """Leave out what fits AWS, not one machine that plays all of it: timeouts, delays, and a batch's pauses."""
+    definition.pop("TimeoutSeconds", None)
+    in_map = "ProcessorConfig" in definition
+    for state in definition["States"].values():
+        state.pop("TimeoutSeconds", None)
+        state.get("Parameters", {}).pop("DelaySeconds.$", None)
+        if in_map and state["Type"] == "Wait":
+            del state["SecondsPath"]
+            state["Seconds"] = 0
+        if "ItemProcessor" in state:
+            _hurry(state["ItemProcessor"])
 
 
 def _repeating(scan: Callable[[], list[T]]) -> list[T]:

@@ -34,6 +34,19 @@ class StateError(Payload):
             return self.cause or self.error
 
 
+class LaterDecision(Payload):
+    """What a newer model decided about an upload that had its decision: kept beside it, and nobody is asked anew.
+
+    by: the run of backfill that asked for it. execution: see Record.
+    """
+
+    prediction: Prediction
+    decision: Decision
+    execution: str
+    decided_at: datetime
+    by: str
+
+
 class Record(Payload):
     """One upload and what was decided about it: enough to derive the decision again.
 
@@ -45,6 +58,7 @@ class Record(Payload):
         reviewed records by its inverse estimates without bias. None on records older than audits.
     audited: chosen for a random audit.
     review: what came of asking a person, once something did.
+    later: decisions of newer models, the oldest first; one for each model version, and none for the first one's.
     keep_until: when its retention ends, seconds since 1970; None for never.
     changed_at: when it was written or answered, as its place in the index by time says; the table's own, so that
         nothing else tells it.
@@ -61,6 +75,7 @@ class Record(Payload):
     audit_probability: Probability | None = None
     audited: bool = False
     review: ReviewOutcome | None = None
+    later: tuple[LaterDecision, ...] = ()
     keep_until: int | None = Field(default=None, validation_alias=AliasChoices("keep_until", "expires_at"))
     changed_at: datetime | None = Field(default=None, exclude=True)
 
@@ -80,6 +95,12 @@ class Recording(Payload):
 
     state: dict[str, Any]
     execution: str
+
+    @property
+    def again(self) -> str | None:
+        """The run of backfill that asks for a repeated decision; None for a first one."""
+        again = self.state.get("detail", {}).get("again")
+        return None if again is None else str(again)
 
 
 def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime, retention_days: int = 0) -> Record:
@@ -105,4 +126,18 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime,
         execution=execution.rpartition(":")[2],
         recorded_at=recorded_at,
         keep_until=int(end.timestamp()) if retention_days else None,
+    )
+
+
+def compose_later(state: dict[str, Any], execution: str, decided_at: datetime, by: str) -> LaterDecision | None:
+    """What the execution's state holds of a repeated decision; None where no model was asked: it could not be read."""
+    if "prediction" not in state:
+        return None
+    prediction = Prediction.model_validate(state["prediction"])
+    return LaterDecision(
+        prediction=prediction.model_copy(update={"policy": None}),
+        decision=Decision.model_validate(state.get("decision")),
+        execution=execution.rpartition(":")[2],
+        decided_at=decided_at,
+        by=by,
     )

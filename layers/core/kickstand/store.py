@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client
 from kickstand.errors import InvalidImage, StoreUnavailable
 from kickstand.events import ImageRef, Payload
-from kickstand.records import Record
+from kickstand.records import LaterDecision, Record
 
 EVENT_SOURCE = "kickstand"
 RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
@@ -74,6 +74,34 @@ def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
     except dynamodb.exceptions.ConditionalCheckFailedException as error:
         return from_item(error.response["Item"])  # type: ignore[typeddict-item]
     return record
+
+
+def put_later(dynamodb: DynamoDBClient, table: str, image: str, version: str, later: LaterDecision) -> bool:
+    """Whether the decision was added to the upload's record: nothing else of the record changes.
+
+    Not where the record is gone, or has a decision of this model version already. `later_by` holds the versions, since
+    a condition cannot see into a list. Raises StoreUnavailable when DynamoDB has trouble.
+    """
+    model = later.prediction.model_version
+    try:
+        with transient("DynamoDB"):
+            dynamodb.update_item(
+                TableName=table,
+                Key={"image": {"S": image}, "version": {"S": version}},
+                UpdateExpression="SET later = list_append(if_not_exists(later, :none), :later) ADD later_by :models",
+                ConditionExpression="attribute_exists(image) AND "
+                "(attribute_not_exists(prediction) OR prediction.model_version <> :model) AND "
+                "(attribute_not_exists(later_by) OR NOT contains(later_by, :model))",
+                ExpressionAttributeValues={
+                    ":none": {"L": []},
+                    ":later": {"L": [{"M": _as_item(later.model_dump_json(exclude_defaults=True))}]},
+                    ":models": {"SS": [model]},
+                    ":model": {"S": model},
+                },
+            )
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
 
 
 def record_item(record: Record) -> dict[str, Any]:
@@ -198,7 +226,7 @@ def announce(events: EventBridgeClient, record: Record, execution: str) -> None:
     """
     names = ["Image Classified", *(["Review Requested"] if record.asks_a_person else [])]
     # A reviewer's name is nobody else's business.
-    detail = record.model_dump_json(exclude_none=True, exclude={"review"})
+    detail = record.model_dump_json(exclude_none=True, exclude={"review", "later"})
     publish(events, names, detail, [execution])
 
 

@@ -1,7 +1,9 @@
 """`kickstand explain`: the paragraph names the threshold of the answer's label; older records read as before."""
 
+from datetime import UTC, datetime
+
 from kickstand.classify.policy import SelectivePolicy, decide
-from kickstand.records import Record
+from kickstand.records import LaterDecision, Record
 from kickstand_cli.ledger.explain import describe
 from tests.stream import CARD, make_records
 
@@ -35,3 +37,24 @@ def test_an_answer_that_is_never_accepted_says_so() -> None:
 
 def test_a_policy_with_one_threshold_reads_as_before() -> None:
     assert "motorcycle with confidence 0.950, accepted from 0.800." in explained(CARD.policy, 0.95)
+
+
+def test_a_newer_decision_follows_the_first_one_which_stands() -> None:
+    record = next(iter(make_records(1)))
+    assert record.prediction
+    prediction = record.prediction.of(
+        {"motorcycle": 0.7, "bicycle": 0.3}, neither=0.0, model_version="m2", backend="embedded", latency_ms=1
+    )
+    later = LaterDecision(
+        prediction=prediction,
+        decision=decide(prediction, CARD.policy),
+        execution="e",
+        decided_at=datetime(2026, 5, 4, tzinfo=UTC),
+        by="20260504T100000-53dc4d",
+    )
+    before, told = describe(record), describe(record.model_copy(update={"later": (later,)}))
+    assert told.startswith(before)
+    added = told.removeprefix(before)
+    assert "for backfill 20260504T100000-53dc4d; the first decision stands. Model m2 " in added
+    assert "It would be sent to a person by policy p1 as unsure" in added
+    assert added.endswith("Nobody was asked about it anew.")

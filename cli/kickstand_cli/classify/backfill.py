@@ -1,0 +1,454 @@
+"""`kickstand backfill`: decide photos of the past: what it takes, first; then start it, watch it, stop it."""
+
+import json
+import math
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any
+
+import typer
+
+from kickstand.backfill.rules import Key, Order, Run, State, is_wanted
+from kickstand.backfill.store import PACE_SECONDS, begin, end, load_run, read_models
+from kickstand.classify.artefact import read_card
+from kickstand.ledger.books import Books
+from kickstand.store import transient
+from kickstand_cli.classify.inventory import read_inventory
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.local import cost
+from kickstand_cli.project import MODEL
+from kickstand_cli.records import parse_since_option
+from kickstand_cli.terminal import CommandError, console, show_progress, stderr
+
+ENDED_EARLY = 4
+MARGIN = 1.2  # without --max-dollars: so many times the estimate may be spent
+ASK_AFTER_SECONDS = 5
+STARTING = timedelta(minutes=5)  # a run that stands in the table may have no execution yet
+BATCH = 250  # keys, as in statemachine/backfill.asl.yaml
+COUNTED = {
+    "keys": "keys looked at",
+    "executed": "photos executed",
+    "decided_before": "photos that had their decision",
+    "not_asked_for": "keys outside of what was asked for",
+    "gone": "keys without an object any more",
+    "archived": "photos in an archive, which must be restored first",
+    "expired": "photos older than RetentionDays",
+    "failed_batches": "batches of up to 250 keys that failed; they lie in the dead-letter queue",
+    "unfinished": "photos that could not be executed; the log of BackfillPhotosFunction names them",
+}
+ENDS = {
+    State.STOPPED: "It was stopped.",
+    State.SPENT: "Its money is spent.",
+    State.BROKEN: "It failed: see the execution in the Step Functions console.",
+    State.DONE: "It has come to the end.",
+}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What lies in the bucket. unchecked: lines of an inventory that do not say which version they are about."""
+
+    keys: int = 0
+    wanted: int = 0
+    unchecked: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run takes. dollars_by_service: of one photo. reviews: photos that a person is expected to be asked about.
+
+    photos_at_once: how many the lane executes side by side.
+    """
+
+    survey: Survey
+    photos: int
+    dollars: float
+    dollars_by_service: Mapping[str, float]
+    dollars_per_key: float
+    seconds: float
+    reviews: int
+    photos_at_once: int
+    assumptions: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def dollars_per_photo(self) -> float:
+        return sum(self.dollars_by_service.values())
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What the stack says of the lane: its state machine, the one of each photo, batches at once, photos of a batch."""
+
+    machine: str
+    classify_image: str
+    batches: int
+    photos: int
+
+
+def backfill(
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="Only keys that begin with this.")] = "",
+    since: Annotated[
+        str | None, typer.Option(metavar="WHEN", help="Only photos uploaded since: 90d, or ISO 8601, in UTC.")
+    ] = None,
+    model_version_before: Annotated[
+        str | None,
+        typer.Option(metavar="VERSION", help="Decide again what this model version decided; else what has no record."),
+    ] = None,
+    inventory: Annotated[
+        str | None,
+        typer.Option(metavar="S3-URI", help="An S3 inventory's manifest.json instead of the bucket's listing."),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Start it; without this, only say what it takes.")] = False,
+    max_dollars: Annotated[
+        float | None, typer.Option(min=0.000001, help="Stop before it costs more; else a fifth above the estimate.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="With --yes: watch it until it ends.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Ask for what the last run asked for.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Show how far the run is, or how the last one ended.")
+    ] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="Stop the run; what is being executed gets its decision.")
+    ] = False,
+    backend: Annotated[
+        str, typer.Option(metavar="BACKEND", help="For the price: embedded, serverless or instances.")
+    ] = "embedded",
+    stack_name: StackName = DEFAULT_STACK,
+    outputs: OutputsFile = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan, or the run, as one JSON object.")] = False,
+) -> None:
+    """Decide photos that have no record yet, or again those that an older model version decided.
+
+    First it says how many photos, how long and how much money. With --yes it starts, in a lane of its own that waits
+    while live uploads wait. A photo that has its decision is left out, so the same command again goes on after a stop.
+    The first decision stays; a newer model's is kept beside it, and no person is asked anew.
+
+    Exit codes: 0 done as asked; 1 an error; 4 with --watch or --status: it ended early, or left photos unfinished.
+    """
+    now = datetime.now(UTC)
+    moment = parse_since_option(since, now, "90d") if since else None
+    if backend not in cost.BACKENDS:
+        raise typer.BadParameter(f"{backend}: one of {', '.join(cost.BACKENDS)}", param_hint="--backend")
+    if sum((yes, status, stop)) > 1:
+        raise typer.BadParameter("only one of --yes, --status and --stop at a time")
+    with reporting():
+        found = read_outputs(stack_name, outputs)
+        books = open_books(found)
+        standing = load_run(books.dynamodb, books.control_table)
+        if stop or status:
+            if standing is None:
+                raise CommandError("there was no backfill yet")
+            if stop and not end(books.dynamodb, books.control_table, standing.order.run, State.STOPPED, now):
+                raise CommandError(f"no backfill is under way: the last one is {standing.state}")
+            _show(books, as_json, strict=status)
+            return
+        if resume:
+            if standing is None:
+                raise CommandError("there is no backfill to resume")
+            prefix, moment = standing.order.prefix, standing.order.since
+            model_version_before, inventory = standing.order.model_version_before, standing.order.inventory
+        if yes:
+            refuse_second(books, standing, now)
+        batches, photos = map(int, found["BackfillLane"].split())
+        lane = Lane(found["BackfillStateMachineArn"], found["ClassifyImageStateMachineArn"], batches, photos)
+        order = Order(
+            run=f"{now:%Y%m%dT%H%M%S}-{secrets.token_hex(3)}",
+            prefix=prefix,
+            since=moment,
+            until=now,
+            model_version_before=model_version_before,
+            dollars_per_photo=Decimal(1),  # not known yet
+            dollars_per_key=Decimal(0),
+            inventory=inventory,
+        )
+        plan = make_plan(books, order, lane, backend)
+        limit = max_dollars or math.ceil(plan.dollars * MARGIN * 100) / 100
+        _print_plan(plan, limit, yes, as_json)
+        if not yes or not plan.photos:
+            return
+        prices = {
+            "dollars_per_photo": _decimal(plan.dollars_per_photo),
+            "dollars_per_key": _decimal(plan.dollars_per_key),
+        }
+        start(books, lane, order.model_copy(update=prices), _decimal(limit), standing, now)
+        if watch:
+            _watch(books, plan.survey.keys)
+        _show(books, as_json, strict=watch)
+
+
+# ---- what it takes
+
+
+def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
+    """Count the photos, and multiply. Nothing is changed.
+
+    Raises CommandError where the model that is to decide again is the one that decided before.
+    """
+    workflow = str(books.stepfunctions.describe_state_machine(stateMachineArn=lane.classify_image)["type"])
+    current = read_card(MODEL).model_version
+    if order.model_version_before == current:
+        raise CommandError(f"{current} is the model of this checkout; name an older one, or check out what is deployed")
+    with show_progress() as progress:
+        task = progress.add_task("look", total=None)
+        survey = Survey()
+        for survey in take_survey(books, order, current):
+            progress.update(task, completed=survey.keys)
+    again = order.model_version_before is not None
+    share = 0.0 if again else cost.expected_review_share()
+    by_service = price_photo(backend, workflow, again, share, lane.photos)
+    per_key, at_once = price_key(), lane.batches * lane.photos
+    seconds_of_one = cost.read("assumptions")["execution_milliseconds"] / 1000
+    if workflow == "STANDARD":
+        seconds_of_one = max(seconds_of_one, PACE_SECONDS)
+    assumed = [
+        f"classify_image runs as {workflow} with the backend {backend}, and takes {seconds_of_one:g} s for a photo",
+        f"the lane executes {at_once} photos at once, and waits while live uploads wait",
+        *([f"{share:.1%} of the photos go to a person"] if share else []),
+        *([f"the stack's model is {current}, as in this checkout"] if again else []),
+        *(
+            [f"{survey.unchecked:,} lines of the inventory name no version: they may be decided already"]
+            * bool(survey.unchecked)
+        ),
+        "photos are not counted that are older than RetentionDays or archived: the run leaves them out",
+        *cost.doubts(),
+    ]
+    return Plan(
+        survey=survey,
+        photos=survey.wanted,
+        dollars=survey.wanted * sum(by_service.values()) + survey.keys * per_key,
+        dollars_by_service=by_service,
+        dollars_per_key=per_key,
+        seconds=survey.wanted / at_once * seconds_of_one + survey.keys / lane.batches / BATCH,
+        reviews=round(survey.wanted * share),
+        photos_at_once=at_once,
+        assumptions=assumed,
+    )
+
+
+def take_survey(books: Books, order: Order, current: str) -> Iterator[Survey]:
+    """How many photos there are and are wanted so far, after each thousand: no more of them is held at a time."""
+    survey = Survey()
+    for keys, photos, unchecked in _pages(books, order):
+        models = read_models(books.dynamodb, books.records_table, photos)
+        wanted = sum(is_wanted(models.get(photo), order, current) for photo in photos)
+        survey = Survey(survey.keys + keys, survey.wanted + wanted + unchecked, survey.unchecked + unchecked)
+        yield survey
+
+
+Photos = list[tuple[str, str]]
+
+
+def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
+    """The keys by the thousand: how many, the uploads among them, and how many have no known version."""
+    if order.inventory is None:
+        for page in books.s3.get_paginator("list_object_versions").paginate(
+            Bucket=books.image_bucket, Prefix=order.prefix
+        ):
+            latest = [found for found in page.get("Versions", []) if found["IsLatest"]]
+            photos = [
+                (_uri(books, found["Key"]), _version(found["VersionId"], found["ETag"]))
+                for found in latest
+                if _in_time(found["LastModified"], order)
+            ]
+            yield len(latest), photos, 0
+        return
+    bucket, key = split_uri(order.inventory)
+    keys, unchecked, photos = 0, 0, Photos()
+    for line in read_inventory(books.s3, bucket, key):
+        if line.get("Bucket", books.image_bucket) != books.image_bucket:
+            raise CommandError(
+                f"{order.inventory}: lists {line['Bucket']}, not the stack's bucket {books.image_bucket}"
+            )
+        entry = Key.model_validate(line)
+        name = entry.decoded(encoded=True)
+        keys += 1
+        if name.startswith(order.prefix) and entry.is_latest and not entry.is_delete_marker:
+            at = line.get("LastModifiedDate")
+            if not at or _in_time(datetime.fromisoformat(at), order):
+                version = _version(line.get("VersionId"), line.get("ETag"))
+                photos += [(_uri(books, name), version)] if version else []
+                unchecked += not version
+        if keys == 1000:
+            yield keys, photos, unchecked
+            keys, unchecked, photos = 0, 0, Photos()
+    yield keys, photos, unchecked
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key. Raises CommandError where it is no s3://bucket/key."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket or not key:
+        raise CommandError(f"{uri}: not like s3://bucket/folder/manifest.json")
+    return bucket, key
+
+
+def _uri(books: Books, key: str) -> str:
+    return f"s3://{books.image_bucket}/{key}"
+
+
+def _version(version: str | None, etag: str | None) -> str:
+    return version if version and version != "null" else (etag or "").strip('"')
+
+
+def _in_time(at: datetime, order: Order) -> bool:
+    return at <= order.until and (order.since is None or at >= order.since)
+
+
+def price_photo(backend: str, workflow: str, again: bool, share: float, at_once: int) -> dict[str, float]:
+    """Dollars for one photo by service, as `kickstand cost` reckons them, less what only an upload causes.
+
+    again: a decision beside the first one: nobody is asked, nothing is announced. at_once: photos that share a batch
+    function while it waits for them. What is stored afterwards costs as in `kickstand cost`, month by month.
+    """
+    many = 1_000_000
+    none, all_of_them = (
+        cost.bill_of(backend, workflow, cost.Month(images, 0, 0, 0), share).by_service for images in (0, many)
+    )
+    found = {name: (dollars - none[name]) / many for name, dollars in all_of_them.items()}
+    assumed, price = cost.read("assumptions"), cost.price
+    found["S3"] = price("s3_get")
+    found["EventBridge"] = 0.0 if again else (1 + share) * price("eventbridge_event")
+    found["ledger"] = 0.0
+    if again:
+        item = cost.read("counts")["record_bytes"] * 2
+        found |= {"DynamoDB": math.ceil(item / 1024) * price("dynamodb_write_unit") + price("dynamodb_read_unit")}
+        found |= {"monitor": 0.0, "reviews": 0.0}
+    waits = 0.25 * assumed["execution_milliseconds"] / 1000 * price("lambda_gb_second")
+    found["Lambda"] += waits / at_once
+    # Of a group: what it is paid from, whether uploads wait; and where it is not waited for, three steps.
+    group = price("dynamodb_write_unit") + price("sqs_request")
+    if workflow == "STANDARD":
+        group += 3 * price("step_functions_standard_transition")
+    found["backfill"] = group / at_once
+    return {name: dollars for name, dollars in found.items() if dollars > 0}
+
+
+def price_key() -> float:
+    """Dollars for looking at one key: its place in a listing, HeadObject, its record, its share of a batch."""
+    price = cost.price
+    seconds = 0.25 * 1.0  # GB × seconds for the keys of a batch
+    batch = 4 * price("step_functions_standard_transition") + 2 * price("dynamodb_write_unit")
+    batch += price("lambda_request") + seconds * price("lambda_gb_second")
+    return price("s3_put") / 1000 + price("s3_get") + price("dynamodb_read_unit") / 2 + batch / BATCH
+
+
+def _decimal(dollars: float) -> Decimal:
+    """With nine digits after the point: a photo costs some millionths."""
+    return Decimal(f"{dollars:.9f}")
+
+
+# ---- the run
+
+
+def refuse_second(books: Books, standing: Run | None, now: datetime) -> None:
+    """Raises CommandError where a run is under way: two would share one lane's room, and each other's money."""
+    if standing is None or standing.state is not State.RUNNING:
+        return
+    status = _status(books, standing)
+    if status == "RUNNING" or (status is None and now - standing.started_at < STARTING):
+        since = f"{standing.started_at:%Y-%m-%d %H:%M} UTC"
+        raise CommandError(f"a backfill is under way since {since}: --status shows it, --stop stops it")
+
+
+def _status(books: Books, run: Run) -> str | None:
+    """Of the run's execution; None where there is none."""
+    try:
+        return str(books.stepfunctions.describe_execution(executionArn=run.execution)["status"])
+    except books.stepfunctions.exceptions.ExecutionDoesNotExist:
+        return None
+
+
+def start(books: Books, lane: Lane, order: Order, limit: Decimal, standing: Run | None, now: datetime) -> None:
+    """Start the run. Raises CommandError where another one was faster."""
+    execution = f"{lane.machine.replace(':stateMachine:', ':execution:')}:{order.run}"
+    run = Run(order=order, state=State.RUNNING, execution=execution, started_at=now, dollars_left=limit)
+    if not begin(books.dynamodb, books.control_table, run, standing.order.run if standing else None):
+        raise CommandError("another backfill was started at the same time: --status shows it")
+    asked: dict[str, Any] = {
+        "order": order.model_dump(mode="json", exclude_none=True),
+        "batches_at_once": lane.batches,
+    }
+    if order.inventory:
+        asked["inventory"] = dict(zip(("bucket", "key"), split_uri(order.inventory), strict=True))
+    try:
+        with transient("Step Functions"):
+            books.stepfunctions.start_execution(stateMachineArn=lane.machine, name=order.run, input=json.dumps(asked))
+    except Exception:
+        end(books.dynamodb, books.control_table, order.run, State.BROKEN, now)
+        raise
+
+
+def _watch(books: Books, keys: int) -> None:
+    """Until the run has ended, or its execution has."""
+    with show_progress() as progress:
+        task = progress.add_task("decide", total=keys)
+        while (run := load_run(books.dynamodb, books.control_table)) and run.state is State.RUNNING:
+            progress.update(task, completed=run.keys)
+            if _status(books, run) not in ("RUNNING", None):
+                break
+            time.sleep(ASK_AFTER_SECONDS)
+
+
+def _print_plan(plan: Plan, limit: float, yes: bool, as_json: bool) -> None:
+    if as_json and not yes:
+        told = asdict(plan) | {"dollars_per_photo": plan.dollars_per_photo, "max_dollars": limit}
+        print(json.dumps(told))  # noqa: T201
+        return
+    shown = stderr if as_json else console
+    shown.print(f"{plan.photos:,} photos to decide, of {plan.survey.keys:,} keys", markup=False)
+    shown.print(f"about ${plan.dollars:,.2f}, ${plan.dollars_per_photo * 1e6:,.2f} for a million photos", markup=False)
+    shown.print(f"about {_length(plan.seconds)}, {plan.photos_at_once} photos at once", markup=False)
+    if plan.reviews:
+        shown.print(f"about {plan.reviews:,} of them go to a person", markup=False)
+    for line in plan.assumptions:
+        shown.print(f"assumed: {line}", markup=False)
+    if plan.dollars > limit:
+        part = max(0.0, limit - plan.survey.keys * plan.dollars_per_key) / plan.dollars_per_photo
+        shown.print(f"--max-dollars {limit:g} is enough for about {int(part):,} of them", markup=False)
+    if plan.photos and not yes:
+        shown.print(f"Nothing has been started. --yes starts it; it stops before it costs more than ${limit:g}.")
+
+
+def _length(seconds: float) -> str:
+    if seconds < 90:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def _show(books: Books, as_json: bool, strict: bool = True) -> None:
+    """How far the run is. Raises Exit where it ended early."""
+    run = load_run(books.dynamodb, books.control_table)
+    if run is None:
+        raise CommandError("there was no backfill yet")
+    status = _status(books, run) if run.state is State.RUNNING else None
+    dead = status not in ("RUNNING", None)
+    if as_json:
+        print(json.dumps(run.model_dump(mode="json") | {"execution_status": status}))  # noqa: T201
+    else:
+        for line in describe(run, status if dead else None):
+            console.print(line, markup=False)
+    early = run.state in (State.SPENT, State.BROKEN, State.STOPPED) or dead
+    if strict and (early or run.unfinished or run.failed_batches):
+        raise typer.Exit(ENDED_EARLY)
+
+
+def describe(run: Run, dead: str | None = None) -> Iterator[str]:
+    """How far the run is, for people. dead: how its execution ended, where the run did not notice."""
+    asked = [f"below {run.order.prefix}"] * bool(run.order.prefix)
+    asked += [f"decided by {run.order.model_version_before}, again"] * bool(run.order.model_version_before)
+    yield ", ".join([f"backfill {run.order.run}", f"started {run.started_at:%Y-%m-%d %H:%M} UTC", *asked])
+    for name, words in COUNTED.items():
+        if number := getattr(run, name):
+            yield f"{number:,} {words}"
+    yield f"${run.dollars_spent:.4f} taken of ${run.dollars_left + run.dollars_spent:.4f}, by the prices assumed"
+    if dead:
+        yield f"Its execution has ended, {dead}. The same command again, or --resume, does what is left."
+    elif run.state is State.RUNNING:
+        yield "It goes on. --stop stops it."
+    else:
+        left = run.state is not State.DONE or run.unfinished or run.failed_batches
+        yield ENDS[run.state] + " --resume does what is left." * bool(left)

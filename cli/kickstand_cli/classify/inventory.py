@@ -1,0 +1,41 @@
+"""Reads an S3 inventory line by line, as Step Functions does: its manifest, and the files that this names."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from kickstand.clients import S3Client
+from kickstand_cli.terminal import CommandError
+
+
+def read_inventory(s3: S3Client, bucket: str, key: str) -> Iterator[dict[str, Any]]:
+    """Each line by the columns of the manifest's schema; keys are URL-encoded. One file after the other, none whole.
+
+    Raises CommandError where it is no inventory in CSV, or one of its files is not there.
+    """
+    place = f"s3://{bucket}/{key}"
+    try:
+        manifest = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
+        kind, files = manifest["fileFormat"], [file["key"] for file in manifest["files"]]
+        columns = [column.strip() for column in manifest["fileSchema"].split(",")]
+    except ClientError as error:
+        raise CommandError(f"{place}: {error.response['Error']['Code']}") from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise CommandError(f"{place}: not the manifest.json of an S3 inventory ({error!r})") from error
+    if kind != "CSV" or "Key" not in columns:
+        raise CommandError(f"{place}: an inventory as CSV with the column Key is needed, not {kind} with {columns}")
+    for file in files:
+        try:
+            body: Any = s3.get_object(Bucket=bucket, Key=file)["Body"]
+            with gzip.GzipFile(fileobj=body) as unpacked:
+                for line in csv.reader(io.TextIOWrapper(unpacked, "utf-8", newline="")):
+                    yield dict(zip(columns, line, strict=True))
+        except ClientError as error:
+            raise CommandError(f"s3://{bucket}/{file}: {error.response['Error']['Code']}") from error
+        except (OSError, EOFError, ValueError, csv.Error) as error:
+            raise CommandError(f"s3://{bucket}/{file}: cannot be read ({error})") from error
