@@ -14,7 +14,8 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageDraw
 
-from kickstand.classify.images import FORMATS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, measure, prepare
+from kickstand.classify.decoder import FORMATS, MAX_IMAGE_PIXELS
+from kickstand.classify.images import MAX_IMAGE_BYTES, measure, prepare
 from kickstand.errors import InvalidImage
 from kickstand.records import compose_record
 
