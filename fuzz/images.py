@@ -19,7 +19,8 @@ import pillow_heif
 from PIL import Image
 
 from fuzz.tally import Tally
-from kickstand.classify.images import FORMATS, MAX_IMAGE_BYTES, prepare, thumbnail
+from kickstand.classify.decoder import FORMATS
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare, thumbnail
 from kickstand.errors import InvalidImage
 
 pillow_heif.register_heif_opener()  # to write HEIC, too

@@ -10,7 +10,6 @@ import math
 import os
 import re
 import resource
-import signal
 import socket
 import struct
 import sys
@@ -166,7 +165,8 @@ def _is_sound(chunk: memoryview) -> bool:
 
 def _strip_webp(data: bytes) -> _Stripped:
     """The chunks that make the pixels."""
-    view, at, orientation, kept = memoryview(data), 12, 1, []
+    view, at, orientation = memoryview(data), 12, 1
+    kept: list[bytes | memoryview] = []
     end = 8 + int.from_bytes(data[4:8], "little")
     while at + 8 <= min(end, len(data)):
         name, length = struct.unpack_from("<4sI", data, at)
@@ -309,14 +309,15 @@ def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     if photo.mode in ("I", "F"):
         raise Refused("32-bit pixels without a known range; send it as a plain JPEG")
     if photo.mode.startswith("I;16"):
-        photo = photo.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+        small = photo.convert("I").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+        photo = small.point(lambda value: value * (1 / 256)).convert("L")
     transparent = photo.has_transparency_data
     if transparent:
         kind, photo = photo.format, photo if photo.mode == "RGBA" else photo.convert("RGBA")
         # Some programs leave zeros where alpha has its place, and mean no picture that nobody can see.
         if photo.getchannel("A").getextrema() == (0, 0):
             opaque = photo.convert("RGB")
-            if kind in ("BMP", "TIFF") or any(low < high for low, high in opaque.getextrema()):
+            if kind in ("BMP", "TIFF") or any(len(set(band.getextrema())) > 1 for band in opaque.split()):
                 photo, transparent = opaque, False
     mode = "RGBA" if transparent else "RGB"
     photo = photo if photo.mode == mode else photo.convert(mode)
@@ -358,12 +359,12 @@ def _explain(kind: str, error: Exception) -> str:
 def main() -> None:
     """Photo after photo, until the other side closes. Arguments: CPU seconds for each, and megabytes."""
     seconds, megabytes = int(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for whoever started this, who then closes
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     started_with = _count_mapped()
     with suppress(ValueError, OSError):  # macOS knows no such limit
         _limit(resource.RLIMIT_AS, started_with + megabytes * 1024 * 1024)
-    with socket.socket(fileno=0) as other_side:
+    # The other side may close while it waits for an answer: after Ctrl-C, and where it was killed.
+    with suppress(BrokenPipeError, ConnectionResetError), socket.socket(fileno=0) as other_side:
         while len(header := other_side.recv(8, socket.MSG_WAITALL)) == 8:
             size, longest = struct.unpack("!II", header)
             used = resource.getrusage(resource.RUSAGE_SELF)

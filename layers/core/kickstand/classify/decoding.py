@@ -25,7 +25,7 @@ Given = TypeVar("Given")
 
 CPU_S = 5  # for one photo; a second more passes before the system notices: 10 s where a function has 58 % of a CPU
 WALL_S = 120  # for one photo, on a machine that may be busy; a decoder that waits would wait for ever
-MEGABYTES = 460  # beside what the program maps as it starts
+MEGABYTES = 480  # beside what the program maps as it starts
 AT_ONCE = 2  # as many as a function of 3,008 MB has CPUs for, and memory
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")  # of the environment: no credentials
@@ -46,11 +46,12 @@ class _Decoder:
         # One arena, for each further one that glibc makes for a thread reserves 64 MB of what is limited.
         environment |= {"PYTHONPATH": paths, "MALLOC_ARENA_MAX": "1"}
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
                 [sys.executable, "-S", "-P", "-c", _PROGRAM, str(CPU_S), str(MEGABYTES)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=environment,
+                process_group=0,  # Ctrl-C is for this process, whose end ends the decoder
             )
         self._socket.settimeout(1)
 
