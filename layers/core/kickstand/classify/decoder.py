@@ -149,7 +149,11 @@ def _strip_png(data: bytes) -> _Stripped:
         at += 12 + length
         if name == b"IDAT" and at > len(data):  # cut off, perhaps in the checksum alone
             kept += [struct.pack(">I4s", len(body), name), body, bytes(4)]
-        elif name in (b"IHDR", b"PLTE", b"IDAT") or (name == b"tRNS" and _is_sound(whole)):
+        elif name in (b"IHDR", b"PLTE", b"IDAT"):
+            if not _is_sound(whole):
+                raise Refused(_say_damaged("PNG"))
+            kept.append(whole)
+        elif name == b"tRNS" and _is_sound(whole):
             kept.append(whole)
         elif name == b"eXIf":
             orientation = _read_orientation(bytes(body))
@@ -289,8 +293,10 @@ def _read_without_end(file: _Stripped, longest: int) -> Decoded:
     compared at four times the size, because a missing last scan of a progressive JPEG shows in its finest detail alone.
     """
 
+    pixels = file.data.removesuffix(b"\xff")  # which may be half of the end marker
+
     def read_with(end: bytes, longest: int) -> Decoded:
-        return _read(_Stripped(file.data + end + b"\xff\xd9", file.orientation, file.format), "JPEG", longest)
+        return _read(_Stripped(pixels + end + b"\xff\xd9", file.orientation, file.format), "JPEG", longest)
 
     try:
         one, other = (read_with(end, 4 * longest).pixels for end in (b"", b"\x5a\xc3\x17\x6b" * 64))
@@ -349,8 +355,12 @@ def _explain(kind: str, error: Exception) -> str:
     if "truncated" in text or "end of file" in text:
         return INCOMPLETE
     if isinstance(error, UnidentifiedImageError) or text == "cannot load this image":  # its header is all there is
-        return f"a {kind} that is incomplete or damaged; send it again"
+        return _say_damaged(kind)
     return f"cannot be decoded ({type(error).__name__}: {str(error)[:200]}); send it again, or as a plain JPEG"
+
+
+def _say_damaged(kind: str) -> str:
+    return f"{'an' if kind == 'AVIF' else 'a'} {kind} that is incomplete or damaged; send it again"
 
 
 # ---- the program
