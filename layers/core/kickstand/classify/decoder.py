@@ -207,13 +207,18 @@ def _strip_tiff(data: bytes) -> _Stripped:
         if tag[0] in _TIFF_PIXELS:
             if tag[2] > MAX_PARTS:
                 raise Refused(f"a TIFF of more than {MAX_PARTS:,} parts; save it as a plain JPEG")
-            kept.append(struct.pack(f"{order}HHI4s", *tag))
+            content = struct.pack(f"{order}HHI4s", *tag)
+            # Alpha multiplied in is read as if it were not: where it is zero by mistake, Pillow drops the colour.
+            kept.append(_SEPARATE[order] if content == _MULTIPLIED[order] else content)
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
     changed = bytearray(data)
     changed[place : place + len(directory)] = directory
     return _Stripped(bytes(changed), _read_orientation(data[: place + 2 + 12 * number]))
 
 
+_MULTIPLIED, _SEPARATE = (
+    {order: struct.pack(f"{order}HHIHH", 338, 3, 1, extra, 0) for order in "<>"} for extra in (1, 2)
+)
 # Size, bits, compression, strips, tiles, palette, extra samples, JPEG tables, YCbCr:
 # https://www.loc.gov/preservation/digital/formats/content/tiff_tags.shtml
 _TIFF_PIXELS = {
