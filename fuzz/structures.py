@@ -29,6 +29,7 @@ from fuzz.parts import (
 
 LARGE = 25 * 1024 * 1024  # bytes, nearly
 EDGES = (0, 1, 2, 3, 7, 8, 255, 256, 32_767, 32_768, 65_535, 2**31 - 1, 2**31, 2**32 - 1)
+SIDES = (*(1, 3, 8, 48, 500, 1_000) * 3, 7_000)
 RATIONAL = 5
 TYPES = (*range(14), 16, 255)
 ORIENTATION, RESOLUTION, MAKER_NOTE, SUB_DIRECTORY = 274, 282, 37_500, 34_665
@@ -165,9 +166,7 @@ def segments(scale: int) -> Photos:
                         segment(chance.randrange(0xC0, 0x100), chance.randbytes(chance.choice((0, 2, 14, 300))))
                     ]
                 case _:
-                    parts = [
-                        resize(part, chance.choice((8, 500, 7_000)), chance.choice((8, 500, 7_000))) for part in parts
-                    ]
+                    parts = [resize(part, chance.choice(SIDES), chance.choice(SIDES)) for part in parts]
             if len(parts) < 2:
                 break
         yield f"segments {number}", b"".join(parts) + (b"\xff\xda" * (LARGE // 4) if number % 1000 == 7 else b"")
@@ -210,7 +209,7 @@ def chunks(scale: int) -> Photos:
     chance = random.Random(14)
     names = (b"tRNS", b"PLTE", b"IDAT", b"IEND", b"IHDR", b"acTL", b"fcTL", b"fdAT", b"iCCP", b"zTXt", b"iTXt", b"eXIf")
     for number in range(300 * scale):
-        width, height = (chance.choice((1, 3, 48, 500, 7_000)) for _ in range(2))
+        width, height = (chance.choice(SIDES) for _ in range(2))
         depth, colours = chance.choice(
             ((1, 0), (8, 0), (16, 0), (8, 2), (16, 2), (1, 3), (8, 3), (8, 4), (16, 6), (8, 6))
         )

@@ -83,6 +83,7 @@ def decode(data: bytes, longest: int) -> Decoded:
     try:
         with warnings.catch_warnings(action="ignore"):
             stripped = _STRIP[kind](data) if kind in _STRIP else _Stripped(data)
+            del data  # `stripped` has all that is needed of it
             try:
                 return _read(stripped, kind, longest)
             except OSError as error:
