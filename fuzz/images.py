@@ -41,8 +41,6 @@ from kickstand.classify import decoding
 from kickstand.classify.decoder import FORMATS
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare, thumbnail
 from kickstand.errors import InvalidImage
-from kickstand_cli.local.template import load_yaml
-from kickstand_cli.project import TEMPLATE
 
 SHAPE = (32, 32, 3)
 NAME = "s3://bucket/photo"
@@ -105,6 +103,9 @@ class Limits:
 
 def read_limits() -> Limits:
     """Of the smaller of the two functions that read strangers' photos one by one."""
+    from kickstand_cli.local.template import load_yaml  # the environment with Atheris has no command
+    from kickstand_cli.project import TEMPLATE
+
     resources = load_yaml(TEMPLATE)["Resources"]
     found = [resources[name]["Properties"] for name in ("PrepareImageFunction", "ReviewFunction")]
     seconds = min(one["Timeout"] * one["MemorySize"] / ONE_CPU for one in found)
