@@ -37,9 +37,10 @@ def plain(colour: str = "red", size: tuple[int, int] = (64, 48)) -> bytes:
     return file.getvalue()
 
 
-def program(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
-    """Start this in place of the decoder."""
-    monkeypatch.setattr(decoding, "_PROGRAM", text)
+def program(monkeypatch: pytest.MonkeyPatch, text: str, *, ready: bool = True) -> None:
+    """Start this in place of the decoder. ready: whether it says that it is."""
+    says = "import os, signal, socket, time; other = socket.socket(fileno=0); other.sendall(b'\\1'); "
+    monkeypatch.setattr(decoding, "_PROGRAM", says + text if ready else text)
 
 
 def test_a_photo_that_takes_too_long_is_refused_and_the_next_one_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,23 +60,29 @@ def test_a_photo_that_needs_too_much_memory_is_refused_and_the_next_one_is_read(
     assert prepare(plain(), "next", SHAPE).width == 64
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV", "SIGABRT"])
-def test_a_photo_that_ends_the_decoder_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    program(monkeypatch, f"import os, signal; os.kill(os.getpid(), signal.{name})")
-    with pytest.raises(InvalidImage, match=f"photo: ended the program that decodes it \\({name}\\)"):
+@pytest.mark.parametrize(
+    ("text", "how"),
+    [
+        *((f"os.kill(os.getpid(), signal.{name})", name) for name in ("SIGKILL", "SIGSEGV", "SIGABRT")),
+        ("os._exit(1)", "exit code 1"),
+    ],
+)
+def test_a_photo_that_ends_the_decoder_is_refused(monkeypatch: pytest.MonkeyPatch, text: str, how: str) -> None:
+    program(monkeypatch, f"other.recv(1); {text}")
+    with pytest.raises(InvalidImage, match=f"photo: ended the program that decodes it \\({how}\\)"):
         prepare(plain(), "photo", SHAPE)
 
 
 @pytest.mark.parametrize("size", [10, 5_000_000])
 def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, pool: decoding._Pool, size: int) -> None:
-    program(monkeypatch, "import time; time.sleep(1_000)")
+    program(monkeypatch, "time.sleep(1_000)")
     pool.wall_s = 2
     with pytest.raises(InvalidImage, match="photo: took more than 2 s to decode"):
         prepare(bytes(size), "photo", SHAPE)
 
 
 def test_a_decoder_that_does_not_start_is_no_fault_of_the_photo(monkeypatch: pytest.MonkeyPatch) -> None:
-    program(monkeypatch, "raise SystemExit(3)")
+    program(monkeypatch, "raise SystemExit(3)", ready=False)
     with pytest.raises(RuntimeError, match="exit code 3"):
         prepare(plain(), "photo", SHAPE)
 

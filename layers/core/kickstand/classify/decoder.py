@@ -29,6 +29,7 @@ MAX_IMAGE_PIXELS = 50_000_000  # of any other photo, which is decoded whole
 MAX_IMAGE_SIDE = 32_767  # pixels; a picture of 50,000,000 lines takes 1.5 GB, because each line has its price
 MAX_PARTS = 100_000  # strips or tiles of a TIFF; of millions, reading where they are takes longer than decoding them
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+READY = b"\1"  # what the program says first
 INCOMPLETE = "upload incomplete; send it again"
 
 # Pillow refuses twice this, wherever a decoder makes room for pixels: a GIF's frame can be larger than the GIF.
@@ -381,6 +382,7 @@ def main() -> None:
         _limit(resource.RLIMIT_AS, started_with + megabytes * 1024 * 1024)
     # The other side may close while it waits for an answer: after Ctrl-C, and where it was killed.
     with suppress(BrokenPipeError, ConnectionResetError), socket.socket(fileno=0) as other_side:
+        other_side.sendall(READY)
         while len(header := other_side.recv(8, socket.MSG_WAITALL)) == 8:
             size, longest = struct.unpack("!II", header)
             used = resource.getrusage(resource.RUSAGE_SELF)

@@ -19,14 +19,14 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from kickstand.classify.decoder import Decoded, Refused
+from kickstand.classify.decoder import READY, Decoded, Refused
 
 Given = TypeVar("Given")
 
 CPU_S = 5  # for one photo; a second more passes before the system notices: 10 s where a function has 58 % of a CPU
 WALL_S = 120  # for one photo, on a machine that may be busy; a decoder that waits would wait for ever
 MEGABYTES = 440  # beside what the program maps as it starts
-AT_ONCE = 2  # as many as a function of 3,008 MB has CPUs for, and memory
+AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # Lambda: 2
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")  # of the environment: no credentials
 _MALLOC = {  # of glibc
@@ -58,6 +58,7 @@ class _Decoder:
                 process_group=0,  # Ctrl-C is for this process, whose end ends the decoder
             )
         self._socket.settimeout(1)
+        self._ready = False
 
     def lives(self) -> bool:
         return self._process.poll() is None
@@ -88,6 +89,8 @@ class _Decoder:
             return bytes(found)
 
         try:
+            if not self._ready:
+                self._ready = receive(1) == READY
             for part in (struct.pack("!II", len(data), longest), data):
                 view = memoryview(part)
                 while view:
@@ -101,11 +104,12 @@ class _Decoder:
         """Why the process has ended."""
         self._socket.close()
         code = self._process.wait()
-        if code == -signal.SIGXCPU:
-            return f"took more than {CPU_S} s to decode"
-        if code >= 0:
-            raise RuntimeError(f"the program that decodes photos has ended with exit code {code}")
-        return f"ended the program that decodes it ({signal.Signals(-code).name})"
+        how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+        if not self._ready:
+            raise RuntimeError(f"the program that decodes photos does not start ({how})")
+        return (
+            f"took more than {CPU_S} s to decode" if how == "SIGXCPU" else f"ended the program that decodes it ({how})"
+        )
 
     def end(self) -> None:
         """Now, whatever it does."""
