@@ -39,7 +39,7 @@ functions that read photos have 1,024 MB, and 20 seconds at 58 % of a CPU: a pho
 (614 MB, 6.9 CPU seconds) counts as unhandled. `make test-all` tries a part of each family.
 
 What a photo may be: at most 40 MB, 50 million pixels (JPEG: 110), 32,767 pixels on a side. Only the first frame counts.
-What takes more than 5 CPU seconds or 440 MB to decode is refused: a decoder is a process, which the operating system
+What takes more than 5 CPU seconds or 420 MB to decode is refused: a decoder is a process, which the operating system
 ends. What was found is in the families since: a GIF of 116 bytes that took 3 GB, a picture of 50 million lines, a JPEG
 of a thousand scans, a TIFF of shared tiles, EXIF of three million fractions.
 """

@@ -362,6 +362,7 @@ def try_family(family: str, scale: int) -> Tally:
     tally, limits, slowest = Tally(family), read_limits(), 0.0
     for name, data in made(family, scale):
         started = count_seconds()
+        forget_peak()
         tally.count(name, attempt(data, limits.seconds))
         slowest = max(slowest, count_seconds() - started)
         tally.peak_mb = max(tally.peak_mb or 0, peak_with_decoders() or 0) or None
@@ -403,6 +404,13 @@ def peak_with_decoders() -> int | None:
         return None
     decoders = [peak_megabytes(decoder._process.pid) or 0 for decoder in decoding._pool._idle]
     return mine + max([*decoders, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024])
+
+
+def forget_peak() -> None:
+    """What this process has been before this photo does not count beside what a decoder takes for it."""
+    file = Path("/proc/self/clear_refs")
+    if file.exists():
+        file.write_text("5", "ascii")
 
 
 def peak_megabytes(process: int | str = "self") -> int | None:

@@ -25,7 +25,7 @@ Given = TypeVar("Given")
 
 CPU_S = 5  # for one photo; a second more passes before the system notices: 10 s where a function has 58 % of a CPU
 WALL_S = 120  # for one photo, on a machine that may be busy; a decoder that waits would wait for ever
-MEGABYTES = 440  # beside what the program maps as it starts
+MEGABYTES = 420  # beside what the program maps as it starts
 AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # Lambda: 2
 
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")  # of the environment: no credentials
