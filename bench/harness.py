@@ -2,10 +2,11 @@
 
 import gc
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from fuzz.images import count_seconds
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Row:
 
 
 def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, per_round: int) -> dict[str, list[float]]:
-    """CPU milliseconds per call: for each round the median, the rounds taken in turns."""
+    """CPU milliseconds per call, decoders' too: for each round the median, the rounds taken in turns."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()  # what happens only once is not what is measured
@@ -43,9 +44,9 @@ def in_turns(calls: Mapping[str, Callable[[], Any]], rounds: int, per_round: int
         for name, call in calls.items():
             times = []
             for _ in range(per_round):
-                started = time.process_time()
+                started = count_seconds()
                 call()
-                times.append(time.process_time() - started)
+                times.append(count_seconds() - started)
             taken[name].append(statistics.median(times) * 1000)
     return taken
 

@@ -6,28 +6,47 @@
 import base64
 import io
 import json
+import multiprocessing
 import random
+import resource
 import struct
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import pillow_heif
 from PIL import Image
 
+from fuzz.parts import (
+    Photos,
+    bmp_rle,
+    chunk,
+    encoded,
+    gif_with,
+    honest,
+    jpeg_with,
+    png,
+    scans,
+    segment,
+    tiff_header,
+)
+from fuzz.structures import STRUCTURES
 from fuzz.tally import Tally
-from kickstand.classify.images import FORMATS, MAX_IMAGE_BYTES, prepare, thumbnail
+from kickstand.classify import decoding
+from kickstand.classify.decoder import FORMATS
+from kickstand.classify.images import MAX_IMAGE_BYTES, prepare, thumbnail
 from kickstand.errors import InvalidImage
 
-pillow_heif.register_heif_opener()  # to write HEIC, too
-
-Photos = Iterator[tuple[str, bytes]]
 SHAPE = (32, 32, 3)
 NAME = "s3://bucket/photo"
 LONGEST_REASON = 1_000  # characters: it travels in the state of an execution, and people read it
+SHARE = 0.6  # of a function's time and memory that no photo may take
+ONE_CPU = 1_769  # megabytes of a function that has a whole one: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
 GIF_OF_A_HUGE_FRAME = base64.b64decode(  # found by `make fuzz`: it took 3 GB before its size was known
     "R0lGODdhMAAknEmzGBAAIfkEKwAAAQChZnR5cEqcSLGieqqcSRgQACH5BAAAAAEALAAAAADM/2O2TOfv/yH5BAEAAAAAAAAAAQAAAQChZnR5"
     "cEqcSLGieqqcSbMYEAAh+fz/AAAAAAAAAAEAAAEALAAAACQ="
@@ -35,9 +54,12 @@ GIF_OF_A_HUGE_FRAME = base64.b64decode(  # found by `make fuzz`: it took 3 GB be
 SIDE = 7_000  # pixels: 49 megapixels are just allowed
 
 
-def attempt(data: bytes) -> str:
-    """Both ways that uploaded bytes are read: "decided", "refused", or what went wrong."""
-    reason = ""
+def attempt(data: bytes, most_s: float | None = None) -> str:
+    """Both ways that uploaded bytes are read: "decided", "refused", or what went wrong.
+
+    most_s: CPU seconds that each of them may take.
+    """
+    reason, started = "", count_seconds()
     try:
         prepared = prepare(data, NAME, SHAPE)
         seen = Image.open(io.BytesIO(base64.b64decode(prepared.png)))
@@ -49,84 +71,45 @@ def attempt(data: bytes) -> str:
             return f"unclear refusal: {reason[:200]!r}"
     except Exception as error:
         return f"prepare: {type(error).__name__}: {error}"[:300]
+    took = [count_seconds() - started]
     try:
         thumbnail(data, NAME, 512)
+        outcome = "has a thumbnail, but was refused" if reason else "decided"
     except InvalidImage:
-        return "refused" if reason else "prepared, but has no thumbnail"
+        outcome = "refused" if reason else "prepared, but has no thumbnail"
     except Exception as error:
         return f"thumbnail: {type(error).__name__}: {error}"[:300]
-    return "has a thumbnail, but was refused" if reason else "decided"
+    took.append(count_seconds() - started - took[0])
+    return f"took {max(took):.1f} CPU seconds" if most_s and max(took) > most_s else outcome
 
 
-# ---- the parts that photos are made of
+def count_seconds() -> float:
+    """CPU seconds of this process, of its decoders, and of those that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = time.process_time() + ended.ru_utime + ended.ru_stime
+    for decoder in decoding._pool._idle:
+        with suppress(OSError):  # on Linux this is the clock of another process: clock_getcpuclockid(3)
+            seconds += time.clock_gettime(~decoder._process.pid << 3 | 2)
+    return seconds
 
 
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    """The image as a file of this format."""
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
+@dataclass(frozen=True)
+class Limits:
+    """What a photo may take of a function. seconds: of a whole CPU."""
+
+    seconds: float
+    megabytes: int
 
 
-def honest(kind: str) -> bytes:
-    """A small photo without fault: a gradient, so that every part of a decoder has work."""
-    gradient = Image.linear_gradient("L").resize((48, 36))
-    return encoded(
-        Image.merge("RGB", (gradient, gradient.rotate(90), gradient.transpose(Image.Transpose.FLIP_TOP_BOTTOM))), kind
-    )
+def read_limits() -> Limits:
+    """Of the smaller of the two functions that read strangers' photos one by one."""
+    from kickstand_cli.local.template import load_yaml  # the environment with Atheris has no command
+    from kickstand_cli.project import TEMPLATE
 
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    """One chunk of a PNG."""
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def png(width: int, height: int, *, depth: int = 8, colours: int = 2, extra: bytes = b"", rows: bool = True) -> bytes:
-    """A black PNG, compressed to almost nothing. rows: whether it has the pixels that its header promises."""
-    row = bytes(1 + (width * depth * {0: 1, 2: 3, 3: 1, 6: 4}[colours] + 7) // 8)
-    packer, pixels = zlib.compressobj(9), b""
-    for _ in range(height if rows else 1):
-        pixels += packer.compress(row)
-    palette = chunk(b"PLTE", bytes(768)) if colours == 3 else b""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colours, 0, 0, 0))
-    body = chunk(b"IDAT", pixels + packer.flush())
-    return b"\x89PNG\r\n\x1a\n" + header + extra + palette + body + chunk(b"IEND", b"")
-
-
-def tiff_header(orientation: bytes) -> bytes:
-    """EXIF with one tag, orientation, of which these are type, count and value."""
-    return b"MM\0*\0\0\0\x08\0\x01\x01\x12" + orientation + b"\0\0\0\0"
-
-
-def jpeg_with(segment: bytes, times: int = 1, size: tuple[int, int] = (48, 36), **options: Any) -> bytes:
-    """A JPEG with this segment before all others."""
-    plain = encoded(Image.new("RGB", size, (200, 30, 60)), "JPEG", **options)
-    return plain[:2] + segment * times + plain[2:]
-
-
-def segment(marker: int, body: bytes) -> bytes:
-    """One segment of a JPEG."""
-    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
-
-
-def gif_with(blocks: bytes) -> bytes:
-    """A GIF with these blocks before its frame."""
-    plain = honest("GIF")
-    at = 13 + (3 << (plain[10] & 7) + 1 if plain[10] & 0x80 else 0)
-    return plain[:at] + blocks + plain[at:]
-
-
-def bmp_rle(side: int, body: bytes) -> bytes:
-    """A run-length encoded BMP of 256 colours."""
-    offset = 14 + 40 + 1024
-    about = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(body), 0, 0, 256, 0)
-    return b"BM" + struct.pack("<IHHI", offset + len(body), 0, 0, offset) + about + bytes(1024) + body
-
-
-def scans(number: int, side: int) -> bytes:
-    """A progressive JPEG whose last scan is repeated: a few bytes each, and a pass over all pixels."""
-    plain = encoded(Image.new("L", (side, side), 120), "JPEG", progressive=True)
-    return plain[:-2] + plain[plain.rindex(b"\xff\xda") : -2] * number + b"\xff\xd9"
+    resources = load_yaml(TEMPLATE)["Resources"]
+    found = [resources[name]["Properties"] for name in ("PrepareImageFunction", "ReviewFunction")]
+    seconds = min(one["Timeout"] * one["MemorySize"] / ONE_CPU for one in found)
+    return Limits(SHARE * seconds, int(SHARE * min(one["MemorySize"] for one in found)))
 
 
 # ---- the families
@@ -365,24 +348,74 @@ FAMILIES: dict[str, Callable[[int], Photos]] = {
     "animated": animated,
     "ICC, EXIF, XMP": profiles,
     "bombs, and the largest allowed": bombs,
+    **STRUCTURES,
 }
 
 
 def try_family(family: str, scale: int) -> Tally:
-    """Every photo of one family."""
-    tally, slowest = Tally(family), 0.0
-    for name, data in FAMILIES[family](scale):
-        started = time.process_time()
-        tally.count(name, attempt(data))
-        slowest = max(slowest, time.process_time() - started)
-    tally.slowest_s = round(slowest, 2)
-    tally.peak_mb = peak_megabytes()
+    """Every photo of one family, in a process that has imported what the functions import."""
+    import boto3
+    import jinja2  # noqa: F401
+    from aws_lambda_powertools import Logger, Metrics
+
+    _ = boto3.client("s3", region_name="us-east-1"), Logger(), Metrics(namespace="fuzz")
+    tally, limits, slowest = Tally(family), read_limits(), 0.0
+    for name, data in made(family, scale):
+        started = count_seconds()
+        forget_peak()
+        tally.count(name, attempt(data, limits.seconds))
+        slowest = max(slowest, count_seconds() - started)
+        tally.peak_mb = max(tally.peak_mb or 0, peak_with_decoders() or 0) or None
+    tally.slowest_s = round(slowest / 2, 2)  # each is read twice
+    if (tally.peak_mb or 0) > limits.megabytes:
+        tally.unhandled.append(f"took {tally.peak_mb} MB, more than {limits.megabytes}")
     return tally
 
 
-def peak_megabytes() -> int | None:
-    """The largest resident set that this process has had; None where the system does not tell, as Linux does."""
-    status = Path("/proc/self/status")
+def made(family: str, scale: int) -> Photos:
+    """The photos of a family, made in another process: what making them takes is not counted."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    maker = context.Process(target=_make, args=(family, scale, there))
+    maker.start()
+    there.close()
+    while True:
+        try:
+            name = here.recv_bytes().decode()
+            yield name, here.recv_bytes()
+        except EOFError:
+            break
+    maker.join()
+    if maker.exitcode:
+        raise RuntimeError(f"making {family} ended with exit code {maker.exitcode}")
+
+
+def _make(family: str, scale: int, there: Connection) -> None:
+    for name, data in FAMILIES[family](scale):
+        there.send_bytes(name.encode())
+        there.send_bytes(data)
+    there.close()
+
+
+def peak_with_decoders() -> int | None:
+    """The largest that this process has been, and the largest of its decoders; None where the system does not say."""
+    mine = peak_megabytes()
+    if mine is None:
+        return None
+    decoders = [peak_megabytes(decoder._process.pid) or 0 for decoder in decoding._pool._idle]
+    return mine + max([*decoders, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024])
+
+
+def forget_peak() -> None:
+    """What this process has been before this photo does not count beside what a decoder takes for it."""
+    file = Path("/proc/self/clear_refs")
+    if file.exists():
+        file.write_text("5", "ascii")
+
+
+def peak_megabytes(process: int | str = "self") -> int | None:
+    """The largest resident set that a process has had; None where the system does not tell, as Linux does."""
+    status = Path(f"/proc/{process}/status")
     if not status.exists():
         return None
     line = next(line for line in status.read_text("ascii").splitlines() if line.startswith("VmHWM"))

@@ -9,6 +9,7 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
+from kickstand.classify.decoding import start as start_decoder
 from kickstand.clients import PATIENT
 from kickstand.lifecycle.dataset_store import prepare_dataset
 from kickstand.review.store import list_reviews
@@ -25,6 +26,7 @@ logger = Logger()
 s3 = boto3.client("s3", config=PATIENT)
 dynamodb = boto3.client("dynamodb", config=PATIENT)
 settings = PrepareDatasetSettings.model_validate(os.environ)
+start_decoder(wall_s=12)  # while the rest is imported, and well within the function's time-out
 CARD = read_card(settings.model_dir)
 
 

@@ -10,6 +10,7 @@ from aws_lambda_powertools.metrics import MetricUnit
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.artefact import read_card
+from kickstand.classify.decoding import start as start_decoder
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.clients import BRIEF
 from kickstand.errors import InvalidImage
@@ -26,6 +27,7 @@ logger = Logger()
 metrics = Metrics()
 s3 = boto3.client("s3", config=BRIEF)
 settings = PrepareImageSettings.model_validate(os.environ)
+start_decoder(wall_s=12)  # while the rest is imported, and well within the function's time-out
 INPUT_SHAPE = read_card(settings.model_dir).input_shape
 
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader
 from pydantic import Field
 
 from kickstand.classify.artefact import read_card
+from kickstand.classify.decoding import start as start_decoder
 from kickstand.classify.images import MAX_IMAGE_BYTES, thumbnail
 from kickstand.clients import BRIEF
 from kickstand.errors import InvalidImage
@@ -45,6 +46,7 @@ dynamodb, s3, stepfunctions = (
     boto3.client("stepfunctions", config=BRIEF),
 )
 settings = ReviewSettings.model_validate(os.environ)
+start_decoder(wall_s=12)  # while the rest is imported, and well within the function's time-out
 TABLES = settings.reviews_table, settings.records_table
 LABELS = read_card(settings.model_dir).labels
 PAGE = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent)).get_template("page.html.j2")

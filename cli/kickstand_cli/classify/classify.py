@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from kickstand.classify.decoding import start as start_decoder
 from kickstand.classify.images import scale
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
@@ -79,6 +80,7 @@ cached_model = cache(EmbeddedModel)
 
 
 def _answer_files(artefact: Path, files: Sequence[Path]) -> list[Answer | str]:
+    start_decoder()  # while the model is loaded
     photos, missing = [], {}
     for file in files:
         try:

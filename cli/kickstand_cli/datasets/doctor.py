@@ -1,9 +1,6 @@
 """Examine a folder of labelled images: duplicates, leaks between its parts, labels in doubt, files that do not open."""
 
-import base64
 import hashlib
-import io
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from pydantic import Field, ValidationError
 
-from kickstand.classify.images import prepare
+from kickstand.classify.images import LONGEST, decode
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload
 from kickstand_cli.datasets.download import Progress, ignore_progress
@@ -38,7 +35,7 @@ class Unreadable(Payload):
 class Pair(Payload):
     """Two images that show the same.
 
-    kind: exact when every pixel is the same.
+    kind: exact when every pixel is the same, at 512 pixels a side where the photo is larger.
     correlation: of the pixels at 32×32, from the near-duplicate threshold to 1.
     mirrored: whether it is the mirror image that correlates.
     leaks: whether they lie in different splits, so that the test part is not unseen.
@@ -115,7 +112,7 @@ class Photo:
     """One readable image.
 
     size: width and height as the file has them, upright.
-    sha256: of the RGB pixels row by row, hexadecimal.
+    sha256: of the RGB pixels row by row, hexadecimal; of a larger photo, of those that are left at 512 pixels a side.
     pixels: uint8, shape (32, 32, 3), as the model would see it.
     """
 
@@ -201,20 +198,15 @@ def _list_visible(folder: Path) -> list[Path]:
 def _read_photo(path: Path, name: str, split: str, label: str) -> Photo:
     if path.is_dir():
         raise InvalidImage(f"{name}: a folder inside a class, which nobody reads")
-    content = path.read_bytes()
-    prepared = prepare(content, name, (SIDE, SIDE, 3))
-    with Image.open(io.BytesIO(base64.b64decode(prepared.png))) as small:
-        pixels = np.asarray(small)
-    return Photo(path=name, split=split, label=label, sha256=_hash_pixels(content), pixels=pixels,
-                 size=(prepared.width, prepared.height))  # fmt: skip
-
-
-def _hash_pixels(content: bytes) -> str:
-    with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(content)) as photo:
-        upright = ImageOps.exif_transpose(photo)
-        if not upright.mode.startswith("I;16"):  # made RGB, nearly every 16-bit image is white: Pillow clips at 255
-            upright = upright.convert("RGB")
-        return hashlib.sha256(upright.tobytes()).hexdigest()
+    decoded = decode(path.read_bytes(), name, LONGEST)
+    return Photo(
+        path=name,
+        split=split,
+        label=label,
+        size=decoded.uploaded,
+        sha256=hashlib.sha256(decoded.pixels.tobytes()).hexdigest(),
+        pixels=np.asarray(decoded.pixels.resize((SIDE, SIDE), Image.Resampling.LANCZOS)),
+    )
 
 
 def _count(photos: Sequence[Photo], files: Sequence[tuple[str, str, Path]]) -> dict[str, dict[str, int]]:

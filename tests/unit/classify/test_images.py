@@ -14,7 +14,9 @@ import pillow_heif
 import pytest
 from PIL import Image, ImageDraw
 
-from kickstand.classify.images import FORMATS, MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, measure, prepare
+from fuzz.parts import exif_with, tiff_of_shared_tiles, tiff_with
+from kickstand.classify.decoder import FORMATS, MAX_IMAGE_PIXELS
+from kickstand.classify.images import MAX_IMAGE_BYTES, measure, prepare
 from kickstand.errors import InvalidImage
 from kickstand.records import compose_record
 
@@ -210,6 +212,139 @@ def test_the_photos_of_phones_look_like_their_plain_twin(name: str) -> None:
     twin, photo = (pixels(prepare((REAL / file).read_bytes(), file, SHAPE).png) for file in ("icc-200KB.jpg", name))
     difference = sum(abs(one - other) for one, other in zip(twin.tobytes(), photo.tobytes(), strict=True))
     assert difference / len(twin.tobytes()) < 4
+
+
+DAMAGED_EXIF = {
+    "noise": b"Exif\0\0II*\0" + random.Random(1).randbytes(60_000),
+    "no TIFF in it": random.Random(2).randbytes(300),
+    "an orientation that is no integer": b"Exif\0\0" + exif_with(0x0112, 11, 1, b"")[:26],
+    "three million orientations": b"Exif\0\0" + exif_with(0x0112, 5, 3_000_000, bytes(40_000)),
+    "cut off": b"Exif\0\0MM\0*\0\0\0\x08\0\x09\x01\x12",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("damaged", DAMAGED_EXIF.values(), ids=list(DAMAGED_EXIF))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_changes_no_pixel(kind: str, damaged: bytes) -> None:
+    photo = Image.effect_noise((64, 48), 60).convert("RGB")
+    plain, hurt = (prepare(encoded(photo, kind, exif=exif), "x", SHAPE) for exif in (b"", damaged))
+    assert (hurt.png, hurt.width) == (plain.png, plain.width)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+def test_exif_that_is_damaged_in_the_file_changes_no_pixel(kind: str) -> None:
+    photo, exif = Image.effect_noise((64, 48), 60).convert("RGB"), Image.Exif()
+    exif[0x010E] = "a description"
+    whole = encoded(photo, kind, exif=exif)
+    at = whole.index(b"a description") - 26
+    hurt = whole[:at] + bytes(255 - byte for byte in whole[at : at + 20]) + whole[at + 20 :]
+    if kind == "TIFF":  # there EXIF stands among the tags that make the pixels
+        hurt = whole.replace(b"\x0e\x01\2\0", b"\x12\x01\5\0")
+    assert hurt != whole
+    assert prepare(hurt, "x", SHAPE).png == prepare(whole, "x", SHAPE).png
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF"])
+@pytest.mark.parametrize("name", ["icc_profile", "xmp"])
+def test_a_large_profile_changes_no_pixel(kind: str, name: str) -> None:
+    photo = Image.effect_noise((64, 48), 60).convert("RGB")
+    size = 60_000 if (kind, name) == ("JPEG", "xmp") else 3_000_000
+    large = {name: random.Random(0).randbytes(size)}
+    assert prepare(encoded(photo, kind, **large), "x", SHAPE).png == prepare(encoded(photo, kind), "x", SHAPE).png
+
+
+NOISE = encoded(Image.effect_noise((64, 48), 60).convert("RGB"))
+
+
+def png_with(extra: bytes) -> bytes:
+    """A PNG of noise with this before its pixels."""
+    return NOISE[:33] + extra + NOISE[33:]
+
+
+@pytest.mark.parametrize(
+    "name", [b"pHYs", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"eXIf", b"tRNS"]
+)
+@pytest.mark.parametrize("body", [b"", b"\0" * 9, b"a\0\0" + zlib.compress(bytes(50_000_000))])
+def test_a_damaged_side_chunk_changes_no_pixel(name: bytes, body: bytes) -> None:
+    """Neither is a bomb in it unpacked: two of them would take more memory than there is."""
+    wrong = struct.pack(">I", len(body)) + name + body + b"oops"
+    plain, hurt = png_with(b""), png_with(wrong * 20)
+    assert prepare(hurt, "x", SHAPE).png == prepare(plain, "x", SHAPE).png
+
+
+@pytest.mark.parametrize("end", [1, 4, 8, 12, 15])
+def test_a_png_whose_pixels_are_all_there_needs_no_end(end: int) -> None:
+    whole = png_with(b"")
+    assert prepare(whole[:-end], "x", SHAPE).png == prepare(whole, "x", SHAPE).png
+
+
+@pytest.mark.parametrize("length", [8, 12, 20, 33, 40])
+def test_a_png_that_ends_in_its_header_is_said_to_be_one(length: int) -> None:
+    with pytest.raises(InvalidImage, match="x: a PNG that is incomplete or damaged; send it again"):
+        prepare(png_with(b"")[:length], "x", SHAPE)
+
+
+@pytest.mark.parametrize("name", [b"IHDR", b"IDAT"])
+def test_a_png_whose_pixels_are_damaged_is_said_to_be_one(name: bytes) -> None:
+    whole = png_with(b"")
+    at = whole.index(name) + 4 + int.from_bytes(whole[whole.index(name) - 4 : whole.index(name)])
+    with pytest.raises(InvalidImage, match="x: a PNG that is incomplete or damaged; send it again"):
+        prepare(whole[:at] + b"oops" + whole[at + 4 :], "x", SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PNG", {}), ("AVIF", {"quality": 100}),
+     ("WEBP", {"lossless": True, "exact": True})],
+)  # fmt: skip
+def test_a_picture_whose_alpha_is_all_zero_is_read_as_if_it_had_none(kind: str, options: dict[str, Any]) -> None:
+    opaque = half_red()
+    hidden = opaque.copy()
+    hidden.putalpha(0)
+    seen, expected = (pixels(prepare(encoded(one, kind, **options), "x", SHAPE).png) for one in (hidden, opaque))
+    assert seen.getpixel((4, 16)) == pytest.approx(expected.getpixel((4, 16)), abs=3)
+    assert seen.getpixel((4, 16))[1] < 60 < 200 < seen.getpixel((27, 16))[1]  # type: ignore[index]
+
+
+def test_a_bmp_of_one_colour_whose_alpha_is_all_zero_keeps_its_colour() -> None:
+    hidden = Image.new("RGBA", (64, 64), (200, 10, 10, 0))
+    assert pixels(prepare(encoded(hidden, "BMP"), "x", SHAPE).png).getpixel((16, 16)) == (200, 10, 10)
+
+
+def test_a_tiff_whose_alpha_is_multiplied_in_already_keeps_its_colours() -> None:
+    tags = {256: 32, 257: 32, 259: 1, 262: 2, 277: 4, 278: 32, 279: 4096}
+    whole = {tag: (4, 1, struct.pack("<I", value)) for tag, value in tags.items()} | {258: (3, 4, b"\x08\0" * 4)}
+    whole[338] = (3, 1, b"\1\0")
+    start = len(tiff_with(whole | {273: (4, 1, bytes(4))}))
+    opaque = tiff_with(whole | {273: (4, 1, struct.pack("<I", start))}) + bytes((200, 10, 10, 255)) * 1024
+    nothing = opaque.replace(bytes((200, 10, 10, 255)), bytes((200, 10, 10, 0)))
+    for data in (opaque, nothing):
+        assert pixels(prepare(data, "x", SHAPE).png).getpixel((16, 16)) == (200, 10, 10)
+
+
+@pytest.mark.parametrize("data", [
+    pytest.param(tiff_of_shared_tiles(32_000, 1_560), id="tiles"),
+    pytest.param(tiff_with({273: (4, 200_000, bytes(800_000))}), id="strips"),
+])  # fmt: skip
+def test_a_tiff_of_too_many_parts_is_refused_before_they_are_read(data: bytes) -> None:
+    with pytest.raises(InvalidImage, match="x: a TIFF of more than 100,000 parts; save it as a plain JPEG"):
+        prepare(data, "x", SHAPE)
+
+
+@pytest.mark.parametrize("frame", [0xC9, 0xCA, 0xCB])
+def test_a_jpeg_with_arithmetic_coding_is_refused(frame: int) -> None:
+    whole = encoded(half_red(), "JPEG")
+    with pytest.raises(InvalidImage, match="x: a JPEG with arithmetic coding"):
+        prepare(whole.replace(b"\xff\xc0", bytes([0xFF, frame])), "x", SHAPE)
+
+
+def test_a_jpeg_keeps_its_colours_without_its_other_segments() -> None:
+    """Which colours three components mean, only two of the segments say: JFIF and Adobe."""
+    photo = Image.new("RGB", (64, 64), (200, 10, 10))
+    for options in ({}, {"keep_rgb": True}, {"icc_profile": bytes(100_000), "comment": b"x" * 60_000}):
+        seen = pixels(prepare(encoded(photo, "JPEG", **options), "x", SHAPE).png).getpixel((16, 16))
+        assert seen == pytest.approx((200, 10, 10), abs=4)
 
 
 def test_statistics_tell_dark_flat_blurred_and_colourless_apart() -> None:

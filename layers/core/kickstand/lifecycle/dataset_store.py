@@ -19,7 +19,7 @@ from kickstand.store import read_image, transient
 BASE = "base/"
 AUXILIARY = "auxiliary.npz"
 MAX_IMAGES = 20_000  # at 25 images a second, which S3's latency and four workers allow, 800 s of Lambda's 900
-WORKERS = 4  # each may hold one photo of 50 megapixels, 400 MB
+WORKERS = 4  # that read and write; as many photos are decoded at a time as there are CPUs, which are two
 VALIDATION_SHARE = 10  # every tenth training image tells the built-in algorithm which epoch to keep
 
 Split = Literal["train", "test"]
