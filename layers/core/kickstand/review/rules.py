@@ -272,12 +272,23 @@ def _as_name(text: str) -> str:
     return " ".join(text.split())[:80]
 
 
+class RecordKey(Payload):
+    """Which record: its key in the table."""
+
+    image: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+
+
 class Asking(Payload):
-    """What review_image tells "Ask a Person". again: whether the first wait is over."""
+    """What review_image tells "Ask a Person". again: whether the first wait is over.
+
+    record: of what the event "Review Requested" says the key alone is taken. Who may publish events could say anything
+        else of it: another picture, another decision.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)  # of a token, not even in an error
 
-    record: Record
+    record: RecordKey
     execution: str
     task_token: SecretStr = Field(min_length=1)
     again: bool

@@ -12,10 +12,9 @@ from pydantic import SecretStr
 from kickstand.clients import DynamoDBClient, SFNClient
 from kickstand.errors import AlreadyAnswered, StoreUnavailable
 from kickstand.events import ReviewStatus
-from kickstand.records import Record
 from kickstand.review import rules
-from kickstand.review.rules import GROUPS, OPEN, SECOND, Refused, Review, is_same
-from kickstand.store import changed, get_item, plain, put_item_if, to_item, transient
+from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, is_same
+from kickstand.store import changed, from_item, get_item, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue, place
 SHARDS = 8
@@ -31,7 +30,7 @@ _PAGE = 25  # reviews: the first are shown, and the rest of the index is not rea
 def ask_person(
     dynamodb: DynamoDBClient,
     tables: tuple[str, str],
-    record: Record,
+    key: RecordKey,
     execution: str,
     token: SecretStr,
     again: bool,
@@ -42,11 +41,15 @@ def ask_person(
     tables: of reviews and of records. again: the first wait is over.
 
     Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable; AlreadyAnswered too where the record is
-    gone, since nobody is to be asked about a photo that was forgotten meanwhile.
+    gone, since nobody is to be asked about a photo that was forgotten meanwhile, or asks nobody.
     """
     table, records_table = tables
-    if get_item(dynamodb, records_table, _key(record.image, record.version)) is None:
-        raise AlreadyAnswered(f"{record.image} {record.version}: there is no record of it any more")
+    item = get_item(dynamodb, records_table, _key(key.image, key.version))
+    if item is None:
+        raise AlreadyAnswered(f"{key.image} {key.version}: there is no record of it any more")
+    record = from_item(item)
+    if not record.asks_a_person:
+        raise AlreadyAnswered(f"{key.image} {key.version}: its record asks nobody")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
     if _write(dynamodb, table, opened, standing=None):
