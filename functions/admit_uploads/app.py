@@ -7,7 +7,7 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Workflow, WorkflowType, admit
+from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Batch, Workflow, WorkflowType, admit
 from kickstand.clients import BRIEF, EXECUTION
 from kickstand.settings import Settings
 
@@ -26,13 +26,13 @@ WORKFLOW = Workflow(boto3.client("stepfunctions", config=EXECUTION), settings.cl
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    messages = {record["messageId"]: record for record in event["Records"]}
-    left = admit(WORKFLOW, {name: record["body"] for name, record in messages.items()})
+    messages = {message.message_id: message for message in Batch.model_validate(event).records}
+    left = admit(WORKFLOW, {name: message.body for name, message in messages.items()})
     for name, error in left.items():
         logger.error("stays in the queue", message_id=name, error=repr(error))
         sqs.change_message_visibility(
             QueueUrl=settings.upload_queue,
-            ReceiptHandle=messages[name]["receiptHandle"],
+            ReceiptHandle=messages[name].receipt_handle,
             VisibilityTimeout=AGAIN_AFTER_SECONDS,
         )
     return {"batchItemFailures": [{"itemIdentifier": name} for name in left]}
