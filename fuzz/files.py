@@ -21,20 +21,10 @@ from kickstand_cli.terminal import CommandError
 PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "layers/model/model"
 # As JSON's text: Python reads some of them as other numbers than they are.
-NUMBERS: tuple[str, ...] = (
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "1e400",
-    "-1e400",
-    "1E-400",
-    "5e-324",
-    "1e-200",
-    "-0.0",
-    "9" * 400,
-    "1e126",
+NUMBERS = (
+    *("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1E-400", "5e-324", "1e-200", "-0.0", "1e126", "2", "-1"),
+    *("9" * 400, "0." + "1" * 400, "true", '"0.5"'),
 )
-NUMBERS += ("0." + "1" * 400, "true", '"0.5"', "2", "-1")
 DEEP = "[" * 50_000 + "]" * 50_000
 ENCODINGS = ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252")
 

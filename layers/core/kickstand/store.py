@@ -79,9 +79,8 @@ def _find_lock(s3: S3Client, ref: ImageRef, exactly: Any, error: ClientError) ->
     if code != "AccessDenied":
         return None
     try:
-        with transient("S3"):
-            s3.head_object(Bucket=ref.bucket, Key=ref.key, **exactly)
-    except ClientError:
+        s3.head_object(Bucket=ref.bucket, Key=ref.key, **exactly)
+    except (BotoCoreError, ClientError):
         return None
     return "encrypted by a KMS key that we must not use"
 
