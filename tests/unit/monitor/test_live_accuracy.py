@@ -383,9 +383,9 @@ def test_ten_thousand_wrong_audits_and_any_number_of_right_ones_leave_evidence_t
 
 
 @pytest.mark.slow
-def test_ten_million_audits_leave_evidence_that_can_be_kept() -> None:
+def test_a_million_audits_one_by_one_leave_evidence_that_can_be_kept() -> None:
     claim, evidence = Claim("bicycle", 0.02, 0.01, 0.95, 2), Evidence()
-    for i in range(10_000_000):
+    for i in range(1_000_000):
         evidence = evidence.after(i % 50 == 0 or i < 10_000, 0.02, claim, 20.0)
     assert evidence.broken
     assert as_read_again(evidence) == evidence
