@@ -19,6 +19,7 @@ from rich.console import Console
 
 from fuzz.artefacts import try_artefacts
 from fuzz.events import sample_events, try_events
+from fuzz.files import try_captures, try_items, try_record_files
 from fuzz.images import FAMILIES
 from fuzz.keys import try_keys
 from fuzz.tally import Tally, total
@@ -70,6 +71,8 @@ def main() -> None:
         with deploy(TEMPLATE) as stack:
             stack.functions["DecideFunction"].handler = lambda *_: UNSURE
             tallies.append(try_keys(stack, Path(name), every=1))
+        console.print("files and tables")
+        tallies += [try_record_files(Path(name), every=1), try_captures(every=1), try_items(every=1)]
         console.print("artefacts")
         sample = PreparedImage.model_validate(json.loads((PROJECT / "events/classify_image.json").read_bytes()))
         tallies.append(try_artefacts(Path(name) / "model", sample, every=1))

@@ -10,11 +10,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fuzz.tally import Tally
+from kickstand.records import Record
+from kickstand.store import put_record
 from kickstand_cli.local.stack import Stack
 
 PROJECT = Path(__file__).parents[1]
 WRONG: tuple[Any, ...] = (
-    *(None, True, 0, -1, 1e400, 10**30, "", " ", "nobody", "é\0\ud800", "../..", "x" * 5000),
+    *(None, True, 0, -1, 1e400, float("nan"), 5e-324, 10**30, "", " ", "nobody", "é\0\ud800", "../..", "x" * 5000),
     *([], {}, [1, "2"], {"a": {"b": []}}),
 )
 NOT_LOCAL = {"CheckGoldenImagesFunction"}  # it calls another function, and the local sandbox runs one at a time
@@ -32,6 +34,7 @@ CLEAR = {
     "PydanticSerializationError",  # both of text that is no UTF-8
     "UnicodeEncodeError",
     "Refused",
+    "ReceiptHandleIsInvalid",  # SQS's, of a handle that it never gave
 }
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
@@ -41,11 +44,13 @@ JSON = st.recursive(
 
 
 def sample_events(stack: Stack) -> dict[str, Any]:
-    """The sample event of each function that can be tried, by its logical ID; their photo is in its bucket."""
+    """The sample event of each function that can be tried, by its logical ID; their photo and its record are there."""
     uploaded = json.loads((PROJECT / "events/prepare_image.json").read_bytes())["detail"]
     stack.s3.create_bucket(Bucket=uploaded["bucket"]["name"])
     photo = (PROJECT / "events/photo.png").read_bytes()
     stack.s3.put_object(Bucket=uploaded["bucket"]["name"], Key=uploaded["object"]["key"], Body=photo)
+    asked = json.loads((PROJECT / "events/ask_person.json").read_bytes())["record"]
+    put_record(stack.dynamodb, stack.outputs["RecordsTableName"], Record.model_validate(asked))
     functions = {
         name: PROJECT / f"events/{function.folder.name}.json"
         for name, function in stack.functions.items()

@@ -1,19 +1,20 @@
 """Reads decision records, from a file or a deployed stack's table, and the uploaded bytes that they speak of."""
 
-from collections.abc import Callable, Iterator, Sequence
+import codecs
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
+from kickstand.events import as_utc
 from kickstand.ledger.books import Books
 from kickstand.records import Record
-from kickstand.store import from_item, read_changes, read_image, transient
+from kickstand.store import first_complaint, from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.terminal import CommandError
 
@@ -31,24 +32,71 @@ ImagesFolder = Annotated[
 ]
 ReadUpload = Callable[[Record], bytes]
 """Raises InvalidImage where the upload is not there any more, saying which."""
+LONGEST_LINE = 100_000_000  # characters; a captured line holds a photo of 25 MB at most
+LONGEST = timedelta(days=36_525)
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
-def read_records(file: Path) -> Iterator[Record]:
-    """The records of a JSON Lines file, such as the demo's `records.jsonl`; blank lines are none.
+def read_lines(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a text file that are not blank, by number, in UTF-8 or UTF-16, with or without a byte order mark.
+
+    Raises CommandError where it cannot be read, or is neither.
+    """
+    try:
+        with file.open("rb") as start:
+            encoding = _find_encoding(start.read(4))
+        with file.open(encoding=encoding, newline="\n") as text:
+            number = 0
+            while line := text.readline(LONGEST_LINE):
+                number += 1
+                if len(line) == LONGEST_LINE:
+                    raise CommandError(f"{file}, line {number}: longer than {LONGEST_LINE:,} characters")
+                if line := line.strip().removeprefix("\ufeff"):  # a mark in between: files that were joined
+                    yield number, line
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{file}: neither UTF-8 nor UTF-16 text ({error.reason} after line {number})") from error
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from error
+
+
+def _find_encoding(start: bytes) -> str:
+    """What a file is written in that begins so; records begin with a brace, so that UTF-16 shows without a mark too."""
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    return {b"\0": "utf-16-be"}.get(start[:1], "utf-16-le" if start[1:2] == b"\0" else "utf-8-sig")
+
+
+def read_records(*files: Path) -> Iterator[Record]:
+    """The records of JSON Lines files, such as the demo's `records.jsonl`, each upload once.
+
+    Exports overlap, and files are appended to each other: of several records of one upload counts the first that
+    knows most of its review. To find it, files are read twice; where nothing comes twice the second time is for the
+    order alone, and what comes is the same.
 
     Raises CommandError naming the line.
     """
-    try:
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    try:
-                        yield Record.model_validate_json(line)
-                    except ValueError as error:
-                        raise CommandError(f"{file}, line {number}: no decision record ({_first(error)})") from error
-    except OSError as error:
-        raise CommandError(f"{file}: {error.strerror}") from error
+    best: dict[int, tuple[tuple[bool, ...], int]] = {}
+    for number, record in enumerate(_parse(files)):
+        key, found = hash((record.image, record.version)), (_knows(record), -number)
+        best[key] = max(best.get(key, found), found)
+    chosen = {-place for _, place in best.values()}
+    return (record for number, record in enumerate(_parse(files)) if number in chosen)
+
+
+def _parse(files: Iterable[Path]) -> Iterator[Record]:
+    for file in files:
+        for number, line in read_lines(file):
+            try:
+                yield Record.model_validate_json(line)
+            except ValueError as error:
+                told = first_complaint(error)
+                raise CommandError(f"{file}, line {number}: no decision record ({told})") from error
+
+
+def _knows(record: Record) -> tuple[bool, ...]:
+    review = record.review
+    parts = (review.answer, review.second, review.golden) if review else (None, None, None)
+    return (*(part is not None for part in parts), review is not None)
 
 
 def open_records(
@@ -69,7 +117,7 @@ def stream_records(
     """
     read = read_from_folder(images) if images else None
     if files:
-        found: Iterator[Record] = (record for file in files for record in read_records(file))
+        found = read_records(*files)
     else:
         books = open_books(read_outputs(stack_name, outputs))
         found = _read_table(books, since)
@@ -97,8 +145,7 @@ def parse_since(text: str, now: datetime) -> datetime:
     """
     if text[-1:] in UNITS:
         return now - parse_duration(text)
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return as_utc(datetime.fromisoformat(text))
 
 
 def parse_since_option(text: str, now: datetime, example: str = "7d") -> datetime:
@@ -115,17 +162,11 @@ def parse_duration(text: str) -> timedelta:
     >>> parse_duration("1.5h")
     datetime.timedelta(seconds=5400)
     """
-    if text[-1:] not in UNITS or not text[:-1].replace(".", "", 1).isdigit():
+    if text[-1:] not in UNITS or not text[:-1].replace(".", "", 1).isdecimal():
         raise ValueError(f"{text}: not a length of time")
+    if float(text[:-1]) * UNITS[text[-1]].total_seconds() > LONGEST.total_seconds():
+        raise ValueError(f"{text}: longer than a hundred years")
     return float(text[:-1]) * UNITS[text[-1]]
-
-
-def _first(error: ValueError) -> str:
-    """pydantic's first complaint, in one line."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-    return str(error).replace("\n", " ")[:200]
 
 
 def read_from_folder(folder: Path) -> ReadUpload:

@@ -8,26 +8,10 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import Field
 
-from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Workflow, WorkflowType, admit
+from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Batch, Workflow, WorkflowType, admit
 from kickstand.clients import BRIEF, EXECUTION
-from kickstand.events import Payload
 from kickstand.settings import Settings
-
-
-class Message(Payload):
-    """One message of the queue: an upload as EventBridge reports it, or one that was postponed."""
-
-    message_id: str = Field(validation_alias="messageId")
-    receipt_handle: str = Field(validation_alias="receiptHandle")
-    body: str
-
-
-class Batch(Payload):
-    """What the event source mapping hands over."""
-
-    messages: tuple[Message, ...] = Field(validation_alias="Records")
 
 
 class AdmitUploadsSettings(Settings):
@@ -44,7 +28,7 @@ WORKFLOW = Workflow(boto3.client("stepfunctions", config=EXECUTION), settings.cl
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    messages = {message.message_id: message for message in Batch.model_validate(event).messages}
+    messages = {message.message_id: message for message in Batch.model_validate(event).records}
     left = admit(WORKFLOW, {name: message.body for name, message in messages.items()})
     for name, error in left.items():
         logger.error("stays in the queue", message_id=name, error=repr(error))

@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import boto3
@@ -10,7 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.clients import BRIEF
 from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
-from kickstand.lifecycle.store import find_approval, note_approval, publish_rollout
+from kickstand.lifecycle.store import find_approval, find_version, note_approval, publish_rollout
 from kickstand.settings import Settings
 
 
@@ -24,6 +25,7 @@ dynamodb = boto3.client("dynamodb", config=BRIEF)
 sagemaker = boto3.client("sagemaker", config=BRIEF)
 sns = boto3.client("sns", config=BRIEF)
 events = boto3.client("events", config=BRIEF)
+s3 = boto3.client("s3", config=BRIEF)
 settings = AnnounceApprovalSettings.model_validate(os.environ)
 
 
@@ -34,6 +36,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         change,
         lambda: sagemaker.describe_model_package(ModelPackageName=change.package),
         find_approval(dynamodb, settings.control_table),
+        partial(find_version, s3),
     )
     if rollout is None:
         return {"told": False}

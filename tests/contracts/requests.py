@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kickstand.store import EVENT_SOURCE
 from kickstand_cli.project import PROJECT
 from tests.contracts.policies import Request
 from tests.contracts.recorded import Call
@@ -70,7 +71,7 @@ class Asker:
                 keys = {("dynamodb:LeadingKeys", named["Key"]["id"]["S"])} if "id" in named.get("Key", {}) else set()
                 return {Request(action, f"{table}{index}", frozenset(keys))}
             case "events":
-                return {Request(action, self.events)}
+                return {Request(action, self.events, frozenset({("events:source", EVENT_SOURCE)}))}
             case "sqs":
                 queue = self.stack.physical(named["QueueUrl"].rpartition("/")[2]).rpartition("/")[2]
                 return {Request(action, self.arn("sqs", queue))}

@@ -71,7 +71,7 @@ def delivered() -> list[dict[str, Any]]:
     package = {"InferenceSpecification": {"Containers": [{"ModelDataUrl": "s3://models/model.tar.gz"}]}}
     names = {"ModelPackageArn": "arn:aws:sagemaker:::model-package/k/2", "ModelPackageGroupName": "k"}
     change = ApprovalChange.model_validate({"detail": {**names, "ModelApprovalStatus": "Approved"}})
-    rollout = describe_rollout(change, lambda: package, None)
+    rollout = describe_rollout(change, lambda: package, None, lambda artefact: None)
     assert rollout
     publish_rollout(bus, bus, "topic", rollout)
     return bus.delivered()  # type: ignore[no-any-return]

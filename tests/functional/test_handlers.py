@@ -524,8 +524,11 @@ def test_a_prediction_that_is_none_is_our_fault(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_switch_that_is_none_accepts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValidationError, match="until"):
-        Loaded("decide", monkeypatch)({**to_decide(confidence=1.0), "switch": {"Item": {"reason": {"S": "night"}}}})
+    answer = Loaded("decide", monkeypatch)(
+        {**to_decide(confidence=1.0), "switch": {"Item": {"reason": {"S": "night"}}}}
+    )
+    assert (answer["route"], answer["reason"]) == ("review", "review_everything")
+    assert "cannot be read" in answer["explanation"]
 
 
 # ---- Record Result

@@ -144,3 +144,36 @@ def test_a_photo_that_is_gone_and_one_that_nobody_could_tell_are_counted(bucket:
     written = write_labels(bucket, [gone, riddle, unanswered], tmp_path / "out", SHAPE)
     assert (written.counts, written.gone, written.cannot_tell) == ({}, 1, 1)
     assert json.loads((tmp_path / "out/labels.json").read_text())["labels"] == []
+
+
+def saying(review: Review, label: str, **more: Any) -> Review:
+    assert review.answer
+    return review.model_copy(update={"answer": review.answer.model_copy(update={"label": label}), **more})
+
+
+@pytest.mark.parametrize(
+    "label", ["../../../escaped", "/tmp/escaped", "a/b", "..", "", "CON", "a\nb", "\x1b[2J", "x" * 300]
+)
+def test_a_label_that_is_no_folder_is_written_nowhere(bucket: Any, tmp_path: Path, label: str) -> None:
+    reviews = [saying(bucket.upload("1.png", 1), label), bucket.upload("2.png", 2)]
+    out = tmp_path / "deep/er/dataset"
+    written = write_labels(bucket, reviews, out, SHAPE)
+    assert (written.no_folder, written.counts) == (1, {"train/bicycle": 1})
+    assert all(path.is_relative_to(out) for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_answers_that_contradict_each_other_are_counted_and_not_written(bucket: Any, tmp_path: Path) -> None:
+    same = [bucket.upload(f"{name}.png", 1) for name in "abc"]  # three uploads of one picture
+    by_two = bucket.upload("2.png", 2)
+    other = by_two.answer.model_copy(update={"label": "motorcycle", "reviewer": "s"})
+    unsure = bucket.upload("4.png", 4)
+    reviews = [
+        saying(same[0], "bicycle"),
+        saying(same[1], "motorcycle"),
+        saying(same[2], "bicycle"),
+        by_two.model_copy(update={"second": other}),
+        unsure.model_copy(update={"second": other.model_copy(update={"label": "cannot_tell"})}),
+    ]
+    written = write_labels(bucket, reviews, tmp_path / "out", SHAPE)
+    assert (written.contradictory, written.counts) == (4, {"train/bicycle": 1})
+    assert len(content(tmp_path / "out")) == 3

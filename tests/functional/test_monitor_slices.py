@@ -105,7 +105,7 @@ def test_each_photo_is_counted_once_however_the_backlog_is_cut(
             answer(dynamodb, records[number], now + timedelta(minutes=5))
         answered |= numbers  # an answer stands
         now += timedelta(minutes=15)
-    state, _ = load_monitor(dynamodb, "ControlTable")
+    state, *_ = load_monitor(dynamodb, "ControlTable")
     assert state
     assert (images, state.slices) == (40, ())
     accepted = Counter(record.recorded_at.date() for record in records)

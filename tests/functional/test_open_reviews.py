@@ -11,10 +11,14 @@ from moto import mock_aws
 from pydantic import SecretStr
 
 from kickstand.clients import DynamoDBClient
+from kickstand.events import Decision, Reason, Route
 from kickstand.review import store
+from kickstand.review.rules import RecordKey
 from kickstand.review.store import ask_person, count_open, count_waiting, find_oldest, next_review
+from kickstand.store import put_record
 from tests.stream import make_records
 
+UNSURE = Decision(route=Route.REVIEW, reason=Reason.UNSURE)
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 
@@ -52,6 +56,15 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
                 }
             ],
         )
+        client.create_table(
+            TableName="records",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("image", "version")],
+            KeySchema=[
+                {"AttributeName": "image", "KeyType": "HASH"},
+                {"AttributeName": "version", "KeyType": "RANGE"},
+            ],
+        )
         yield client
 
 
@@ -59,11 +72,13 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
     """So many photos that wait, a minute apart; returns their images, the oldest first."""
     images = []
     for minute, record in enumerate(make_records(number)):
-        asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False})
+        asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False, "decision": UNSURE})
+        put_record(dynamodb, "records", asked)
+        key = RecordKey(image=asked.image, version=asked.version)
         now = NOON + timedelta(minutes=minute)
         dynamodb.put_item(TableName="records", Item={"image": {"S": asked.image}, "version": {"S": asked.version}})
         images.append(
-            ask_person(dynamodb, ("reviews", "records"), asked, "e", SecretStr("t"), again=False, now=now).image
+            ask_person(dynamodb, ("reviews", "records"), key, "e", SecretStr("t"), again=False, now=now).image
         )
     return images
 

@@ -10,7 +10,8 @@ import pytest
 
 from kickstand.events import ReviewStatus
 from kickstand.records import Record
-from kickstand.store import put_record
+from kickstand.review.rules import BLIND
+from kickstand.store import put_record, record_item
 from kickstand_cli.local.stack import Stack, deploy
 
 PROJECT = Path(__file__).parents[2]
@@ -65,6 +66,39 @@ def test_asking_opens_a_review_and_returns_no_token(stack: Stack, invoke: Invoke
     assert (review.why, review.audit_probability) == ("audit", 0.02)
     assert review.task_token
     assert review.task_token.get_secret_value() == sample("ask_person")["task_token"]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"image_ref": {"bucket": "kickstand-photos", "key": "another.png", "etag": "e", "uploaded_at": "2026-05-04"}},
+        {"decision": {"route": "review", "reason": "unsure", "explanation": "say motorcycle"}, "audited": False},
+        {"audit_probability": 1.0, "keep_until": 1},
+        {"image_ref": None, "decision": None},
+    ],
+)
+def test_what_an_event_says_of_a_record_beyond_its_key_counts_for_nothing(
+    stack: Stack, invoke: Invoke, forged: dict[str, Any]
+) -> None:
+    invoke("ask_person", record=sample("ask_person")["record"] | forged)
+    (review,) = stack.reviews()
+    (record,) = stack.records()
+    assert review.image_ref == record.image_ref
+    assert (review.why, review.audit_probability, review.keep_until) == ("audit", 0.02, None)
+    assert review.explanation == BLIND
+
+
+@pytest.mark.parametrize("change", [{"version": "another"}, {"image": "s3://kickstand-photos/another.png"}])
+def test_nobody_is_asked_about_a_record_that_is_not_there(stack: Stack, invoke: Invoke, change: dict[str, Any]) -> None:
+    assert invoke("ask_person", record=sample("ask_person")["record"] | change)["errorType"] == "AlreadyAnswered"
+    assert stack.reviews() == []
+
+
+def test_nobody_is_asked_about_a_record_that_asks_nobody(stack: Stack, invoke: Invoke) -> None:
+    record = Record.model_validate(sample("ask_person")["record"]).model_copy(update={"audited": False})
+    stack.dynamodb.put_item(TableName="RecordsTable", Item=record_item(record))
+    assert invoke("ask_person")["errorType"] == "AlreadyAnswered"
+    assert stack.reviews() == []
 
 
 def test_asking_again_escalates_with_the_new_token(stack: Stack, invoke: Invoke) -> None:

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,15 +11,18 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from threading import Event, Semaphore
+from time import sleep
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
 
+from kickstand.classify.container import listen, run
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.classify.inference import EmbeddedModel
-from kickstand.classify.invocations import BARE_LIST
+from kickstand.classify.invocations import BARE_LIST, JSON, choose_type, serve
 from kickstand.events import PreparedImage
 
 PROJECT = Path(__file__).parents[2]
@@ -132,3 +137,118 @@ def test_many_at_once_get_each_their_own_answer(sagemaker: Any) -> None:
     alone = [invoke(sagemaker, body) for body in bodies[:2]]
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(lambda body: invoke(sagemaker, body), bodies)) == alone * 16
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ("", JSON),
+        ("application/json, text/plain, */*", JSON),  # axios
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", JSON),  # Java
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", JSON),  # browsers
+        ("APPLICATION/JSON", JSON),
+        ("application/json; charset=utf-8", JSON),
+        ("application/json;q=0.1", JSON),
+        ("text/csv, application/json;q=0.001", JSON),
+        ("application/*", JSON),
+        (" , application/json ,, ", JSON),
+        ('text/x; note="a, b; q=0", application/json', JSON),
+        (BARE_LIST, BARE_LIST),
+        ("application/json ; Answer=probabilities", BARE_LIST),
+        ('application/json;answer="probabilities"', BARE_LIST),
+        ("application/json;answer=probabilities, application/json;q=0.5", BARE_LIST),
+        ("application/json;answer=probabilities;q=0.5, application/json", JSON),
+        ("application/json;answer=probabilities;q=0, */*", JSON),
+        ("*/*, application/json;q=0", None),
+        ("application/json;q=0", None),
+        ("*/*;q=0", None),
+        ("text/csv", None),
+        ("application/jsonlines", None),
+        ("application/json;answer=words", None),
+        ("nonsense", None),
+        ("application/json;q=NaN", None),
+        ("application/json;q=2", None),
+    ],
+)
+def test_an_accept_header_chooses_the_kind_of_answer(accept: str, expected: str | None) -> None:
+    assert choose_type(accept) == expected
+
+
+def test_a_list_of_types_is_answered(port: int) -> None:
+    headers = {"Content_Type": "image/png", "Accept": "application/json, text/plain, */*"}
+    status, body = requested(port, "POST", "/invocations", PNG, **headers)
+    assert (status, "label" in json.loads(body)) == (200, True)
+
+
+class Slow:
+    """An application that answers once it is let."""
+
+    def __init__(self) -> None:
+        self.begun, self.let = Semaphore(0), Event()
+
+    def __call__(self, environ: Any, start_response: Any) -> list[bytes]:
+        self.begun.release()
+        self.let.wait()
+        start_response("200 OK", [("Content-Length", "100000")])
+        return [b"x" * 100_000]
+
+
+def test_what_has_been_asked_is_answered_after_sigterm() -> None:
+    """Two are being answered, two wait for a thread; all get whole answers, and nobody is let in any more."""
+    slow = Slow()
+    server = listen(slow, "127.0.0.1", 0, threads=2)
+    port = server.effective_port
+
+    def stop_amid() -> list[tuple[int, int]]:
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(requested, port, "GET", "/") for _ in range(4)]
+            for _ in range(2):
+                slow.begun.acquire()
+            while len(server.active_channels) < 4 or not server.task_dispatcher.queue:
+                sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+            while server.socket.fileno() >= 0:
+                sleep(0.01)
+            slow.let.set()
+            return [(status, len(body)) for status, body in (one.result() for one in asked)]
+
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(stop_amid)
+        run(server, stop_seconds=60)
+        assert answers.result() == [(200, 100_000)] * 4
+    with pytest.raises(OSError, match=r"refused|closed"):
+        requested(port, "GET", "/")
+
+
+def test_an_idle_connection_does_not_keep_the_server(model: EmbeddedModel) -> None:
+    server = listen(serve(model), "127.0.0.1", 0, threads=1)
+    with closing(HTTPConnection("127.0.0.1", server.effective_port)) as connection, ThreadPoolExecutor(1) as pool:
+
+        def stop_idle() -> None:
+            connection.request("GET", "/ping")
+            connection.getresponse().read()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        done = pool.submit(stop_idle)
+        run(server, stop_seconds=3600)
+        done.result()
+
+
+def test_what_takes_longer_than_the_server_may_wait_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    slow = Slow()
+    server = listen(slow, "127.0.0.1", 0, threads=1)
+    with ThreadPoolExecutor(1) as pool:
+
+        def ask() -> None:
+            with closing(HTTPConnection("127.0.0.1", server.effective_port)) as connection:
+                connection.request("GET", "/")
+                slow.begun.acquire()
+                os.kill(os.getpid(), signal.SIGTERM)
+                with pytest.raises(OSError, match=r".*"):
+                    connection.getresponse()
+
+        asked = pool.submit(ask)
+        run(server, stop_seconds=0)
+        slow.let.set()
+        asked.result()
+    assert "1 connections were not answered" in caplog.text

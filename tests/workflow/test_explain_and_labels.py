@@ -18,7 +18,7 @@ from kickstand.review.rules import claim
 from kickstand.review.store import answer_review, change_review
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.ledger.explain import compare, describe
-from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.local.stack import Stack, _as_eventbridge_sends_it, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL
 
@@ -112,6 +112,36 @@ def test_of_several_uploads_the_latest_is_explained_or_the_one_that_is_named(sta
     said = kickstand("explain", first[0], "--version", first[1], *outputs).output
     assert f"version {first[1]}" in said
     assert "latest" not in said
+
+
+def test_the_latest_upload_is_s3s_whichever_event_comes_first(stack: Stack, outputs: list[str]) -> None:
+    key = "swapped.png"
+    for colour in ("red", "blue"):
+        latest = stack.upload(key, png(colour))
+    events = []
+    for target in stack._targets:
+        while batch := stack.sqs.receive_message(QueueUrl=target.queue_url, MaxNumberOfMessages=10).get("Messages"):
+            for message in batch:
+                events.append((target, _as_eventbridge_sends_it(json.loads(message["Body"]))))
+                stack.sqs.delete_message(QueueUrl=target.queue_url, ReceiptHandle=message["ReceiptHandle"])
+    for target, event in reversed(events):
+        stack.start(target, event)
+        stack.settle()
+    said = kickstand("explain", f"s3://{stack.outputs['ImageBucketName']}/{key}", *outputs).output
+    assert f"version {latest}" in said
+    assert "the latest of 2 uploads" in said
+
+
+@pytest.mark.parametrize("sequencer", ["", "00AB"])
+def test_where_nothing_says_which_upload_is_the_latest_explain_does_not_say_so(
+    stack: Stack, tmp_path: Path, sequencer: str
+) -> None:
+    record = record_of(stack, upload(stack, "tie.png", png("red")))
+    ref = record.image_ref.model_copy(update={"sequencer": sequencer})
+    ties = [record.model_copy(update={"version": version, "image_ref": ref}) for version in ("a", "b")]
+    (tmp_path / "records.jsonl").write_text("".join(f"{tie.model_dump_json()}\n" for tie in ties))
+    said = kickstand("explain", record.image, "--records", str(tmp_path / "records.jsonl")).output
+    assert "It is one of the latest, which came in the same second, of 2 uploads" in said
 
 
 @pytest.mark.parametrize(

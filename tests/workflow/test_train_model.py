@@ -1,6 +1,7 @@
 """`train_model`, as the nested template deploys it: real handlers, SageMaker's control plane on moto, and its training
 jobs played by a server that keeps to the documented contract."""
 
+import hashlib
 import io
 import json
 import re
@@ -327,6 +328,11 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
     assert verdict["challenger"]["coverage"]["n"] == 17
     (registered,) = (request for operation, request in sagemaker.requests if operation == "CreateModelPackage")
     assert registered["CustomerMetadataProperties"]["data_sha256"] == dataset["data_sha256"]
+    key = f"jobs/kickstand-{dataset['name']}/output/model.tar.gz"
+    judged = stack.s3.get_object(Bucket=training_bucket, Key=key)
+    assert registered["CustomerMetadataProperties"]["artefact_version"] == judged["VersionId"]
+    sha256 = hashlib.sha256(judged["Body"].read()).hexdigest()
+    assert registered["CustomerMetadataProperties"]["artefact_sha256"] == sha256
     assert registered["ModelCard"]["ModelCardStatus"] == "PendingReview"
     (evaluation,) = json.loads(registered["ModelCard"]["ModelCardContent"])["evaluation_details"]
     assert evaluation["metadata"] == {"data_sha256": dataset["data_sha256"], "report": statistics}
@@ -416,6 +422,8 @@ def test_sagemakers_own_image_classification_is_judged_by_what_its_container_ans
             file = item["Key"].rpartition("/")[2]
             body = json.dumps({"prediction": row}).encode()
             stack.s3.put_object(Bucket=bucket, Key=f"runs/{name}/answers/test/{file}.out", Body=body)
+        key = f"jobs/{request['TrainingJobName']}/output/model.tar.gz"
+        stack.s3.put_object(Bucket=bucket, Key=key, Body=b"whatever that algorithm keeps")
 
     sagemaker.play = play
     status, state = train(stack, algorithm="image-classification")

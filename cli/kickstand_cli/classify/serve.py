@@ -7,9 +7,8 @@ from typing import Annotated, Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import typer
-from waitress.server import create_server
 
-from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand.classify.container import listen, run
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.invocations import Application
 from kickstand.classify.invocations import serve as application
@@ -25,15 +24,16 @@ def serve(
     port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8080,
     threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
 ) -> None:
-    """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs."""
+    """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs.
+
+    On SIGTERM or Ctrl-C it answers what has been asked, for 25 seconds at most, and ends.
+    """
     with exit_on(ModelUnavailable, OSError):
         app = runtime(application(EmbeddedModel(model)))
-        server: Any = create_server(
-            app, host="127.0.0.1", port=port, threads=threads, max_request_body_size=MAX_IMAGE_BYTES + 1
-        )
+        server = listen(app, "127.0.0.1", port, threads)
     url = f"http://127.0.0.1:{server.effective_port}"
     typer.echo(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
-    server.run()
+    run(server)
 
 
 def runtime(container: Application) -> Application:

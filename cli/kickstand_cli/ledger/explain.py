@@ -13,7 +13,7 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
-from kickstand.events import Decision, Prediction, Reason, ReviewOutcome, Route
+from kickstand.events import Decision, Prediction, Reason, ReviewOutcome, Route, find_latest
 from kickstand.ledger.books import Books
 from kickstand.records import LaterDecision, Record
 from kickstand.store import from_item
@@ -66,11 +66,12 @@ def explain(
         if not found:
             which = f"{image} (version {version})" if version else image
             raise CommandError(f"{which}: there is no record of it")
-        # S3 tells whole seconds only.
-        record = max(found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at))
+        latest = find_latest(record.image_ref for record in found)
+        record = max((one for one in found if one.image_ref in latest), key=lambda one: one.recorded_at)
         console.print(describe(record), markup=False)
         if len(found) > 1:
-            console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
+            which = "the latest" if len(latest) == 1 else "one of the latest, which came in the same second,"
+            console.print(f"It is {which} of {len(found)} uploads to this key; --version names another.")
         if verify:
             if read is None:
                 raise CommandError("--verify with --records needs --images, the folder that was uploaded")

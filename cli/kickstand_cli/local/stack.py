@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import boto3
 import yaml
 from moto import mock_aws
+from moto.s3 import notifications
 from moto.sqs.models import Queue
 
 from kickstand.events import ReviewStatus
@@ -519,11 +520,33 @@ _CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
 
 
 def _as_eventbridge_sends_it(event: dict[str, Any]) -> dict[str, Any]:
-    """moto writes `eTag` where EventBridge writes `etag`."""
+    """moto writes `eTag` where EventBridge writes `etag`, and one sequencer for all uploads."""
     uploaded = event.get("detail", {}).get("object", {})
     if "eTag" in uploaded:
         uploaded["etag"] = uploaded.pop("eTag")
+        uploaded["sequencer"] = _SEQUENCERS.get(uploaded.get("version-id"), "")
     return event
+
+
+_SEQUENCERS: dict[str | None, str] = {}
+"""In which order versions were uploaded."""
+
+
+@contextmanager
+def _uploads_in_sequence() -> Iterator[None]:
+    """Note the order of uploads when moto sends their events: what it sends does not say it."""
+    send = notifications._send_event_bridge_message
+
+    def noting(account_id: str, bucket: Any, event_name: str, key: Any) -> None:
+        _SEQUENCERS[key.version_id] = f"{len(_SEQUENCERS):016X}"
+        send(account_id, bucket, event_name, key)
+
+    setattr(notifications, "_send_event_bridge_message", noting)  # noqa: B010
+    try:
+        yield
+    finally:
+        setattr(notifications, "_send_event_bridge_message", send)  # noqa: B010
+        _SEQUENCERS.clear()
 
 
 @contextmanager
@@ -566,6 +589,7 @@ def deploy(
         }
         stack.enter_context(environment(settings))
         stack.enter_context(_nothing_lost_while_deleting())
+        stack.enter_context(_uploads_in_sequence())
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         deployed = Stack(template, {**(parameters or {}), "WorkflowType": "STANDARD"}, lambdas, artefact)
         yield deployed

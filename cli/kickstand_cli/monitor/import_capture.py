@@ -14,10 +14,11 @@ from kickstand.classify.endpoint import read_answer
 from kickstand.classify.images import prepare
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
-from kickstand.events import Decision, ImageRef, Reason, Route
+from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.project import MODEL
+from kickstand_cli.records import read_lines
 from kickstand_cli.terminal import CommandError, console, exit_on, stderr
 
 
@@ -32,7 +33,7 @@ def import_capture(
     endpoint: Annotated[str, typer.Option(metavar="NAME", help="The endpoint's name.")] = "captured",
     artefact: ModelOption = MODEL,
 ) -> None:
-    """Turn an endpoint's captured inferences into records, every line of every file.
+    """Turn an endpoint's captured inferences into records, every line of every file, each inference once.
 
     Labels and policy are those of model.json. `kickstand monitor --records` then reads the result; a baseline of an
     endpoint's own good weeks is made by `kickstand baseline --records`.
@@ -42,17 +43,20 @@ def import_capture(
     with exit_on(OSError, ValueError):
         card = read_card(artefact)
         paths = [path for file in files for path in (sorted(file.rglob("*.jsonl")) if file.is_dir() else [file])]
-        records, failures = [], 0
+        records: dict[str, Record] = {}
+        failures = twice = 0
         for path in paths:
-            for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
-                if line.strip():
-                    try:
-                        records.append(read_line(line, f"{path.name}:{number}", card, endpoint))
-                    except CommandError as error:
-                        stderr.print(f"error: {path}, line {number}: {error}", markup=False)
-                        failures += 1
-        out.write_text("".join(f"{record.model_dump_json()}\n" for record in records), "utf-8")
-    console.print(f"{len(records):,} records of {len(paths):,} files written to {out}", markup=False)
+            for number, line in read_lines(path):
+                try:
+                    record = read_line(line, f"{path.name}:{number}", card, endpoint)
+                    twice += record.image in records
+                    records.setdefault(record.image, record)
+                except CommandError as error:
+                    stderr.print(f"error: {path}, line {number}: {error}", markup=False)
+                    failures += 1
+        out.write_text("".join(f"{record.model_dump_json()}\n" for record in records.values()), "utf-8")
+    again = f"; {twice:,} lines came twice" if twice else ""
+    console.print(f"{len(records):,} records of {len(paths):,} files written to {out}{again}", markup=False)
     if failures:
         raise typer.Exit(1)
 
@@ -69,9 +73,14 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
         data, told = captured["captureData"], captured["eventMetadata"]
         photo, answer = _decode(data["endpointInput"]), json.loads(_decode(data["endpointOutput"]))
         prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
-        at, event_id = datetime.fromisoformat(told["inferenceTime"]), str(told["eventId"])
+        at, event_id = as_utc(datetime.fromisoformat(told["inferenceTime"])), told["eventId"]
+        if not isinstance(event_id, str) or not event_id:
+            raise ValueError("eventId is no text")
+        ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
     except KeyError as error:
         raise CommandError(f"{error} is missing") from error
+    except RecursionError as error:
+        raise CommandError("JSON that is too deep") from error
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
     try:
@@ -79,7 +88,6 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
         image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
     except InvalidImage as error:
         image, decision = None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))
-    ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
     return Record(
         image=f"captured:{endpoint}/{event_id}",
         version=event_id,

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from kickstand.classify.artefact import read_card
+from kickstand.classify.artefact import check_label, read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
@@ -61,6 +61,8 @@ class Export(Payload):
     """What the folder holds; in the file, its labels follow.
 
     counts: labels by folder. cannot_tell, gone: answers that gave no label, and images that are no longer there.
+    contradictory: answers about one photo, by two people or about two uploads of it, that differ; none is written.
+    no_folder: answers whose label cannot be a folder's name.
     """
 
     format: Literal["kickstand-labels-1"] = "kickstand-labels-1"
@@ -68,6 +70,8 @@ class Export(Payload):
     counts: dict[str, int]
     cannot_tell: int
     gone: int
+    contradictory: int = 0
+    no_folder: int = 0
 
 
 @app.callback()
@@ -111,7 +115,8 @@ def export(
         console.print(f"{folder}: {number}", markup=False)
     console.print(
         f"{sum(written.counts.values())} labels in {out}; left out: {written.cannot_tell} that nobody could tell, "
-        f"{written.gone} whose image is gone",
+        f"{written.gone} whose image is gone, {written.contradictory} that contradict each other, "
+        f"{written.no_folder} whose label is no name for a folder",
         markup=False,
     )
 
@@ -156,14 +161,21 @@ def write_labels(
 
     Raises CommandError where out is not empty or cannot be written.
     """
-    cannot_tell = gone = 0
+    cannot_tell = gone = contradictory = no_folder = 0
 
     def look_up(journal: "Journal") -> Iterator[tuple[Review, Label | None]]:
-        nonlocal cannot_tell
+        nonlocal cannot_tell, contradictory, no_folder
         for review in reviews:
-            if review.answer and review.answer.label == CANNOT_TELL:
+            if review.answer is None:
+                continue
+            said, second = review.answer.label, review.second and review.second.label
+            if said == CANNOT_TELL:
                 cannot_tell += 1
-            elif review.answer:
+            elif second and second not in (said, CANNOT_TELL):
+                contradictory += 1
+            elif not _is_folder(said):
+                no_folder += 1
+            else:
                 yield review, journal.get(review.image, review.version)
 
     def fetch(folder: Path, asked: tuple[Review, Label | None]) -> Fetched:
@@ -184,10 +196,18 @@ def write_labels(
             else:
                 gone += 1
         journal.forget_others()
+        contradictory += journal.forget_contradictory()
         for file in folder.glob("*/*/*"):
             if not journal.names(file.relative_to(folder).as_posix()):
                 file.unlink()
-        export = Export(input_shape=input_shape, counts=journal.counts(), cannot_tell=cannot_tell, gone=gone)
+        export = Export(
+            input_shape=input_shape,
+            counts=journal.counts(),
+            cannot_tell=cannot_tell,
+            gone=gone,
+            contradictory=contradictory,
+            no_folder=no_folder,
+        )
         with (folder / MANIFEST).open("w", encoding="utf-8") as manifest:
             manifest.write(export.model_dump_json(indent=1).removesuffix("\n}") + ',\n "labels": [')
             for number, line in enumerate(journal.lines()):
@@ -241,6 +261,14 @@ class Journal:
         """Forget what this run has not put, because its review is gone."""
         self._database.execute("DELETE FROM labels WHERE run <> ?", (self._run,))
 
+    def forget_contradictory(self) -> int:
+        """Forget what says of the same bytes that they show two things; returns how many labels that were."""
+        by_bytes = "SELECT json_extract(json, '$.sha256') FROM labels GROUP BY 1"
+        differing = f"{by_bytes} HAVING count(DISTINCT json_extract(json, '$.label')) > 1"
+        return self._database.execute(
+            f"DELETE FROM labels WHERE json_extract(json, '$.sha256') IN ({differing})"  # noqa: S608 - of our own words
+        ).rowcount
+
     def names(self, file: str) -> bool:
         """Whether a label names this file."""
         found = "SELECT 1 FROM labels WHERE path = ?1 UNION ALL SELECT 1 FROM labels WHERE original = ?1"
@@ -283,6 +311,14 @@ def _unfinished(out: Path, kind: str) -> Iterator[tuple[Path, Journal]]:
         folder.rename(out)
     except OSError as error:
         raise CommandError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
+
+
+def _is_folder(label: str) -> bool:
+    try:
+        check_label(label)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_there(folder: Path, label: Label) -> bool:

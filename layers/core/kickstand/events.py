@@ -1,10 +1,11 @@
 """What travels along the workflow's arrows: ImageRef → PreparedImage → Prediction → Decision → (Answer) → Record."""
 
-from datetime import datetime
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AliasPath, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NEITHER = "neither"
@@ -12,10 +13,32 @@ NEITHER = "neither"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class Payload(BaseModel):
-    """Base of everything that travels: immutable; older code reads newer payloads by ignoring what it does not know."""
+def as_utc(moment: datetime) -> datetime:
+    """The same moment in UTC, which is meant where no zone is said.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    >>> as_utc(datetime.fromisoformat("2026-05-04T01:00+09:00")).isoformat()
+    '2026-05-03T16:00:00+00:00'
+    """
+    try:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(f"{moment}: outside of the years 1 to 9999 in UTC") from error
+
+
+Moment = Annotated[datetime, AfterValidator(as_utc)]
+"""A time, always in UTC: times that are compared, printed and sorted as text must have one zone."""
+
+
+class Payload(BaseModel):
+    """Base of everything that travels: immutable; older code reads newer payloads by ignoring what it does not know.
+
+    Numbers are finite. One that slips past that check (`model_copy` makes none) is written as a word that is no JSON,
+    so that writing it down fails, and not reading it later: `null` in its place would be found only then.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False, ser_json_inf_nan="constants"
+    )
 
 
 class ImageRef(Payload):
@@ -24,6 +47,7 @@ class ImageRef(Payload):
     key: as S3 stores it; EventBridge, unlike S3's own notifications, does not URL-encode it.
     version_id: None when the bucket keeps no versions.
     size: bytes.
+    sequencer: of two uploads to one key the later one has the larger; hexadecimal. Empty where S3 has sent none.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
@@ -32,8 +56,9 @@ class ImageRef(Payload):
     key: str = Field(validation_alias=AliasPath("detail", "object", "key"), min_length=1)
     etag: str = Field(validation_alias=AliasPath("detail", "object", "etag"), min_length=1)
     version_id: str | None = Field(default=None, validation_alias=AliasPath("detail", "object", "version-id"))
-    size: int | None = Field(default=None, validation_alias=AliasPath("detail", "object", "size"), ge=0)
-    uploaded_at: datetime = Field(validation_alias=AliasPath("time"))
+    size: int | None = Field(default=None, validation_alias=AliasPath("detail", "object", "size"), ge=0, lt=2**63)
+    sequencer: str = Field(default="", validation_alias=AliasPath("detail", "object", "sequencer"))
+    uploaded_at: Moment = Field(validation_alias=AliasPath("time"))
 
     @property
     def uri(self) -> str:
@@ -44,6 +69,20 @@ class ImageRef(Payload):
     def version(self) -> str:
         """What tells this upload from another one to the same key: the version id, else the ETag."""
         return self.version_id or self.etag
+
+
+def find_latest(uploads: Iterable[ImageRef]) -> list[ImageRef]:
+    """The latest of these uploads to one key; several where nothing says which of them it is.
+
+    S3 sends times in whole seconds, in any order; its sequencer orders the events of one key. Sequencers differ in
+    length; the shorter one gets zeros on its right: https://repost.aws/knowledge-center/s3-duplicate-sqs-messages
+    """
+    refs = list(uploads)
+    if all(ref.sequencer for ref in refs):
+        places = [(ref.sequencer.lower().ljust(64, "0"), ref.uploaded_at) for ref in refs]
+    else:
+        places = [("", ref.uploaded_at) for ref in refs]
+    return [ref for ref, place in zip(refs, places, strict=True) if place == max(places)]
 
 
 class ImageStatistics(Payload):
@@ -224,7 +263,7 @@ class Answer(Payload):
 
     label: str
     reviewer: str = Field(repr=False)
-    answered_at: datetime
+    answered_at: Moment
     seconds_taken: float = Field(ge=0.0)
     shown: Shown
     late: bool = False
@@ -239,7 +278,7 @@ class GoldenAnswer(Payload):
     photo: str
     expected: str
     label: str
-    answered_at: datetime
+    answered_at: Moment
 
 
 class ReviewOutcome(Payload):
@@ -252,7 +291,7 @@ class ReviewOutcome(Payload):
 
     status: ReviewStatus
     why: str
-    requested_at: datetime
+    requested_at: Moment
     answer: Answer | None = None
     second: Answer | None = None
     golden: GoldenAnswer | None = None
@@ -269,7 +308,7 @@ class Symptom(Payload):
 
     statistic: str
     description: str
-    since: datetime | None = None
+    since: Moment | None = None
     label: str | None = None
 
 
@@ -287,4 +326,4 @@ class ModelDegraded(Payload):
     findings: tuple[Symptom, ...] = Field(min_length=1)
     model_version: str
     policy_version: str
-    degraded_at: datetime
+    degraded_at: Moment

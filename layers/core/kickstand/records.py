@@ -10,6 +10,7 @@ from kickstand.events import (
     Decision,
     ImageRef,
     ImageSummary,
+    Moment,
     Payload,
     Prediction,
     Probability,
@@ -71,13 +72,13 @@ class Record(Payload):
     prediction: Prediction | None = None
     decision: Decision
     execution: str
-    recorded_at: datetime
+    recorded_at: Moment
     audit_probability: Probability | None = None
     audited: bool = False
     review: ReviewOutcome | None = None
     later: tuple[LaterDecision, ...] = ()
     keep_until: int | None = Field(default=None, validation_alias=AliasChoices("keep_until", "expires_at"))
-    changed_at: datetime | None = Field(default=None, exclude=True)
+    changed_at: Moment | None = Field(default=None, exclude=True)
 
     @property
     def used_prediction(self) -> Prediction | None:

@@ -1,22 +1,26 @@
 """What Kickstand reads and writes in AWS: images, records, events."""
 
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from decimal import Context, Decimal
 from heapq import merge
 from itertools import groupby, islice
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
+from pydantic import ValidationError
 
 from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client
 from kickstand.errors import InvalidImage, StoreUnavailable
 from kickstand.events import ImageRef, Payload
 from kickstand.records import LaterDecision, Record
+
+logger = logging.getLogger(__name__)
 
 EVENT_SOURCE = "kickstand"
 RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
@@ -24,6 +28,7 @@ SHARDS = 8
 """A day's part of the index is spread over so many partitions, of which each takes 1,000 writes a second
 (https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html); a look reads all."""
 
+_DIGITS = Context(prec=38, traps=[])
 _GONE = {
     "NoSuchKey": "no longer there",
     "NoSuchVersion": "no longer there",
@@ -53,9 +58,31 @@ def read_image(s3: S3Client, ref: ImageRef, max_bytes: int) -> bytes:
                 raise InvalidImage(f"{ref.uri}: {answer['ContentLength']:,} bytes, more than {max_bytes:,}")
             return answer["Body"].read()
     except ClientError as error:
-        if reason := _GONE.get(error.response["Error"]["Code"]):
+        reason = _GONE.get(error.response["Error"]["Code"]) or _find_lock(s3, ref, exactly, error)
+        if reason:
             raise InvalidImage(f"{ref.uri}: {reason}") from error
         raise
+
+
+def _find_lock(s3: S3Client, ref: ImageRef, exactly: Any, error: ClientError) -> str | None:
+    """Why the upload stays closed to us; None where the error is about something else.
+
+    The bucket's policy refuses what is encrypted by another key than S3's own; what came by another way, or before that
+    policy, stays unreadable. Of a KMS key S3 says "access denied", as of an object that we may not read at all: a HEAD
+    request, which needs no key, finds out which of the two it is.
+    """
+    code = error.response["Error"]["Code"]
+    if code == "InvalidRequest":
+        return "encrypted by a key of the uploader's own (SSE-C)"
+    if code.startswith("KMS."):
+        return f"encrypted by a KMS key that cannot be used ({code})"
+    if code != "AccessDenied":
+        return None
+    try:
+        s3.head_object(Bucket=ref.bucket, Key=ref.key, **exactly)
+    except (BotoCoreError, ClientError):
+        return None
+    return "encrypted by a KMS key that we must not use"
 
 
 def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
@@ -135,7 +162,7 @@ def read_changes(
     """
     found = (key for _, key in _keys_by_change(dynamodb, table, after, until, newest_first))
     while some := list(islice(found, 100)):
-        yield from map(from_item, read_items(dynamodb, table, some))
+        yield from readable(read_items(dynamodb, table, some))
 
 
 def slice_changes(
@@ -149,9 +176,9 @@ def slice_changes(
     for at, together in groupby(_keys_by_change(dynamodb, table, after, until), lambda change: change[0]):
         keys += [key for _, key in together]
         if len(keys) >= most:
-            yield datetime.fromisoformat(at), [from_item(item) for item in read_items(dynamodb, table, keys)]
+            yield datetime.fromisoformat(at), [*readable(read_items(dynamodb, table, keys))]
             keys = []
-    yield until, [from_item(item) for item in read_items(dynamodb, table, keys)]
+    yield until, [*readable(read_items(dynamodb, table, keys))]
 
 
 def _keys_by_change(
@@ -251,8 +278,28 @@ def to_item(payload: Payload) -> dict[str, Any]:
 
 
 def _as_item(text: str) -> dict[str, Any]:
-    plain = json.loads(text, parse_float=Decimal)
+    plain = json.loads(text, parse_float=as_number, parse_int=as_number, parse_constant=_refuse)
     return {name: TypeSerializer().serialize(value) for name, value in plain.items()}
+
+
+def as_number(text: str) -> Decimal:
+    """The number as DynamoDB can keep it: at most 38 digits, and 0 where it is closer to 0 than 1E-130.
+
+    Raises ValueError for one that is too large. https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
+
+    >>> as_number("1e-200"), as_number("0.25")
+    (Decimal('0'), Decimal('0.25'))
+    """
+    number = Decimal(text)
+    if number.adjusted() < -130 or not number:
+        return Decimal(0)
+    if number.adjusted() > 125:
+        raise ValueError(f"{text[:40]}: too large a number for DynamoDB")
+    return number.normalize(_DIGITS) if len(number.as_tuple().digits) > 38 else number
+
+
+def _refuse(constant: str) -> Decimal:
+    raise ValueError(f"{constant}: no number that can be stored")
 
 
 def plain(item: Mapping[str, Any]) -> dict[str, Any]:
@@ -263,6 +310,26 @@ def plain(item: Mapping[str, Any]) -> dict[str, Any]:
 def from_item(item: Mapping[str, Any]) -> Record:
     """The record that a DynamoDB item holds; a newer item's unknown attributes are ignored."""
     return Record.model_validate(plain(item))
+
+
+def readable(items: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+    """The records that these items hold. One that cannot be read is logged and passed over: it must not keep the
+    monitor from seeing all others.
+    """
+    for item in items:
+        try:
+            yield from_item(item)
+        except ValueError as error:
+            key = {name: item.get(name, {}).get("S") for name in ("image", "version")}
+            logger.error("a record cannot be read: %s: %s", key, first_complaint(error))
+
+
+def first_complaint(error: ValueError) -> str:
+    """pydantic's first complaint, with the field that it is about, in one line; never what stood there."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+    return str(error).replace("\n", " ")[:200]
 
 
 def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -284,6 +351,10 @@ def put_item_if(dynamodb: DynamoDBClient, table: str, item: Mapping[str, Any], c
     return True
 
 
+def _is_throttled(code: str) -> bool:
+    return code.rpartition(".")[2] in _THROTTLED  # "KMS.ThrottlingException" comes from S3
+
+
 @contextmanager
 def transient(service: str) -> Iterator[None]:
     """Tells trouble that passes (throttling, 5xx, the network) from an answer that stays."""
@@ -291,7 +362,7 @@ def transient(service: str) -> Iterator[None]:
         yield
     except ClientError as error:
         answer = error.response
-        if answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or answer["Error"]["Code"] in _THROTTLED:
+        if answer["ResponseMetadata"]["HTTPStatusCode"] >= 500 or _is_throttled(answer["Error"]["Code"]):
             raise StoreUnavailable(f"{service}: {error}") from error
         raise
     except BotoCoreError as error:

@@ -14,7 +14,7 @@ from kickstand.classify.promise import Promise
 from kickstand.events import NEITHER, Route
 from kickstand.lifecycle.dataset_store import Dataset
 from kickstand.lifecycle.gate import Outcome, Stated, judge, read_stated
-from kickstand.lifecycle.registry import as_model_card, describe_evaluation
+from kickstand.lifecycle.registry import Pin, as_model_card, describe_evaluation
 
 SAGEMAKER = ServiceModel(Loader().load_service_model("sagemaker", "service-2"), "sagemaker")
 DATASET = Dataset(
@@ -34,6 +34,7 @@ DATASET = Dataset(
     left_out={},
 )
 ACCURACY = {"value": 0.949, "low": 0.93356, "high": 0.961, "n": 1000}
+PIN = Pin(version="3HL4kqtJvjVBH40N", sha256="5" * 64)
 REPORT = "s3://training/runs/20260504T100000/evaluation.json"
 
 
@@ -203,11 +204,12 @@ def test_a_package_names_what_was_compared_in_letters_that_sagemaker_takes() -> 
     stated = Stated(model_version="new (2)", labels=("a", "b"), promise=Promise(max_risk={"a": 0.01, "b": 0.03}))
     champion = Stated(model_version="old", labels=("a", "b"))
     verdict = judge((champion, outcomes(10)), (stated, outcomes(20)), ()).model_copy(update={"reason": "long " * 900})
-    told = describe_evaluation(verdict, stated, champion, "kickstand", DATASET, REPORT)
+    told = describe_evaluation(verdict, stated, champion, "kickstand", DATASET, REPORT, PIN)
     assert (told.promote, len(told.reason), told.report_uri) == (True, 1024, REPORT)
     assert told.properties["model_version"] == "new  2 "
     assert told.properties["champion"] == "old"
     assert told.properties["promise"] == "risk a 0.01  b 0.03 with confidence 0.95"
+    assert (told.properties["artefact_version"], told.properties["artefact_sha256"]) == PIN
     assert told.properties["accuracy"] == "1.0 of 20"
     assert told.properties["selective_risk a"] == "0.0 of 20"
     assert told.properties["selective_risk b"] == "0.0 of 0"
@@ -220,7 +222,7 @@ def test_a_package_names_what_was_compared_in_letters_that_sagemaker_takes() -> 
 def test_an_older_promise_is_told_as_it_was_made() -> None:
     old = read_stated({"model_version": "m", "labels": ["a", "b"], "policy": {"max_risk": 0.02}})
     verdict = judge((old, outcomes(10)), (old, outcomes(20)), ())
-    told = describe_evaluation(verdict, old, old, "kickstand", DATASET, REPORT)
+    told = describe_evaluation(verdict, old, old, "kickstand", DATASET, REPORT, PIN)
     assert told.properties["promise"] == "risk 0.02 with confidence 0.95"
 
 

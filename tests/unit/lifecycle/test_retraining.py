@@ -68,10 +68,11 @@ def test_no_training_starts_beside_another(kind: str | dict[str, str]) -> None:
 CHALLENGER = "arn:aws:sagemaker:us-east-1:123456789012:model-package/group/2"
 
 
-def decided(status: str, told: tuple[str, str] | None = None, **package: Any) -> Any:
+def decided(status: str, told: tuple[str, str] | None = None, lies: str | None = "v1", **package: Any) -> Any:
+    """lies: the version of the artefact that is there now."""
     detail = {"ModelPackageArn": CHALLENGER, "ModelPackageGroupName": "group", "ModelApprovalStatus": status}
     described = {"InferenceSpecification": {"Containers": [{"ModelDataUrl": "s3://b/model.tar.gz"}]}, **package}
-    return describe_rollout(ApprovalChange.model_validate({"detail": detail}), lambda: described, told)
+    return describe_rollout(ApprovalChange.model_validate({"detail": detail}), lambda: described, told, lambda _: lies)
 
 
 def test_a_decision_is_told_once_and_a_changed_mind_again() -> None:
@@ -82,3 +83,29 @@ def test_a_decision_is_told_once_and_a_changed_mind_again() -> None:
 
 def test_nothing_is_told_of_the_champion_that_was_registered_when_training_was_set_up() -> None:
     assert decided("Approved", CustomerMetadataProperties={"role": "champion"}) is None
+
+
+PINNED: dict[str, Any] = {"CustomerMetadataProperties": {"artefact_version": "v1", "artefact_sha256": "ab" * 32}}
+
+
+def test_what_is_approved_is_the_version_that_was_judged() -> None:
+    rollout = decided("Approved", **PINNED)
+    assert rollout.approved
+    assert (rollout.detail["artefact_version"], rollout.detail["artefact_sha256"]) == ("v1", "ab" * 32)
+    assert "--bucket b --key model.tar.gz --version-id v1 model.tar.gz`, whose SHA-256 is abab" in rollout.message
+
+
+@pytest.mark.parametrize(
+    ("lies", "said"), [("v2", "version v2 lies at s3://b/model.tar.gz"), (None, "nothing lies at")]
+)
+def test_an_artefact_that_was_replaced_after_it_was_judged_is_not_approved(lies: str | None, said: str) -> None:
+    rollout = decided("Approved", lies=lies, **PINNED)
+    assert not rollout.approved
+    assert said in rollout.message
+    assert "version v1 was judged" in rollout.message
+
+
+def test_a_package_from_before_artefacts_were_pinned_is_approved_as_it_was() -> None:
+    rollout = decided("Approved", lies="v7")
+    assert rollout.approved
+    assert "artefact_version" not in rollout.detail

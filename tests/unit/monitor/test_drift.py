@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.promise import Promise
 from kickstand.events import Decision, ImageRef, ImageStatistics, ImageSummary, Prediction, Reason, Route
 from kickstand.monitor.drift import (
     CLASS_MIX,
@@ -19,6 +20,7 @@ from kickstand.monitor.drift import (
     Drift,
     Finding,
     Observation,
+    PromisedMix,
     Severity,
     describe,
     list_events,
@@ -31,6 +33,12 @@ from kickstand.records import Record
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = SelectivePolicy(policy_version="p1", accept_at=0.8, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
 BUDGET = Budget(images_per_day=100)
+MIX = PromisedMix(
+    "m1",
+    "p1",
+    Promise(max_risk={"bicycle": 0.02, "motorcycle": 0.02}, mix={"motorcycle": (0.3, 0.7)}),
+    {"bicycle": 0.72, "motorcycle": 0.72},
+)
 
 
 def recorded(
@@ -275,3 +283,25 @@ def test_the_switch_does_not_keep_up_the_alarm_that_it_answers() -> None:
         for record in made
     ]
     assert [observe(record, "m1", "p1") for record in kept] == [observe(record, "m1", "p1") for record in made]
+
+
+def test_ten_thousand_images_out_of_the_ordinary_leave_a_checkpoint_that_can_be_kept() -> None:
+    drift = Drift(None, Budget(images_per_day=1e12, false_alarms=1e-6), None, MIX)
+    for i in range(10_000):
+        rates = {f"{CLASS_MIX}:{label}": True for label in MIX.shares_at_most}
+        drift.see(Observation(f"{i}.png", "v", NOON + timedelta(seconds=i), {}, rates))
+    kept = drift.checkpoint()
+    assert Checkpoint.model_validate_json(kept.model_dump_json()) == kept
+    assert all(finding.alarm and finding.strength == 1.0 for finding in drift.findings())
+
+
+@pytest.mark.parametrize("false_alarms", [90.0, 1e6])
+def test_so_many_allowed_alarms_that_any_image_raises_one_are_no_error(false_alarms: float) -> None:
+    drift = Drift(None, Budget(images_per_day=1, false_alarms=false_alarms), None, MIX)
+    assert all(0 <= finding.strength <= 1 for finding in drift.findings())
+
+
+def test_a_checkpoint_with_another_number_of_events_begins_anew() -> None:
+    drift = Drift(None, Budget(), None, MIX)
+    kept = drift.checkpoint().model_copy(update={"events": drift.checkpoint().events[:1], "n": 5})
+    assert Drift(None, Budget(), kept, MIX).n == 0

@@ -119,7 +119,9 @@ def test_an_image_that_cannot_be_read_is_a_rejected_record(artefact: Path) -> No
     [
         ("{", "Expecting property name"),
         ('{"captureData": {}}', "'eventMetadata' is missing"),
-        (captured("1", "[0.5, 0.3, 0.2]"), "zip()"),
+        (captured("1", "[0.5, 0.3, 0.2]"), "a list of 2 probabilities is expected"),
+        (captured("1", "[1.0, 1e400]"), "motorcycle: 'inf' is no probability"),
+        (captured("1", "[" * 100_000), "too deep"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named_and_the_others_are_written(artefact: Path, line: str, said: str) -> None:
@@ -147,3 +149,38 @@ def test_really_captured_inferences_are_imported(artefact: Path, absent: Callabl
     assert len(records) == lines
     assert len({record.version for record in records}) == lines
     assert all(record.prepared_image and record.prepared_image.width == 32 for record in records)
+
+
+def test_an_inference_that_was_captured_twice_is_one_record(artefact: Path) -> None:
+    (artefact / "a.jsonl").write_text(f"{captured('1')}\n{captured('2')}\n{captured('1')}\n")
+    assert [record.version for record in imported(artefact, artefact / "a.jsonl")] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("time", "expected"),
+    [
+        ("2024-10-15T14:05:12", "2024-10-15T14:05:12+00:00"),
+        ("2024-10-15T01:00:00+09:00", "2024-10-14T16:00:00+00:00"),
+    ],
+)
+def test_captured_times_become_utc(artefact: Path, time: str, expected: str) -> None:
+    (artefact / "a.jsonl").write_text(captured("1").replace("2024-10-15T14:05:12Z", time))
+    (record,) = imported(artefact, artefact / "a.jsonl")
+    assert record.recorded_at.isoformat() == expected
+    assert expected[:19] in (artefact / "records.jsonl").read_text()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_captured_files_may_have_another_encoding(artefact: Path, encoding: str) -> None:
+    (artefact / "a.jsonl").write_text(f"{captured('1')}\r\n{captured('2')}\r\n", encoding, newline="")
+    assert len(imported(artefact, artefact / "a.jsonl")) == 2
+
+
+@pytest.mark.parametrize("event_id", [None, 7, "", {"a": 1}])
+def test_an_inference_without_an_id_is_named(artefact: Path, event_id: Any) -> None:
+    line = json.loads(captured("1"))
+    line["eventMetadata"]["eventId"] = event_id
+    (artefact / "a.jsonl").write_text(f"{json.dumps(line)}\n{captured('2')}")
+    code, _, err = run(artefact / "a.jsonl", "--out", artefact / "out.jsonl", "--model", artefact)
+    assert (code, "eventId is no text" in err) == (1, True)
+    assert len(list(read_records(artefact / "out.jsonl"))) == 1

@@ -1,7 +1,7 @@
 """Live accuracy: the interval covers, whoever was asked; and a broken promise is noticed, a kept one left alone."""
 
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
@@ -19,6 +19,9 @@ from kickstand.events import (
 )
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.live_accuracy import (
+    Accepted,
+    Cell,
+    Claim,
     Evidence,
     Outcome,
     PromiseCheck,
@@ -31,6 +34,7 @@ from kickstand.monitor.live_accuracy import (
 )
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
+from tests.stream import make_records
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 BUDGET = Budget(images_per_day=1000)
@@ -354,3 +358,53 @@ def test_the_interval_holds_though_labels_err_either_way(errs: float) -> None:
 def test_without_an_answer_anything_is_possible_however_people_err() -> None:
     live = estimate([Outcome(0.1, None, 0.1)] * 50, label_error=0.05)
     assert (live.low, live.high) == (0.0, 1.0)
+
+
+def as_read_again(evidence: Evidence) -> Evidence:
+    return Evidence.model_validate_json(evidence.model_dump_json())
+
+
+@pytest.mark.parametrize("max_risk", [0.0, 0.005, 0.02, 0.5])
+@pytest.mark.parametrize("chance", [1.0, 0.02, 1e-9])
+def test_ten_thousand_wrong_audits_and_any_number_of_right_ones_leave_evidence_that_can_be_kept(
+    max_risk: float, chance: float
+) -> None:
+    claim, evidence = Claim("bicycle", max_risk, 0.0, 0.95, 1), Evidence()
+    for _ in range(10_000):
+        evidence = evidence.after(True, chance, claim, 20.0)
+    assert evidence.broken
+    assert as_read_again(evidence) == evidence
+    for _ in range(400_000):
+        before, evidence = evidence, evidence.after(False, chance, claim, 20.0)
+        if evidence == before:
+            break
+    assert evidence == before  # so it stays, however many more follow
+    assert as_read_again(evidence) == evidence
+
+
+@pytest.mark.slow
+def test_a_million_audits_one_by_one_leave_evidence_that_can_be_kept() -> None:
+    claim, evidence = Claim("bicycle", 0.02, 0.01, 0.95, 2), Evidence()
+    for i in range(1_000_000):
+        evidence = evidence.after(i % 50 == 0 or i < 10_000, 0.02, claim, 20.0)
+    assert evidence.broken
+    assert as_read_again(evidence) == evidence
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"), [(0, 10_000), (10_000_000, 10_000), (5_000_000, 5_000_000), (0, 10_000_000)]
+)
+def test_ten_million_answers_have_finite_shares(right: int, wrong: int) -> None:
+    row = (Cell(date(2026, 5, 4), 0.02, 10_000_000 + wrong, right + wrong, right, wrong, 1e5),)
+    accepted = Accepted(policy_version="p", since=NOON, cells={"bicycle": (*row, Cell(date(2026, 5, 5), 1.0, 9, 9, 9))})
+    live = accepted.estimate(0.95, 0.01)
+    assert 0 <= live.low <= live.accuracy <= live.high <= 1
+    (check,) = accepted.check_promise([Claim("bicycle", 0.02, 0.01, 0.95, 1)])
+    assert (check.audits, check.errors) == (right + wrong + 9, wrong)
+
+
+def test_who_is_asked_with_next_to_no_chance_outweighs_nobody() -> None:
+    record = next(record for record in make_records(200) if record.audited and record.review)
+    (seen,) = outcomes([record.model_copy(update={"audit_probability": 1e-320})])
+    assert seen.probability == 0.0
+    assert estimate([seen]).low == 0.0

@@ -7,7 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydantic import Field
+
 from kickstand.clients import SFNClient
+from kickstand.events import Payload
 
 AGAIN_AFTER_SECONDS = 60  # what could not be executed; without it, only after the queue's half an hour
 NOT_KEPT = "NotKept"  # classify_image's error where no queue took the upload
@@ -20,6 +23,20 @@ class WorkflowType(StrEnum):
 
     EXPRESS = "EXPRESS"
     STANDARD = "STANDARD"
+
+
+class Message(Payload):
+    """One upload as SQS delivers it to a function. body: the S3 event, or what an execution put back."""
+
+    message_id: str = Field(validation_alias="messageId", min_length=1)
+    receipt_handle: str = Field(validation_alias="receiptHandle", min_length=1)
+    body: str
+
+
+class Batch(Payload):
+    """What SQS calls the function with."""
+
+    records: tuple[Message, ...] = Field(validation_alias="Records")
 
 
 @dataclass(frozen=True)

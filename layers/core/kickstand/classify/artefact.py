@@ -1,7 +1,10 @@
 """The model artefact: a folder with `model.onnx` and `model.json`."""
 
-from pathlib import Path
-from typing import Annotated, Self
+import math
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path, PureWindowsPath
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -9,6 +12,10 @@ from kickstand.classify.policy import SelectivePolicy
 from kickstand.events import Payload, Sha256
 
 Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 do not fit into the state of an execution
+LONGEST_LABEL = 100
+WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+ROUNDING = 0.01
+"""By so much the probabilities of another model's answer may miss 1: half precision, or rounded to two digits."""
 Channels = Annotated[int, Field(ge=3, le=3)]
 
 
@@ -36,12 +43,69 @@ class ModelCard(Payload):
         return self
 
     @model_validator(mode="after")
+    def _labels_are_names(self) -> Self:
+        for label in self.labels:
+            check_label(label)
+        if len({label.casefold() for label in self.labels} | {"neither", "cannot_tell"}) < len(self.labels) + 2:
+            raise ValueError(f"labels {', '.join(self.labels)}: some differ in capitals only, as folders may not")
+        return self
+
+    @model_validator(mode="after")
     def _each_label_has_its_threshold(self) -> Self:
         """A label that is left out, or misspelt, would be accepted from `accept_at`, whatever was promised about it."""
         named = self.policy.thresholds.keys()
         if named and named != set(self.labels):
             raise ValueError(f"thresholds for {', '.join(sorted(named))}: the labels are {', '.join(self.labels)}")
         return self
+
+
+def check_label(label: str) -> None:
+    """Raises ValueError for a label that could not be a folder's name: photos lie in a folder of their label's name.
+
+    >>> check_label("cargo bike")
+    """
+    if any(unicodedata.category(sign) in ("Cc", "Cf", "Co", "Cs", "Cn", "Zl", "Zp") for sign in label):
+        raise ValueError(f"label {label[:40]!r}: with a character that cannot be printed")
+    if not label or len(label.encode()) > LONGEST_LABEL:
+        raise ValueError(f"label {label[:40]!r}: empty, or longer than {LONGEST_LABEL} bytes")
+    if set(label) & set('/\\:*?"<>|') or label != label.strip() or label.endswith(".") or label.startswith("."):
+        raise ValueError(f"label {label[:40]!r}: no name for a folder")
+    if PureWindowsPath(label).stem.casefold() in WINDOWS_DEVICES:
+        raise ValueError(f"label {label[:40]!r}: Windows keeps this name for a device")
+
+
+def read_probabilities(told: Any, labels: Iterable[str]) -> dict[str, float]:
+    """By label, what another model says.
+
+    told: by label, or in their order. Raises ValueError for what is not one finite number from 0 to 1 for each label,
+    with a sum of about 1.
+
+    >>> read_probabilities([0.9, 1e-200], ["a", "b"])
+    Traceback (most recent call last):
+    ...
+    ValueError: the probabilities sum to 0.9, not to 1
+    """
+    names = tuple(labels)
+    if isinstance(told, dict):
+        if missing := [name for name in names if name not in told]:
+            raise ValueError(f"no probability of {', '.join(missing)}")
+        row = [told[name] for name in names]
+    elif isinstance(told, list) and len(told) == len(names):
+        row = told
+    else:
+        found = f"{len(told)} of them" if isinstance(told, list) else type(told).__name__
+        raise ValueError(f"a list of {len(names)} probabilities is expected, one for each label, not {found}")
+    values = [read_probability(value, name) for name, value in zip(names, row, strict=True)]
+    if abs((total := math.fsum(values)) - 1.0) > ROUNDING:
+        raise ValueError(f"the probabilities sum to {total:g}, not to 1")
+    return dict(zip(names, values, strict=True))
+
+
+def read_probability(value: Any, name: str) -> float:
+    """Raises ValueError for what is no number from 0 to 1: text and truth values are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:  # NaN is not either
+        raise ValueError(f"{name}: {str(value)[:40]!r} is no probability")
+    return float(value)
 
 
 def read_card(artefact: Path) -> ModelCard:

@@ -20,11 +20,12 @@ from aws_lambda_powertools.utilities.circuit_breaker.persistence import (
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kickstand.classify.artefact import ModelCard
+from kickstand.classify.artefact import ModelCard, read_probabilities, read_probability
 from kickstand.clients import SageMakerRuntimeClient
 from kickstand.errors import ModelUnavailable
 from kickstand.events import Prediction, PreparedImage
 
+LONGEST_VERSION = 256
 FAILURES_IN_A_ROW = 3  # of one sandbox: each has made a photo wait for the endpoint's timeout
 
 
@@ -62,7 +63,7 @@ class EndpointModel:
         elapsed = (time.perf_counter() - started) * 1000
         try:
             return read_answer(json.loads(body), self._card, self.name, elapsed)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ModelUnavailable(f"endpoint {self.name}: unreadable answer {body[:200]!r}: {error}") from error
 
 
@@ -121,16 +122,18 @@ def connect(
 
 
 def read_answer(answer: Any, card: ModelCard, endpoint: str, latency_ms: float) -> Prediction:
-    """The prediction in an endpoint's answer.
-
-    Raises ValueError, KeyError or TypeError where it is neither of the two that `EndpointModel` knows.
+    """The prediction in an endpoint's answer. Raises ValueError where it is neither of the two that `EndpointModel`
+    knows, or its numbers are no probabilities.
     """
     if isinstance(answer, list):
-        probabilities = dict(zip(card.labels, answer, strict=True))
-        neither, version = 0.0, f"endpoint:{endpoint}"
+        probabilities, neither, version = read_probabilities(answer, card.labels), 0.0, f"endpoint:{endpoint}"
+    elif isinstance(answer, dict) and answer.keys() >= {"probabilities", "neither", "model_version"}:
+        probabilities = read_probabilities(answer["probabilities"], card.labels)
+        neither, version = read_probability(answer["neither"], "neither"), answer["model_version"]
+        if not isinstance(version, str) or not version or len(version) > LONGEST_VERSION:
+            raise ValueError(f"model_version: {str(version)[:40]!r} is no name of a model")
     else:
-        probabilities = {label: answer["probabilities"][label] for label in card.labels}
-        neither, version = answer["neither"], answer["model_version"]
+        raise ValueError("neither a list of probabilities nor an object with probabilities, neither and model_version")
     return Prediction.of(
         probabilities,
         neither=neither,

@@ -17,7 +17,7 @@ from kickstand.errors import InvalidImage
 IMAGE_TYPES = ("image/png", "image/jpeg", "application/x-image")
 JSON = "application/json"
 BARE_LIST = "application/json;answer=probabilities"
-ANYTHING = ("", "*/*", "application/*", JSON)
+"""What is answered where this very type is asked for at least as much as JSON."""
 
 Application = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
@@ -61,17 +61,83 @@ def _answer(environ: WSGIEnvironment, model: EmbeddedModel) -> Any:
         raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path}: {method}, not {allowed}")
     if path == "/ping":
         return None
-    accept = environ.get("HTTP_ACCEPT", "").replace(" ", "")
-    if accept not in (*ANYTHING, BARE_LIST):
-        raise RequestError(HTTPStatus.NOT_ACCEPTABLE, f"{accept}: we answer {JSON} or {BARE_LIST}")
+    accept = environ.get("HTTP_ACCEPT", "")
+    answered = choose_type(accept)
+    if answered is None:
+        raise RequestError(HTTPStatus.NOT_ACCEPTABLE, f"{accept[:200]}: we answer {JSON} or {BARE_LIST}")
     try:
         prepared = prepare(_read_image(environ), "the request's body", model.card.input_shape)
     except InvalidImage as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
     prediction = model.predict(prepared)
-    if accept == BARE_LIST:
+    if answered == BARE_LIST:
         return list(prediction.probabilities.values())
     return prediction.model_dump(include={"label", "confidence", "probabilities", "neither", "model_version"})
+
+
+def choose_type(accept: str) -> str | None:
+    """Which of our two kinds of answer an Accept header asks for; None where it takes neither.
+
+    The most exact range that fits a kind decides about it, and of two kinds the one with the larger weight is chosen:
+    https://www.rfc-editor.org/rfc/rfc9110.html#name-accept. A header that is no list of types counts as none.
+
+    >>> choose_type("application/json, text/plain, */*"), choose_type("text/csv")
+    ('application/json', None)
+    """
+    ranges = [range_ for part in _split(accept, ",") if part.strip() and (range_ := _read_range(part))]
+    if not ranges:
+        return None if accept.strip(" \t,") else JSON
+
+    def weight(parameters: dict[str, str]) -> float:
+        fitting = [
+            (exactness, quality)
+            for kind, wanted, quality in ranges
+            if (exactness := _exactness(kind, wanted, parameters)) is not None
+        ]
+        return max(fitting, default=((0, 0), 0.0))[1]
+
+    weights = {JSON: weight({}), BARE_LIST: weight({"answer": "probabilities"})}
+    named = any(wanted == {"answer": "probabilities"} for _, wanted, _ in ranges)
+    if named and weights[BARE_LIST] >= weights[JSON] and weights[BARE_LIST]:
+        return BARE_LIST
+    return JSON if weights[JSON] else None
+
+
+def _exactness(kind: str, wanted: dict[str, str], parameters: dict[str, str]) -> tuple[int, int] | None:
+    """How exactly a range names JSON with these parameters; None where it does not fit."""
+    place = {"*/*": 0, "application/*": 1, JSON: 2}.get(kind)
+    told = {name: value for name, value in wanted.items() if name != "charset"}  # JSON is UTF-8 whatever is asked for
+    return None if place is None or any(parameters.get(name) != told[name] for name in told) else (place, len(told))
+
+
+def _read_range(text: str) -> tuple[str, dict[str, str], float] | None:
+    """A media range, its parameters, and its weight; None for what is none."""
+    kind, *parts = (part.strip() for part in _split(text, ";"))
+    if kind.count("/") != 1 or not all(kind.split("/")):
+        return None
+    parameters: dict[str, str] = {}
+    for part in filter(None, parts):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name.lower() == "q":
+            try:
+                quality = float(value)
+            except ValueError:
+                return None
+            return (kind.lower(), parameters, quality) if 0.0 <= quality <= 1.0 else None
+        parameters[name.lower()] = value.strip('"').lower()
+    return kind.lower(), parameters, 1.0
+
+
+def _split(text: str, sign: str) -> list[str]:
+    """Apart from what is quoted."""
+    parts, quoted = [""], False
+    for letter in text:
+        quoted ^= letter == '"'
+        if letter == sign and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
 
 
 def _read_image(environ: WSGIEnvironment) -> bytes:
@@ -82,6 +148,8 @@ def _read_image(environ: WSGIEnvironment) -> bytes:
         size = int(environ.get("CONTENT_LENGTH") or 0)
     except ValueError as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number") from error
+    if size < 0:
+        raise RequestError(HTTPStatus.BAD_REQUEST, "Content-Length is negative")
     if size > MAX_IMAGE_BYTES:
         raise RequestError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"{size:,} bytes, more than {MAX_IMAGE_BYTES:,}")
     data: bytes = environ["wsgi.input"].read(size)

@@ -1,34 +1,50 @@
 """Selective classification: accept the model's answer, ask a person, or reject the image."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import Field
 
 from kickstand.classify.photo_quality import Flaw
-from kickstand.events import Decision, ImageStatistics, Payload, Prediction, Reason, Route, SelectivePolicy
+from kickstand.events import Decision, ImageStatistics, Moment, Payload, Prediction, Reason, Route, SelectivePolicy
 
-__all__ = ["Deciding", "SelectivePolicy", "Switch", "decide", "read_switch"]
+__all__ = ["NO_END", "Deciding", "SelectivePolicy", "Switch", "decide", "parse_switch", "read_switch"]
+
+
+NO_END = datetime(9999, 12, 31, tzinfo=UTC)
+"""The end of a switch that does not end by itself; a time, since older versions read one."""
 
 
 class Switch(Payload):
     """While it is on, no answer is accepted: a person decides, whatever the confidence.
 
-    by: who switched it on; personal, so no decision names them. until: off by itself from then on.
+    by: who switched it on; personal, so no decision names them. until: off by itself from then on; NO_END for never.
     """
 
     reason: str = Field(min_length=1)
     by: str = Field(repr=False)
-    since: datetime
-    until: datetime
+    since: Moment
+    until: Moment
 
     def is_on(self, now: datetime) -> bool:
         """Whether it holds; what has ended may still stand in the table for a while."""
         return now < self.until
 
     def __str__(self) -> str:
-        return f"until {self.until:%Y-%m-%d %H:%M %Z} a person decides about everything: {self.reason}"
+        end = f"until {self.until:%Y-%m-%d %H:%M %Z}" if self.until < NO_END else "until it is switched off"
+        return f"{end} a person decides about everything: {self.reason}"
+
+
+def parse_switch(item: Mapping[str, Any]) -> Switch:
+    """The switch that stands in the table, by its attributes. One that cannot be read is on: nobody can say that it
+    is off, or who wanted it.
+    """
+    try:
+        return Switch.model_validate(item)
+    except ValueError:
+        told = "the switch in the table of controls cannot be read; switch it off, or on anew"
+        return Switch(reason=told, by="nobody knows", since=datetime.min.replace(tzinfo=UTC), until=NO_END)
 
 
 class Deciding(Payload):
@@ -47,15 +63,16 @@ def read_switch(found: Mapping[str, Any], now: datetime) -> str | None:
     """Why a person decides about everything now; None where the policy does.
 
     found: what the workflow's state "Read Switch" left: DynamoDB's answer to GetItem, or Step Functions' error. Who
-        cannot know whether the switch is on takes it to be on.
-
-    Raises ValidationError for an item that is no switch.
+        cannot know whether the switch is on takes it to be on, also where the item is no switch.
     """
     if "Error" in found:
         return f"whether a person decides about everything could not be read ({found['Error']})"
     if "Item" not in found:
         return None
-    switch = Switch.model_validate({name: next(iter(value.values())) for name, value in found["Item"].items()})
+    item = found["Item"] if isinstance(found["Item"], dict) else {}
+    switch = parse_switch(
+        {name: next(iter(value.values()), None) for name, value in item.items() if isinstance(value, dict)}
+    )
     return str(switch) if switch.is_on(now) else None
 
 

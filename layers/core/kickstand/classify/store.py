@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kickstand.classify.policy import Switch
+from kickstand.classify.policy import NO_END, Switch, parse_switch
 from kickstand.clients import DynamoDBClient
 from kickstand.store import get_item, plain, to_item, transient
 
@@ -10,9 +10,12 @@ SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch
 
 
 def load_switch(dynamodb: DynamoDBClient, table: str) -> Switch | None:
-    """The switch as it was last set, perhaps ended by now; None where nobody has, or it was switched off."""
+    """The switch as it was last set, perhaps ended by now; None where nobody has, or it was switched off.
+
+    One that cannot be read is taken to be on, as by Decide.
+    """
     item = get_item(dynamodb, table, SWITCH)
-    return Switch.model_validate(plain(item)) if item else None
+    return parse_switch(plain(item)) if item else None
 
 
 def switch_on(dynamodb: DynamoDBClient, table: str, switch: Switch) -> None:
@@ -29,4 +32,5 @@ def switch_off(dynamodb: DynamoDBClient, table: str) -> None:
 
 def as_item(switch: Switch) -> dict[str, Any]:
     """The switch as it stands in the table, which forgets it once it has ended."""
-    return SWITCH | to_item(switch) | {"expires_at": {"N": str(int(switch.until.timestamp()) + 1)}}
+    ends = {"expires_at": {"N": str(int(switch.until.timestamp()) + 1)}} if switch.until < NO_END else {}
+    return SWITCH | to_item(switch) | ends

@@ -13,7 +13,8 @@ from kickstand.classify.images import MAX_IMAGE_BYTES, hash_pixels, prepare
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
 from kickstand.events import NEITHER, Payload, Sha256
-from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
+from kickstand.review.agreement import choose_answers
+from kickstand.review.rules import AUDIT, Review
 from kickstand.store import read_image, transient
 
 BASE = "base/"
@@ -36,7 +37,8 @@ class Dataset(Payload):
     image_shape: channels, height, width, as SageMaker's image classification reads it.
     data_sha256: over the sorted lines `<split>/<label>/<SHA-256 of the pixels>`.
     reviewed, audited: images that people have labelled, by where they went: to training, and to the held-out ones.
-    left_out: answers that gave no label, images that are gone, that occur twice, or that are also held out.
+    left_out: answers that gave no label, or do not count (see `agreement.choose_answers`), images that are gone, that
+        occur twice, under two labels, or that are also held out.
     """
 
     name: str
@@ -108,7 +110,8 @@ def prepare_dataset(
     """Write runs/<name>/dataset/ from base/ and the answered reviews; a second call finds it there.
 
     Answers to random audits are held out, never learnt from: they alone show the stream as it is. An image whose pixels
-    are also held out is left out of training, so that the two models can be compared on what neither has seen.
+    are also held out is left out of training, so that the two models can be compared on what neither has seen. Of
+    pixels that people have called by two names none is taken; those of the base keep theirs.
 
     Raises NothingToLearnError, StoreUnavailable.
     """
@@ -117,22 +120,29 @@ def prepare_dataset(
     if standing := read_manifest(s3, bucket, folder):
         return standing.dataset
     left_out: Counter[str] = Counter()
-    sources = [*_list_base(s3, bucket, (*labels, NEITHER)), *_list_answers(s3, reviews, (*labels, NEITHER), left_out)]
+    base = [*_list_base(s3, bucket, (*labels, NEITHER))]
+    sources = [*base, *_list_answers(s3, reviews, (*labels, NEITHER), base, left_out)]
     if len(sources) > MAX_IMAGES:
         raise NothingToLearnError(f"{len(sources):,} images, more than the {MAX_IMAGES:,} that fit into one run")
     images: dict[tuple[str, str], Image] = {}
     held_out: set[str] = set()
+    contradictory: set[tuple[str, str]] = set()
     for split in ("test", "train"):  # in this order: what is held out is known before anything is learnt from
         for image in _write_images(s3, bucket, folder, [one for one in sources if one.split == split], input_shape):
             if image is None:
                 left_out["gone"] += 1
             elif split == "train" and image.pixels_sha256 in held_out:
                 left_out["held_out"] += 1
-            elif (split, image.pixels_sha256) in images:
-                left_out["twice"] += 1
+            elif other := images.get(place := (split, image.pixels_sha256)):
+                left_out["twice" if other.label == image.label else "contradictory"] += 1
+                if other.label != image.label and other.origin != BASE:
+                    contradictory.add(place)
             else:
                 images[split, image.pixels_sha256] = image
         held_out = {pixels for _, pixels in images}
+    left_out["contradictory"] += len(contradictory)
+    for place in contradictory:
+        del images[place]
     found = sorted(images.values(), key=lambda image: image.path)
     counts = Counter(f"{image.split}/{image.label}" for image in found)
     for label in labels:
@@ -161,7 +171,7 @@ def prepare_dataset(
         data_sha256=hash_dataset(found),
         reviewed=sum(image.origin != BASE and image.split == "train" for image in found),
         audited=sum(image.origin != BASE and image.split == "test" for image in found),
-        left_out=dict(left_out),
+        left_out=dict(+left_out),
     )
     _put(
         s3, bucket, f"{folder}manifest.json", Manifest(dataset=dataset, images=tuple(found)).model_dump_json().encode()
@@ -202,18 +212,19 @@ def _list_base(s3: S3Client, bucket: str, labels: tuple[str, ...]) -> Iterator[_
 
 
 def _list_answers(
-    s3: S3Client, reviews: Iterable[Review], labels: tuple[str, ...], left_out: Counter[str]
+    s3: S3Client, reviews: Iterable[Review], labels: tuple[str, ...], base: list[_Source], left_out: Counter[str]
 ) -> Iterator[_Source]:
-    """Every answered review that names a label."""
+    """Every answered review that names a label, as far as its answer counts."""
 
     def reader(review: Review) -> Callable[[], bytes]:
         return lambda: read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
 
-    for review in reviews:
+    counts = Counter((one.split == "test", one.label) for one in base)
+    for review, why_not in choose_answers(reviews, counts):
         if review.answer is None:
             continue
-        if review.answer.label not in labels:
-            left_out["cannot_tell" if review.answer.label == CANNOT_TELL else "other_label"] += 1
+        if why_not or review.answer.label not in labels:
+            left_out[why_not or "other_label"] += 1
             continue
         split: Split = "test" if review.why == AUDIT else "train"
         yield _Source(split, review.answer.label, f"{review.image}@{review.version}", reader(review))

@@ -2,11 +2,13 @@
 
 import io
 import json
+import math
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from kickstand.classify.artefact import read_probabilities
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import SelectivePolicy, decide
@@ -136,14 +138,12 @@ def _read_prediction(
         raise ValueError(f"{image.path}: the batch transform has left no answer")
     try:
         told = json.loads(answers[name])
-        row = [float(p) for p in (told["prediction"] if isinstance(told, dict) else told)]
-    except (ValueError, KeyError, TypeError) as error:
+        probabilities = read_probabilities(told.get("prediction") if isinstance(told, dict) else told, labels)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{image.path}: the answer is no list of probabilities ({error})") from error
-    if len(row) != len(labels):
-        raise ValueError(f"{image.path}: {len(row)} probabilities for {len(labels)} labels")
-    total = sum(row)
+    total = math.fsum(probabilities.values())
     return Prediction.of(
-        {label: min(1.0, max(0.0, p / total)) for label, p in zip(labels, row, strict=True)},
+        {label: min(1.0, p / total) for label, p in probabilities.items()},
         neither=0.0,
         model_version=model_version,
         backend="sagemaker",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from kickstand.classify.promise import Promise
 from kickstand.events import Payload
@@ -24,8 +24,15 @@ class Evaluation(Payload):
     model_card: str
 
 
+class Pin(NamedTuple):
+    """Which artefact was judged: S3's version of it, which never changes, and the SHA-256 of its bytes."""
+
+    version: str
+    sha256: str
+
+
 def describe_evaluation(
-    verdict: Verdict, challenger: Stated, champion: Stated, algorithm: str, dataset: Dataset, report_uri: str
+    verdict: Verdict, challenger: Stated, champion: Stated, algorithm: str, dataset: Dataset, report_uri: str, pin: Pin
 ) -> Evaluation:
     """The verdict as the workflow acts on it, and as the registry keeps it."""
     score = verdict.challenger
@@ -35,6 +42,8 @@ def describe_evaluation(
         "champion": champion.model_version,
         "data_sha256": dataset.data_sha256,
         "dataset": dataset.uri,
+        "artefact_version": pin.version,
+        "artefact_sha256": pin.sha256,
         "promise": _describe(challenger.promise),
         "accuracy": f"{score.accuracy.value} of {score.accuracy.n}",
         "coverage": score.coverage.value,

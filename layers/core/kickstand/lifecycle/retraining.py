@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import AliasChoices, AliasPath, Field
 
-from kickstand.events import Payload
+from kickstand.events import Moment, Payload
 from kickstand.settings import Settings
 
 Algorithm = Literal["kickstand", "image-classification"]
@@ -45,7 +45,7 @@ class LastTraining(Payload):
     answers: how many answers of people had been counted then.
     """
 
-    requested_at: datetime
+    requested_at: Moment
     execution: str
     reason: str
     algorithm: str

@@ -3,8 +3,11 @@
 import json
 from datetime import datetime
 from typing import Any
+from urllib.parse import urlsplit
 
-from kickstand.clients import DynamoDBClient, EventBridgeClient, SFNClient, SNSClient
+from botocore.exceptions import ClientError
+
+from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client, SFNClient, SNSClient
 from kickstand.lifecycle.retraining import (
     Choice,
     LastTraining,
@@ -96,7 +99,7 @@ def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollo
     with transient("SNS"):
         sns.publish(TopicArn=topic, Subject=rollout.subject, Message=rollout.message)
     if rollout.approved:
-        publish(events, ["Model Approved"], rollout.detail.model_dump_json())
+        publish(events, ["Model Approved"], rollout.detail.model_dump_json(exclude_none=True))
 
 
 def find_approval(dynamodb: DynamoDBClient, table: str) -> tuple[str, str] | None:
@@ -110,3 +113,15 @@ def note_approval(dynamodb: DynamoDBClient, table: str, package: str, decision: 
     item = APPROVAL | {"package": {"S": package}, "decision": {"S": decision}, "decided_at": {"S": now.isoformat()}}
     with transient("DynamoDB"):
         dynamodb.put_item(TableName=table, Item=item)
+
+
+def find_version(s3: S3Client, uri: str) -> str | None:
+    """Which version lies there now; None where nothing does. Raises StoreUnavailable."""
+    place = urlsplit(uri)
+    try:
+        with transient("S3"):
+            return s3.head_object(Bucket=place.netloc, Key=place.path.lstrip("/")).get("VersionId", "null")
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "404":
+            return None
+        raise

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from kickstand.classify.promise import Promise, percent
-from kickstand.events import NEITHER, Decision, ImageStatistics, Payload, Prediction, Reason, Route
+from kickstand.events import NEITHER, Decision, ImageStatistics, Moment, Payload, Prediction, Reason, Route
 from kickstand.quality import upper_bound
 from kickstand.records import Record
 
@@ -257,9 +257,9 @@ class Budget(Payload):
     229–260 (arXiv:2203.03532).
     """
 
-    images_per_day: float = Field(default=1000.0, gt=0)
-    days: float = Field(default=90.0, gt=0)
-    false_alarms: float = Field(default=1.0, gt=0)
+    images_per_day: float = Field(default=1000.0, gt=0, le=1e12)
+    days: float = Field(default=90.0, gt=0, le=1e6)
+    false_alarms: float = Field(default=1.0, ge=1e-6)
 
     def threshold(self, statistics: int) -> float:
         """The evidence at which one of so many statistics raises an alarm.
@@ -373,12 +373,14 @@ class EventState(Payload):
         speaks for a change. since, n, hits, examples: of the images since then.
     """
 
-    seen: int = 0
-    evidence: tuple[float, ...] = (0.0,) * len(ODDS)
-    climb: float = 0.0
-    since: datetime | None = None
-    n: int = 0
-    hits: int = 0
+    seen: int = Field(default=0, ge=0)
+    evidence: tuple[Annotated[float, Field(ge=0.0)], ...] = Field(
+        default=(0.0,) * len(ODDS), min_length=len(ODDS), max_length=len(ODDS)
+    )
+    climb: float = Field(default=0.0, ge=0.0)
+    since: Moment | None = None
+    n: int = Field(default=0, ge=0)
+    hits: int = Field(default=0, ge=0)
     examples: tuple[Example, ...] = ()
 
 
@@ -393,11 +395,17 @@ class Checkpoint(Payload):
     """
 
     baseline_version: str
-    last: tuple[datetime, str, str] | None = None
+    last: tuple[Moment, str, str] | None = None
     n: int = 0
     events: tuple[EventState, ...] = ()
-    raised: dict[str, tuple[datetime, datetime, int]] = Field(default_factory=dict)
+    raised: dict[str, tuple[Moment, Moment, Annotated[int, Field(ge=0)]]] = Field(default_factory=dict)
     alarms: dict[str, int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _led_by_known_events(self) -> Self:
+        if any(leader >= len(self.events) for *_, leader in self.raised.values()):
+            raise ValueError("an alarm is led by an event that is not there")
+        return self
 
 
 class Finding(Payload):
@@ -496,12 +504,16 @@ class Drift:
         checkpoint: Checkpoint | None = None,
         mix: PromisedMix | None = None,
     ) -> None:
-        """A checkpoint of another baseline or promised mix is not used: the tests begin anew."""
+        """A checkpoint of another baseline, promised mix or list of events is not used: the tests begin anew."""
         self._baseline, self._mix, self._version = baseline, mix, _version(baseline, mix)
         events = list_events(baseline, mix)
         self._statistics = list(dict.fromkeys(event.statistic for event in events))
         self.threshold = budget.threshold(max(1, len(self._statistics)))
-        if checkpoint is None or checkpoint.baseline_version != self._version:
+        if (
+            checkpoint is None
+            or checkpoint.baseline_version != self._version
+            or (checkpoint.events and len(checkpoint.events) != len(events))
+        ):
             checkpoint = Checkpoint(baseline_version=self._version)
         states: Sequence[EventState] = checkpoint.events or [EventState()] * len(events)
         self._tracks = [_Track(event, state) for event, state in zip(events, states, strict=True)]
@@ -568,7 +580,7 @@ class Drift:
         for name, group in self._groups.items():
             raised_at, since, leader = self._raised.get(name, (None, None, self._leader(group)))
             track = self._tracks[leader]
-            strength = math.log(max(1.0, self._evidence(group))) / math.log(self.threshold)
+            strength = math.log(max(1.0, self._evidence(group))) / math.log(max(2.0, self.threshold))
             found.append(
                 Finding(
                     statistic=name,

@@ -5,12 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
 from kickstand.classify.promise import ANY_LABEL, Promise
-from kickstand.events import NEITHER, Payload, Probability, Route
+from kickstand.events import NEITHER, Moment, Payload, Probability, Route
 from kickstand.monitor.drift import ODDS, Budget, ratios
 from kickstand.quality import Interval, accepted_needed, binomial_cdf, upper_bound
 from kickstand.records import Record
@@ -21,8 +21,13 @@ UP, DOWN = (0.9, 0.3, 0.1, 0.03, 0.01, 0.003), (0.99, 0.8, 0.6, 0.4, 0.2, 0.1, 0
 the mean of what they win counts. An error is rare, so the best stake on more of them is small, on fewer large."""
 DOUBTFUL = 20.0
 """Evidence that a kept promise about one label ever gives with a chance of at most 1 in 20."""
+LEAST_CHANCE = 1e-9
+"""A person who is asked less often is asked never: the inverse of a smaller chance would outweigh all else."""
 MOST_EVIDENCE = 1e15
 """More is cut off: it would change no conclusion, and a float ends somewhere."""
+
+
+Wealth = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Outcome(NamedTuple):
@@ -152,7 +157,7 @@ def _chance(record: Record) -> float:
     """How probable it was that a person is asked."""
     if record.audit_probability is None:
         return 1.0 if record.decision.route is Route.REVIEW else 0.0
-    return record.audit_probability
+    return record.audit_probability if record.audit_probability >= LEAST_CHANCE else 0.0
 
 
 def estimate(
@@ -338,8 +343,8 @@ class Evidence(Payload):
     least: smallest chance to be asked so far.
     """
 
-    wealth: tuple[float, ...] = (1.0,) * len(ODDS)
-    restarted: tuple[float, ...] = (0.0,) * len(ODDS)
+    wealth: tuple[Wealth, ...] = Field(default=(1.0,) * len(ODDS), min_length=len(ODDS), max_length=len(ODDS))
+    restarted: tuple[Wealth, ...] = Field(default=(0.0,) * len(ODDS), min_length=len(ODDS), max_length=len(ODDS))
     broken: bool = False
     least: Probability = 1.0
 
@@ -399,6 +404,9 @@ MOST_CELLS = 3_000
 """So many cells, of at most 60 bytes or so, and the rest of the state are less than the 400 KB of a DynamoDB item."""
 
 
+Count = Annotated[int, Field(ge=0)]
+
+
 class Cell(NamedTuple):
     """Accepted answers of one label and day that were equally likely to be audited.
 
@@ -408,12 +416,12 @@ class Cell(NamedTuple):
     """
 
     day: date
-    chance: float
-    images: int = 0
-    asked: int = 0
-    right: int = 0
-    wrong: int = 0
-    expected: float = 0.0
+    chance: Probability
+    images: Count = 0
+    asked: Count = 0
+    right: Count = 0
+    wrong: Count = 0
+    expected: Wealth = 0.0
 
     def plus(self, other: "Cell") -> "Cell":
         """Both together."""
@@ -440,10 +448,10 @@ class Accepted(Payload):
     """
 
     policy_version: str
-    since: datetime
-    images: dict[date, int] = Field(default_factory=dict)
+    since: Moment
+    images: dict[date, Count] = Field(default_factory=dict)
     cells: dict[str, tuple[Cell, ...]] = Field(default_factory=dict)
-    days_per_cell: int = Field(default=1, ge=1)
+    days_per_cell: int = Field(default=1, ge=1, le=2 * WINDOW.days)
     against: dict[str, Evidence] = Field(default_factory=dict)
 
     @model_validator(mode="before")

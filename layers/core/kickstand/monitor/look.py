@@ -11,7 +11,7 @@ from pydantic import Field
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.promise import ANY_LABEL, Promise, read_promise
-from kickstand.events import ModelDegraded, Payload, Probability, Route, Symptom
+from kickstand.events import ModelDegraded, Moment, Payload, Probability, Route, Symptom
 from kickstand.monitor.drift import (
     Baseline,
     Budget,
@@ -281,9 +281,9 @@ class Slice(Payload):
     of changes had it at read_at.
     """
 
-    after: datetime
-    until: datetime
-    read_at: datetime
+    after: Moment
+    until: Moment
+    read_at: Moment
 
 
 class MonitorState(Payload):
@@ -291,17 +291,20 @@ class MonitorState(Payload):
 
     until: everything that was written or answered by then has been counted.
     slices: of a backlog that is being worked off; empty once nothing is left.
+    lost: why an earlier state could not be read; empty where all could. What it knew is gone, so that counts as harm
+        until people's answers alone show every promise again.
     degraded: the harm that has been found and is not over. announced: the event about it is out. switched: the switch
-        "review everything" has been on because of it.
+        "review everything" has been on because of it, and was not switched off by the monitor since.
     """
 
-    until: datetime
+    until: Moment
     drift: Checkpoint | None = None
     accepted: Accepted
     degraded: ModelDegraded | None = None
     announced: bool = False
     switched: bool = False
     slices: tuple[Slice, ...] = ()
+    lost: str = ""
 
     def has_counted(self, record: Record) -> bool:
         """Whether the record has been counted as a new one.
@@ -316,8 +319,10 @@ class MonitorState(Payload):
 
 class Look(Seen):
     """What one look of the scheduled monitor sees: images since the last look, accepted and promise of the last
-    `live_accuracy.WINDOW`.
+    `live_accuracy.WINDOW`. lost: see `MonitorState`.
     """
+
+    lost: str = ""
 
     @property
     def symptoms(self) -> tuple[Symptom, ...]:
@@ -326,7 +331,12 @@ class Look(Seen):
             Symptom(statistic=finding.statistic, description=describe(finding), since=finding.since)
             for finding in self.paged
         ]
-        return (*map(_as_symptom, self.unsupported), *found)
+        return (*self._loss, *map(_as_symptom, self.unsupported), *found)
+
+    @property
+    def _loss(self) -> tuple[Symptom, ...]:
+        told = f"the monitor's state could not be read ({self.lost}): what it knew of the answers is lost"
+        return (Symptom(statistic="state", description=told),) if self.lost else ()
 
     @property
     def harm(self) -> str:
@@ -337,7 +347,8 @@ class Look(Seen):
 
     def calls_for_review(self, when: When) -> bool:
         """Whether a person is to decide about everything."""
-        return (self.harmed and when == "harm") or (self.broken_promise and when == "promise")
+        broken = self.broken_promise or bool(self.lost)
+        return ((self.harmed or broken) and when == "harm") or (broken and when == "promise")
 
     @property
     def strengths(self) -> dict[str, float]:
@@ -372,7 +383,7 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
     found = [
         Measure("OldestReviewHours", "None", waited),
         Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
-        Measure("PromiseUnsupported", "None", len(look.unsupported)),
+        Measure("PromiseUnsupported", "None", len(look.unsupported) + bool(look.lost)),
         Measure("DriftPages", "Count", len(look.paged)),
         Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),
         Measure("DriftStrength", "Percent", 100 * max(look.strengths.values(), default=0.0)),
@@ -387,15 +398,25 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
 
 
 def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> MonitorState:
-    """Where this look goes on from: the standing state, unless it is missing, too old, or of another policy."""
+    """Where this look goes on from: the standing state, unless it is missing, too old, or of another policy.
+
+    Harm outlasts a long pause: only what nobody has looked at meanwhile is left out.
+    """
     earliest = until - LONGEST_GAP
-    if standing is None or standing.until < earliest:
-        state = MonitorState(until=earliest, accepted=Accepted(policy_version=watch.policy_version, since=earliest))
-        return state.model_copy(update={"drift": standing.drift}) if standing else state
+    if standing is None:
+        return MonitorState(until=earliest, accepted=Accepted(policy_version=watch.policy_version, since=earliest))
+    if standing.until < earliest:
+        accepted = standing.accepted.model_copy(update={"since": earliest})
+        standing = standing.model_copy(update={"until": earliest, "accepted": accepted, "slices": ()})
     if standing.accepted.policy_version != watch.policy_version:
         fresh = Accepted(policy_version=watch.policy_version, since=standing.until)
         return standing.model_copy(update={"accepted": fresh})
     return standing
+
+
+def resume_lost(why: str, watch: Watch, until: datetime) -> MonitorState:
+    """A fresh state in place of one that could not be read, which is harm."""
+    return resume(None, watch, until).model_copy(update={"lost": why, "switched": False})
 
 
 def advance(
@@ -418,13 +439,16 @@ def advance(
         drift.read(written)
     accepted = state.accepted.after(written, answered, until, watch.claims, budget)
     level, label_error = watch.confidence_level, watch.label_error
+    promises = accepted.check_promise(watch.claims)
+    shown = bool(promises) and all(check.status is PromiseStatus.KEPT for check in promises)
     look = Look(
+        lost="" if shown else state.lost,
         images=len(written),
         routes={route: routes[route] for route in Route},
         drift=tuple(drift.findings()) if drift else None,
         accepted=accepted.estimate(level, label_error),
         accepted_by_label=accepted.estimate_labels(level, label_error),
-        promises=accepted.check_promise(watch.claims),
+        promises=promises,
     )
     degraded = state.degraded if look.symptoms else None
     if look.symptoms and degraded is None:
@@ -442,7 +466,8 @@ def advance(
         accepted=accepted,
         degraded=degraded,
         announced=state.announced and degraded is not None,
-        switched=state.switched and degraded is not None,
+        switched=state.switched,
+        lost=look.lost,
     )
 
 

@@ -1,20 +1,23 @@
 """A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
-from kickstand.classify.policy import Switch
-from kickstand.classify.store import as_item, load_switch
+from kickstand.classify.policy import NO_END, Switch, parse_switch
+from kickstand.classify.store import SWITCH, as_item
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.events import Route
-from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Slice, Watch, advance, resume
-from kickstand.store import get_item, publish, put_item_if, slice_changes
+from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Slice, Watch, advance, resume, resume_lost
+from kickstand.store import first_complaint, get_item, plain, publish, put_item_if, slice_changes
+
+logger = logging.getLogger(__name__)
 
 MONITOR = "monitor"
 MOST = 10_000  # records in a slice: about 80 MB
 LAST_SECONDS = 60  # of a run, for acting on what was found
-HOLD = timedelta(hours=4)  # of the automatic switch, after the last run that found harm
 
 
 def run_monitor(
@@ -28,12 +31,19 @@ def run_monitor(
     """Look at what is new, and act on harm; None where another run was faster.
 
     What is new is read in slices of MOST records, and the state is saved after each; what a run has no time for is left
-    to the next one. Harm is published once; the switch holds as long as the harm lasts, unless a person turns it.
+    to the next one. Harm is published once. The monitor's own switch is on until a look finds no harm, or a person
+    turns it. A state that cannot be read is harm: see `MonitorState.lost`.
     """
     table, end = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
-    standing, revision = load_monitor(dynamodb, table)
-    state, images, routes = resume(standing, watch, end), 0, Counter[Route]()
+    standing, revision, lost = load_monitor(dynamodb, table)
+    if lost:
+        logger.error("the monitor's state cannot be read, and begins anew: %s", lost)
+    state = resume_lost(lost, watch, end) if lost else resume(standing, watch, end)
+    if state.lost and state.switched and _load_switch(dynamodb, table)[0] is None:
+        state = state.model_copy(update={"lost": ""})  # somebody has switched it off, and so has looked
+    images, routes = 0, Counter[Route]()
     beyond = now + timedelta(hours=1)  # clocks differ
+    left = False
     for moment, changes in slice_changes(dynamodb, settings.records_table, state.until, beyond, MOST):
         until = min(moment, end)  # the next run reads again what is younger
         part = Slice(after=state.until, until=until, read_at=now)
@@ -42,69 +52,111 @@ def run_monitor(
         state = after.model_copy(update={"slices": (*state.slices, part) if left else ()})
         if not save_monitor(dynamodb, table, state, revision):
             return None
-        revision, images = revision + 1, images + look.images
+        revision, images = _number(revision) + 1, images + look.images
         routes.update(look.routes)
         if left and seconds_left() <= LAST_SECONDS:
             break
     look = look.model_copy(update={"images": images, "routes": dict(routes)})
+    done = state
     if state.degraded:
-        switches = look.calls_for_review(settings.review_everything_when)
-        if switches:
-            switch_on_for_harm(dynamodb, table, look.harm, now, HOLD, again=state.switched)
+        if look.calls_for_review(settings.review_everything_when):
+            switched = switch_on_for_harm(dynamodb, table, look.harm, now, again=state.switched)
+            done = done.model_copy(update={"switched": switched})
         if not state.announced:
             publish(events, ["Model Degraded"], state.degraded.model_dump_json())
-        done = state.model_copy(update={"announced": True, "switched": state.switched or switches})
-        if done != state:
-            save_monitor(dynamodb, table, done, revision)
+            done = done.model_copy(update={"announced": True})
+    elif state.switched and not left:
+        switch_off_after_harm(dynamodb, table, now)
+        done = done.model_copy(update={"switched": False})
+    if done != state:
+        save_monitor(dynamodb, table, done, revision)
     return look
 
 
-def switch_on_for_harm(
-    dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, hold: timedelta, again: bool
-) -> None:
-    """Let the monitor's own switch be on until `hold` from now; a person's is left as it is.
+def switch_on_for_harm(dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, again: bool) -> bool:
+    """Let the monitor's own switch be on, without an end; a person's is left as it is. Returns whether the monitor's
+    has been on for this harm.
 
-    again: it has been on for this harm. Then it is only prolonged: once somebody has switched it off, nothing stands in
-        the table, and it stays off.
+    again: it has been on. Once somebody has switched it off then, nothing stands in the table, and it stays off. Where
+    a person has put theirs in its place, it comes back when theirs has ended and the harm has not.
     """
-    switch = Switch(reason=reason, by=MONITOR, since=now, until=now + hold)
-    standing = load_switch(dynamodb, table)
+    item, standing = _load_switch(dynamodb, table)
     if standing is None and again:
-        return
+        return True
+    since = now
     if standing and standing.is_on(now):
         if standing.by != MONITOR:
-            return
-        switch = switch.model_copy(update={"since": standing.since})
-    # Where a person is faster, theirs stands.
+            return False
+        since = standing.since
+    return _replace(dynamodb, table, Switch(reason=reason, by=MONITOR, since=since, until=NO_END), item)
+
+
+def switch_off_after_harm(dynamodb: DynamoDBClient, table: str, now: datetime) -> None:
+    """End the monitor's own switch; a person's is left as it is."""
+    item, standing = _load_switch(dynamodb, table)
+    if standing and standing.by == MONITOR and standing.is_on(now):
+        _replace(dynamodb, table, standing.model_copy(update={"until": now}), item)
+
+
+def _load_switch(dynamodb: DynamoDBClient, table: str) -> tuple[dict[str, Any] | None, Switch | None]:
+    item = get_item(dynamodb, table, SWITCH)
+    return item, parse_switch(plain(item)) if item else None
+
+
+def _replace(dynamodb: DynamoDBClient, table: str, switch: Switch, standing: dict[str, Any] | None) -> bool:
+    """Whether the switch could take the place of the standing item: where a person is faster, theirs stands."""
     if standing is None:
-        put_item_if(dynamodb, table, as_item(switch), "attribute_not_exists(id)")
-        return
-    put_item_if(
+        return put_item_if(dynamodb, table, as_item(switch), "attribute_not_exists(id)")
+    names = [name for name in ("since", "until") if name in standing]
+    return put_item_if(
         dynamodb,
         table,
         as_item(switch),
-        "since = :since AND #until = :until",
-        ExpressionAttributeNames={"#until": "until"},
-        ExpressionAttributeValues={f":{name}": as_item(standing)[name] for name in ("since", "until")},
+        " AND ".join(["attribute_exists(id)", *(f"#{name} = :{name}" for name in names)]),
+        **({"ExpressionAttributeNames": {f"#{name}": name for name in names}} if names else {}),
+        **({"ExpressionAttributeValues": {f":{name}": standing[name] for name in names}} if names else {}),
     )
 
 
-def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, int]:
-    """Where the monitor stands, and how often that has been written; None and 0 before its first look."""
-    item = get_item(dynamodb, table, {"id": {"S": MONITOR}})
+def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, Any, str]:
+    """Where the monitor stands, its revision as it stands in the table, and why the state cannot be read.
+
+    None, None and nothing before its first look.
+    """
+    item: Any = get_item(dynamodb, table, {"id": {"S": MONITOR}})
     if item is None:
-        return None, 0
-    return MonitorState.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])
+        return None, None, ""
+    revision = item.get("revision", {})
+    try:
+        return MonitorState.model_validate_json(item["state"]["S"]), revision, ""
+    except KeyError:
+        return None, revision, "the item has no text"
+    except ValueError as error:
+        return None, revision, first_complaint(error)
 
 
-def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: int) -> bool:
-    """Whether the state could take the place of the standing revision: of two looks at once one is in vain."""
-    item = {
-        "id": {"S": MONITOR},
-        "revision": {"N": str(standing + 1)},
-        "state": {"S": state.model_dump_json(exclude_defaults=True)},
-    }
-    if not standing:
+def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: Any) -> bool:
+    """Whether the state could take the place of the standing revision: of two looks at once one is in vain.
+
+    standing: the revision as `load_monitor` gives it, or as a number. Raises ValueError for a state that could not be
+    read again.
+    """
+    text = state.model_dump_json(exclude_defaults=True)
+    MonitorState.model_validate_json(text)
+    item = {"id": {"S": MONITOR}, "revision": {"N": str(_number(standing) + 1)}, "state": {"S": text}}
+    if standing is None or standing == 0:
         return put_item_if(dynamodb, table, item, "attribute_not_exists(id)")
-    values = {":standing": {"N": str(standing)}}
+    if standing == {}:
+        return put_item_if(dynamodb, table, item, "attribute_not_exists(revision)")
+    values = {":standing": {"N": str(standing)} if isinstance(standing, int) else standing}
     return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)
+
+
+def _number(revision: Any) -> int:
+    """How often the state has been written; 0 where that cannot be read."""
+    if isinstance(revision, int):
+        return revision
+    try:
+        return int((revision or {})["N"])
+    except (KeyError, TypeError, ValueError):
+        return 0

@@ -1,12 +1,14 @@
 """How often do reviewers err? From photos that two of them answered, and from golden photos shown unannounced."""
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from kickstand.events import Payload, Probability
 from kickstand.quality import upper_bound
 from kickstand.records import Record
-from kickstand.review.rules import CANNOT_TELL
+from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 
 
 class Agreement(Payload):
@@ -47,6 +49,65 @@ def agreement(records: Iterable[Record], golden: tuple[int, int] = (0, 0), confi
             shown += 1
             wrong += review.golden.label != review.golden.expected
     return conclude(pairs, disagreed, shown, wrong, confidence_level)
+
+
+FEWEST_CHECKS, MOST_WRONG = 5, 0.2
+"""A reviewer is known after so many checks, and vouched for while at most this share of them went against them."""
+UNCONFIRMED = 20
+"""So many unconfirmed answers about one label each reviewer may give in any case, and all unknown ones together."""
+PART = 4
+"""Else at most one for so many images of the base: one person's answers are at most a fifth of both."""
+
+
+def choose_answers(reviews: Iterable[Review], base: Mapping[tuple[bool, str], int]) -> Iterator[tuple[Review, str]]:
+    """The answered reviews, each with why its answer is not to be learnt from or tested by; empty where it is.
+
+    base: images of the base dataset, by whether they are held out and what they show.
+
+    Checks are second answers and golden photos. An answer that two reviewers gave alike is confirmed, and counts; of
+    contradictory ones neither does. Of the others only so many count for each reviewer and label, in training and
+    among the held-out images: nobody alone is to say what the model learns, and what it is tested by. Reviewers who
+    are not known yet share one allowance, since a name is quickly invented. Which answers count is drawn by the
+    photo's name, not by when it was answered.
+    """
+    answered = [review for review in reviews if review.answer]
+    checks, wrong = Counter[str](), Counter[str]()
+    for review in answered:
+        for who, went_wrong in _checks(review):
+            checks[who] += 1
+            wrong[who] += went_wrong
+    used = Counter[tuple[str, bool, str]]()
+    for review in sorted(answered, key=_lot):
+        if review.answer is None or review.answer.label == CANNOT_TELL:
+            yield review, "" if review.answer is None else CANNOT_TELL
+            continue
+        who, label, held_out = review.answer.reviewer.casefold(), review.answer.label, review.why == AUDIT
+        second = review.second.label if review.second and review.second.label != CANNOT_TELL else None
+        if second is not None:
+            yield review, "" if second == label else "contradictory"
+            continue
+        known = checks[who] >= FEWEST_CHECKS
+        if known and wrong[who] > MOST_WRONG * checks[who]:
+            yield review, "not_trusted"
+            continue
+        place = who if known else "", held_out, label
+        allowed = max(UNCONFIRMED, base.get((held_out, label), 0) // PART)
+        used[place] += 1
+        yield review, "" if used[place] <= allowed else "too_many_of_one"
+
+
+def _checks(review: Review) -> Iterator[tuple[str, bool]]:
+    """Who was checked by this review, and whether it went against them: of two who disagree, against both."""
+    first, second, golden = review.answer, review.second, review.golden
+    if first and second and CANNOT_TELL not in (first.label, second.label):
+        for one in (first, second):
+            yield one.reviewer.casefold(), first.label != second.label
+    if first and golden and golden.label != CANNOT_TELL:
+        yield first.reviewer.casefold(), golden.label != golden.expected
+
+
+def _lot(review: Review) -> bytes:
+    return hashlib.sha256(f"{review.image}\n{review.version}".encode()).digest()
 
 
 def conclude(pairs: int, disagreed: int, golden: int, wrong: int, confidence_level: float = 0.95) -> Agreement:

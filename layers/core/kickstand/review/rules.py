@@ -12,6 +12,7 @@ from kickstand.events import (
     Answer,
     GoldenAnswer,
     ImageRef,
+    Moment,
     Payload,
     Probability,
     ReviewOutcome,
@@ -40,8 +41,8 @@ class Claim(Payload):
     """A picture in front of somebody. since: when they were first shown it; until: others leave it alone until then."""
 
     by: str = Field(repr=False)
-    since: datetime
-    until: datetime
+    since: Moment
+    until: Moment
 
 
 class Review(Payload):
@@ -71,13 +72,13 @@ class Review(Payload):
     explanation: str
     audit_probability: Probability
     status: ReviewStatus = ReviewStatus.WAITING
-    requested_at: datetime
+    requested_at: Moment
     execution: str
     task_token: SecretStr | None = Field(None, exclude=True, repr=False)
     claim: Claim | None = None
-    skipped_at: datetime | None = None
+    skipped_at: Moment | None = None
     answer: Answer | None = None
-    second_asked_at: datetime | None = None
+    second_asked_at: Moment | None = None
     second: Answer | None = None
     golden: GoldenAnswer | None = None
     keep_until: int | None = None
@@ -286,12 +287,23 @@ def _as_name(text: str) -> str:
     return " ".join(text.split())[:80]
 
 
+class RecordKey(Payload):
+    """Which record: its key in the table."""
+
+    image: str = Field(min_length=1)
+    version: str = Field(min_length=1)
+
+
 class Asking(Payload):
-    """What review_image tells "Ask a Person". again: whether the first wait is over."""
+    """What review_image tells "Ask a Person". again: whether the first wait is over.
+
+    record: of what the event "Review Requested" says the key alone is taken. Who may publish events could say anything
+        else of it: another picture, another decision.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)  # of a token, not even in an error
 
-    record: Record
+    record: RecordKey
     execution: str
     task_token: SecretStr = Field(min_length=1)
     again: bool

@@ -12,9 +12,8 @@ from pydantic import SecretStr
 from kickstand.clients import DynamoDBClient, SFNClient
 from kickstand.errors import AlreadyAnswered, StoreUnavailable
 from kickstand.events import ReviewStatus
-from kickstand.records import Record
 from kickstand.review import rules
-from kickstand.review.rules import GROUPS, OPEN, SECOND, Refused, Review, is_same
+from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, is_same
 from kickstand.store import changed, from_item, get_item, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue, place
@@ -31,7 +30,7 @@ _PAGE = 25  # reviews: the first are shown, and the rest of the index is not rea
 def ask_person(
     dynamodb: DynamoDBClient,
     tables: tuple[str, str],
-    record: Record,
+    key: RecordKey,
     execution: str,
     token: SecretStr,
     again: bool,
@@ -42,15 +41,18 @@ def ask_person(
     tables: of reviews and of records. again: the first wait is over.
 
     Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable; AlreadyAnswered too where the record is
-    gone, since nobody is to be asked about a photo that was forgotten meanwhile, and where it tells of an answer,
-    since the table of reviews may have lost it.
+    gone, since nobody is to be asked about a photo that was forgotten meanwhile, where it asks nobody, and where it has
+    an answer, since the table of reviews may have lost it.
     """
     table, records_table = tables
-    item = get_item(dynamodb, records_table, _key(record.image, record.version))
+    item = get_item(dynamodb, records_table, _key(key.image, key.version))
     if item is None:
-        raise AlreadyAnswered(f"{record.image} {record.version}: there is no record of it any more")
-    if "answer" in item.get("review", {}).get("M", {}):
-        raise AlreadyAnswered(f"{record.image} {record.version}: its record tells of an answer")
+        raise AlreadyAnswered(f"{key.image} {key.version}: there is no record of it any more")
+    record = from_item(item)
+    if not record.asks_a_person:
+        raise AlreadyAnswered(f"{key.image} {key.version}: its record asks nobody")
+    if record.review and record.review.answer:
+        raise AlreadyAnswered(f"{key.image} {key.version}: its record tells of an answer")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
     if _write(dynamodb, table, opened, standing=None):
