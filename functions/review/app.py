@@ -104,7 +104,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
         "keys": keys(len(LABELS)),
         "done": done,
         "reason": desk.reason,
-        "undo": {"image": desk.image, "version": desk.version, "label": desk.label}
+        "undo": {"image": desk.image, "version": desk.version, "given": desk.label}
         if changed and desk.action in ("answer", "check")
         else None,
     }
@@ -161,7 +161,8 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
 def count_done(desk: Desk, changed: Review | None) -> dict[str, int]:
     """How many answers the page has given, by label; with the one just given, or without the one just undone."""
     step = {"answer": 1, "check": 1, "undo": -1}.get(desk.action, 0) if changed else 0
-    counts = {**desk.done, desk.label: desk.done.get(desk.label, 0) + step} if step else desk.done
+    label = desk.given if desk.action == "undo" else desk.label
+    counts = {**desk.done, label: desk.done.get(label, 0) + step} if step else desk.done
     return {label: counts[label] for label in choices(LABELS) if counts.get(label, 0) > 0}
 
 

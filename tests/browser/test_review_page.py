@@ -4,8 +4,6 @@ import io
 import itertools
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +73,7 @@ def page(context: "BrowserContext") -> Iterator["Page"]:
     assert trouble == []
 
 
+READY = "main:not([aria-busy]):not([data-unseen])"  # for a key: the photo is there, and has been for a moment
 COLOURS = itertools.cycle(["red", "green", "blue", "orange"])
 
 
@@ -99,11 +98,11 @@ def record_of(stack: Stack, image: str) -> Record:
 
 def shows(page: "Page", words: str | re.Pattern[str]) -> None:
     """Waits until the page shows these words."""
-    page.locator("main:not([aria-busy])", has_text=words).wait_for()
+    page.locator(READY, has_text=words).wait_for()
 
 
 def press(page: "Page", key: str) -> None:
-    page.locator("main:not([aria-busy])").wait_for()
+    page.locator(READY).wait_for()
     page.keyboard.press(key)
 
 
@@ -125,11 +124,12 @@ def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_a
 ) -> None:
     first, _ = upload(stack, "by mouse/1.png", "by mouse/2.png")
     page.goto(url)
-    shows(page, "2 photos wait")
+    shows(page, "0 done, 2 left")
     shows(page, "1.png")
-    shows(page, "The model is unsure: bicycle with confidence 0.612")
+    shows(page, "What does this photo show?")
+    assert "0.612" not in page.content()  # what the model said leads the reviewer
     page.get_by_role("button", name="motorcycle").click()
-    shows(page, "1 photo waits")
+    shows(page, "1 done, 1 left")
     shows(page, "2.png")
     stack.settle()
     outcome = record_of(stack, first).review
@@ -141,7 +141,7 @@ def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_a
 
 
 def test_every_answer_has_its_key(stack: Stack, url: str, page: "Page") -> None:
-    answers = {"1": "bicycle", "2": "motorcycle", "n": "neither", "?": "cannot_tell"}
+    answers = {"1": "bicycle", "2": "motorcycle", "n": "neither", "c": "cannot_tell"}
     images = upload(stack, *(f"by keys/{label}.png" for label in answers.values()))
     page.goto(url)
     for key, label in answers.items():
@@ -157,7 +157,7 @@ def test_a_button_reached_by_tab_is_pressed_by_enter(stack: Stack, url: str, pag
     (image,) = upload(stack, "by tab.png")
     page.goto(url)
     shows(page, "by tab.png")
-    page.get_by_role("button", name="neither").focus()
+    page.get_by_role("button", name="none of these", exact=True).focus()
     press(page, "Enter")
     shows(page, "Nothing to do")
     answer = review_of(stack, image).answer
@@ -189,7 +189,7 @@ def test_a_key_held_down_or_pressed_twice_answers_one_picture(stack: Stack, url:
 def test_two_reviewers_get_different_pictures(stack: Stack, url: str, context: "BrowserContext", page: "Page") -> None:
     upload(stack, "two 1.png", "two 2.png")
     page.goto(url)
-    shows(page, "two 1.png")
+    shows(page, "two 1.png")  # and two 2.png is the next one, which others may have while nothing else waits
     grace = context.browser.new_context().new_page()  # type: ignore[union-attr]
     grace.goto(url)
     shows(grace, "two 1.png")  # still Ada, to the page
@@ -213,6 +213,7 @@ def test_an_answer_to_a_picture_that_went_to_somebody_else_is_refused(stack: Sta
     press(page, "1")
     shows(page, "went to somebody else")
     shows(page, "conflict 2.png")
+    shows(page, "0 done")
     assert review_of(stack, image).status is ReviewStatus.WAITING
 
 
@@ -283,7 +284,7 @@ def test_on_a_phone_nothing_sticks_out_and_every_button_is_big_enough(
     page = context.new_page()
     page.goto(url)
     shows(page, "a_rather_long")
-    buttons = page.locator("[role=button][data-key]").all()
+    buttons = page.locator(".ks-button:visible").all()
     boxes = [box for box in (button.bounding_box() for button in buttons) if box]
     assert len(boxes) == 5
     assert all(box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
@@ -309,18 +310,3 @@ def test_when_the_function_fails_the_reviewer_is_told(stack: Stack, url: str, co
     shows(page, "Nothing to do")
     assert page.get_by_role("alert").filter(has_text="give it again").count() == 0
     assert review_of(stack, image).status is ReviewStatus.ANSWERED
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Host": "photos.example"},
-        {"Origin": "http://photos.example"},
-        {"Content-Type": "text/plain"},
-    ],
-)
-def test_another_site_cannot_answer_through_the_reviewers_browser(url: str, headers: dict[str, str]) -> None:
-    headers = {"Content-Type": "application/json", **headers}
-    asked = urllib.request.Request(f"{url}call", data=b'{"reviewer": "Ada"}', headers=headers)
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(asked)

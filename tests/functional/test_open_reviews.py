@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from kickstand.clients import DynamoDBClient
 from kickstand.review import store
 from kickstand.review.store import ask_person, count_open, count_waiting, find_oldest, next_review
+from kickstand.store import put_record
 from tests.stream import make_records
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -43,6 +44,15 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
                 }
             ],
         )
+        client.create_table(
+            TableName="records",
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("image", "version")],
+            KeySchema=[
+                {"AttributeName": "image", "KeyType": "HASH"},
+                {"AttributeName": "version", "KeyType": "RANGE"},
+            ],
+        )
         yield client
 
 
@@ -52,6 +62,7 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
     for minute, record in enumerate(make_records(number)):
         asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False})
         now = NOON + timedelta(minutes=minute)
+        put_record(dynamodb, "records", asked)
         images.append(
             ask_person(dynamodb, ("reviews", "records"), asked, "e", SecretStr("t"), again=False, now=now).image
         )

@@ -207,8 +207,9 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
             if self.headers.get("Host") not in here:
                 return 404, (
                     f"This page answers only as 127.0.0.1:{port} or localhost:{port}. Where the command runs on "
-                    f"another machine, forward the port under the same number (ssh -L {port}:127.0.0.1:{port} MACHINE), "
-                    "and open the address that `kickstand review --web` has printed."
+                    f"another machine, forward the port under the same number "
+                    f"(ssh -L {port}:127.0.0.1:{port} MACHINE), and open the address that `kickstand review --web` "
+                    "has printed."
                 )
             if not secrets.compare_digest(given.encode("utf-8", "replace"), token.encode()):
                 return 403, (

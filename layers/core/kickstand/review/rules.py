@@ -367,8 +367,9 @@ class Desk(Payload):
         parameter.
     describe: CloudWatch asks what the widget is.
     action: "show", "answer" (with image, version and label), "check" (the same, about the golden photo that was shown
-        after the answer to this image), "undo" (the same, of what was answered last), "skip" or "leave" (with image
-        and version), or "zoom" (the same): the photo, larger. golden: zoom into the golden photo.
+        after the answer to this image), "undo" (with image and version of what was answered last, and given, its
+        label), "skip" or "leave" (with image and version), or "zoom" (the same): the photo, larger.
+    golden: zoom into the golden photo.
     reason: show photos for this reason only.
     ahead: send the photo that the page shows next. on_page, on_page_version: the one that it shows already.
     former: who leaves.
@@ -391,6 +392,7 @@ class Desk(Payload):
     image: str = ""
     version: str = ""
     label: str = ""
+    given: str = ""
     golden: bool = False
     reason: str = ""
     ahead: bool = False
