@@ -335,9 +335,9 @@ def strike(page: "Page", key: str, code: str, **more: object) -> None:
     ],
 )
 def test_keys_work_on_every_keyboard(stack: Stack, url: str, page: "Page", key: str, code: str, label: str) -> None:
-    (image,) = upload(stack, f"keyboard {code} {label}.png")
+    (image,) = upload(stack, f"keyboard {code} {ord(key)}.png")
     page.goto(url)
-    shows(page, f"keyboard {code}")
+    shows(page, f"keyboard {code} {ord(key)}.png")
     strike(page, key, code)
     shows(page, "Nothing to do")
     answer = review_of(stack, image).answer
@@ -360,13 +360,14 @@ def test_keys_work_on_every_keyboard(stack: Stack, url: str, page: "Page", key: 
 def test_what_is_not_a_press_of_the_key_answers_nothing(
     stack: Stack, url: str, page: "Page", event: dict[str, object]
 ) -> None:
-    (image,) = upload(stack, "no press.png")
+    name = f"no press {event['key']} {len(event)}.png"
+    (image,) = upload(stack, name)
     page.goto(url)
-    shows(page, "no press.png")
+    shows(page, name)
     page.locator(READY).wait_for()
     page.locator("main").dispatch_event("keydown", event)
     press(page, "s")
-    shows(page, "no press.png")
+    shows(page, name)
     assert review_of(stack, image).answer is None
 
 
@@ -547,7 +548,7 @@ def test_the_page_meets_wcag_2_2_aa(
 ) -> None:
     if not AXE.exists():
         absent("axe-core", "npm ci has not installed axe-core")
-    upload(stack, "axe 1.png", "axe 2.png")
+    upload(stack, f"axe 1 {scheme} {width}.png", f"axe 2 {scheme} {width}.png")
     context = browser.new_context(
         color_scheme="dark" if scheme == "dark" else "light", viewport={"width": width, "height": 800}, bypass_csp=True
     )
@@ -560,10 +561,10 @@ def test_the_page_meets_wcag_2_2_aa(
         found = page.evaluate("only => axe.run({ runOnly: only })", STANDARD)["violations"]
         assert [(what, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
 
-    shows(page, "axe 1.png")
+    shows(page, "axe 1")
     check("a photo")
     press(page, "1")
-    shows(page, "axe 2.png")
+    shows(page, "axe 2")
     check("another one, with undo")
     press(page, "z")
     page.get_by_alt_text("The photo, larger").wait_for()
