@@ -342,3 +342,38 @@ def test_a_review_does_not_expire_under_the_reviewer_who_is_shown_it() -> None:
     late = asked().model_copy(update={"keep_until": END, "status": ReviewStatus.UNANSWERED})
     shown = rules.claim(late, "Ada", NOON + timedelta(days=30) - SECOND)
     assert shown.expires_at == END - 1 + CLAIM.total_seconds()
+
+
+@pytest.mark.parametrize("number", [1, 2, 9, 10, 12, 40, 81, 82, 100, 315, 316, 1000])
+def test_every_label_has_keys_that_can_be_pressed_and_none_begins_with_another(number: int) -> None:
+    keys = rules.keys(number)
+    assert len(set(keys)) == number
+    assert len({len(key) for key in keys}) == 1
+    assert {key[0] for key in keys} <= set("123456789")
+    assert {letter for key in keys for letter in key} <= set("123456789abcdefghijklmnopqrstuvwxyz")
+    assert len(keys[0]) <= (1 if number <= 9 else 2 if number <= 315 else 3)
+
+
+def test_the_photo_that_is_shown_next_is_left_to_others_only_when_nothing_else_waits() -> None:
+    ahead = rules.claim(asked(), "Ada", NOON, ahead=True)
+    with pytest.raises(Refused, match="Somebody else"):
+        rules.claim(ahead, "Grace", NOON)
+    taken = rules.claim(ahead, "Grace", NOON, take=True)
+    assert taken.claim
+    assert taken.claim.by == "Grace"
+    with pytest.raises(Refused, match="Somebody else"):
+        rules.claim(taken, "Ada", NOON, take=True)
+
+
+def test_the_time_that_an_answer_took_begins_when_the_photo_is_on_the_page() -> None:
+    ahead = rules.claim(asked(), "Ada", NOON, ahead=True)
+    shown = rules.claim(ahead, "Ada", NOON + 10 * SECOND)
+    given = rules.answer(shown, "bicycle", "Ada", LABELS, NOON + 13 * SECOND).answer
+    assert given
+    assert given.seconds_taken == 3.0
+
+
+def test_who_leaves_a_photo_lets_others_have_it_and_nobody_elses() -> None:
+    review = rules.claim(asked(), "Ada", NOON)
+    assert rules.release(review, "Ada").claim is None
+    assert rules.release(review, "Grace") is review
