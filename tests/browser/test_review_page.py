@@ -399,7 +399,7 @@ def test_the_next_photo_is_shown_before_the_answer_has_arrived(stack: Stack, url
     press(page, "1")
     shows(page, "ahead 2.png")
     shows(page, "1 done, 2 left")
-    assert [route.request.post_data_json["action"] for route in held] == ["answer"]
+    assert ['"action":"answer"' in str(route.request.post_data) for route in held] == [True]
     press(page, "2")  # waits for the reply, and is not lost
     held[0].continue_()
     shows(page, "ahead 3.png")
@@ -488,7 +488,7 @@ def test_a_photo_that_cannot_be_drawn_keeps_nobody_from_the_others(
 ) -> None:
     upload(stack, "poison 1.png", "poison 2.png", "poison 3.png")
     function = stack._lambdas.functions["ReviewFunction"]
-    handler = function.handler
+    handler: Callable[[object, object], object] = function.handler  # type: ignore[assignment]
 
     def killed(event: dict[str, object], lambda_context: object) -> object:
         shown = handler(event, lambda_context)
@@ -530,10 +530,9 @@ def test_the_name_that_the_command_is_given_wins_over_the_one_that_the_browser_r
             shows(page, expected)
             if name:
                 press(page, "2")
-                shows(page, "named 2.png")
-    answer = review_of(stack, images[0]).answer
-    assert answer
-    assert answer.reviewer == "reviewer-c"
+                shows(page, "1 done")
+    answers = [review.answer for review in stack.reviews() if review.image in images and review.answer]
+    assert [answer.reviewer for answer in answers] == ["reviewer-c"]
 
 
 AXE = PROJECT / "node_modules/axe-core/axe.min.js"
