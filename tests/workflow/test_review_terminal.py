@@ -1,8 +1,8 @@
 """`kickstand review` at a real terminal: which keys count."""
 
+import io
 import os
 import pty
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -46,7 +46,7 @@ class Terminal:
 
 
 @pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def quiet(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is pressed before each time that a photo has been there for a moment, and after it."""
     presses: list[Any] = []
     select = review.select.select
@@ -58,13 +58,13 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         return found
 
     monkeypatch.setattr(review.select, "select", look)
-    yield presses
+    return presses
 
 
 def at(terminal: Terminal, presses: list[Any], *keys: str) -> str:
     """What the command prints to a person who presses these keys, each when the photo has been seen."""
     presses += [lambda key=key: os.write(terminal.person, key.encode()) for key in keys]
-    console = Console(record=True, width=200, file=open(os.devnull, "w"))  # noqa: SIM115
+    console = Console(record=True, width=200, file=io.StringIO())
     with os.fdopen(terminal.stdin, "r", closefd=False) as stdin, pytest.MonkeyPatch.context() as patched:
         patched.setattr("sys.stdin", stdin)
         review_here(terminal.invoke, "Ada", console)
