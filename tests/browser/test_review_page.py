@@ -74,7 +74,7 @@ def page(context: "BrowserContext") -> Iterator["Page"]:
     assert trouble == []
 
 
-READY = "main:not([aria-busy]):not([data-unseen])"  # for a key: the photo is there, and has been for a moment
+READY = "main:not([aria-busy])"  # for a key: the photo is there, and has been for a moment
 COLOURS = itertools.cycle(["red", "green", "blue", "orange"])
 
 

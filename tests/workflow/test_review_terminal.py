@@ -3,14 +3,17 @@
 import io
 import os
 import pty
+import select
 from typing import Any
 
 import pytest
+import typer
 from rich.console import Console
 
 from kickstand.review.rules import keys
 from kickstand_cli.review import review
 from kickstand_cli.review.review import review_here
+from kickstand_cli.terminal import CommandError
 
 
 class Terminal:
@@ -49,15 +52,15 @@ class Terminal:
 def quiet(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is pressed before each time that a photo has been there for a moment, and after it."""
     presses: list[Any] = []
-    select = review.select.select
+    wait = select.select
 
     def look(read: list[int], write: list[int], error: list[int], seconds: float) -> Any:
-        found = select(read, write, error, 0.05)
+        found = wait(read, write, error, 0.05)
         if seconds == review.QUIET and not found[0] and presses:
             presses.pop(0)()
         return found
 
-    monkeypatch.setattr(review.select, "select", look)
+    monkeypatch.setattr(select, "select", look)
     return presses
 
 
@@ -72,7 +75,7 @@ def at(terminal: Terminal, presses: list[Any], *keys: str) -> str:
 
 
 def test_labels_of_two_keys_can_all_be_pressed(quiet: list[Any]) -> None:
-    terminal = Terminal([f"label {number}" for number in range(12)])
+    terminal = Terminal([f"label {number}" for number in range(40)])
     said = at(terminal, quiet, "21", "19", "q")
     assert terminal.answers() == ["label 9", "label 8"]
     assert "2 answered: 1 label 9, 1 label 8." in said
@@ -94,6 +97,6 @@ def test_the_last_answer_is_undone_by_a_key(quiet: list[Any]) -> None:
 
 def test_without_a_terminal_the_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal(["bicycle"])
-    monkeypatch.setattr(review.typer, "getchar", lambda: os.open("/no/terminal", os.O_RDONLY))
-    with pytest.raises(review.CommandError, match="use `kickstand review --web`"):
-        review_here(terminal.invoke, "Ada", Console(file=open(os.devnull, "w")))  # noqa: SIM115
+    monkeypatch.setattr(typer, "getchar", lambda: os.open("/no/terminal", os.O_RDONLY))
+    with pytest.raises(CommandError, match="use `kickstand review --web`"):
+        review_here(terminal.invoke, "Ada", Console(file=io.StringIO()))

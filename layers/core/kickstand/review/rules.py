@@ -149,21 +149,24 @@ def choices(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def keys(n: int) -> tuple[str, ...]:
-    """The keys for n labels: one each for nine, else codes of equal length, so that none is the beginning of another.
+    """The keys for n labels: one each for 28, else codes of equal length, so that none is the beginning of another.
 
-    A code begins with a digit, and the keys of all that is not a label are letters.
+    A code begins with a digit. The letters of all that is not a label, "cnqrsuz", are no label's.
 
     >>> keys(2)
     ('1', '2')
     >>> keys(12)[8:]
-    ('19', '21', '22', '23')
+    ('9', 'a', 'b', 'd')
+    >>> keys(40)[8:11]
+    ('19', '21', '22')
     >>> keys(100)[-1]
     '94'
     """
-    digits = "123456789"
-    if n <= len(digits):
-        return tuple(digits[:n])
-    later = f"{digits}abcdefghijklmnopqrstuvwxyz"[: max(9, math.ceil(n / 9))]
+    digits, letters = "123456789", "abcdefghijklmnopqrstuvwxyz"
+    single = digits + "".join(letter for letter in letters if letter not in "cnqrsuz")
+    if n <= len(single):
+        return tuple(single[:n])
+    later = (digits + letters)[: max(9, math.ceil(n / 9))]
     length = 1
     while len(digits) * len(later) ** length < n:
         length += 1
