@@ -37,6 +37,6 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     if review is None:
         logger.info("forgotten", image=closing.image, version=closing.version)
         return {"image": closing.image, "version": closing.version, "status": "forgotten"}
-    metrics.add_metric(name="ReviewsUnanswered", unit=MetricUnit.Count, value=int(review.answer is None))
+    metrics.add_metric(name="ReviewsUnanswered", unit=MetricUnit.Count, value=int(not closing.answered))
     logger.info("recorded", image=review.image, version=review.version, status=review.status)
     return {"image": review.image, "version": review.version, "status": review.status}

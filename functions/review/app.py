@@ -21,8 +21,19 @@ from kickstand.errors import InvalidImage
 from kickstand.events import Probability
 from kickstand.lifecycle.golden import GoldenImage, read_golden_images
 from kickstand.review.audit import asks_twice, pick_golden
-from kickstand.review.rules import Desk, Refused, Review, as_shown, choices
-from kickstand.review.store import MOST, answer_review, check_reviewer, count_waiting, next_review, skip_review
+from kickstand.review.rules import AUDIT, QUESTION, Desk, Refused, Review, choices, keys, why_shown
+from kickstand.review.store import (
+    MOST,
+    answer_review,
+    check_reviewer,
+    count_waiting,
+    hold_review,
+    load_review,
+    next_review,
+    release_review,
+    skip_review,
+    undo_answer,
+)
 from kickstand.settings import Settings
 from kickstand.store import read_image
 
@@ -53,7 +64,15 @@ PAGE = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).paren
 ABOUT = {
     "markdown": "Photos that wait for a person. Parameter: `reviewer`, your name, so that you are not asked for it."
 }
-LONGEST = 512  # pixels of the picture's longer side: sharp on a dashboard, and far from Lambda's limit of 6 MB
+LONGEST = 512  # pixels of the photo's longer side: sharp on a dashboard, and far from Lambda's limit of 6 MB
+ZOOMED = 2048  # the same, larger: noise of this size is a JPEG of 3 MB, and 4 MB in base64
+REASONS = {
+    "": "all",
+    "unsure": "unsure",
+    "perhaps_neither": "perhaps none of these",
+    "review_everything": "review everything",
+    AUDIT: "random checks",
+}
 
 
 def read_golden() -> tuple[GoldenImage, ...]:
@@ -76,22 +95,30 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
     desk, now = Desk.model_validate(event), datetime.now(UTC)
     if desk.describe:
         return ABOUT
-    notice, answered = act(desk, now)
-    waiting = count_waiting(dynamodb, TABLES[0], desk.reviewer)
-    page = {
-        "notice": notice,
+    if desk.action == "zoom":
+        return PAGE.render(zoomed=zoom(desk))
+    notice, changed = act(desk, now)
+    done = count_done(desk, changed)
+    page: dict[str, Any] = {
         "reviewer": desk.reviewer,
-        "waiting": waiting,
+        "waiting": count_waiting(dynamodb, TABLES[0], desk.reviewer),
         "choices": choices(LABELS),
-        "review": choose(desk, answered if waiting else None, now),
+        "keys": keys(len(LABELS)),
+        "done": done,
+        "reason": desk.reason,
+        "undo": {"image": desk.image, "version": desk.version, "given": desk.label}
+        if changed and desk.action in ("answer", "check")
+        else None,
     }
+    page |= choose(desk, changed, now)
+    page["notice"] = " ".join(filter(None, (notice, page["notice"])))
     if desk.format == "json":
         return page
-    return PAGE.render(page, most=MOST, endpoint=context.invoked_function_arn, theme=desk.theme)
+    return PAGE.render(page, most=MOST, reasons=REASONS, endpoint=context.invoked_function_arn, theme=desk.theme)
 
 
 def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
-    """Do what the reviewer asks for; returns what they are to be told, and the review whose first answer they gave."""
+    """Do what the reviewer asks for; returns what they are to be told, and the review that their answer changed."""
     key = desk.image, desk.version
     try:
         match desk.action:
@@ -109,36 +136,63 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
                     twice,
                     settings.control_table,
                 )
-                if review.answer and review.answer.reviewer != desk.reviewer:
-                    logger.info("answered too", image=review.image, version=review.version)
-                    return "", None
-                metrics.add_metric(name="ReviewsAnswered", unit=MetricUnit.Count, value=1)
-                logger.info("answered", image=review.image, version=review.version, why=review.why)
+                second = review.answer is not None and review.answer.reviewer != desk.reviewer
+                if not second:
+                    metrics.add_metric(name="ReviewsAnswered", unit=MetricUnit.Count, value=1)
+                message = "answered too" if second else "answered"
+                logger.info(message, image=review.image, version=review.version, why=review.why)
                 return "", review
             case "check":
                 if golden := pick(*key):
                     told = golden.name, golden.expected
-                    check_reviewer(dynamodb, TABLES, key, desk.label, desk.reviewer, LABELS, told, now)
+                    return "", check_reviewer(dynamodb, TABLES, key, desk.label, desk.reviewer, LABELS, told, now)
+            case "undo":
+                review = undo_answer(dynamodb, TABLES, key, desk.reviewer, now, settings.control_table)
+                logger.info("undone", image=review.image, version=review.version)
+                return "", review
             case "skip":
                 skip_review(dynamodb, TABLES[0], *key, desk.reviewer, now)
+            case "show" | "leave" if desk.image:  # another photo, or none, in the place of this one
+                release_review(dynamodb, TABLES[0], *key, desk.former or desk.reviewer)
     except Refused as refusal:
         logger.info("refused", image=desk.image, version=desk.version, reason=str(refusal))
         return str(refusal), None
     return "", None
 
 
-def choose(desk: Desk, answered: Review | None, now: datetime) -> dict[str, Any] | None:
-    """What the reviewer sees next: perhaps a golden photo after an answer, else what waits; None where nothing does."""
-    # A golden photo on the page only: a terminal that draws no pictures names the file instead.
-    if (
-        answered
-        and desk.format == "html"
-        and not answered.golden
-        and (golden := pick(answered.image, answered.version))
-    ):
-        return show(answered, now, golden.data) | {"action": "check"}
-    review = next_review(dynamodb, TABLES[0], desk.reviewer, now) if desk.reviewer else None
-    return show(review, now) if review else None
+def count_done(desk: Desk, changed: Review | None) -> dict[str, int]:
+    """How many answers the page has given, by label; with the one just given, or without the one just undone."""
+    step = {"answer": 1, "check": 1, "undo": -1}.get(desk.action, 0) if changed else 0
+    label = desk.given if desk.action == "undo" else desk.label
+    counts = {**desk.done, label: desk.done.get(label, 0) + step} if step else desk.done
+    return {label: counts[label] for label in choices(LABELS) if counts.get(label, 0) > 0}
+
+
+def choose(desk: Desk, changed: Review | None, now: datetime) -> dict[str, Any]:
+    """What the reviewer sees now or, sent ahead, next: what was undone, a golden photo after an answer, or what waits.
+
+    ahead: whether the photo on the page stays there.
+    """
+    table, ahead, notice = TABLES[0], desk.ahead, ""
+    undone = changed if desk.action == "undo" else None
+    first = changed is not None and changed.answer is not None and changed.answer.reviewer == desk.reviewer
+    if undone and not first:
+        return {"notice": notice, "ahead": False, "review": show(undone, now, desk.draw)}
+    on_page = desk.on_page, desk.on_page_version
+    if desk.on_page:
+        try:
+            hold_review(dynamodb, table, *on_page, desk.reviewer, now)
+        except Refused as refusal:
+            notice, ahead = str(refusal), False
+    # A golden photo on the page only: a terminal that draws nothing names the file instead.
+    golden = None
+    if changed and first and desk.action in ("answer", "undo") and desk.format == "html" and not changed.golden:
+        golden = pick(changed.image, changed.version)
+    if changed and golden and (undone or count_waiting(dynamodb, table, desk.reviewer)):
+        shown = show(changed, now, desk.draw, golden.data) | {"action": "check"}
+        return {"notice": notice, "ahead": ahead and not undone, "review": shown}
+    review = next_review(dynamodb, table, desk.reviewer, now, desk.reason, on_page, ahead) if desk.reviewer else None
+    return {"notice": notice, "ahead": ahead, "review": show(review, now, desk.draw) if review else None}
 
 
 def pick(image: str, version: str) -> GoldenImage | None:
@@ -146,15 +200,40 @@ def pick(image: str, version: str) -> GoldenImage | None:
     return pick_golden(GOLDEN, image, version, settings.golden_review_share, settings.draw_key)
 
 
-def show(review: Review, now: datetime, picture: bytes | None = None) -> dict[str, Any]:
-    """What the reviewer sees of a review; never its task token, nor an answer. picture: another one in its place."""
-    asked = as_shown(review)
-    shown = asked.model_dump(mode="json", include={"image", "version", "why", "status", "explanation"})
+def show(review: Review, now: datetime, drawn: bool = True, photo: bytes | None = None) -> dict[str, Any]:
+    """What the reviewer sees of a review; never its task token, nor an answer. photo: another one in its place.
+
+    drawn: whether to decode the photo at all.
+    """
+    why = AUDIT if photo else why_shown(review)
+    shown = review.model_dump(mode="json", include={"image", "version"})
     shown |= {"name": review.image.rsplit("/", 1)[-1], "hours": (now - review.requested_at).total_seconds() / 3600}
-    shown |= {"action": "answer"}
+    shown |= {"action": "answer", "why": why, "question": QUESTION, "picture": "", "missing": ""}
+    if not drawn:
+        return shown | {"missing": "drawing it failed"}
     try:
-        data = picture or read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
-        media_type, data = thumbnail(data, shown["name"], LONGEST)
+        return shown | {"picture": draw(review, LONGEST, photo)}
     except InvalidImage as error:
-        return {**shown, "missing": str(error)}
-    return {**shown, "picture": f"data:{media_type};base64,{base64.b64encode(data).decode()}", "missing": ""}
+        reason = str(error).removeprefix(f"{review.image_ref.uri}: ").removeprefix(f"{shown['name']}: ")
+        return shown | {"missing": reason}
+
+
+def draw(review: Review, longest: int, photo: bytes | None = None) -> str:
+    """The photo as a data: URL. Raises InvalidImage."""
+    name = review.image.rsplit("/", 1)[-1]
+    media_type, data = thumbnail(photo or read_image(s3, review.image_ref, MAX_IMAGE_BYTES), name, longest)
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def zoom(desk: Desk) -> str:
+    """The photo in front of this reviewer, larger; nothing where it is not, or cannot be drawn."""
+    try:
+        review = load_review(dynamodb, TABLES[0], desk.image, desk.version)
+        if desk.golden:
+            golden = pick(desk.image, desk.version)
+            return draw(review, ZOOMED, golden.data) if golden else ""
+        if review.claim is None or review.claim.by != desk.reviewer:
+            return ""
+        return draw(review, ZOOMED)
+    except (InvalidImage, Refused):
+        return ""

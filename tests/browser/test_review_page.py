@@ -4,12 +4,11 @@ import io
 import itertools
 import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import pytest
 from PIL import Image
@@ -23,7 +22,7 @@ from kickstand_cli.review.review import find_function, serving
 from tests.waiting import end_wait
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page
+    from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +74,7 @@ def page(context: "BrowserContext") -> Iterator["Page"]:
     assert trouble == []
 
 
+READY = "main:not([aria-busy])"  # for a key: the photo is there, and has been for a moment
 COLOURS = itertools.cycle(["red", "green", "blue", "orange"])
 
 
@@ -99,11 +99,11 @@ def record_of(stack: Stack, image: str) -> Record:
 
 def shows(page: "Page", words: str | re.Pattern[str]) -> None:
     """Waits until the page shows these words."""
-    page.locator("main:not([aria-busy])", has_text=words).wait_for()
+    page.locator(READY, has_text=words).wait_for()
 
 
 def press(page: "Page", key: str) -> None:
-    page.locator("main:not([aria-busy])").wait_for()
+    page.locator(READY).wait_for()
     page.keyboard.press(key)
 
 
@@ -125,11 +125,12 @@ def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_a
 ) -> None:
     first, _ = upload(stack, "by mouse/1.png", "by mouse/2.png")
     page.goto(url)
-    shows(page, "2 photos wait")
+    shows(page, "0 done, 2 left")
     shows(page, "1.png")
-    shows(page, "The model is unsure: bicycle with confidence 0.612")
+    shows(page, "What does this photo show?")
+    assert "0.612" not in page.content()  # what the model said leads the reviewer
     page.get_by_role("button", name="motorcycle").click()
-    shows(page, "1 photo waits")
+    shows(page, "1 done, 1 left")
     shows(page, "2.png")
     stack.settle()
     outcome = record_of(stack, first).review
@@ -141,7 +142,7 @@ def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_a
 
 
 def test_every_answer_has_its_key(stack: Stack, url: str, page: "Page") -> None:
-    answers = {"1": "bicycle", "2": "motorcycle", "n": "neither", "?": "cannot_tell"}
+    answers = {"1": "bicycle", "2": "motorcycle", "n": "neither", "c": "cannot_tell"}
     images = upload(stack, *(f"by keys/{label}.png" for label in answers.values()))
     page.goto(url)
     for key, label in answers.items():
@@ -157,7 +158,7 @@ def test_a_button_reached_by_tab_is_pressed_by_enter(stack: Stack, url: str, pag
     (image,) = upload(stack, "by tab.png")
     page.goto(url)
     shows(page, "by tab.png")
-    page.get_by_role("button", name="neither").focus()
+    page.get_by_role("button", name="none of these", exact=True).focus()
     press(page, "Enter")
     shows(page, "Nothing to do")
     answer = review_of(stack, image).answer
@@ -186,23 +187,24 @@ def test_a_key_held_down_or_pressed_twice_answers_one_picture(stack: Stack, url:
     assert [review_of(stack, image).status for image in images] == ["answered", "waiting", "waiting"]
 
 
-def test_two_reviewers_get_different_pictures(stack: Stack, url: str, context: "BrowserContext", page: "Page") -> None:
+def test_two_reviewers_get_different_pictures(stack: Stack, url: str, browser: "Browser", page: "Page") -> None:
     upload(stack, "two 1.png", "two 2.png")
-    page.goto(url)
-    shows(page, "two 1.png")
-    grace = context.browser.new_context().new_page()  # type: ignore[union-attr]
+    context = browser.new_context()
+    grace = context.new_page()
     grace.goto(url)
     shows(grace, "two 1.png")  # still Ada, to the page
     grace.get_by_text("not you?").click()
     grace.get_by_label("Your name").fill("Grace <b>Hopper</b>")
     grace.keyboard.press("Enter")
-    shows(grace, "two 2.png")
+    shows(grace, "two 1.png")  # which nobody holds in her former name
     shows(grace, "Grace <b>Hopper</b>")
+    page.goto(url)
+    shows(page, "two 2.png")  # though it is the one that Grace is shown next
     grace.reload()
     shows(grace, "Grace <b>Hopper</b>")  # remembered
     press(grace, "1")
     shows(grace, "Every photo that waits is in front of somebody else")
-    grace.context.close()
+    context.close()
 
 
 def test_an_answer_to_a_picture_that_went_to_somebody_else_is_refused(stack: Stack, url: str, page: "Page") -> None:
@@ -213,6 +215,7 @@ def test_an_answer_to_a_picture_that_went_to_somebody_else_is_refused(stack: Sta
     press(page, "1")
     shows(page, "went to somebody else")
     shows(page, "conflict 2.png")
+    shows(page, "0 done")
     assert review_of(stack, image).status is ReviewStatus.WAITING
 
 
@@ -283,7 +286,7 @@ def test_on_a_phone_nothing_sticks_out_and_every_button_is_big_enough(
     page = context.new_page()
     page.goto(url)
     shows(page, "a_rather_long")
-    buttons = page.locator("[role=button][data-key]").all()
+    buttons = page.locator(".ks-button:visible").all()
     boxes = [box for box in (button.bounding_box() for button in buttons) if box]
     assert len(boxes) == 5
     assert all(box["height"] >= 44 and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
@@ -311,16 +314,264 @@ def test_when_the_function_fails_the_reviewer_is_told(stack: Stack, url: str, co
     assert review_of(stack, image).status is ReviewStatus.ANSWERED
 
 
+def strike(page: "Page", key: str, code: str, **more: object) -> None:
+    """A key of another keyboard than Playwright's: what is printed on it, and its place."""
+    page.locator(READY).wait_for()
+    for event in ("keydown", "keyup"):
+        page.locator("main").dispatch_event(event, {"key": key, "code": code, **more})
+
+
 @pytest.mark.parametrize(
-    "headers",
+    ("key", "code", "label"),
     [
-        {"Host": "photos.example"},
-        {"Origin": "http://photos.example"},
-        {"Content-Type": "text/plain"},
+        ("&", "Digit1", "bicycle"),  # AZERTY
+        ("é", "Digit2", "motorcycle"),
+        ("1", "Numpad1", "bicycle"),
+        ("т", "KeyN", "neither"),  # Cyrillic
+        ("с", "KeyC", "cannot_tell"),
+        ("N", "KeyN", "neither"),  # Caps Lock
+        ("n", "KeyL", "neither"),  # Dvorak
+        ("?", "Slash", "cannot_tell"),
     ],
 )
-def test_another_site_cannot_answer_through_the_reviewers_browser(url: str, headers: dict[str, str]) -> None:
-    headers = {"Content-Type": "application/json", **headers}
-    asked = urllib.request.Request(f"{url}call", data=b'{"reviewer": "Ada"}', headers=headers)
-    with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(asked)
+def test_keys_work_on_every_keyboard(stack: Stack, url: str, page: "Page", key: str, code: str, label: str) -> None:
+    (image,) = upload(stack, f"keyboard {code} {ord(key)}.png")
+    page.goto(url)
+    shows(page, f"keyboard {code} {ord(key)}.png")
+    strike(page, key, code)
+    shows(page, "Nothing to do")
+    answer = review_of(stack, image).answer
+    assert answer
+    assert answer.label == label
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"key": "1", "code": "Digit1", "isComposing": True},
+        {"key": "Process", "code": "Digit1", "keyCode": 229},
+        {"key": "1", "code": "Digit1", "ctrlKey": True},
+        {"key": "1", "code": "Digit1", "repeat": True},
+        {"key": "!", "code": "Digit1", "shiftKey": True},
+        {"key": "End", "code": "Numpad1"},
+        {"key": "Dead", "code": "KeyN"},
+    ],
+)
+def test_what_is_not_a_press_of_the_key_answers_nothing(
+    stack: Stack, url: str, page: "Page", event: dict[str, object]
+) -> None:
+    name = f"no press {event['key']} {len(event)}.png"
+    (image,) = upload(stack, name)
+    page.goto(url)
+    shows(page, name)
+    page.locator(READY).wait_for()
+    page.locator("main").dispatch_event("keydown", event)
+    press(page, "s")
+    shows(page, name)
+    assert review_of(stack, image).answer is None
+
+
+def test_two_quick_presses_or_clicks_answer_one_photo(stack: Stack, url: str, page: "Page") -> None:
+    upload(stack, "quick 1.png", "quick 2.png", "quick 3.png")
+    page.goto(url)
+    shows(page, "quick 1.png")
+    page.locator(READY).wait_for()
+    page.locator("main").evaluate(
+        """main => {
+          for (const type of ["keydown", "keyup", "keydown", "keyup"])
+            main.dispatchEvent(new KeyboardEvent(type, { key: "1", code: "Digit1", bubbles: true }));
+        }"""
+    )
+    shows(page, "quick 2.png")
+    page.get_by_role("button", name="motorcycle").dblclick()
+    shows(page, "quick 3.png")
+    shows(page, "2 done, 1 left")
+    assert [answer_to(stack, f"quick {number}.png") for number in (1, 2, 3)] == ["bicycle", "motorcycle", None]
+
+
+def test_the_next_photo_is_shown_before_the_answer_has_arrived(stack: Stack, url: str, page: "Page") -> None:
+    upload(stack, "ahead 1.png", "ahead 2.png", "ahead 3.png")
+    page.goto(url)
+    with page.expect_response("**/call"):  # the next photo is on its way as soon as the first one is there
+        shows(page, "ahead 1.png")
+    held: list[Route] = []
+    page.route("**/call", lambda route: route.continue_() if held else held.append(route))
+    press(page, "1")
+    shows(page, "ahead 2.png")
+    shows(page, "1 done, 2 left")
+    assert ['"action":"answer"' in str(route.request.post_data) for route in held] == [True]
+    press(page, "2")  # waits for the reply, and is not lost
+    held[0].continue_()
+    shows(page, "ahead 3.png")
+    shows(page, "2 done, 1 left")
+    assert [answer_to(stack, f"ahead {number}.png") for number in (1, 2, 3)] == ["bicycle", "motorcycle", None]
+
+
+def answer_to(stack: Stack, name: str) -> str | None:
+    (found,) = (review for review in stack.reviews() if review.image.endswith(f"/{name}"))
+    return found.answer.label if found.answer else None
+
+
+def test_an_answer_that_does_not_arrive_brings_its_photo_back(
+    stack: Stack, url: str, context: "BrowserContext"
+) -> None:
+    upload(stack, "lost 1.png", "lost 2.png")
+    page = context.new_page()
+    page.goto(url)
+    with page.expect_response("**/call"):
+        shows(page, "lost 1.png")
+    page.route("**/call", lambda route: route.abort())
+    press(page, "1")
+    page.get_by_role("alert").filter(has_text="give it again").wait_for()
+    shows(page, "lost 1.png")
+    page.unroute_all()
+    press(page, "2")
+    shows(page, "lost 2.png")
+    shows(page, "1 done, 1 left")
+    assert answer_to(stack, "lost 1.png") == "motorcycle"
+
+
+def test_the_last_answer_is_undone_by_a_key(stack: Stack, url: str, page: "Page") -> None:
+    upload(stack, "undo 1.png", "undo 2.png")
+    page.goto(url)
+    shows(page, "undo 1.png")
+    assert page.locator("[data-key=u]").is_hidden()
+    press(page, "1")
+    shows(page, "undo 2.png")
+    press(page, "u")
+    shows(page, "undo 1.png")
+    shows(page, "0 done, 2 left")
+    assert answer_to(stack, "undo 1.png") is None
+    press(page, "2")
+    shows(page, "undo 2.png")
+    press(page, "n")
+    shows(page, "You answered 2: 1 motorcycle, 1 none of these.")
+    press(page, "u")
+    shows(page, "undo 2.png")
+    assert (answer_to(stack, "undo 1.png"), answer_to(stack, "undo 2.png")) == ("motorcycle", None)
+
+
+def test_a_photo_is_shown_larger_and_the_keys_below_it_answer_nothing(stack: Stack, url: str, page: "Page") -> None:
+    upload(stack, "large.png", size=(3000, 1500))
+    page.goto(url)
+    shows(page, "large.png")
+    press(page, "z")
+    photo = page.get_by_alt_text("The photo, larger")
+    photo.wait_for()
+    assert photo.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [2048, 1024]
+    page.keyboard.press("1")
+    page.keyboard.press("z")
+    photo.wait_for(state="hidden")
+    assert answer_to(stack, "large.png") is None
+
+
+def test_photos_are_shown_for_one_reason_only_if_the_reviewer_wants(stack: Stack, url: str, page: "Page") -> None:
+    upload(stack, "reason 1.png")
+    function = stack._lambdas.functions["DecideFunction"]
+    unsure = function.handler
+    function.handler = lambda event, context: {**UNSURE, "reason": "perhaps_neither"}
+    upload(stack, "reason 2.png")
+    function.handler = unsure
+    page.goto(url)
+    shows(page, "reason 1.png")
+    page.locator(READY).wait_for()
+    page.get_by_role("button", name="perhaps none of these").click()
+    shows(page, "reason 2.png")
+    press(page, "n")
+    shows(page, "No photo for this reason")
+    page.get_by_role("button", name="all", exact=True).click()
+    shows(page, "reason 1.png")
+
+
+def test_a_photo_that_cannot_be_drawn_keeps_nobody_from_the_others(
+    stack: Stack, url: str, context: "BrowserContext"
+) -> None:
+    upload(stack, "poison 1.png", "poison 2.png", "poison 3.png")
+    function = stack._lambdas.functions["ReviewFunction"]
+    handler: Callable[[object, object], object] = function.handler  # type: ignore[assignment]
+
+    def killed(event: dict[str, object], lambda_context: object) -> object:
+        shown = handler(event, lambda_context)
+        if event.get("draw") and re.search(r'data-image="[^"]*poison 2', str(shown)):
+            raise MemoryError
+        return shown
+
+    function.handler = killed
+    page = context.new_page()
+    page.goto(url)
+    shows(page, "poison 1.png")
+    press(page, "1")
+    if page.get_by_role("alert").filter(has_text="give it again").count():
+        press(page, "1")
+    shows(page, "poison 2.png")
+    shows(page, "This photo cannot be shown")
+    press(page, "c")
+    shows(page, "poison 3.png")
+    page.get_by_alt_text("The photo in question").wait_for()
+    function.handler = handler
+    assert [answer_to(stack, f"poison {number}.png") for number in (1, 2)] == ["bicycle", "cannot_tell"]
+
+
+def test_the_name_that_the_command_is_given_wins_over_the_one_that_the_browser_remembers(
+    deployed: Stack, stack: Stack, context: "BrowserContext"
+) -> None:
+    images = upload(stack, "named 1.png", "named 2.png")
+    page = context.new_page()
+    with serving(find_function(deployed.outputs), 0, "reviewer-a") as url:
+        port = urlsplit(url).port or 0
+        page.goto(url)
+        page.get_by_text("not you?").click()
+        page.get_by_label("Your name").fill("reviewer-b")
+        page.keyboard.press("Enter")
+        shows(page, "reviewer-b")
+    for name, expected in (("", "reviewer-b"), ("reviewer-c", "reviewer-c"), ("", "reviewer-b")):
+        with serving(find_function(deployed.outputs), port, name) as url:
+            page.goto(url)
+            shows(page, expected)
+            if name:
+                press(page, "2")
+                shows(page, "1 done")
+    answers = [review.answer for review in stack.reviews() if review.image in images and review.answer]
+    assert [answer.reviewer for answer in answers] == ["reviewer-c"]
+
+
+AXE = PROJECT / "node_modules/axe-core/axe.min.js"
+STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 1280])
+def test_the_page_meets_wcag_2_2_aa(
+    stack: Stack, url: str, browser: "Browser", absent: Callable[[str, str], None], scheme: str, width: int
+) -> None:
+    if not AXE.exists():
+        absent("axe-core", "npm ci has not installed axe-core")
+    upload(stack, f"axe 1 {scheme} {width}.png", f"axe 2 {scheme} {width}.png")
+    context = browser.new_context(
+        color_scheme="dark" if scheme == "dark" else "light", viewport={"width": width, "height": 800}, bypass_csp=True
+    )
+    page = context.new_page()
+    page.goto(url)
+
+    def check(what: str) -> None:
+        page.locator(READY).wait_for()
+        page.evaluate(AXE.read_text("utf-8"))
+        found = page.evaluate("only => axe.run({ runOnly: only })", STANDARD)["violations"]
+        assert [(what, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+
+    shows(page, "axe 1")
+    check("a photo")
+    press(page, "1")
+    shows(page, "axe 2")
+    check("another one, with undo")
+    press(page, "z")
+    page.get_by_alt_text("The photo, larger").wait_for()
+    check("the photo, larger")
+    page.keyboard.press("Escape")
+    press(page, "n")
+    shows(page, "Nothing to do")
+    check("the end")
+    page.get_by_text("not you?").click()
+    page.get_by_label("Your name").wait_for()
+    check("who reviews")
+    context.close()

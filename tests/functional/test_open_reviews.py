@@ -76,7 +76,6 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
         put_record(dynamodb, "records", asked)
         key = RecordKey(image=asked.image, version=asked.version)
         now = NOON + timedelta(minutes=minute)
-        dynamodb.put_item(TableName="records", Item={"image": {"S": asked.image}, "version": {"S": asked.version}})
         images.append(
             ask_person(dynamodb, ("reviews", "records"), key, "e", SecretStr("t"), again=False, now=now).image
         )

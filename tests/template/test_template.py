@@ -11,6 +11,7 @@ import yaml
 
 from kickstand.clients import EXECUTION
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
+from kickstand.review.rules import UNDO
 from kickstand_cli.local.template import load_yaml
 from tests.contracts.requests import tasks
 
@@ -420,3 +421,8 @@ def test_every_parameter_has_a_default_and_every_condition_is_used() -> None:
         assert "Default" in parameter, f"{name}: sam deploy needs no answer"
     for name in TEMPLATE["Conditions"]:
         assert re.search(rf"(Condition: |!If\n *- |!If \[){name}\b", TEXT), name
+
+
+def test_the_monitor_counts_no_answer_that_can_still_be_undone() -> None:
+    lag = float(RESOURCES["MonitorFunction"]["Properties"]["Environment"]["Variables"]["LAG_SECONDS"])
+    assert UNDO.total_seconds() < lag

@@ -51,9 +51,11 @@ def test_the_terminal_shows_one_photo_after_the_other_and_takes_an_answer_by_key
     stack.settle()
     answers = [review.answer and review.answer.label for review in stack.reviews()]
     assert sorted(str(answer) for answer in answers) == ["bicycle", "cannot_tell", "motorcycle"]
-    for words in ("[bold]1.png (3 waiting)", "bicycle with confidence 0.612", "1 bicycle  2 motorcycle", "3 answered"):
+    for words in ("[bold]1.png (0 done, 3 left)", "What does this photo show?", "1 bicycle  2 motorcycle", "2 left"):
         assert words in result.output
     assert "Nothing waits" in result.output
+    assert "3 answered: 1 motorcycle, 1 bicycle, 1 can't tell." in result.output
+    assert "0.612" not in result.output  # a number that leads the reviewer
 
 
 def test_the_terminal_can_be_left_at_any_time(stack: Stack, tmp_path: Path) -> None:
@@ -81,7 +83,9 @@ def unsure_sample() -> Path:
 
 def call(url: str, **event: Any) -> str:
     """What a button of the page does."""
-    request = urllib.request.Request(f"{url}call", json.dumps(event).encode(), {"Content-Type": "application/json"})
+    page, _, token = url.partition("?token=")
+    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"{page}call", json.dumps(event).encode(), headers)
     with urllib.request.urlopen(request) as answer:
         html: str = json.load(answer)["html"]
     return html
@@ -105,7 +109,7 @@ def test_an_answer_during_the_demo_shows_in_its_records_and_its_ledger(tmp_path:
         assert "1 waiting + 0 reviewed" in "".join(said)
         with urllib.request.urlopen(url) as answer:
             assert "Kickstand · review" in answer.read().decode()
-        assert "1</b> photo waits" in call(url, reviewer="Ada")
+        assert '<b data-count="left">1</b> left' in call(url, reviewer="Ada")
         (waiting,) = map(json.loads, (tmp_path / "records.jsonl").read_text("utf-8").splitlines())
         assert waiting["review"] is None
         key = {"image": waiting["image"], "version": waiting["version"]}

@@ -1,39 +1,52 @@
-"""`kickstand review`: look at the photos that wait for a person, in a browser or right here."""
+"""`kickstand review`: the photos that wait for a person, in a browser or in the terminal."""
 
 import base64
 import getpass
 import io
 import json
+import os
+import re
 import secrets
+import select
+import socket
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 import boto3
 import typer
 from PIL import Image
 from rich.console import Console
+from rich.markup import escape
 from rich.text import Text
 
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
-from kickstand_cli.terminal import CommandError
+from kickstand_cli.terminal import CommandError, printable
 
 Invoke = Callable[[dict[str, Any]], Any]
 DEFAULT_PORT = 8765
 MAX_EVENT_BYTES = 100_000
-KEYS = {"neither": "n", "cannot_tell": "?"}
+PATIENCE = 15.0  # seconds in which a request has to arrive
+MOST_REQUESTS = 64  # that arrive at a time; of more, the one that has taken longest ends
+KEYS = {"neither": "n", "cannot_tell": "c"}
+WORDS = {"neither": "none of these", "cannot_tell": "can't tell"}
+QUIET = 0.35  # seconds without a key before one counts: nobody has seen the photo yet
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def review(
     web: Annotated[bool, typer.Option("--web", help="As a page in your browser, on this machine only.")] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any.")] = DEFAULT_PORT,
-    reviewer: Annotated[str, typer.Option(metavar="NAME", help="Who you are: kept with your answers.")] = "",
+    reviewer: Annotated[
+        str, typer.Option(metavar="NAME", help="Who you are: kept with your answers. Else your login name.")
+    ] = "",
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
 ) -> None:
@@ -42,7 +55,7 @@ def review(
     with reporting():
         invoke = find_function(read_outputs(stack_name, outputs))
         if web:
-            serve(invoke, port, reviewer or getpass.getuser(), console)
+            serve(invoke, port, reviewer, console)
         else:
             review_here(invoke, reviewer or getpass.getuser(), console)
 
@@ -67,7 +80,7 @@ def find_function(outputs: dict[str, str]) -> Invoke:
 def serve(
     invoke: Invoke, port: int, reviewer: str, console: Console, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
-    """Serve the page until Ctrl-C. meanwhile: called twice a second."""
+    """Serve the page until Ctrl-C. reviewer: as in `serving`. meanwhile: called twice a second."""
     with serving(invoke, port, reviewer) as url:
         console.print(f"Review the photos that wait: [link={url}]{url}[/link] (Ctrl-C ends it)", soft_wrap=True)
         try:
@@ -80,77 +93,146 @@ def serve(
 
 @contextmanager
 def serving(invoke: Invoke, port: int, reviewer: str) -> Iterator[str]:
-    """The page's address, for as long as the context lasts. Only this machine can reach it."""
+    """The page's address, for as long as the context lasts. Only this machine can reach it.
+
+    Every account of this machine can, so the address holds a random token, without which nothing is answered.
+
+    reviewer: the name that counts, whatever the browser remembers; empty for what it remembers, or the login name.
+    """
+    token = secrets.token_urlsafe(32)
     try:
-        server = _Server(("127.0.0.1", port), _handler(invoke, reviewer))
+        server = _Server(("127.0.0.1", port), _handler(invoke, reviewer, token))
     except OSError as error:
         raise CommandError(f"port {port}: {error.strerror}; choose another with --port") from error
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}/"
+        yield f"http://127.0.0.1:{server.server_port}/?token={token}"
     finally:
         server.shutdown()
         server.server_close()
 
 
 class _Server(ThreadingHTTPServer):
+    """Each connection is one request, and ends when the request does not arrive in time."""
+
     daemon_threads = True
 
+    def __init__(self, *arguments: Any) -> None:
+        self.arriving: dict[socket.socket, float] = {}
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        while len(self.arriving) >= MOST_REQUESTS:
+            self._end(min(self.arriving, key=self.arriving.__getitem__))
+        self.arriving[request] = time.monotonic() + PATIENCE
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        now = time.monotonic()
+        for request in [request for request, end in list(self.arriving.items()) if end < now]:
+            self._end(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.arriving.pop(request, None)
+        super().shutdown_request(request)
+
+    def _end(self, request: socket.socket) -> None:
+        self.arriving.pop(request, None)
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet when a browser goes away in the middle."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+        """Quiet: a browser that goes away in the middle is no error, and whoever sends nonsense sees the answer."""
 
 
-def _handler(invoke: Invoke, reviewer: str) -> type[BaseHTTPRequestHandler]:
+def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestHandler]:
     from jinja2 import Environment, FileSystemLoader
 
     frame = Environment(autoescape=True, loader=FileSystemLoader(TEMPLATES)).get_template("review.html")
+    run = secrets.token_urlsafe(8)
 
     class Page(BaseHTTPRequestHandler):
         """GET / is the frame around the widget, POST /call what CloudWatch does when a button is pressed."""
 
-        protocol_version = "HTTP/1.1"
+        timeout = 30  # seconds: for a client that does not read what it is sent
 
         def do_GET(self) -> None:
-            if not self._is_ours() or self.path != "/":
-                return self._send(404, "text/plain", "There is nothing here.")
+            self.arrived()
+            path, _, query = self.path.partition("?")
+            if refusal := self.find_refusal(path == "/", parse_qs(query).get("token", [""])[0]):
+                return self.refuse(*refusal)
             nonce = secrets.token_urlsafe(16)
             policy = (
                 f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data:; "
                 "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
-            page = frame.render(nonce=nonce, reviewer=reviewer)
-            return self._send(200, "text/html", page, **{"Content-Security-Policy": policy})
+            page = frame.render(nonce=nonce, reviewer=reviewer, fallback=getpass.getuser(), token=token, run=run)
+            return self.answer(200, "text/html", page, {"Content-Security-Policy": policy})
 
         def do_POST(self) -> None:
-            length = int(self.headers.get("Content-Length") or 0)
-            if not self._is_ours() or self.path != "/call" or length > MAX_EVENT_BYTES:
-                self.close_connection = True
-                return self._send(404, "text/plain", "There is nothing here.")
+            length = self.headers.get("Content-Length", "")
+            if self.headers.get("Transfer-Encoding") or not re.fullmatch(r"[0-9]{1,9}", length):
+                return self.refuse(411, "A request needs its length in bytes as Content-Length.")
+            if int(length) > MAX_EVENT_BYTES:
+                return self.refuse(413, f"More than {MAX_EVENT_BYTES:,} bytes.")
+            body = self.rfile.read(int(length))
+            self.arrived()
+            known = self.path == "/call" and self.headers.get_content_type() == "application/json"
+            if refusal := self.find_refusal(known, self.headers.get("Authorization", "").removeprefix("Bearer ")):
+                return self.refuse(*refusal)
             try:
-                return self._send(
-                    200, "application/json", json.dumps({"html": invoke(json.loads(self.rfile.read(length)))})
-                )
-            except Exception as error:  # whatever it is, the reviewer has to know that the answer may be lost
-                return self._send(502, "application/json", json.dumps({"error": str(error)}))
+                event = json.loads(body)
+                if len(body) < int(length) or not isinstance(event, dict):
+                    raise ValueError("no whole JSON object")
+            except (ValueError, RecursionError):
+                return self.refuse(400, "The request is not a JSON object.")
+            try:
+                return self.answer(200, "application/json", json.dumps({"html": invoke(event)}))
+            except Exception as error:  # of any kind: the reviewer has to know that the answer may be lost
+                return self.refuse(502, str(error))
 
-        def _is_ours(self) -> bool:
-            """Not a page of another site that makes this browser ask: neither by its own name, nor by ours."""
-            here = {f"{name}:{self.server.server_port}" for name in ("127.0.0.1", "localhost")}  # type: ignore[attr-defined]
+        def arrived(self) -> None:
+            self.server.arriving.pop(self.connection, None)  # type: ignore[attr-defined]
+
+        def find_refusal(self, known: bool, given: str) -> tuple[int, str] | None:
+            """Why this is not answered: a page of another site makes this browser ask, or the token is not given.
+
+            Such a page has its own name as origin or, where it says that its name is this machine's, as host.
+            """
+            port = self.server.server_port  # type: ignore[attr-defined]
+            here = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
             origin = self.headers.get("Origin", "http://127.0.0.1").removeprefix("http://")
-            json_only = self.command == "GET" or self.headers.get_content_type() == "application/json"
-            return self.headers.get("Host") in here and origin in {*here, "127.0.0.1"} and json_only
+            if not known or origin not in {*here, "127.0.0.1"}:
+                return 404, "There is nothing here."
+            if self.headers.get("Host") not in here:
+                return 404, (
+                    f"This page answers only as 127.0.0.1:{port} or localhost:{port}. Where the command runs on "
+                    f"another machine, forward the port under the same number "
+                    f"(ssh -L {port}:127.0.0.1:{port} MACHINE), and open the address that `kickstand review --web` "
+                    "has printed."
+                )
+            if not secrets.compare_digest(given.encode("utf-8", "replace"), token.encode()):
+                return 403, (
+                    "Open the whole address that `kickstand review --web` has printed: it ends in a token, and each "
+                    "start of the command has its own."
+                )
+            return None
 
-        def _send(self, status: int, media_type: str, text: str, **headers: str) -> None:
+        def refuse(self, status: int, reason: str) -> None:
+            if self.command == "POST":
+                return self.answer(status, "application/json", json.dumps({"error": reason}))
+            return self.answer(status, "text/plain", f"{reason}\n")
+
+        def answer(self, status: int, media_type: str, text: str, headers: dict[str, str] | None = None) -> None:
             body = text.encode()
             self.send_response(status)
             for name, value in {
                 "Content-Type": f"{media_type}; charset=utf-8",
                 "Content-Length": str(len(body)),
                 "Cache-Control": "no-store",
+                "Referrer-Policy": "no-referrer",
                 "X-Content-Type-Options": "nosniff",
-                **headers,
+                **(headers or {}),
             }.items():
                 self.send_header(name, value)
             self.end_headers()
@@ -168,33 +250,71 @@ def _handler(invoke: Invoke, reviewer: str) -> type[BaseHTTPRequestHandler]:
 def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
     """Show one photo after the other and ask, until none waits or the reviewer has had enough."""
     event: dict[str, Any] = {"action": "show"}
-    given = 0
-    while True:
-        page = invoke({**event, "reviewer": reviewer, "format": "json"})
-        if page["notice"]:
-            console.print(page["notice"], style="yellow")
-        elif event["action"] == "answer":
-            given += 1
-        if page["review"] is None:
-            console.print("Nothing waits." if not page["waiting"] else f"{page['waiting']} are in front of others.")
-            break
-        _show(page["review"], page["waiting"], console)
-        keys = {KEYS.get(label, str(number)): label for number, label in enumerate(page["choices"], start=1)}
-        answer = _ask({**keys, "s": "skip", "q": "quit"}, console)
-        if answer == "quit":
-            break
-        key = {"image": page["review"]["image"], "version": page["review"]["version"]}
-        event = {"action": "skip", **key} if answer == "skip" else {"action": "answer", "label": answer, **key}
-    console.print(f"{given} answered.")
+    last: dict[str, Any] | None = None
+    done: Counter[str] = Counter()
+    with _keyboard() as read_key:
+        while True:
+            page = _call(invoke, {**event, "reviewer": reviewer, "format": "json"}, console)
+            if page["notice"]:
+                console.print(page["notice"], style="yellow", markup=False)
+            elif event["action"] == "answer":
+                done[event["label"]] += 1
+                last = event
+            elif event["action"] == "undo" and last:
+                done[last["label"]] -= 1
+                last = None
+            review = page["review"]
+            if review is None:
+                waits = page["waiting"]
+                console.print(f"{waits} photos wait, all in front of others." if waits else "Nothing waits.")
+            else:
+                _show(review, done.total(), page["waiting"], console)
+            keys = {key: (label, _words(label)) for key, label in zip(page["keys"], page["choices"], strict=False)}
+            keys |= {KEYS[label]: (label, _words(label)) for label in KEYS}
+            if review is None:
+                keys = {}
+            else:
+                keys["s"] = ("skip", "skip")
+            if last:
+                keys["u"] = ("undo", "undo")
+            if not keys:
+                break
+            answer = _ask({**keys, "q": ("quit", "quit")}, console, read_key)
+            if answer == "quit":
+                break
+            key = {"image": review["image"], "version": review["version"]} if review else {}
+            if answer == "undo" and last:
+                event = {"action": "undo", "image": last["image"], "version": last["version"]}
+            elif answer == "skip":
+                event = {"action": "skip", **key}
+            else:
+                event = {"action": "answer", "label": answer, **key}
+    given = ", ".join(f"{number} {_words(label)}" for label, number in done.items() if number)
+    console.print(f"{done.total()} answered{': ' if given else ''}{given}.", markup=False)
 
 
-def _show(shown: dict[str, Any], waiting: int, console: Console) -> None:
-    console.rule(Text(f"{shown['name']} ({waiting} waiting)"))
-    if shown.get("picture") and console.color_system == "truecolor":
+def _call(invoke: Invoke, event: dict[str, Any], console: Console) -> Any:
+    """What the function returns; without drawing the photo where that may be what fails."""
+    try:
+        return invoke(event)
+    except CommandError as error:
+        console.print(f"{error} Once more, without the photo.", style="yellow", markup=False)
+        return invoke({**event, "draw": False})
+
+
+def _words(label: str) -> str:
+    return printable(WORDS.get(label, label))
+
+
+def _show(shown: dict[str, Any], done: int, waiting: int, console: Console) -> None:
+    name = "random check" if shown["why"] == "audit" else printable(shown["name"])
+    console.rule(Text(f"{name} ({done} done, {waiting} left)"))
+    if shown["picture"] and console.color_system in ("truecolor", "256"):
         console.print(_draw(base64.b64decode(shown["picture"].partition(",")[2])))
     else:
-        console.print(Text(shown["missing"] or shown["image"]), soft_wrap=True)
-    console.print(Text(shown["explanation"], "dim"), soft_wrap=True)
+        missing = f"This photo cannot be shown: {shown['missing']}. " if shown["missing"] else ""
+        console.print(Text(printable(f"{missing}{shown['image']}")), soft_wrap=True)
+    console.print(Text(shown["question"], "bold"), soft_wrap=True)
 
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
@@ -213,16 +333,65 @@ def _draw(picture: bytes, columns: int = 64) -> Text:
     return text
 
 
-def _ask(keys: dict[str, str], console: Console) -> str:
-    """What the next key stands for."""
-    console.print("  ".join(f"[bold]{key}[/] {words.replace('_', ' ')}" for key, words in keys.items()))
+@contextmanager
+def _keyboard() -> Iterator[Callable[[bool], str]]:
+    """Reads one key, the first one about a photo or a later one; an empty text when there are no more.
+
+    At a terminal the first key counts only after a moment without any: what is typed before the photo has been seen,
+    and a key that is held down, is dropped.
+    """
+    if sys.platform == "win32" or not sys.stdin.isatty():
+        yield _read_input
+        return
+    import termios
+    import tty
+
+    terminal, latest = sys.stdin.fileno(), ""
+    before = termios.tcgetattr(terminal)
+
+    def waits(seconds: float) -> bool:
+        return bool(select.select([terminal], [], [], seconds)[0])
+
+    def read(first: bool) -> str:
+        nonlocal latest
+        while True:
+            while first and waits(QUIET) and os.read(terminal, 1024):
+                pass
+            try:
+                key = os.read(terminal, 32).decode(errors="replace")
+            except (KeyboardInterrupt, OSError):  # OSError: the terminal is closed
+                return ""
+            if key != latest or not waits(0.1):  # else it is held down
+                latest = key
+                return "" if key == "\x04" else key
+
+    tty.setcbreak(terminal)
+    try:
+        yield read
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+
+
+def _read_input(_first: bool) -> str:
+    try:
+        return typer.getchar()
+    except (EOFError, KeyboardInterrupt):
+        return ""
+    except OSError as error:
+        raise CommandError("there is no terminal here to ask in; use `kickstand review --web`") from error
+
+
+def _ask(keys: dict[str, tuple[str, str]], console: Console, read_key: Callable[[bool], str]) -> str:
+    """What the next key, or the next keys together, stand for."""
+    console.print("  ".join(f"[bold]{key}[/] {escape(words)}" for key, (_, words) in keys.items()))
+    typed = ""
     while True:
-        try:
-            key = typer.getchar().lower()
-        except (EOFError, KeyboardInterrupt):
-            key = ""
+        key = read_key(not typed).lower()
         if not key:
             return "quit"
-        if key in keys:
-            console.print(f"→ {keys[key].replace('_', ' ')}")
-            return keys[key]
+        typed += "c" if key == "?" else key
+        if typed in keys:
+            console.print(f"→ {keys[typed][1]}", markup=False)
+            return keys[typed][0]
+        if not any(known.startswith(typed) for known in keys):
+            typed = ""

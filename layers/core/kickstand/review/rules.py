@@ -1,8 +1,10 @@
 """A person's part: who is shown which picture, and what becomes of their answer. Rules only; the time is passed in."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated
+from itertools import islice, product
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, AliasChoices, AliasPath, ConfigDict, Field, SecretStr
 
@@ -23,10 +25,12 @@ from kickstand.events import (
 from kickstand.records import Record
 
 CLAIM = timedelta(minutes=5)
+UNDO = timedelta(seconds=90)
+"""So long after an answer its reviewer may take it back. The monitor counts no answer before (see its LAG_SECONDS)."""
 CANNOT_TELL = "cannot_tell"
 AUDIT = "audit"
-BLIND = "A random check, whatever the model said."
-"""All that is said beside a photo whose reviewer must not know what the model said, or another reviewer."""
+QUESTION = "What does this photo show?"
+"""All that is said beside a photo: a reviewer who knows what the model said tends to agree with it."""
 OPEN, SECOND = "open", "second"
 """Queues: of the reviews that wait for an answer, and of the answered ones that another reviewer is asked about."""
 GROUPS = (0, 1, 2)
@@ -38,11 +42,15 @@ class Refused(Exception):  # noqa: N818 - as the reviewer reads it
 
 
 class Claim(Payload):
-    """A picture in front of somebody. since: when they were first shown it; until: others leave it alone until then."""
+    """A photo in front of somebody. since: when they were first shown it; until: others leave it alone until then.
+
+    ahead: it is the one that they are shown next, so others leave it alone only while other photos wait.
+    """
 
     by: str = Field(repr=False)
     since: Moment
     until: Moment
+    ahead: bool = False
 
 
 class Review(Payload):
@@ -54,10 +62,11 @@ class Review(Payload):
     execution: ARN of the execution that asks.
     task_token: what wakes that execution. Whoever has it can answer, so it leaves the table only towards Step
         Functions: it is not in `model_dump`, not in `repr`, and no function returns it.
-    skipped_at: somebody preferred another picture then.
+    skipped_at: somebody preferred another photo then.
     answer: the first one; it decides.
     second_asked_at: since when another reviewer is asked too, who is told nothing of the first answer.
     second, golden: see `ReviewOutcome`.
+    undone_at: when the answer was given that was taken back last; a record may still tell of it.
     keep_until: as in `Record`.
     revision: counts changes, so that two who change one review at a time notice it.
     """
@@ -81,6 +90,7 @@ class Review(Payload):
     second_asked_at: Moment | None = None
     second: Answer | None = None
     golden: GoldenAnswer | None = None
+    undone_at: Moment | None = None
     keep_until: int | None = None
     revision: int = 0
 
@@ -88,7 +98,7 @@ class Review(Payload):
     def expires_at(self) -> int | None:
         """When the table may delete it, seconds since 1970; None while an execution waits for the answer.
 
-        Nothing expires under the reviewer who is shown the picture.
+        Nothing expires under the reviewer who is shown the photo.
         """
         if self.keep_until is None or self.status in (ReviewStatus.WAITING, ReviewStatus.ESCALATED):
             return None
@@ -139,6 +149,31 @@ def choices(labels: Sequence[str]) -> tuple[str, ...]:
     return (*labels, NEITHER, CANNOT_TELL)
 
 
+def keys(n: int) -> tuple[str, ...]:
+    """The keys for n labels: one each for 28, else codes of equal length, so that none is the beginning of another.
+
+    A code begins with a digit. The letters of all that is not a label, "cnqrsuz", are no label's.
+
+    >>> keys(2)
+    ('1', '2')
+    >>> keys(12)[8:]
+    ('9', 'a', 'b', 'd')
+    >>> keys(40)[8:11]
+    ('19', '21', '22')
+    >>> keys(100)[-1]
+    '94'
+    """
+    digits, letters = "123456789", "abcdefghijklmnopqrstuvwxyz"
+    single = digits + "".join(letter for letter in letters if letter not in "cnqrsuz")
+    if n <= len(single):
+        return tuple(single[:n])
+    later = (digits + letters)[: max(9, math.ceil(n / 9))]
+    length = 1
+    while len(digits) * len(later) ** length < n:
+        length += 1
+    return tuple("".join(code) for code in islice(product(digits, *[later] * length), n))
+
+
 def open_review(record: Record, execution: str, task_token: SecretStr | None, now: datetime) -> Review:
     """The question that this record asks."""
     audited = record.audited
@@ -148,8 +183,7 @@ def open_review(record: Record, execution: str, task_token: SecretStr | None, no
         image_ref=record.image_ref,
         why=AUDIT if audited else record.decision.reason,
         route=record.decision.route,
-        # Who audits must not know what the model said, or the estimate of its accuracy would be flattered.
-        explanation=BLIND if audited else record.decision.explanation,
+        explanation=QUESTION if audited else record.decision.explanation,
         audit_probability=1.0 if record.audit_probability is None else record.audit_probability,
         requested_at=now,
         keep_until=record.keep_until,
@@ -170,23 +204,33 @@ def ask(review: Review, execution: str, task_token: SecretStr, status: ReviewSta
     return review.model_copy(update={"task_token": task_token, "status": status})
 
 
-def claim(review: Review, reviewer: str, now: datetime) -> Review:
-    """The reviewer is shown the picture. Raises Refused while somebody else is, and once it is answered.
+def claim(review: Review, reviewer: str, now: datetime, ahead: bool = False, take: bool = False) -> Review:
+    """The reviewer is shown the photo, or will be next (ahead).
 
-    Nobody is shown a second question about what they have answered.
+    take: even if it is the one that another reviewer is shown next.
+
+    Raises Refused while somebody else is shown it, and once it is answered. Nobody is shown a second question about
+    what they have answered.
     """
-    held = review.claim
+    held = review.claim if review.claim and review.claim.until > now else None
     if review.queue is None or (review.answer and is_same(review.answer.reviewer, reviewer)):
-        raise Refused("This picture has been answered.")
-    if held and held.by != reviewer and held.until > now:
-        raise Refused("Somebody else is looking at this picture.")
-    mine = held and held.by == reviewer and held.until > now
-    since = held.since if held and mine else now
-    return review.model_copy(update={"claim": Claim(by=reviewer, since=since, until=now + CLAIM)})
+        raise Refused("This photo has been answered.")
+    if held and held.by != reviewer and not (take and held.ahead):
+        raise Refused("Somebody else is looking at this photo.")
+    shown_already = held is not None and held.by == reviewer and not held.ahead
+    since = held.since if held and shown_already else now
+    mine = Claim(by=reviewer, since=since, until=now + CLAIM, ahead=ahead and not shown_already)
+    return review.model_copy(update={"claim": mine})
+
+
+def release(review: Review, reviewer: str) -> Review:
+    """The reviewer looks at it no more."""
+    mine = review.claim and review.claim.by == reviewer
+    return review.model_copy(update={"claim": None}) if mine else review
 
 
 def skip(review: Review, reviewer: str, now: datetime) -> Review:
-    """The reviewer prefers another picture: this one goes to the end of the queue."""
+    """The reviewer prefers another photo: this one goes to the end of the queue."""
     if review.claim is None or review.claim.by != reviewer or review.queue is None:
         return review
     return review.model_copy(update={"claim": None, "skipped_at": now})
@@ -199,7 +243,7 @@ def answer(
 
     twice: whether another reviewer is to be asked after the first answer.
 
-    Raises Refused for any answer but that of the reviewer who is shown the picture, with one of the choices.
+    Raises Refused for any answer but that of the reviewer who is shown the photo, with one of the choices.
     """
     if label not in choices(labels):
         raise Refused(f"“{label}” is not one of the answers.")
@@ -207,16 +251,16 @@ def answer(
         return review
     held = review.claim if review.claim and review.claim.by == reviewer else None
     if review.answer and (review.queue is None or held is None):
-        raise Refused("Somebody has answered this picture before you; that answer stands.")
+        raise Refused("Somebody has answered this photo before you; that answer stands.")
     if held is None:
-        raise Refused("This picture went to somebody else, because you held it for long; your answer was not taken.")
+        raise Refused("This photo went to somebody else, because you held it for long; your answer was not taken.")
     given = Answer(
         label=label,
         reviewer=reviewer,
         answered_at=now,
         seconds_taken=max(0.0, round((now - held.since).total_seconds(), 1)),
-        shown=Shown(explanation=as_shown(review).explanation, choices=choices(labels)),
-        late=review.status is ReviewStatus.UNANSWERED,
+        shown=Shown(explanation=QUESTION, choices=choices(labels)),
+        late=review.status is ReviewStatus.UNANSWERED and review.undone_at is None,
     )
     if review.answer:
         return review.model_copy(update={"claim": None, "second": given})
@@ -224,11 +268,9 @@ def answer(
     return review.model_copy(update=first | ({"second_asked_at": now, "skipped_at": None} if twice else {}))
 
 
-def as_shown(review: Review) -> Review:
-    """The review as a reviewer sees it: whatever is asked after the first answer looks like an audit."""
-    if review.answer is None:
-        return review
-    return review.model_copy(update={"why": AUDIT, "explanation": BLIND, "status": ReviewStatus.WAITING})
+def why_shown(review: Review) -> str:
+    """The reason as a reviewer sees it: whatever is asked after the first answer looks like an audit."""
+    return review.why if review.answer is None else AUDIT
 
 
 def check(
@@ -244,6 +286,37 @@ def check(
         return review
     golden = GoldenAnswer(photo=photo, expected=expected, label=label, answered_at=now)
     return review.model_copy(update={"golden": golden})
+
+
+def undo(review: Review, reviewer: str, now: datetime) -> Review:
+    """The reviewer takes back what they answered last about this photo, or about the golden photo after it.
+
+    The photo is asked again, of this reviewer first. No execution waits for it any more. Again changes nothing.
+
+    Raises Refused for an answer that is not the reviewer's or older than UNDO, and while somebody else has the photo.
+    """
+    held = review.claim if review.claim and review.claim.until > now else None
+    first, second = review.answer, review.second
+    if held and held.by == reviewer and review.undone_at and review.queue:
+        return review
+    mine = Claim(by=reviewer, since=now, until=now + CLAIM)
+    given: Answer | GoldenAnswer | None
+    before: dict[str, Any]
+    if first and first.reviewer == reviewer and review.golden:
+        given, before = review.golden, {"golden": None}
+    elif second:
+        given, before = second if second.reviewer == reviewer else None, {"second": None, "claim": mine}
+    else:
+        given = first if first and first.reviewer == reviewer else None
+        before = {"answer": None, "second_asked_at": None, "claim": mine}
+        before |= {"status": ReviewStatus.UNANSWERED, "task_token": None}
+    if given is None:
+        raise Refused("There is no answer of yours to undo; somebody else’s stands.")
+    if now - given.answered_at > UNDO:
+        raise Refused(f"An answer can be undone for {UNDO.seconds} seconds; yours stands.")
+    if held and "claim" in before:
+        raise Refused("Somebody else is looking at this photo; your answer stands.")
+    return review.model_copy(update={**before, "undone_at": given.answered_at})
 
 
 def is_same(reviewer: str, other: str) -> bool:
@@ -324,7 +397,14 @@ class Desk(Payload):
         parameter.
     describe: CloudWatch asks what the widget is.
     action: "show", "answer" (with image, version and label), "check" (the same, about the golden photo that was shown
-        after the answer to this image), "skip" (with image and version) or "leave".
+        after the answer to this image), "undo" (with image and version of what was answered last, and given, its
+        label), "skip" or "leave" (with image and version), or "zoom" (the same): the photo, larger.
+    golden: zoom into the golden photo.
+    reason: show photos for this reason only.
+    ahead: send the photo that the page shows next. on_page, on_page_version: the one that it shows already.
+    former: who leaves.
+    draw: False after a failure, so that a photo that cannot be drawn keeps nobody from the others.
+    done: how many answers the page has given so far, by label; for the eye only.
     format: "html" or "json".
 
     Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
@@ -342,5 +422,14 @@ class Desk(Payload):
     image: str = ""
     version: str = ""
     label: str = ""
+    given: str = ""
+    golden: bool = False
+    reason: str = ""
+    ahead: bool = False
+    former: str = Field("", repr=False)
+    on_page: str = ""
+    on_page_version: str = ""
+    draw: bool = True
+    done: dict[str, Annotated[int, Field(ge=0, le=1_000_000)]] = Field({}, max_length=1_000)
     format: str = "html"
     theme: str = Field("light", validation_alias=AliasPath("widgetContext", "theme"))

@@ -2,7 +2,9 @@
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from heapq import merge
 from itertools import chain, islice
 from typing import Any
@@ -21,6 +23,8 @@ SHARDS = 8
 """A queue is spread over so many partitions of the index, of which each takes 1,000 writes a second."""
 MOST = 1000
 """So many photos that wait are counted, and so many second questions are searched for another reviewer's."""
+SOUGHT = 200
+"""So many photos are searched for one that waits for a certain reason; each costs a read."""
 ANSWERS = {"id": {"S": "answers"}}
 """The item in the table of controls that counts what people have answered."""
 _ATTEMPTS = 8
@@ -62,17 +66,73 @@ def ask_person(
     )
 
 
-def next_review(dynamodb: DynamoDBClient, table: str, reviewer: str, now: datetime) -> Review | None:
+def next_review(
+    dynamodb: DynamoDBClient,
+    table: str,
+    reviewer: str,
+    now: datetime,
+    reason: str = "",
+    on_page: tuple[str, str] | None = None,
+    ahead: bool = False,
+) -> Review | None:
     """The most valuable open review that nobody else looks at, claimed for the reviewer; None when there is none.
 
-    Second questions come after all that decide.
+    Second questions come after all that decide. reason: only among those that wait for it, of SOUGHT at most.
+    on_page: another one than this. ahead: the reviewer is shown it later, so it is only claimed while others wait.
     """
-    for image, version in chain(_open_keys(dynamodb, table), _second_keys(dynamodb, table, reviewer)):
-        try:
-            return change_review(dynamodb, table, image, version, lambda review: rules.claim(review, reviewer, now))
-        except Refused:
-            continue
+
+    def rule(review: Review, take: bool) -> Review:
+        if reason and rules.why_shown(review) != reason:
+            raise Refused("This photo waits for another reason.")
+        return rules.claim(review, reviewer, now, ahead, take)
+
+    for take in (False,) if ahead else (False, True):
+        found = chain(_open_keys(dynamodb, table), _second_keys(dynamodb, table, reviewer))
+        for key in islice((key for key in found if key != on_page), SOUGHT if reason else None):
+            try:
+                return change_review(dynamodb, table, *key, partial(rule, take=take))
+            except Refused:
+                continue
     return None
+
+
+def hold_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str, now: datetime) -> Review:
+    """The photo that was sent ahead is on the reviewer's page now. Raises Refused where somebody else has it."""
+    return change_review(dynamodb, table, image, version, lambda review: rules.claim(review, reviewer, now))
+
+
+def release_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str) -> None:
+    """Let others have the photo at once."""
+    with suppress(Refused):
+        change_review(dynamodb, table, image, version, lambda review: rules.release(review, reviewer))
+
+
+def undo_answer(
+    dynamodb: DynamoDBClient,
+    tables: tuple[str, str],
+    key: tuple[str, str],
+    reviewer: str,
+    now: datetime,
+    control_table: str = "",
+) -> Review:
+    """Take back what the reviewer answered last about this photo (see `rules.undo`); the record follows.
+
+    Raises Refused, and then nothing is changed: nobody takes back what another reviewer has answered.
+    """
+    decided = False
+
+    def rule(review: Review) -> Review:
+        nonlocal decided
+        before = rules.undo(review, reviewer, now)
+        decided = review.answer is not None and before.answer is None
+        return before
+
+    review = change_review(dynamodb, tables[0], *key, rule)
+    if review.undone_at:
+        _forget_answer(dynamodb, tables[1], review, review.undone_at)
+    if decided and control_table:
+        _count_answer(dynamodb, control_table, -1)
+    return review
 
 
 def skip_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str, now: datetime) -> Review:
@@ -114,14 +174,18 @@ def answer_review(
     elif not _wake(stepfunctions, review):
         record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
     if first and control_table:
-        with transient("DynamoDB"):
-            dynamodb.update_item(
-                TableName=control_table,
-                Key=ANSWERS,
-                UpdateExpression="ADD answers :one",
-                ExpressionAttributeValues={":one": {"N": "1"}},
-            )
+        _count_answer(dynamodb, control_table, 1)
     return review
+
+
+def _count_answer(dynamodb: DynamoDBClient, control_table: str, number: int) -> None:
+    with transient("DynamoDB"):
+        dynamodb.update_item(
+            TableName=control_table,
+            Key=ANSWERS,
+            UpdateExpression="ADD answers :number",
+            ExpressionAttributeValues={":number": {"N": str(number)}},
+        )
 
 
 def check_reviewer(
@@ -167,10 +231,25 @@ def record_review(
         review = change_review(dynamodb, reviews_table, image, version, settle)
     except Refused:  # forgotten, or expired
         return None
-    if answered and review.answer is None:
+    if answered and review.answer is None and review.undone_at is None:
         raise LookupError(f"{image} {version}: no answer has been written down")
-    _tell_record(dynamodb, records_table, review, now)
+    if review.answer or not answered:
+        _tell_record(dynamodb, records_table, review, now)
+    if answered:
+        with suppress(Refused):
+            review = _follow_undo(dynamodb, (reviews_table, records_table), review, now)
     return review
+
+
+def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Review, now: datetime) -> Review:
+    """The answer may have been undone while the record was told of it: then the record forgets it again."""
+    standing = load_review(dynamodb, tables[0], review.image, review.version)
+    told = review.answer.answered_at if review.answer else review.undone_at
+    if told and (standing.answer is None or standing.answer.answered_at != told):
+        _forget_answer(dynamodb, tables[1], standing, told)
+        if standing.answer:
+            _tell_record(dynamodb, tables[1], standing, now)
+    return standing
 
 
 def restore_review(
@@ -208,11 +287,12 @@ def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: date
                 Key=key,
                 UpdateExpression="SET review = :outcome" + "".join(f", {name} = :{name}" for name in place),
                 ConditionExpression="attribute_exists(image) AND (attribute_not_exists(review) OR "
-                "review.#status <> :answered)",
-                ExpressionAttributeNames={"#status": "status"},
+                "review.#status <> :answered OR review.#answer.answered_at = :undone)",
+                ExpressionAttributeNames={"#status": "status", "#answer": "answer"},
                 ExpressionAttributeValues={
                     ":outcome": {"M": outcome},
                     ":answered": {"S": ReviewStatus.ANSWERED},
+                    ":undone": to_item(review).get("undone_at", {"NULL": True}),
                     **{f":{name}": value for name, value in place.items()},
                 },
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
@@ -229,6 +309,23 @@ def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: date
                     ExpressionAttributeNames={f"#{name}": name for name in added},
                     ExpressionAttributeValues={f":{name}": value for name, value in added.items()},
                 )
+
+
+def _forget_answer(dynamodb: DynamoDBClient, table: str, review: Review, given_at: datetime) -> None:
+    """Take what was answered then out of the record, where the record tells of it; all else in it stands."""
+    given = to_item(review.model_copy(update={"undone_at": given_at}))["undone_at"]
+    for part in ("answer", "second", "golden"):
+        outcome = {":outcome": {"M": to_item(review.outcome)}} if part == "answer" else {}
+        with suppress(dynamodb.exceptions.ConditionalCheckFailedException), transient("DynamoDB"):
+            dynamodb.update_item(
+                TableName=table,
+                Key=_key(review.image, review.version),
+                UpdateExpression="SET review = :outcome" if outcome else "REMOVE review.#part",
+                ConditionExpression="review.#part.answered_at = :given",
+                ExpressionAttributeNames={"#part": part},
+                ExpressionAttributeValues={":given": given, **outcome},
+            )
+            return
 
 
 def count_open(dynamodb: DynamoDBClient, table: str) -> int:
@@ -273,7 +370,7 @@ def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) 
     """Raises Refused when there is no such review."""
     item = get_item(dynamodb, table, _key(image, version))
     if item is None:
-        raise Refused("Nobody was asked about this picture.")
+        raise Refused("Nobody was asked about this photo.")
     return Review.model_validate(plain(item))
 
 
