@@ -68,7 +68,7 @@ def explain(
             raise CommandError(f"{which}: there is no record of it")
         # S3 tells whole seconds only.
         record = max(found, key=lambda record: (record.image_ref.uploaded_at, record.recorded_at))
-        console.print(describe(record), markup=False)
+        console.print(describe(record))
         if len(found) > 1:
             console.print(f"It is the latest of {len(found)} uploads to this key; --version names another.")
         if verify:
@@ -80,7 +80,7 @@ def explain(
                 raise CommandError(f"cannot be verified: {error}") from error
             differences = compare(record, data, load_model(artefact))
             for difference in differences:
-                console.print(f"differs: {difference}", markup=False)
+                console.print(f"differs: {difference}")
             if differences:
                 raise typer.Exit(DIFFERS)
             console.print("verified: computed again from the stored image, it comes out the same")

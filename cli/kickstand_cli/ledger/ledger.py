@@ -1,6 +1,5 @@
 """`kickstand ledger`: does every upload have an outcome? And if not, send it again."""
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,7 @@ from kickstand.ledger.store import (
 )
 from kickstand.ledger.store import replay as send
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import console, printable
+from kickstand_cli.terminal import console, print_json, printable
 
 UNBALANCED = 4
 WORDS = {
@@ -72,7 +71,7 @@ def ledger(
             if not as_json:
                 console.print(sent)
             found = draw_up(books, datetime.now(UTC) - timedelta(minutes=grace))
-    print(json.dumps(as_dict(found) | _details(found))) if as_json else _print(found)  # noqa: T201
+    print_json(as_dict(found) | _details(found)) if as_json else _print(found)
     if found.missing:
         raise typer.Exit(UNBALANCED)
 
@@ -139,18 +138,18 @@ def _show(standing: Standing, as_json: bool) -> None:
             name.replace(" ", "_"): as_dict(ledger) | _details(ledger) | {"until": at.isoformat() if at else None}
             for name, (at, ledger) in found.items()
         }
-        print(json.dumps(told))  # noqa: T201
+        print_json(told)
     for name, (at, ledger) in found.items() if not as_json else ():
-        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'never yet'}", markup=False)
+        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'never yet'}")
         if at:
             _print(ledger)
     if standing.audit and not as_json:
-        console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far", markup=False)
+        console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far")
     if any(ledger.missing for _, ledger in found.values()):
         raise typer.Exit(UNBALANCED)
 
 
 def _print(ledger: Ledger) -> None:
-    console.print(str(ledger), markup=False)
+    console.print(str(ledger))
     for missing in ledger.lacks:
-        console.print(f"missing: {describe(missing)}", markup=False)
+        console.print(f"missing: {describe(missing)}")
