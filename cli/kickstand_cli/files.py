@@ -89,11 +89,21 @@ def writing(path: Path) -> Iterator[None]:
         raise CommandError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def expect_writable(path: Path) -> None:
-    """Raise CommandError now, and not after long work, where the file cannot be written."""
+def make_folder(path: Path) -> None:
+    """The folder, and those above it. Raises CommandError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def expect_writable(path: Path, *, new_folder: bool = False) -> None:
+    """Raise CommandError now, and not after long work, where the file cannot be written.
+
+    new_folder: whether its folder may be missing, and is made.
+    """
     with writing(path):
         if _is_regular(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if new_folder:
+                make_folder(path.parent)
             draft = _draft(path)
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             draft.unlink()
@@ -117,7 +127,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 yield file
             return
         path = Path(os.path.realpath(path))  # of a link, what it names
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         draft = _draft(path)
         try:
             with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:  # noqa: PTH123

@@ -148,7 +148,7 @@ def refuse_infinite(command: Any) -> None:
         for parameter in command.params:
             value = ctx.params.get(parameter.name)
             if isinstance(value, float) and not math.isfinite(value):
-                low, high = getattr(parameter.type, "min", None), getattr(parameter.type, "max", None)
+                low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
                 limits = [f"{word} {limit:g}" for word, limit in (("from", low), ("to", high)) if limit is not None]
                 wanted = " ".join(["a finite number", *limits])
                 raise typer.BadParameter(f"{value} is not {wanted}", ctx=ctx, param=parameter)

@@ -69,12 +69,23 @@ def stream_records(
     """
     read = read_from_folder(images) if images else None
     if files:
-        found: Iterator[Record] = (record for file in files for record in read_records(file))
+        found = _read_files(files)
     else:
         books = open_books(read_outputs(stack_name, outputs))
         found = _read_table(books, since)
         read = read or read_from_bucket(books.s3)
     return (record for record in found if since is None or record.recorded_at >= since), read
+
+
+def _read_files(files: Sequence[Path]) -> Iterator[Record]:
+    """Raises CommandError where none of them holds a record: then something else was named than what was meant."""
+    none = True
+    for file in files:
+        for record in read_records(file):
+            none = False
+            yield record
+    if none:
+        raise CommandError(f"{', '.join(map(str, files))}: no record in it")
 
 
 def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:
@@ -96,7 +107,10 @@ def parse_since(text: str, now: datetime) -> datetime:
     10
     """
     if text[-1:] in UNITS:
-        return now - parse_duration(text)
+        try:
+            return now - parse_duration(text)
+        except OverflowError as error:
+            raise ValueError(f"{text}: longer ago than a calendar goes") from error
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
@@ -117,7 +131,10 @@ def parse_duration(text: str) -> timedelta:
     """
     if text[-1:] not in UNITS or not text[:-1].replace(".", "", 1).isdigit():
         raise ValueError(f"{text}: not a length of time")
-    return float(text[:-1]) * UNITS[text[-1]]
+    try:
+        return float(text[:-1]) * UNITS[text[-1]]
+    except OverflowError as error:
+        raise ValueError(f"{text}: too long") from error
 
 
 def _first(error: ValueError) -> str:

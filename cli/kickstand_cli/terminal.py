@@ -187,10 +187,20 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def fail(error: BaseException, remedy: str = "") -> NoReturn:
-    """End the command: one line on stderr, and exit code 1."""
+def fail(error: BaseException, remedy: str = "", code: int = 1) -> NoReturn:
+    """End the command: one line on stderr, and this exit code."""
     stderr.print(f"error: {reason(error)}{remedy}")
-    raise typer.Exit(1) from error
+    raise typer.Exit(code) from error
+
+
+def expect_terminal(instead: str) -> None:
+    """End the command with exit code 2 where no key can be pressed. instead: what to do then."""
+    if sys.stdin.isatty():
+        return
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR))
+    except OSError:
+        fail(CommandError(f"there is no terminal here: {instead}"), code=2)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_the_shares_are_exact_and_the_same_seed_gives_the_same_uploads() -> None:
     def composed() -> list[Sent]:
-        return list(compose(200, None, 0.05, 0.1, Random(4)))
+        return list(compose(200, None, 0.05, 0.1, Random(4), []))
 
     sent = composed()
     assert composed() == sent

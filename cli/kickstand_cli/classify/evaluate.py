@@ -39,9 +39,10 @@ def evaluate(
     unread: list[str] = []
     with exit_on():
         images = find_images(folder, labels, unread)
-        for output in (json_file, report and report / PAGE):
-            if output and output != Path("-"):
-                expect_writable(output)
+        if json_file and json_file != Path("-"):
+            expect_writable(json_file)
+        if report:
+            expect_writable(report / PAGE, new_folder=True)
     with show_progress() as progress:
         task = progress.add_task("classifying", total=len(images))
         examples = answer_all(images, model, lambda: progress.advance(task), unread)

@@ -74,7 +74,7 @@ def _end(length: str | None, until: str | None, now: datetime) -> datetime:
         raise typer.BadParameter("say --for or --until: it has to end")
     try:
         end = now + parse_duration(length) if length else datetime.fromisoformat(until or "")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         option, given = ("--for", length) if length else ("--until", until)
         raise typer.BadParameter(f"{given}: neither like 30m, 4h, 7d nor ISO 8601", param_hint=option) from error
     end = (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)

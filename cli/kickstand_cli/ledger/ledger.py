@@ -40,14 +40,17 @@ def ledger(
     ] = False,
     grace: Annotated[
         float,
-        typer.Option(min=0, metavar="MINUTES", help="In an audit, ignore uploads newer than this."),
+        typer.Option(min=0, max=525_600, metavar="MINUTES", help="In an audit, ignore uploads newer than this."),
     ] = 15,
     replay: Annotated[
         bool,
         typer.Option("--replay", help="Audit, then send again what is missing and what lies in the dead-letter queue."),
     ] = False,
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="With --replay: how long to wait for what comes of it.")
+        float,
+        typer.Option(
+            min=0, max=43_000, metavar="SECONDS", help="With --replay: how long to wait for what comes of it."
+        ),
     ] = 120,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as one JSON object.")] = False,
 ) -> None:

@@ -35,7 +35,7 @@ from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review.review import DEFAULT_PORT, find_function, serve
-from kickstand_cli.terminal import CommandError, Terminal, divert_output, exit_on, login, painted, show_progress
+from kickstand_cli.terminal import CommandError, Terminal, divert_output, exit_on, login, painted, reason, show_progress
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
@@ -98,7 +98,7 @@ def demo(
     with exit_on(OSError, ValidationError):
         sources, about = _collect(paths or [], images or [], read_card(artefact).labels, unread, cifar100=cifar100)
         for name in FILES:
-            expect_writable(out / name)
+            expect_writable(out / name, new_folder=True)
         with _running(sources[:limit], about, workflow, artefact, out, unread) as demonstration:
             run, ledger = demonstration.write(out)
             _print(console, run, demonstration.seconds, out)
@@ -230,7 +230,7 @@ def _running(
                 try:
                     data = source.read()
                 except OSError as error:
-                    unread.append(f"{source.key}: {error.strerror or error}")
+                    unread.append(reason(error))
                     continue
                 uploads.append(_upload(stack, source.key, data, card.input_shape))
                 stack.deliver()

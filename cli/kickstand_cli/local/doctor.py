@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -31,14 +32,11 @@ class Machine:
     environment: Mapping[str, str] = os.environ
     python: tuple[int, ...] = sys.version_info[:3]
     project, model = PROJECT, MODEL
+    home: Path | None = None  # of a user without one, such as `docker run --user 12345` makes
 
-    @property
-    def home(self) -> Path | None:
-        """None for a user without one, such as `docker run --user 12345` makes."""
-        try:
-            return Path.home()
-        except RuntimeError:
-            return None
+    def __init__(self) -> None:
+        with suppress(RuntimeError):
+            self.home = Path.home()
 
     def which(self, program: str) -> str | None:
         """Where on PATH, or beside SAM CLI, this program is."""

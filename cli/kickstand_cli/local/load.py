@@ -24,10 +24,12 @@ from kickstand.errors import ModelUnavailable
 from kickstand.ledger.balance import Key
 from kickstand.ledger.store import find_record, read_letters, release
 from kickstand.records import Record
+from kickstand_cli.classify.evaluation import name_unread
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.files import list_files, make_folder, read_file
 from kickstand_cli.ledger.ledger import as_dict
-from kickstand_cli.project import PROJECT, TEMPLATE
-from kickstand_cli.terminal import console, divert_output, exit_on, print_json, show_progress
+from kickstand_cli.project import TEMPLATE
+from kickstand_cli.terminal import CommandError, console, divert_output, print_json, reason, show_progress
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
@@ -130,8 +132,8 @@ def load(
     if bucket and not aws:
         raise typer.BadParameter("needs --aws", param_hint="--bucket")
     with reporting():
-        with exit_on(OSError):
-            sent = list(compose(count, images, bad, duplicates, random.Random(seed)))  # noqa: S311 - the same again
+        unread: list[str] = []
+        sent = list(compose(count, images, bad, duplicates, random.Random(seed), unread))  # noqa: S311 - the same again
         if bucket:
             upload_only(sent, bucket, profile, rate)
             print_json({"uploads": len(sent), "bucket": bucket})
@@ -146,18 +148,20 @@ def load(
         show(summary, local=not aws)
     if not summary.balanced:
         raise typer.Exit(UNBALANCED)
+    name_unread(unread)
 
 
 # ---- what is uploaded, and when
 
 
-def compose(count: int, images: Path | None, bad: float, duplicates: float, chance: random.Random) -> Iterator[Sent]:
-    """The uploads, in order; exactly these shares of them, rounded, are bad and duplicates."""
-    folder = images or PROJECT / "samples" / "images"
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and (images or "broken" not in path.parts))
-    if not files:
-        raise FileNotFoundError(f"{folder}: no files")
-    photos = [file.read_bytes() for file in files] if images else None
+def compose(
+    count: int, images: Path | None, bad: float, duplicates: float, chance: random.Random, unread: list[str]
+) -> Iterator[Sent]:
+    """The uploads, in order; exactly these shares of them, rounded, are bad and duplicates.
+
+    unread: gets the reason for each file that cannot be read.
+    """
+    photos = _read_photos(images, unread) if images else None
     number_bad, number_twice = round(count * bad), round(count * duplicates)
     fresh = max(1, count - number_twice)
     kinds = [True] * min(number_bad, fresh) + [False] * max(0, fresh - number_bad)
@@ -172,6 +176,18 @@ def compose(count: int, images: Path | None, bad: float, duplicates: float, chan
             again = chance.choice(first)
             number_twice -= 1
             yield Sent(again.key, again.data, again.bad, duplicate=True)
+
+
+def _read_photos(folder: Path, unread: list[str]) -> list[bytes]:
+    photos = []
+    for file in list_files(folder, unread):
+        try:
+            photos.append(read_file(file))
+        except OSError as error:
+            unread.append(reason(error))
+    if not photos:
+        raise CommandError("; ".join(unread) or f"{folder}: no files in this folder")
+    return photos
 
 
 def draw(chance: random.Random) -> bytes:
@@ -250,7 +266,7 @@ def run_locally(
     from kickstand_cli.local.stack import deploy
 
     started, folder = time.monotonic(), Path("build")
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     throttling: list[Throttling] = []
 
     def fault(function: str) -> None:

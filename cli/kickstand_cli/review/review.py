@@ -1,7 +1,6 @@
 """`kickstand review`: look at the photos that wait for a person, in a browser or right here."""
 
 import base64
-import getpass
 import io
 import json
 import secrets
@@ -21,11 +20,12 @@ from rich.console import Console
 from rich.text import Text
 
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
-from kickstand_cli.terminal import CommandError
+from kickstand_cli.terminal import CommandError, console, expect_terminal, fail, login, painted
 
 Invoke = Callable[[dict[str, Any]], Any]
 DEFAULT_PORT = 8765
 MAX_EVENT_BYTES = 100_000
+NO_TERMINAL = "use --web, or run it in a terminal"
 KEYS = {"neither": "n", "cannot_tell": "?"}
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
@@ -38,13 +38,14 @@ def review(
     outputs: OutputsFile = None,
 ) -> None:
     """Decide about the photos that the model is unsure of. Calls the deployed stack's review function."""
-    console = Console(highlight=False)
+    if not web:
+        expect_terminal(NO_TERMINAL)
     with reporting():
         invoke = find_function(read_outputs(stack_name, outputs))
         if web:
-            serve(invoke, port, reviewer or getpass.getuser(), console)
+            serve(invoke, port, reviewer or login("--reviewer"), console)
         else:
-            review_here(invoke, reviewer or getpass.getuser(), console)
+            review_here(invoke, reviewer or login("--reviewer"), console)
 
 
 def find_function(outputs: dict[str, str]) -> Invoke:
@@ -69,7 +70,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C. meanwhile: called twice a second."""
     with serving(invoke, port, reviewer) as url:
-        console.print(f"Review the photos that wait: [link={url}]{url}[/link] (Ctrl-C ends it)", soft_wrap=True)
+        console.print(painted("Review the photos that wait: ", (url, f"link {url}"), " (Ctrl-C ends it)"))
         try:
             while True:
                 meanwhile()
@@ -172,7 +173,7 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
     while True:
         page = invoke({**event, "reviewer": reviewer, "format": "json"})
         if page["notice"]:
-            console.print(page["notice"], style="yellow")
+            console.print(painted((page["notice"], "yellow")))
         elif event["action"] == "answer":
             given += 1
         if page["review"] is None:
@@ -189,12 +190,12 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
 
 
 def _show(shown: dict[str, Any], waiting: int, console: Console) -> None:
-    console.rule(Text(f"{shown['name']} ({waiting} waiting)"))
-    if shown.get("picture") and console.color_system == "truecolor":
+    console.rule(painted(f"{shown['name']} ({waiting} waiting)"))
+    if shown.get("picture") and console.color_system in ("256", "truecolor"):
         console.print(_draw(base64.b64decode(shown["picture"].partition(",")[2])))
     else:
-        console.print(Text(shown["missing"] or shown["image"]), soft_wrap=True)
-    console.print(Text(shown["explanation"], "dim"), soft_wrap=True)
+        console.print(painted(shown["missing"] or shown["image"]))
+    console.print(painted((shown["explanation"], "dim")))
 
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
@@ -215,12 +216,15 @@ def _draw(picture: bytes, columns: int = 64) -> Text:
 
 def _ask(keys: dict[str, str], console: Console) -> str:
     """What the next key stands for."""
-    console.print("  ".join(f"[bold]{key}[/] {words.replace('_', ' ')}" for key, words in keys.items()))
+    shown = [part for key, words in keys.items() for part in ((key, "bold"), f" {words.replace('_', ' ')}  ")]
+    console.print(painted(*shown))
     while True:
         try:
             key = typer.getchar().lower()
         except (EOFError, KeyboardInterrupt):
             key = ""
+        except OSError:
+            fail(CommandError(f"there is no terminal here: {NO_TERMINAL}"), code=2)
         if not key:
             return "quit"
         if key in keys:

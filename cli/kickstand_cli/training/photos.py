@@ -119,7 +119,7 @@ class Photos:
 # ---- which files
 
 
-def list_photos(folder: Path, unread: list[str]) -> list[File]:
+def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
     """The photos of `<folder>/<class>/`, or of `<folder>/train/<class>/`; an .npz is images of neither.
 
     The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`, and perhaps
@@ -138,7 +138,7 @@ def list_photos(folder: Path, unread: list[str]) -> list[File]:
     told = _read_manifest(home / MANIFEST)
     files = []
     for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        found = list_files(home / name, unread)
+        found = list_files(home / name, [] if unread is None else unread)
         if not found:
             raise CommandError(f"{home / name}: a class without a photo")
         for path in found:

@@ -116,7 +116,7 @@ def train(
         if golden:
             _expect_own(out.parent / "golden", out)
         for file in (out / "model.json", places.evidence / EVIDENCE):
-            expect_writable(file)
+            expect_writable(file, new_folder=True)
         result = train_model(places, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
     _write_report(result, places)
     if golden:
