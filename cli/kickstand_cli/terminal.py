@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 TRACEBACK = "KICKSTAND_TRACEBACK"
+STDOUT = "standard output"
 INTERRUPTED, TERMINATED = 130, 143  # as shells have it: 128 and the number of the signal
 LOG_WIDTH = 120  # of a table in a file or a pipe, where nobody wants names broken
 
@@ -100,7 +101,7 @@ def print_json(content: Any, indent: int | None = None) -> None:
 
 def _of_a_stream(error: OSError, is_stderr: bool = False) -> OSError:
     if error.errno != errno.EPIPE and error.filename is None:
-        error.filename = "standard error" if is_stderr else "standard output"
+        error.filename = "standard error" if is_stderr else STDOUT
     return error
 
 
@@ -226,6 +227,8 @@ def session() -> Iterator[None]:
         with _termination_unwinds():
             yield
     except (CommandError, OSError) as error:
+        if getattr(error, "filename", None) == STDOUT:
+            _drop_output()
         stderr.print(f"error: {reason(error)}")
         raise SystemExit(1) from error
     except MemoryError as error:
@@ -290,6 +293,11 @@ def _flush() -> None:
         if error.errno != errno.EPIPE:
             stderr.print(f"error: {reason(_of_a_stream(error))}")
         raise SystemExit(1) from error
+
+
+def _drop_output() -> None:
+    """What could not be written, Python would try once more at its end."""
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def login(option: str) -> str:
