@@ -289,7 +289,7 @@ def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 - Python flushes once more
+        _drop_output()
         if error.errno != errno.EPIPE:
             stderr.print(f"error: {reason(_of_a_stream(error))}")
         raise SystemExit(1) from error
@@ -297,7 +297,7 @@ def _flush() -> None:
 
 def _drop_output() -> None:
     """What could not be written, Python would try once more at its end."""
-    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def login(option: str) -> str:
