@@ -5,8 +5,8 @@ import mimetypes
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -111,8 +111,17 @@ def expect_writable(path: Path, *, new_folder: bool = False) -> None:
 
 def write_file(path: Path, content: str | bytes) -> None:
     """Write the file, all or nothing. Raises CommandError; an older file is then as it was."""
-    with replacing(path) as file:
-        file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, str | bytes]) -> None:
+    """Write all of these files, or none. Raises CommandError; older files are then as they were."""
+    with ExitStack() as drafts:
+        for path, content in contents.items():
+            file = drafts.enter_context(replacing(path))
+            with writing(path):
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+                file.flush()
 
 
 @contextmanager

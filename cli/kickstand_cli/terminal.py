@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -153,27 +153,31 @@ _diverted = _Diverted()
 @contextmanager
 def divert_output(log: Path) -> Iterator[None]:
     """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
-    file = None
+
+    def incomplete(error: OSError) -> CommandError:
+        return CommandError(f"{log}: cannot be written ({error.strerror})")
+
     try:
         file = log.open("w", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise incomplete(error) from error
+    try:
         with redirect_stdout(_diverted), redirect_stderr(_diverted):
             _diverted.target, _diverted.failure = file, None
             try:
                 yield
             finally:
                 _diverted.target = None
-        if _diverted.failure:
-            raise CommandError(f"{log}: cannot be written ({_diverted.failure.strerror})")
-    except OSError as error:
-        if file is None:
-            raise CommandError(f"{log}: cannot be written ({error.strerror})") from error
+    except BaseException:
+        with suppress(OSError):
+            file.close()
         raise
-    finally:
-        if file:
-            try:
-                file.close()
-            except OSError as error:
-                stderr.print(f"error: {log}: cannot be written ({error.strerror})")
+    try:
+        file.close()
+    except OSError as error:
+        raise incomplete(error) from error
+    if _diverted.failure:
+        raise incomplete(_diverted.failure)
 
 
 # ---- how a command ends

@@ -26,7 +26,7 @@ from kickstand.report.figures import (
 )
 from kickstand.report.pages import make_environment
 from kickstand_cli.classify.evaluation import PAGE, Example, Readable, estimates
-from kickstand_cli.files import write_file
+from kickstand_cli.files import write_files
 
 BINS = 10
 MISTAKES = 24
@@ -62,9 +62,12 @@ def write_report(
         "mistakes": contact_sheet(readable, card),
     }
     plain = environment.overlay(autoescape=False)
-    write_file(folder / PAGE, environment.get_template("evaluation.html").render(context))
-    write_file(folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    write_file(folder / "model-card.md", plain.get_template("model-card.md").render(context))
+    texts = {
+        PAGE: environment.get_template("evaluation.html").render(context),
+        "evaluation.json": json.dumps(result, indent=2) + "\n",
+        "model-card.md": plain.get_template("model-card.md").render(context),
+    }
+    write_files({folder / name: text for name, text in texts.items()})
 
 
 def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:

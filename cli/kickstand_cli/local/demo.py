@@ -30,7 +30,7 @@ from kickstand_cli.datasets.archive import read_archive
 from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
-from kickstand_cli.files import expect_writable, list_files, read_file, write_file
+from kickstand_cli.files import expect_writable, list_files, read_file, write_files
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
@@ -329,8 +329,7 @@ def _write(run: Run, folder: Path, ledger: Ledger, artefact: Path) -> None:
         render_report(run),
         _draw_monitoring(run, artefact),
     )
-    for name, text in zip(FILES, texts, strict=True):
-        write_file(folder / name, text)
+    write_files({folder / name: text for name, text in zip(FILES, texts, strict=True)})
 
 
 def _draw_monitoring(run: Run, artefact: Path) -> str:
