@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fuzz.artefacts import try_artefacts
+from fuzz.commands import try_commands
 from fuzz.events import sample_events, try_events
 from fuzz.images import FAMILIES
 from fuzz.keys import try_keys
@@ -68,6 +69,9 @@ def main() -> None:
         with deploy(TEMPLATE) as stack:
             stack.functions["DecideFunction"].handler = lambda *_: UNSURE
             tallies.append(try_keys(stack, Path(name), every=1))
+        console.print("command lines")
+        (Path(name) / "commands").mkdir()
+        tallies.append(try_commands(Path(name) / "commands", 2000))
         console.print("artefacts")
         sample = PreparedImage.model_validate(json.loads((PROJECT / "events/classify_image.json").read_bytes()))
         tallies.append(try_artefacts(Path(name) / "model", sample, every=1))

@@ -16,6 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from kickstand.errors import StoreUnavailable
 from kickstand.ledger.store import Books
+from kickstand_cli.files import open_file
 from kickstand_cli.terminal import CommandError, console, fail, reason, session, stderr
 
 StackName = Annotated[
@@ -87,11 +88,12 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
 
 def _read_file(file: Path) -> Outputs:
     try:
-        content = json.loads(file.read_bytes())
+        with open_file(file) as outputs:
+            content = json.load(outputs)
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
         return Outputs((str(name), str(value)) for name, value in content.items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: not the outputs of a stack ({reason(error)})") from error
 
 

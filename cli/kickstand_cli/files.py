@@ -32,6 +32,19 @@ def read_file(path: Path, most: int = MAX_IMAGE_BYTES) -> bytes:
         return file.read(most + 1)
 
 
+def open_file(path: Path) -> IO[bytes]:
+    """A file that the user has named, which may be a pipe: it is read to its end, but no writer is waited for.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    os.set_blocking(descriptor, True)
+    return open(descriptor, "rb")  # noqa: PTH123
+
+
 def _expect_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -132,7 +145,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """
     with writing(path):
         if not _is_regular(path):
-            with path.open("wb") as file:
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))  # no reader of a pipe is waited for
+            os.set_blocking(descriptor, True)
+            with open(descriptor, "wb") as file:  # noqa: PTH123
                 yield file
             return
         path = Path(os.path.realpath(path))  # of a link, what it names

@@ -15,6 +15,7 @@ from kickstand.ledger.store import Books
 from kickstand.records import Record
 from kickstand.store import from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
+from kickstand_cli.files import open_file
 from kickstand_cli.terminal import CommandError
 
 RecordsFile = Annotated[
@@ -40,7 +41,7 @@ def read_records(file: Path) -> Iterator[Record]:
     Raises CommandError naming the line.
     """
     try:
-        with file.open("rb") as lines:
+        with open_file(file) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     try:

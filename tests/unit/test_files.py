@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kickstand_cli.files import expect_writable, list_files, read_file, replacing, write_file
+from kickstand_cli.files import expect_writable, list_files, open_file, read_file, replacing, write_file
 from kickstand_cli.terminal import CommandError
 
 
@@ -39,6 +39,17 @@ def test_what_is_no_file_is_refused_at_once(
     make(path := tmp_path / "x.png")
     with pytest.raises(OSError, match=why):
         read_file(path)
+
+
+def test_a_pipe_that_the_user_has_named_is_used_but_nobody_is_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with open_file(pipe) as file:
+        assert file.read() == b""
+    with pytest.raises(CommandError, match="pipe: cannot be written"):
+        write_file(pipe, "x")
+    with open_file(pipe) as file:
+        write_file(pipe, "through it")
+        assert file.read() == b"through it"
 
 
 def test_of_a_large_file_one_byte_too_many_is_read(tmp_path: Path) -> None:

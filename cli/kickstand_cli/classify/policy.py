@@ -32,10 +32,10 @@ from kickstand_cli.classify.goal import (
     read_label_error,
 )
 from kickstand_cli.deployment import OutputsFile, reporting
-from kickstand_cli.files import expect_writable, write_file
+from kickstand_cli.files import expect_writable, open_file, write_file
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import RecordsFile, open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, reason, stderr
 from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
@@ -74,7 +74,8 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
     Raises CommandError when the file is missing, damaged, or of another model.
     """
     try:
-        text = file.read_bytes()
+        with open_file(file) as answers:
+            text = answers.read()
         sha256 = hashlib.sha256(text).hexdigest()
         if told.get("out_of_fold_sha256", sha256) != sha256:
             raise CommandError(f"{file}: answers of another model; name those of this one by --out-of-fold")
@@ -86,8 +87,8 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
         truths = [card.labels[index] for index in rows["known"]["label"]]
         photos = list_answers(known, truths, card.labels, gate)
         photos += list_answers(foreign, [NEITHER] * len(foreign), card.labels, gate)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CommandError(f"{file}: {error}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CommandError(f"{file}: {reason(error)}") from error
     before = told.get("policy", {}).get("evidence", {})
     if "procedure" not in before and not before.get("source", "").startswith(OUT_OF_FOLD_SOURCE):
         before = {}  # of other photos, by --images, --records or --stack-name
@@ -244,8 +245,8 @@ def policy(
             promise = goal.promise(card.labels, evidence.counts)
             derived = derive_promised(evidence.photos, promise, gates, evidence.about)
     refused = [one["refused"] for one in derived["evidence"]["labels"].values() if "refused" in one]
-    for reason in refused:
-        stderr.print(f"refused: {reason}")
+    for why in refused:
+        stderr.print(f"refused: {why}")
     stop = bool(refused) and not (partial and len(refused) < len(card.labels))
     if write and not stop:
         with exit_on():

@@ -22,6 +22,7 @@ from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, 
 from kickstand.records import Record
 from kickstand_cli.classify.classify import Answer, answer_batch, cached_model, load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
+from kickstand_cli.files import open_file
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, stream_records
@@ -94,9 +95,10 @@ def replay(
         raise typer.BadParameter("only another --model looks at images", param_hint="--images")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
-    with reporting(), exit_on(OSError, ValueError, AttributeError):
+    with reporting(), exit_on(OSError, ValueError, AttributeError, RecursionError):
         if policy:
-            told = json.loads(policy.read_bytes())
+            with open_file(policy) as file:
+                told = json.load(file)
             base = SelectivePolicy.model_validate(told.get("policy", told))
         else:
             base = read_card(artefact or MODEL).policy

@@ -20,7 +20,7 @@ from kickstand_cli.files import read_file
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.review.review import DEFAULT_PORT
-from kickstand_cli.terminal import CommandError, console, painted, print_json
+from kickstand_cli.terminal import CommandError, console, painted, print_json, reason
 
 ENGINES = ("docker", "finch", "podman")
 NEEDED_GB = 5  # the environments 2, .aws-sam 1, a container engine's base image 1, and room
@@ -111,15 +111,17 @@ def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
 
 def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
     """What would stop `make deploy`, before it has built for minutes."""
+    from botocore.exceptions import BotoCoreError
+
     from kickstand_cli.local.account import NEEDED, examine_account, read_target
 
     here = [_checkout(machine), _model(machine), _disk(machine), _builder(machine)]
     try:
         target, region = read_target(config_env, machine.project), find_region()
-    except (CommandError, ValueError) as error:
-        fix = "set AWS_REGION; name an environment of samconfig.toml"
-        return [*here, Finding("target", Status.WRONG, str(error), NEEDED, fix)]
-    return [*here, *examine_account(region, target)]
+        return [*here, *examine_account(region, target)]
+    except (CommandError, ValueError, BotoCoreError) as error:  # such as AWS_PROFILE of a profile that is not there
+        fix = "set AWS_REGION and AWS_PROFILE; name an environment of samconfig.toml"
+        return [*here, Finding("target", Status.WRONG, reason(error), NEEDED, fix)]
 
 
 def _builder(machine: Machine) -> Finding:
