@@ -35,12 +35,11 @@ def read_file(path: Path, most: int = MAX_IMAGE_BYTES) -> bytes:
 def open_file(path: Path) -> IO[bytes]:
     """A file that the user has named, which may be a pipe: it is read to its end, but no writer is waited for.
 
-    Raises OSError.
+    Raises OSError, also for a device: one such as /dev/zero has no end.
     """
+    if not stat.S_ISFIFO(mode := os.stat(path).st_mode):  # noqa: PTH116
+        _expect_regular(path, mode)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     os.set_blocking(descriptor, True)
     return open(descriptor, "rb")  # noqa: PTH123
 

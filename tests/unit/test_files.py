@@ -41,6 +41,13 @@ def test_what_is_no_file_is_refused_at_once(
         read_file(path)
 
 
+def test_a_device_without_an_end_is_not_read(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="a device, not a file"):
+        open_file(Path("/dev/zero"))
+    with pytest.raises(IsADirectoryError):
+        open_file(tmp_path)
+
+
 def test_a_pipe_that_the_user_has_named_is_used_but_nobody_is_waited_for(tmp_path: Path) -> None:
     os.mkfifo(pipe := tmp_path / "pipe")
     with open_file(pipe) as file:
