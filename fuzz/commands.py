@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import boto3
 import typer
+import typer.rich_utils  # it keeps for good what FORCE_COLOR says when it is imported
 from typer.testing import CliRunner, Result
 
 from fuzz.tally import Tally
@@ -127,7 +128,7 @@ def _judge(ended: Result) -> str:
     plain = said.replace("\x1b[0m", "")
     if any(mark in plain for mark in ("\x1b[2J", "\x07", "\u202e", "\x9b")):
         return f"steers the terminal: {said[:300]!r}"
-    if ended.exit_code == 1 and "error: " not in said and "wrong " not in said:  # `doctor --deploy` says it so
+    if ended.exit_code == 1 and "error: " not in said and "wrong" not in said:  # `doctor --deploy` says it so
         return f"exit code 1 without a reason: {said[-300:]!r}"
     return "refused" if ended.exit_code in (1, 2) else "decided"
 

@@ -90,7 +90,8 @@ def test_the_terminal_can_be_left_at_any_time(stack: Stack, tmp_path: Path) -> N
     assert {review.status for review in stack.reviews()} == {ReviewStatus.ANSWERED, ReviewStatus.WAITING}
 
 
-def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path) -> None:
+def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "expect_terminal", lambda _: None)
     outputs = tmp_path / "outputs.json"
     outputs.write_text("{}")
     result = CliRunner().invoke(app, ["review", "--outputs", str(outputs)])
