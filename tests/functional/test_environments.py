@@ -74,8 +74,9 @@ ENVIRONMENTS = {
     "latin-1": Environment({"PYTHONIOENCODING": "latin-1"}),
     "no terminal": Environment(before="setsid -w", after="</dev/null"),
     "closed streams": Environment(after=">&- 2>&- <&-", heavy=True),
-    "a proxy": Environment(dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY"), "http://127.0.0.1:9")),
-    "an endpoint": Environment({"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9"}),
+    "a proxy and an endpoint": Environment(
+        dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL"), "http://127.0.0.1:9"), heavy=True
+    ),
     "a profile that is not there": Environment(
         {"AWS_PROFILE": "nobody", "AWS_CONFIG_FILE": "/nowhere", "AWS_CA_BUNDLE": "/nowhere"}
     ),

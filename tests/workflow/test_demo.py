@@ -4,8 +4,10 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -26,6 +28,7 @@ from kickstand_cli.project import MODEL, PROJECT
 
 SAMPLES = PROJECT / "samples" / "images"
 CARD = read_card(MODEL)
+SAMPLES_AS_WELL = ("--images", str(SAMPLES))  # so that it is not over before it is ended
 
 
 def demo(*arguments: object) -> Result:
@@ -210,6 +213,31 @@ def test_the_shells_settings_of_aws_and_its_proxy_change_nothing(
     result = demo("--images", images / "sub", "--limit", "1", "--out", tmp_path)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     assert "1 uploads, 1 decisions" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "code", "said"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_an_interrupt_ends_it_without_logs_and_leaves_the_older_results(
+    ended_by: signal.Signals, code: int, said: str, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "records.jsonl").write_text("older")
+    command = ["demo", "--images", str(images), *SAMPLES_AS_WELL, "--out", str(tmp_path)]
+    demo = subprocess.Popen(
+        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
+    )
+    log = tmp_path / "functions.log"
+    while not (log.exists() and log.stat().st_size):
+        assert demo.poll() is None
+        time.sleep(0.05)
+    demo.send_signal(ended_by)
+    assert (*demo.communicate(), demo.returncode) == ("", said, code)
+    assert (tmp_path / "records.jsonl").read_text() == "older"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["functions.log", "records.jsonl"]
 
 
 def test_what_cannot_be_written_leaves_the_older_results(images: Path, out: Path, run: Result, tmp_path: Path) -> None:
