@@ -149,12 +149,27 @@ Also written from the code: [parameters, alarms and metrics](reference.md), [eve
 
 {codes}
 
+2 also means: a key has to be pressed, and there is no terminal.
+
+- *Nothing found is an error.* A folder without photos, a file without records or a pattern that matches nothing ends in
+  1, and an older output stays as it was. `import-capture --allow-empty` allows it. A stack without records is none.
+- *One bad file ends no run.* A file that cannot be read, a dangling link, a named pipe or a folder without permission
+  is named on standard error (`error: left out: <path>: <reason>`), the others are used, and the exit code is 1 where it
+  would be 0. `train` names what it leaves out, and ends in 0. Photos are known by their content, whatever the file's
+  name; hidden files are left out, links are followed.
+- *Outputs are replaced whole.* They are written beside their place first: a full disk or an interrupt leaves the older
+  file. Where an output cannot be written, the command says so before the work.
+- *Names are printed escaped*, `\\x1b` for an escape character, and what the terminal's encoding cannot hold as `?`. A
+  closed standard output is like `/dev/null`.
+- `demo`, `load` and what reads files only take nothing of the shell's AWS settings and proxies.
+- An internal error is one line too; `KICKSTAND_TRACEBACK=1` shows all of it.
+
 ## JSON
 
 {json}
 
-Standard output then holds nothing else; progress and remarks go to standard error. Fields are only ever added.
-`kickstand classify` prints one JSON object a line in any case.
+Standard output then holds nothing else, in ASCII; progress and remarks go to standard error. Fields are only ever
+added. `kickstand classify` prints one JSON object a line in any case.
 """
 
 
@@ -178,6 +193,8 @@ EXIT_CODES = {
     2: "the command line itself is wrong: an unknown option, a value out of range",
     3: "refused: the data cannot support what was asked for",
     4: "done, and something is wrong that needs a person",
+    130: "ended by Ctrl-C: what was half written is cleared away",
+    143: "ended by SIGTERM: likewise",
 }
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fuzz.artefacts import try_artefacts
+from fuzz.commands import try_commands
 from fuzz.events import sample_events, try_events
 from fuzz.files import try_captures, try_items, try_record_files
 from fuzz.images import FAMILIES
@@ -73,6 +74,9 @@ def main() -> None:
             tallies.append(try_keys(stack, Path(name), every=1))
         console.print("files and tables")
         tallies += [try_record_files(Path(name), every=1), try_captures(every=1), try_items(every=1)]
+        console.print("command lines")
+        (Path(name) / "commands").mkdir()
+        tallies.append(try_commands(Path(name) / "commands", 2000))
         console.print("artefacts")
         sample = PreparedImage.model_validate(json.loads((PROJECT / "events/classify_image.json").read_bytes()))
         tallies.append(try_artefacts(Path(name) / "model", sample, every=1))

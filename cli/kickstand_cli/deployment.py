@@ -16,7 +16,8 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from kickstand.errors import StoreUnavailable
 from kickstand.ledger.books import Books
-from kickstand_cli.terminal import CommandError, stderr
+from kickstand_cli.files import open_file
+from kickstand_cli.terminal import CommandError, console, fail, reason, session, stderr
 
 StackName = Annotated[
     str, typer.Option("--stack-name", envvar="KICKSTAND_STACK", metavar="NAME", help="The deployed stack.")
@@ -41,9 +42,7 @@ def reporting() -> Iterator[None]:
     try:
         yield
     except (CommandError, StoreUnavailable, BotoCoreError, ClientError) as error:
-        remedy = REMEDIES.get(type(error), "")
-        stderr.print(f"error: {error}{remedy}", markup=False)
-        raise typer.Exit(1) from error
+        fail(error, REMEDIES.get(type(error), ""))
 
 
 def find_region() -> str:
@@ -66,7 +65,7 @@ def use_region() -> str:
 
 def name_region(region: str) -> None:
     """Say on stderr where a command works, so that a wrong region does not stay unseen."""
-    stderr.print(f"AWS region: {region}", markup=False)
+    stderr.print(f"AWS region: {region}")
 
 
 class Outputs(dict[str, str]):
@@ -89,12 +88,13 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
 
 def _read_file(file: Path) -> Outputs:
     try:
-        content = json.loads(file.read_bytes())
+        with open_file(file) as outputs:
+            content = json.load(outputs)
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
         return Outputs((str(name), str(value)) for name, value in content.items())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise CommandError(f"{file}: not the outputs of a stack ({error})") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CommandError(f"{file}: not the outputs of a stack ({reason(error)})") from error
 
 
 def _ask_cloudformation(stack_name: str) -> Outputs:
@@ -132,8 +132,10 @@ def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
 
 def _print_region() -> None:
     with reporting():
-        typer.echo(find_region())
+        region = find_region()
+    console.print(region)
 
 
 if __name__ == "__main__":
-    typer.run(_print_region)
+    with session():
+        typer.run(_print_region)

@@ -3,6 +3,9 @@
 A command's module is imported when the command is called, so that help and typing errors cost no NumPy and no boto3.
 """
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -11,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from kickstand import __version__
+from kickstand_cli.terminal import interruptible, printable, session
 
 # Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
 COMMANDS = {
@@ -125,6 +129,7 @@ class Deferred(TyperCommand):
             single.command()(getattr(module, str(self.name).replace("-", "_")))
             command = get_command(single)
         command.name = self.name
+        refuse_infinite(command)
         return command
 
     def make_context(self, *parts: Any, **named_parts: Any) -> Any:
@@ -137,6 +142,37 @@ def loaded(command: Any) -> Any:
     return command.load() if isinstance(command, Deferred) else command
 
 
+def refuse_infinite(command: Any) -> None:
+    """A range alone lets "nan" pass, and "inf" where it has one end only."""
+    for inner in getattr(command, "commands", {}).values():
+        refuse_infinite(inner)
+    parse = command.parse_args
+
+    def parse_args(ctx: Any, arguments: list[str]) -> Any:
+        rest = parse(ctx, arguments)
+        for parameter in command.params:
+            value = ctx.params.get(parameter.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
+                limits = [f"{word} {limit:g}" for word, limit in (("from", low), ("to", high)) if limit is not None]
+                wanted = " ".join(["a finite number", *limits])
+                raise typer.BadParameter(f"{value} is not {wanted}", ctx=ctx, param=parameter)
+        return rest
+
+    command.parse_args = parse_args
+
+
+@contextmanager
+def plain_mistakes() -> Iterator[None]:
+    """A mistake in the command line is told in its own words, which may be a file's name with escape sequences."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = printable(message)  # type: ignore[attr-defined]
+        raise
+
+
 class Commands(TyperGroup):
     """All commands, in the order of their panels."""
 
@@ -145,6 +181,21 @@ class Commands(TyperGroup):
         for panel, commands in COMMANDS.items():
             for name, (module, summary) in commands.items():
                 self.add_command(Deferred(name, module, summary, panel))
+
+    def main(self, *parts: Any, **named_parts: Any) -> Any:
+        """From reading the command line to the exit code."""
+        with session():
+            return super().main(*parts, **named_parts)
+
+    def make_context(self, *parts: Any, **named_parts: Any) -> Any:
+        """Read the words before the command."""
+        with plain_mistakes():
+            return super().make_context(*parts, **named_parts)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        with interruptible(), plain_mistakes():
+            return super().invoke(ctx)
 
 
 app = typer.Typer(

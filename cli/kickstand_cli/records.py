@@ -1,10 +1,14 @@
 """Reads decision records, from a file or a deployed stack's table, and the uploaded bytes that they speak of."""
 
 import codecs
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryFile
+from typing import Annotated, cast
 
 import typer
 
@@ -16,6 +20,7 @@ from kickstand.ledger.books import Books
 from kickstand.records import Record
 from kickstand.store import first_complaint, from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
+from kickstand_cli.files import open_file
 from kickstand_cli.terminal import CommandError
 
 RecordsFile = Annotated[
@@ -42,21 +47,33 @@ def read_lines(file: Path) -> Iterator[tuple[int, str]]:
 
     Raises CommandError where it cannot be read, or is neither.
     """
+    with _opened(file) as content:
+        yield from _decode(file, content)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BufferedReader]:
     try:
-        with file.open("rb") as start:
-            encoding = _find_encoding(start.read(4))
-        with file.open(encoding=encoding, newline="\n") as text:
-            number = 0
-            while line := text.readline(LONGEST_LINE):
-                number += 1
-                if len(line) == LONGEST_LINE:
-                    raise CommandError(f"{file}, line {number}: longer than {LONGEST_LINE:,} characters")
-                if line := line.strip().removeprefix("\ufeff"):  # a mark in between: files that were joined
-                    yield number, line
-    except UnicodeDecodeError as error:
-        raise CommandError(f"{file}: neither UTF-8 nor UTF-16 text ({error.reason} after line {number})") from error
+        with open_file(file) as content:
+            yield content
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from error
+
+
+def _decode(file: Path, content: BufferedReader) -> Iterator[tuple[int, str]]:
+    text = TextIOWrapper(content, _find_encoding(content.peek(4)), newline="\n")
+    number = 0
+    try:
+        while line := text.readline(LONGEST_LINE):
+            number += 1
+            if len(line) == LONGEST_LINE:
+                raise CommandError(f"{file}, line {number}: longer than {LONGEST_LINE:,} characters")
+            if line := line.strip().removeprefix("\ufeff"):  # a mark in between: files that were joined
+                yield number, line
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{file}: neither UTF-8 nor UTF-16 text ({error.reason} after line {number})") from error
+    finally:
+        text.detach()
 
 
 def _find_encoding(start: bytes) -> str:
@@ -70,22 +87,36 @@ def read_records(*files: Path) -> Iterator[Record]:
     """The records of JSON Lines files, such as the demo's `records.jsonl`, each upload once.
 
     Exports overlap, and files are appended to each other: of several records of one upload counts the first that
-    knows most of its review. To find it, files are read twice; where nothing comes twice the second time is for the
-    order alone, and what comes is the same.
+    knows most of its review. To find it, files are read twice, a pipe from a copy of its content.
 
-    Raises CommandError naming the line.
+    Raises CommandError naming the line, or all files where none of them holds a record.
     """
-    best: dict[int, tuple[tuple[bool, ...], int]] = {}
-    for number, record in enumerate(_parse(files)):
-        key, found = hash((record.image, record.version)), (_knows(record), -number)
-        best[key] = max(best.get(key, found), found)
-    chosen = {-place for _, place in best.values()}
-    return (record for number, record in enumerate(_parse(files)) if number in chosen)
+    with ExitStack() as copies:
+        contents = [(file, _content(file, copies)) for file in files]
+        best: dict[int, tuple[tuple[bool, ...], int]] = {}
+        for number, record in enumerate(_parse(contents)):
+            key, found = hash((record.image, record.version)), (_knows(record), -number)
+            best[key] = max(best.get(key, found), found)
+        if not best:
+            raise CommandError(f"{', '.join(map(str, files))}: no record in it")
+        chosen = {-place for _, place in best.values()}
+        yield from (record for number, record in enumerate(_parse(contents)) if number in chosen)
 
 
-def _parse(files: Iterable[Path]) -> Iterator[Record]:
-    for file in files:
-        for number, line in read_lines(file):
+def _content(file: Path, copies: ExitStack) -> BufferedReader:
+    """The file, open; a copy of what can be read only once."""
+    content = copies.enter_context(_opened(file))
+    if content.seekable():
+        return content
+    copy = copies.enter_context(TemporaryFile())  # noqa: SIM115
+    shutil.copyfileobj(content, copy)
+    return cast("BufferedReader", copy)
+
+
+def _parse(contents: Iterable[tuple[Path, BufferedReader]]) -> Iterator[Record]:
+    for file, content in contents:
+        content.seek(0)
+        for number, line in _decode(file, content):
             try:
                 yield Record.model_validate_json(line)
             except ValueError as error:

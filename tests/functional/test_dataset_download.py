@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets.download import Progress, download_archive, ignore_progress, locate_cache
+from kickstand_cli.main import app
 from kickstand_cli.terminal import CommandError
 
 CONTENT = np.random.default_rng(3).bytes(300_000)
@@ -213,7 +213,7 @@ def test_the_command_refuses_a_download_with_a_wrong_checksum(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KICKSTAND_CIFAR100_URL", server.url)
     monkeypatch.delenv("KICKSTAND_CIFAR100", raising=False)
-    result = CliRunner().invoke(commands.app, ["--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(app, ["dataset", "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "wrong checksum" in result.stderr
     assert "instead of eb9058c3a382ffc7106e4002c42a8d85" in result.stderr

@@ -1,7 +1,13 @@
 """`kickstand demo`, the whole command, on a few images."""
 
 import json
+import os
 import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
 import xml.etree.ElementTree as ET
 from functools import partial
 from pathlib import Path
@@ -22,6 +28,7 @@ from kickstand_cli.project import MODEL, PROJECT
 
 SAMPLES = PROJECT / "samples" / "images"
 CARD = read_card(MODEL)
+SAMPLES_AS_WELL = ("--images", str(SAMPLES))  # so that it is not over before it is ended
 
 
 def demo(*arguments: object) -> Result:
@@ -151,6 +158,107 @@ def test_a_failed_execution_is_named_with_its_cause(
     assert "ledger: 4 uploads = 0 accepted + 1 rejected + 0 waiting + 0 reviewed + 3 dead-letter" in result.stdout
     assert "the policy is on fire" in (tmp_path / "report.html").read_text("utf-8")
     assert (tmp_path / "records.jsonl").read_text("utf-8").count("\n") == 1
+
+
+def test_names_that_xml_cannot_hold_and_files_that_cannot_be_read_lose_nothing(tmp_path: Path) -> None:
+    photo = next((SAMPLES / "bicycle").iterdir()).read_bytes()
+    names = [
+        b"Icon\r",
+        b"a\x01b\x1b[2J",
+        b"\xff.jpg",
+        b"\xfe.jpg",
+        "\ufffe and \uffff".encode(),
+        b"<&>\"' ]]>",
+        b"a b+c%2F",
+    ]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in names:
+        (folder / os.fsdecode(name)).write_bytes(photo)
+    os.mkfifo(folder / "pipe.jpg")
+    (folder / "gone.jpg").symlink_to("/nowhere")
+    result = demo("--images", folder, "--out", tmp_path / "out")
+    assert result.exit_code == 1, result.output
+    assert f"{len(names)} uploads, {len(names)} decisions" in result.stdout
+    assert f"ledger: {len(names)} uploads = " in result.stdout
+    assert "missing" not in result.stdout
+    assert sorted(result.stderr.splitlines()) == [
+        f"error: left out: {folder}/gone.jpg: No such file or directory",
+        f"error: left out: {folder}/pipe.jpg: a named pipe, not a file",
+    ]
+    assert all(character.isprintable() or character == "\n" for character in result.output)
+    keys = {json.loads(line)["key"] for line in (tmp_path / "out/records.jsonl").read_text("utf-8").splitlines()}
+    assert len(keys) == len(names)
+
+
+def test_the_shells_settings_of_aws_and_its_proxy_change_nothing(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell = {
+        "AWS_PROFILE": "nobody",
+        "AWS_CONFIG_FILE": "/nowhere",
+        "AWS_CA_BUNDLE": "/nowhere",
+        "AWS_REGION": "nowhere",
+    }
+    urls = (
+        "AWS_ENDPOINT_URL",
+        "AWS_ENDPOINT_URL_S3",
+        "AWS_ENDPOINT_URL_LAMBDA",
+        "HTTP_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+    )
+    for name, value in (shell | dict.fromkeys(urls, "http://127.0.0.1:9")).items():
+        monkeypatch.setenv(name, value)
+    result = demo("--images", images / "sub", "--limit", "1", "--out", tmp_path)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert "1 uploads, 1 decisions" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "code", "said"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")]
+)
+def test_an_interrupt_ends_it_without_logs_and_leaves_the_older_results(
+    ended_by: signal.Signals, code: int, said: str, images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "records.jsonl").write_text("older")
+    command = ["demo", "--images", str(images), *SAMPLES_AS_WELL, "--out", str(tmp_path)]
+    demo = subprocess.Popen(
+        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
+    )
+    log = tmp_path / "functions.log"
+    while not (log.exists() and log.stat().st_size):
+        assert demo.poll() is None
+        time.sleep(0.05)
+    demo.send_signal(ended_by)
+    assert (*demo.communicate(), demo.returncode) == ("", said, code)
+    assert (tmp_path / "records.jsonl").read_text() == "older"
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["functions.log", "records.jsonl"]
+
+
+def test_what_cannot_be_written_leaves_the_older_results(images: Path, out: Path, run: Result, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "older")
+    command = [
+        sys.executable,
+        "-c",
+        "from kickstand_cli.main import app; app()",
+        "demo",
+        "--out",
+        str(tmp_path / "older"),
+    ]
+    full = ["bash", "-c", 'ulimit -f 8; exec "$@"', "-", *command, "--images", str(images)]  # a file may have 8 kB
+    ended = subprocess.run(full, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "cannot be written (File too large)" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+    for file in out.iterdir():
+        if file.name != "functions.log":
+            assert file.read_bytes() == (tmp_path / "older" / file.name).read_bytes()
+    assert sorted(file.name for file in (tmp_path / "older").iterdir()) == sorted(file.name for file in out.iterdir())
 
 
 def test_cifar100_uploads_the_test_images_of_the_models_classes(tmp_path: Path) -> None:

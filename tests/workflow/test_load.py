@@ -5,11 +5,14 @@ import time
 from collections import Counter
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from kickstand_cli.local import load as load_command
 from kickstand_cli.local.load import BURST, Profile, Sent, compose, starts_at
+from kickstand_cli.local.stack import Stack
 from kickstand_cli.main import app
 
 
@@ -30,7 +33,7 @@ def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_the_shares_are_exact_and_the_same_seed_gives_the_same_uploads() -> None:
     def composed() -> list[Sent]:
-        return list(compose(200, None, 0.05, 0.1, Random(4)))
+        return list(compose(200, None, 0.05, 0.1, Random(4), []))
 
     sent = composed()
     assert composed() == sent
@@ -45,3 +48,20 @@ def test_every_profile_ends_at_the_asked_rate(profile: Profile) -> None:
     times = [starts_at(position, 400, profile, 50) for position in range(400)]
     assert times == sorted(times)
     assert 8 - BURST / 50 <= times[-1] <= 8
+
+
+def test_when_nothing_is_decided_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def burn(stack: Stack, *_: object) -> SimpleNamespace:
+        def fail(event: object, context: object) -> None:
+            raise ZeroDivisionError("the policy is on fire")
+
+        stack.functions["DecideFunction"].handler = fail
+        return SimpleNamespace(thrown={}, refuse_model=lambda _: None)
+
+    monkeypatch.setattr(load_command, "Throttling", burn)
+    told = CliRunner().invoke(app, ["load", "-n", "2", "--bad", "0", "--duplicates", "0", "--rate", "1000"])
+    assert told.exit_code == 4, told.output
+    assert "ALL FAILED" in told.stdout
+    assert "balanced" not in told.stdout

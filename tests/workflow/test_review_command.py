@@ -1,5 +1,6 @@
 """`kickstand review` and `kickstand demo --review`, the whole commands."""
 
+import base64
 import io
 import json
 import signal
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from kickstand.classify.inference import EmbeddedModel
@@ -20,6 +22,7 @@ from kickstand_cli.classify.classify import answer
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
+from kickstand_cli.review import review as command
 
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
 
@@ -42,7 +45,32 @@ def review(stack: Stack, tmp_path: Path, keys: str) -> Result:
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs))
     arguments = ["review", "--outputs", str(outputs), "--reviewer", "Ada"]
-    return CliRunner().invoke(app, arguments, input=keys)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "expect_terminal", lambda _: None)
+        return CliRunner().invoke(app, arguments, input=keys)
+
+
+def test_where_no_key_can_be_pressed_one_line_says_what_to_do() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", "from kickstand_cli.main import app; app()", "review"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,  # it has no terminal, not even as /dev/tty
+    )
+    said = "error: there is no terminal here: use --web, or run it in a terminal\n"
+    assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", said)
+
+
+def test_a_key_that_steers_terminals_is_escaped_on_any_console_and_256_colours_show_the_picture() -> None:
+    out, page = io.StringIO(), io.BytesIO()
+    Image.new("RGB", (8, 6), "red").save(page, "PNG")
+    picture = f"data:image/png;base64,{base64.b64encode(page.getvalue()).decode()}"
+    shown = {"name": "bike\x1b]0;PWNED\x07\n.png", "why": "unsure", "question": "\x1b[2Jgone", "picture": picture}
+    command._show(shown, 0, 1, Console(file=out, force_terminal=True, color_system="256", width=80))
+    assert r"bike\x1b]0;PWNED\x07\n.png" in out.getvalue()
+    assert "\x1b[2J" not in out.getvalue()
+    assert "▀" in out.getvalue()
 
 
 def test_the_terminal_shows_one_photo_after_the_other_and_takes_an_answer_by_key(stack: Stack, tmp_path: Path) -> None:
@@ -64,7 +92,8 @@ def test_the_terminal_can_be_left_at_any_time(stack: Stack, tmp_path: Path) -> N
     assert {review.status for review in stack.reviews()} == {ReviewStatus.ANSWERED, ReviewStatus.WAITING}
 
 
-def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path) -> None:
+def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "expect_terminal", lambda _: None)
     outputs = tmp_path / "outputs.json"
     outputs.write_text("{}")
     result = CliRunner().invoke(app, ["review", "--outputs", str(outputs)])

@@ -1,6 +1,5 @@
 """`kickstand classify`: files in, one JSON line each out; the same core as the workflow's functions."""
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Decision, Prediction, Reason, Route
+from kickstand_cli.files import read_file
 from kickstand_cli.parallel import in_processes
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import exit_on, show_progress, stderr
+from kickstand_cli.terminal import exit_on, print_json, show_progress, stderr
 
 ModelOption = Annotated[
     Path, typer.Option("--model", metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
@@ -84,9 +84,9 @@ def _answer_files(artefact: Path, files: Sequence[Path]) -> list[Answer | str]:
     photos, missing = [], {}
     for file in files:
         try:
-            photos.append((str(file), file.read_bytes()))
-        except OSError as error:
-            missing[file] = f"{file}: {error.strerror}"
+            photos.append((str(file), read_file(file)))
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            missing[file] = f"{file}: {getattr(error, 'strerror', None) or error}"
     answers = iter(answer_batch(photos, cached_model(artefact)))
     return [missing.get(file) or next(answers) for file in files]
 
@@ -123,9 +123,9 @@ def classify(
         answers = progress.track(answer_files(files, model), total=len(files), description="classifying")
         for file, given in zip(files, answers, strict=True):
             if isinstance(given, str):
-                stderr.print(f"error: {given}", markup=False)
+                stderr.print(f"error: {given}")
                 failed = True
             else:
-                print(json.dumps(as_json(str(file), given, model.card.model_version)), flush=True)  # noqa: T201
+                print_json(as_json(str(file), given, model.card.model_version))
     if failed:
         raise typer.Exit(1)

@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from kickstand.events import NEITHER, Route
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import answer_all, estimates, find_images, summarise
+from kickstand_cli.classify.evaluation import PAGE, answer_all, estimates, find_images, name_unread, summarise
+from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import exit_on, stderr
-
-console = Console(highlight=False)
+from kickstand_cli.terminal import console, exit_on, print_json, show_progress
 
 
 def evaluate(
@@ -39,11 +36,15 @@ def evaluate(
     """
     model = load_model(artefact)
     labels = model.card.labels
+    unread: list[str] = []
     with exit_on():
-        images = find_images(folder, labels)
-    with Progress(console=stderr, transient=True) as progress:
+        images = find_images(folder, labels, unread)
+        if json_file and json_file != Path("-"):
+            expect_writable(json_file)
+        if report:
+            expect_writable(report / PAGE, new_folder=True)
+    with show_progress() as progress:
         task = progress.add_task("classifying", total=len(images))
-        unread: list[str] = []
         examples = answer_all(images, model, lambda: progress.advance(task), unread)
         progress.update(task, description="bootstrapping")
         result: dict[str, Any] = {
@@ -58,19 +59,16 @@ def evaluate(
             raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
             with exit_on(ValueError):
                 evaluation_report.write_report(report, result, examples, model.card, raw_card)
-    text = json.dumps(result, indent=2)
     if json_file == Path("-"):
-        print(text)  # noqa: T201
+        print_json(result, indent=2)
     else:
         if json_file:
-            json_file.write_text(text + "\n", "utf-8")
+            with exit_on():
+                write_file(json_file, json.dumps(result, indent=2) + "\n")
         show(result)
         if report:
-            console.print(f"pictures in {report / 'evaluation.html'}", markup=False)
-    for reason in unread:
-        stderr.print(f"error: left out: {reason}", markup=False)
-    if unread:
-        raise typer.Exit(1)
+            console.print(f"pictures in {report / 'evaluation.html'}")
+    name_unread(unread)
 
 
 def show(result: dict[str, Any]) -> None:
@@ -81,7 +79,7 @@ def show(result: dict[str, Any]) -> None:
     for row in estimates(result):
         interval = f"{row['low']:.4f} to {row['high']:.4f}"
         numbers.add_row(row["title"], f"{row['value']:.4f}", interval, f"{row['n']:,}")
-    console.print(numbers)
+    console.table(numbers)
     routes = Table(title="images by truth, label and route", title_justify="left")
     routes.add_column("truth")
     for column in [*result["confusion"], *Route]:
@@ -90,9 +88,9 @@ def show(result: dict[str, Any]) -> None:
         confusion = result["confusion"].get(truth, {})
         cells = ["" if truth == NEITHER else str(confusion[label]) for label in result["confusion"]]
         routes.add_row(truth, *cells, *(str(by_route[route]) for route in Route))
-    console.print(routes)
+    console.table(routes)
     for label, count in result["foreign_accepted_as"].items():
         if result["foreign_n"]:
-            console.print(f"foreign images accepted as {label}: {count:,} of {result['foreign_n']:,}", markup=False)
+            console.print(f"foreign images accepted as {label}: {count:,} of {result['foreign_n']:,}")
     for path in result["unreadable"]:
-        console.print(f"unreadable, not counted: {path}", markup=False)
+        console.print(f"unreadable, not counted: {path}")

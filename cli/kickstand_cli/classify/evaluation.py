@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import typer
+
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.events import NEITHER, Prediction, Route
 from kickstand.quality import (
@@ -18,24 +20,10 @@ from kickstand.quality import (
     wilson_interval,
 )
 from kickstand_cli.classify.classify import Answer, answer_files
-from kickstand_cli.terminal import CommandError
+from kickstand_cli.files import list_files
+from kickstand_cli.terminal import CommandError, stderr
 
-EXTENSIONS = {
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jpe",
-    ".jfif",
-    ".mpo",
-    ".webp",
-    ".gif",
-    ".bmp",
-    ".tif",
-    ".tiff",
-    ".heic",
-    ".heif",
-    ".avif",
-}
+PAGE = "evaluation.html"
 
 TITLES = {  # key in the JSON → what a person reads
     "accuracy": "accuracy of the label",
@@ -81,38 +69,40 @@ class Readable(Example):
         return self.label == self.truth
 
 
-def find_images(folder: Path, labels: Sequence[str]) -> list[tuple[Path, str]]:
-    """The images of DIR/<label>/ and DIR/neither/, with their labels, sorted.
+def find_images(folder: Path, labels: Sequence[str], unread: list[str]) -> list[tuple[Path, str]]:
+    """The files of DIR/<label>/ and DIR/neither/, whatever their names, with their labels, sorted.
+
+    unread: gets the reason for each folder that cannot be listed.
 
     Raises CommandError for a folder that is missing, is empty, or has a class that the model does not know.
     """
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder")
-    classes = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise CommandError(f"{folder}: {error.strerror}") from error
+    classes = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     known = [*labels, NEITHER]
     if unknown := [name for name in classes if name not in known]:
         raise CommandError(f"{folder}: the model knows {', '.join(known)}, not {', '.join(unknown)}")
-    found = [
-        (path, name)
-        for name in classes
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in EXTENSIONS
-    ]
-    if not found:
+    found = [(path, name) for name in classes for path in list_files(folder / name, unread)]
+    if not found and not unread:
         raise CommandError(f"{folder}: no images in folders named {', '.join(known)}")
+    if not found:
+        raise CommandError(unread[0])
     return found
 
 
 def answer_all(
     images: Sequence[tuple[Path, str]],
     model: EmbeddedModel,
-    progress: Callable[[], None] = lambda: None,
-    unread: list[str] | None = None,
+    progress: Callable[[], None],
+    unread: list[str],
 ) -> list[Example]:
     """Every image through the same core as in the workflow, by all cores.
 
-    unread: gets the reason for each file that cannot be read, which is left out; without it, the first one raises
-    CommandError.
+    unread: gets the reason for each file that cannot be read, which is left out.
     """
     examples: list[Example] = []
     answers = answer_files((path for path, _ in images), model)
@@ -122,11 +112,17 @@ def answer_all(
             examples.append(
                 Readable(path, truth, given, given.prediction) if given.prediction else Example(path, truth, given)
             )
-        elif unread is None:
-            raise CommandError(given)
         else:
             unread.append(given)
     return examples
+
+
+def name_unread(unread: Sequence[str]) -> None:
+    """Name what was left out; then the exit code is 1, whatever else came of the command."""
+    for why in unread:
+        stderr.print(f"error: left out: {why}")
+    if unread:
+        raise typer.Exit(1)
 
 
 def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:

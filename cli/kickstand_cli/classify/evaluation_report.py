@@ -25,7 +25,8 @@ from kickstand.report.figures import (
     draw_risk_coverage,
 )
 from kickstand.report.pages import make_environment
-from kickstand_cli.classify.evaluation import Example, Readable, estimates
+from kickstand_cli.classify.evaluation import PAGE, Example, Readable, estimates
+from kickstand_cli.files import write_files
 
 BINS = 10
 MISTAKES = 24
@@ -38,7 +39,6 @@ def write_report(
 
     result: as `evaluation.summarise` gives it. raw_card: model.json as it is, for what only people read.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     readable = [example for example in examples if isinstance(example, Readable)]
     known = [example for example in readable if example.truth != NEITHER]
     figures = {}
@@ -61,10 +61,13 @@ def write_report(
         "figures": {name: (as_svg(figure, name), caption) for name, (figure, caption) in figures.items()},
         "mistakes": contact_sheet(readable, card),
     }
-    (folder / "evaluation.html").write_text(environment.get_template("evaluation.html").render(context), "utf-8")
-    (folder / "evaluation.json").write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     plain = environment.overlay(autoescape=False)
-    (folder / "model-card.md").write_text(plain.get_template("model-card.md").render(context), "utf-8")
+    texts = {
+        PAGE: environment.get_template("evaluation.html").render(context),
+        "evaluation.json": json.dumps(result, indent=2) + "\n",
+        "model-card.md": plain.get_template("model-card.md").render(context),
+    }
+    write_files({folder / name: text for name, text in texts.items()})
 
 
 def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:

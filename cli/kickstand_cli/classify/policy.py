@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from kickstand.quality import clopper_pearson
 from kickstand.records import Record
 from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
+from kickstand_cli.classify.evaluation import Readable, answer_all, find_images, name_unread
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
     ForeignShare,
@@ -33,9 +32,10 @@ from kickstand_cli.classify.goal import (
     read_label_error,
 )
 from kickstand_cli.deployment import OutputsFile, reporting
+from kickstand_cli.files import expect_writable, open_file, write_file
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import RecordsFile, open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, reason, stderr
 from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
@@ -74,7 +74,8 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
     Raises CommandError when the file is missing, damaged, or of another model.
     """
     try:
-        text = file.read_bytes()
+        with open_file(file) as answers:
+            text = answers.read()
         sha256 = hashlib.sha256(text).hexdigest()
         if told.get("out_of_fold_sha256", sha256) != sha256:
             raise CommandError(f"{file}: answers of another model; name those of this one by --out-of-fold")
@@ -86,8 +87,8 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
         truths = [card.labels[index] for index in rows["known"]["label"]]
         photos = list_answers(known, truths, card.labels, gate)
         photos += list_answers(foreign, [NEITHER] * len(foreign), card.labels, gate)
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise CommandError(f"{file}: {error}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise CommandError(f"{file}: {reason(error)}") from error
     before = told.get("policy", {}).get("evidence", {})
     if "procedure" not in before and not before.get("source", "").startswith(OUT_OF_FOLD_SOURCE):
         before = {}  # of other photos, by --images, --records or --stack-name
@@ -99,13 +100,19 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
     return Evidence(photos, gate, about)
 
 
-def answer_labelled(folder: Path, artefact: Path) -> Evidence:
+def answer_labelled(folder: Path, artefact: Path, unread: list[str]) -> Evidence:
     """The model's own answers to the photos of DIR/<label>/ and DIR/neither/.
+
+    unread: gets the reason for each file that cannot be read, which is left out.
 
     Raises CommandError for a folder that cannot be used.
     """
     model = load_model(artefact)
-    read = [one for one in answer_all(find_images(folder, model.card.labels), model) if isinstance(one, Readable)]
+    answered = answer_all(find_images(folder, model.card.labels, unread), model, lambda: None, unread)
+    read = [one for one in answered if isinstance(one, Readable)]
+    for one in answered:
+        if not isinstance(one, Readable):
+            stderr.print(f"left out: {one.answer.decision.explanation}")
     rows = [
         [*(p * (1 - e.prediction.neither) for p in e.prediction.probabilities.values()), e.prediction.neither]
         for e in read
@@ -205,8 +212,6 @@ def policy(
         raise typer.BadParameter("say either --max-risk, or both --review-cost and --error-cost")
     if prices and (mix is not None or foreign_share is not None or label_error != "0" or partial):
         raise typer.BadParameter("--mix, --foreign-share, --label-error and --partial belong to --max-risk")
-    if prices and not all(map(math.isfinite, prices)):
-        raise typer.BadParameter("--review-cost and --error-cost are finite")
     if since and not (records or stack_name):
         raise typer.BadParameter("--since belongs to --records or --stack-name")
     if sum(named is not None for named in (images, records, stack_name, out_of_fold)) > 1:
@@ -214,10 +219,13 @@ def policy(
     start = parse_since_option(since, datetime.now(UTC), "30d") if since else None
     with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)
+        if write:
+            expect_writable(artefact / "model.json")
         told = json.loads((artefact / "model.json").read_text("utf-8"))
         stored: list[Record] = []
+        unread: list[str] = []
         if images:
-            evidence = answer_labelled(images, artefact)
+            evidence = answer_labelled(images, artefact, unread)
         elif records or stack_name:
             stored, _ = open_records([records] if records else [], None, stack_name or "", outputs, start)
             evidence = sample_records(stored, card, records.name if records else f"the stack {stack_name}")
@@ -237,17 +245,19 @@ def policy(
             promise = goal.promise(card.labels, evidence.counts)
             derived = derive_promised(evidence.photos, promise, gates, evidence.about)
     refused = [one["refused"] for one in derived["evidence"]["labels"].values() if "refused" in one]
-    for reason in refused:
-        stderr.print(f"refused: {reason}", markup=False)
+    for why in refused:
+        stderr.print(f"refused: {why}")
     stop = bool(refused) and not (partial and len(refused) < len(card.labels))
     if write and not stop:
-        store_in_card(artefact, policy=derived)
+        with exit_on():
+            store_in_card(artefact, policy=derived)
     if as_json:
-        print(json.dumps(derived, indent=2))  # noqa: T201
+        print_json(derived, indent=2)
     else:
         _show(derived, written=write and not stop)
     if stop:
         raise typer.Exit(REFUSED)
+    name_unread(unread)
 
 
 def _today() -> str:
@@ -261,9 +271,7 @@ def store_in_card(artefact: Path, **parts: Any) -> None:
     # One line: a list of numbers, one a line, would bury what people read.
     baseline = json.dumps(card.pop("baseline", None), separators=(",", ":"))
     text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
-    draft = file.with_suffix(".json.part")
-    draft.write_text(f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n', "utf-8")
-    draft.replace(file)
+    write_file(file, f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n')
 
 
 def _show(derived: dict[str, Any], *, written: bool) -> None:
@@ -280,22 +288,21 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
             f"{told['upper_bound']:.2%}" if told.get("upper_bound") is not None else "",
         )
     console.print(f"policy {derived['policy_version']}")
-    console.print(table)
+    console.table(table)
     if "promise" in derived:
         promise = Promise.model_validate(derived["promise"])
         risks = ", ".join(f"{label} {percent(risk)}" for label, risk in promise.max_risk.items())
         console.print(
             f"promise: of the accepted answers of each label at most this share is wrong: {risks}; with confidence "
             f"{promise.confidence_level:g}, {promise.holds_for()}",
-            markup=False,
         )
         for where, shares in list_mixes(promise, evidence["photos"]):
             covered = sum(share * evidence["coverage"][label]["value"] for label, share in shares.items())
-            console.print(f"coverage {where}: {covered:.1%} of the photos of the labels", markup=False)
+            console.print(f"coverage {where}: {covered:.1%} of the photos of the labels")
     else:
         console.print(f"mean cost: {evidence['mean_cost']:.4f} per photo")
     photos = ", ".join(f"{n:,} of {truth}" for truth, n in evidence["photos"].items())
-    console.print(f"shown on: {evidence['domain']} ({photos})", markup=False)
+    console.print(f"shown on: {evidence['domain']} ({photos})")
     console.print("written to model.json" if written else "not written; --write stores it in model.json")
 
 

@@ -22,10 +22,11 @@ from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, 
 from kickstand.records import Record
 from kickstand_cli.classify.classify import Answer, answer_batch, cached_model, load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
+from kickstand_cli.files import open_file
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, stream_records
-from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress, stderr
 
 LISTED = 20
 DIGITS = 4
@@ -94,9 +95,10 @@ def replay(
         raise typer.BadParameter("only another --model looks at images", param_hint="--images")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
-    with reporting(), exit_on(OSError, ValueError, AttributeError):
+    with reporting(), exit_on(OSError, ValueError, AttributeError, RecursionError):
         if policy:
-            told = json.loads(policy.read_bytes())
+            with open_file(policy) as file:
+                told = json.load(file)
             base = SelectivePolicy.model_validate(told.get("policy", told))
         else:
             base = read_card(artefact or MODEL).policy
@@ -112,14 +114,14 @@ def replay(
         )
         result = compare(_note_labels(pairs, labels), chosen, None if as_json else LISTED) | {"left_out": gone}
         for reason in gone:
-            stderr.print(f"error: left out: {reason}", markup=False)
+            stderr.print(f"error: left out: {reason}")
         if gone and not result["images"]:
             raise CommandError("no image could be looked at again")
         check_labels(accept_at or [], labels)
         if chosen.thresholds:  # an older policy's one number is that of each label that --accept-at does not name
             result["policy"]["thresholds"] = {label: chosen.threshold(label) for label in sorted(labels)}
     if as_json:
-        print(json.dumps(result))  # noqa: T201
+        print_json(result)
     else:
         _print(result)
     if gone:
@@ -361,14 +363,13 @@ def _print(result: dict[str, Any]) -> None:
     console.print(
         f"accept {', '.join(told)}, with p(neither) up to {policy['neither_accept_at_most']:g}; "
         f"reject from p(neither) {policy['neither_reject_at_least']:g}",
-        markup=False,
     )
     moves = ", ".join(f"{count} {move}" for move, count in result["moves"].items())
     if result["model"]:
-        console.print(f"model {result['model']}", markup=False)
+        console.print(f"model {result['model']}")
     console.print(f"{result['changed']:,} of {result['images']:,} answers change{': ' + moves if moves else ''}")
     for route, before in routes["before"].items():
-        console.print(f"  {route:<8} {before:,} → {routes['after'][route]:,}", markup=False)
+        console.print(f"  {route:<8} {before:,} → {routes['after'][route]:,}")
     judged = result["judged"]
     if judged["n"]:
         console.print(
@@ -379,14 +380,12 @@ def _print(result: dict[str, Any]) -> None:
         console.print(
             f"accepted, {when:<6}  {live['accuracy']:.3f} [{live['low']:.3f}, {live['high']:.3f}] right; "
             f"{live['answers']:,} of {live['images']:,} seen by a person",
-            markup=False,
         )
     for label, both in result["by_label"].items():
         before, after = both["before"], both["after"]
         console.print(
             f"  {label}: {before['wrong']:,} of {before['answers']:,} checked wrong → {after['wrong']:,} of "
             f"{after['answers']:,}; of {before['images']:,} accepted → {after['images']:,}",
-            markup=False,
         )
     for change in result["changes"][:LISTED]:
         label = change["label"]
@@ -396,7 +395,6 @@ def _print(result: dict[str, Any]) -> None:
         console.print(
             f"  {change['from']} → {change['to']}: {change['image']} ({label} {change['confidence']:.3f}, "
             f"p(neither) {change['neither']:.3f}{truth})",
-            markup=False,
         )
     if result["changed"] > LISTED:
         console.print(f"  and {result['changed'] - LISTED:,} more: --json lists them all")

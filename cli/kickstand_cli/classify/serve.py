@@ -14,7 +14,7 @@ from kickstand.classify.invocations import Application
 from kickstand.classify.invocations import serve as application
 from kickstand.errors import ModelUnavailable
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import exit_on
+from kickstand_cli.terminal import console, exit_on
 
 
 def serve(
@@ -32,7 +32,7 @@ def serve(
         app = runtime(application(EmbeddedModel(model)))
         server = listen(app, "127.0.0.1", port, threads)
     url = f"http://127.0.0.1:{server.effective_port}"
-    typer.echo(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
+    console.print(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
     run(server)
 
 

@@ -1,7 +1,5 @@
 """`kickstand switch`: a person decides about everything, for a reason and for a while."""
 
-import getpass
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +12,7 @@ from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.clients import DynamoDBClient
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
-from kickstand_cli.terminal import console
+from kickstand_cli.terminal import console, login, print_json
 
 app = typer.Typer(
     help="Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
@@ -46,7 +44,7 @@ def on(
         raise typer.BadParameter("say why", param_hint="--reason")
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
-        switch_on(dynamodb, table, Switch(reason=reason.strip(), by=by or getpass.getuser(), since=now, until=end))
+        switch_on(dynamodb, table, Switch(reason=reason.strip(), by=by or login("--by"), since=now, until=end))
         _print(dynamodb, table, now, as_json)
 
 
@@ -76,7 +74,7 @@ def _end(length: str | None, until: str | None, now: datetime) -> datetime:
         raise typer.BadParameter("say --for or --until: it has to end")
     try:
         end = now + parse_duration(length) if length else datetime.fromisoformat(until or "")
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         option, given = ("--for", length) if length else ("--until", until)
         raise typer.BadParameter(f"{given}: neither like 30m, 4h, 7d nor ISO 8601", param_hint=option) from error
     end = (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
@@ -89,8 +87,9 @@ def _print(dynamodb: DynamoDBClient, table: str, now: datetime, as_json: bool) -
     switch = load_switch(dynamodb, table)
     holds = switch is not None and switch.is_on(now)
     if as_json:
-        print(json.dumps({"on": holds} | (switch.model_dump(mode="json") if switch and holds else {})))  # noqa: T201
+        print_json({"on": holds} | (switch.model_dump(mode="json") if switch and holds else {}))
     elif switch and holds:
-        console.print(f"on: {switch}\nswitched on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC", markup=False)
+        console.print(f"on: {switch}")
+        console.print(f"switched on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC")
     else:
         console.print("off: the policy decides")

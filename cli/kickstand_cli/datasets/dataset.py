@@ -1,14 +1,11 @@
 """`kickstand dataset`: fetch CIFAR-100, keep the classes asked for, write them as a folder, stage it on S3."""
 
-import json
-import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
@@ -25,7 +22,7 @@ from kickstand_cli.datasets.folder import (
     write_dataset,
 )
 from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
-from kickstand_cli.terminal import CommandError, console, exit_on, show_progress, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress, stderr
 
 app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
 LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
@@ -72,7 +69,7 @@ def fetch(
         return
     names = _split_names(classes)
     destination = _parse_destination(upload)
-    with exit_on(), _interrupt_on_termination():
+    with exit_on():
         if list_classes:
             _print_classes(_read(archive, url), as_json=as_json)
             return
@@ -83,7 +80,7 @@ def fetch(
             manifest = _write(_read(archive, url), out, names, neither, force=force)
         uploaded = _upload(out, destination) if destination else None
         if as_json:
-            typer.echo(json.dumps(_summarise(out, manifest, uploaded, already_there=already_there)))
+            print_json(_summarise(out, manifest, uploaded, already_there=already_there))
         else:
             _print_summary(out, manifest, uploaded, already_there=already_there)
 
@@ -118,7 +115,7 @@ def check(
             findings = examine_dataset(folder, near=near, out_of_fold=predictions, on_progress=on_progress)
         page = write_report(folder, findings, report) if report else None
         if as_json:
-            typer.echo(findings.model_dump_json())
+            print_json(findings)
         else:
             _print_findings(findings, page)
         if findings.leaks and not allow_leakage:
@@ -129,11 +126,10 @@ def check(
 
 
 def _print_findings(findings: Findings, page: Path | None) -> None:
-    console = Console(soft_wrap=True, highlight=False, markup=False)
     table = _count(findings.counts, findings.folder)
     ratios = ("-" if ratio is None else f"{ratio:g}" for ratio in findings.imbalance.values())
     table.add_row("largest/smallest", *ratios)
-    console.print(table)
+    console.table(table)
     pairs = findings.pair_counts
     console.print(f"exact duplicates   {pairs.exact} pairs")
     console.print(f"near duplicates    {pairs.near} pairs at correlation {findings.near:g} or more, mirrored too")
@@ -220,7 +216,6 @@ def _read(archive: Path | None, url: str) -> Archive:
     if not loaded.official:
         stderr.print(
             f"notice: {archive} is not the original CIFAR-100 archive (its checksum differs); the manifest says so",
-            markup=False,
         )
     return loaded
 
@@ -251,7 +246,7 @@ def _summarise(out: Path, manifest: Manifest, uploaded: Upload | None, *, alread
 
 
 def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, already_there: bool) -> None:
-    console.print(_count(manifest.counts, f"{out}{' (already there)' if already_there else ''}"))
+    console.table(_count(manifest.counts, f"{out}{' (already there)' if already_there else ''}"))
     console.print(f"data SHA-256 {manifest.data_sha256}")
     if uploaded:
         console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} there already")
@@ -262,10 +257,10 @@ def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, al
 def _print_classes(archive: Archive, *, as_json: bool) -> None:
     counts = {name: count_images(archive, name) for name in archive.class_names}
     if as_json:
-        typer.echo(json.dumps(counts))
+        print_json(counts)
     else:
         for name, numbers in counts.items():
-            typer.echo(f"{name}  {'  '.join(f'{split} {number}' for split, number in numbers.items())}")
+            console.print(f"{name}  {'  '.join(f'{split} {number}' for split, number in numbers.items())}")
 
 
 @contextmanager
@@ -277,13 +272,3 @@ def _show_progress(what: str, *, in_bytes: bool = False) -> Iterator[OnProgress]
             progress.update(task, completed=done, total=total)
 
         yield show
-
-
-@contextmanager
-def _interrupt_on_termination() -> Iterator[None]:
-    """Let SIGTERM unwind like Ctrl-C, so that a half-written folder is cleared away."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

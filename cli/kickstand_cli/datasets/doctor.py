@@ -16,6 +16,7 @@ from kickstand.classify.images import LONGEST, decode
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload
 from kickstand_cli.datasets.download import Progress, ignore_progress
+from kickstand_cli.files import open_file
 from kickstand_cli.terminal import CommandError
 
 SPLITS = ("train", "validation", "val", "test")
@@ -166,7 +167,8 @@ def examine_dataset(
 def read_out_of_fold(path: Path) -> OutOfFold:
     """Read predictions from JSON: `{"labels": [...], "probabilities": {"train/cat/1.png": [...], ...}}`."""
     try:
-        predictions = OutOfFold.model_validate_json(path.read_bytes())
+        with open_file(path) as file:
+            predictions = OutOfFold.model_validate_json(file.read())
     except OSError as error:
         raise CommandError(f"{path}: cannot be read ({error.strerror})") from error
     except ValidationError as error:

@@ -12,7 +12,7 @@ from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
 from kickstand.report.pages import data_uri, make_environment
 from kickstand_cli.datasets.doctor import Findings, list_images
-from kickstand_cli.terminal import writing
+from kickstand_cli.files import write_file
 
 PAGE = "index.html"
 TILE = 96  # pixels; a picture is squeezed into a square, as the model sees it
@@ -35,9 +35,7 @@ def write_report(folder: Path, findings: Findings, report: Path) -> Path:
             tile=TILE,
         )
     )
-    with writing(report):
-        report.mkdir(parents=True, exist_ok=True)
-        (report / PAGE).write_text(page, "utf-8")
+    write_file(report / PAGE, page)
     return report / PAGE
 
 

@@ -26,15 +26,15 @@ def ignore_progress(done: int, total: int | None) -> None:
 
 def locate_cache() -> Path:
     """The folder for downloads: $XDG_CACHE_HOME/kickstand, or the platform's own place for caches."""
-    if os.environ.get("XDG_CACHE_HOME"):
-        base = Path(os.environ["XDG_CACHE_HOME"])
-    elif sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path.home() / ".cache"
-    return base / "kickstand"
+    windows = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None
+    if told := os.environ.get("XDG_CACHE_HOME") or windows:
+        return Path(told) / "kickstand"
+    try:
+        home = Path.home()
+    except RuntimeError as error:
+        raise CommandError("you have no home folder to keep a download in: set XDG_CACHE_HOME") from error
+    usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}
+    return home / usual.get(sys.platform, ".cache") / "kickstand"
 
 
 def download_archive(

@@ -68,7 +68,7 @@ def explain(
             raise CommandError(f"{which}: there is no record of it")
         latest = find_latest(record.image_ref for record in found)
         record = max((one for one in found if one.image_ref in latest), key=lambda one: one.recorded_at)
-        console.print(describe(record), markup=False)
+        console.print(describe(record))
         if len(found) > 1:
             which = "the latest" if len(latest) == 1 else "one of the latest, which came in the same second,"
             console.print(f"It is {which} of {len(found)} uploads to this key; --version names another.")
@@ -81,7 +81,7 @@ def explain(
                 raise CommandError(f"cannot be verified: {error}") from error
             differences = compare(record, data, load_model(artefact))
             for difference in differences:
-                console.print(f"differs: {difference}", markup=False)
+                console.print(f"differs: {difference}")
             if differences:
                 raise typer.Exit(DIFFERS)
             console.print("verified: computed again from the stored image, it comes out the same")

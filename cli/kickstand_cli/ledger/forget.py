@@ -13,7 +13,7 @@ from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books
 from kickstand.ledger.letters import record_letters
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import CommandError, console, printable, stderr
+from kickstand_cli.terminal import CommandError, console, print_json, printable, stderr
 
 UNDER_WAY = timedelta(hours=1)  # a younger upload may still be on its way to its record
 WORDS = {
@@ -73,17 +73,17 @@ def forget(
         traces = find_traces(books, report_bucket, image, version)
         if not yes and any(traces.counts.values()):
             for name, number in traces.counts.items():
-                stderr.print(f"{number} {WORDS[name]}", markup=False, highlight=False)
+                stderr.print(f"{number} {WORDS[name]}")
             typer.confirm(f"Remove all this of {printable(image)}?", abort=True, err=True)
         removed = remove(books, report_bucket, image, version, traces)
     now = datetime.now(UTC)
     again = traces.uploaded_at is not None and now - traces.uploaded_at < UNDER_WAY
     if as_json:
         told = {"image": image, "version": version, "removed": removed, "stays": STAYS, "repeat_in_an_hour": again}
-        typer.echo(json.dumps(told))
+        print_json(told)
         return
     for line in describe(image, removed, again):
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
 
 
 def describe(image: str, removed: Mapping[str, int], again: bool) -> Iterator[str]:

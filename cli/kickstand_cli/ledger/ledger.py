@@ -1,7 +1,6 @@
 """`kickstand ledger`: does every upload have an outcome? And if not, send it again."""
 
 import contextlib
-import json
 import os
 import time
 from collections import Counter
@@ -18,7 +17,7 @@ from kickstand.ledger.store import Standing, draw_up, load_standing
 from kickstand.ledger.store import replay as send
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import console, printable, stderr
+from kickstand_cli.terminal import console, print_json, stderr
 
 RESUMED_WITHIN = timedelta(days=1)  # what an older audit has found would mislead
 UNBALANCED = 4
@@ -39,7 +38,7 @@ def ledger(
     ] = False,
     grace: Annotated[
         float,
-        typer.Option(min=0, metavar="MINUTES", help="In an audit, ignore uploads newer than this."),
+        typer.Option(min=0, max=525_600, metavar="MINUTES", help="In an audit, ignore uploads newer than this."),
     ] = 15,
     replay: Annotated[
         bool,
@@ -49,7 +48,10 @@ def ledger(
         bool, typer.Option("--restart", help="Begin the audit anew, though an interrupted one could go on.")
     ] = False,
     wait: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="With --replay: how long to wait for what comes of it.")
+        float,
+        typer.Option(
+            min=0, max=43_000, metavar="SECONDS", help="With --replay: how long to wait for what comes of it."
+        ),
     ] = 120,
     as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as one JSON object.")] = False,
 ) -> None:
@@ -74,16 +76,16 @@ def ledger(
                 _print(found)
             sent = send_again(books, found, wait)
             if not as_json:
-                console.print(sent, markup=False)
+                console.print(sent)
             found = _audit(books, timedelta(minutes=grace), restart=True)
         failures = Counter(letter.error for page in open_letters(books) for letter in page)
     if as_json:
-        print(json.dumps(as_dict(found) | _details(found) | {"failures": failures}))  # noqa: T201
+        print_json(as_dict(found) | _details(found) | {"failures": failures})
     else:
         _print(found)
         for error, number in failures.most_common():
             told = "could not be delivered" if error == UNDELIVERED else f"failed of {error}"
-            console.print(printable(f"dead letters: {number} {told}"), markup=False)
+            console.print(f"dead letters: {number} {told}")
     if found.missing:
         raise typer.Exit(UNBALANCED)
 
@@ -119,7 +121,7 @@ def as_dict(ledger: Ledger) -> dict[str, int]:
 
 def describe(missing: Missing) -> str:
     """What is missing, in words."""
-    return printable(f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}")
+    return f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}"
 
 
 def send_again(
@@ -156,7 +158,7 @@ def send_again(
     if refused:
         lines.append(f"AWS refused {len(refused)}")
         lines += [f"{image} (version {version}): {reason}" for (image, version), reason in list(refused.items())[:20]]
-    return printable("; ".join(lines))
+    return "; ".join(lines)
 
 
 def _details(ledger: Ledger) -> dict[str, object]:
@@ -175,18 +177,18 @@ def _show(standing: Standing, as_json: bool) -> None:
             name.replace(" ", "_"): as_dict(ledger) | _details(ledger) | {"until": at.isoformat() if at else None}
             for name, (at, ledger) in found.items()
         }
-        print(json.dumps(told))  # noqa: T201
+        print_json(told)
     for name, (at, ledger) in found.items() if not as_json else ():
-        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'never yet'}", markup=False)
+        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'never yet'}")
         if at:
             _print(ledger)
     if standing.audit and not as_json:
-        console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far", markup=False)
+        console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far")
     if any(ledger.missing for _, ledger in found.values()):
         raise typer.Exit(UNBALANCED)
 
 
 def _print(ledger: Ledger) -> None:
-    console.print(str(ledger), markup=False)
+    console.print(str(ledger))
     for missing in ledger.lacks:
-        console.print(f"missing: {describe(missing)}", markup=False)
+        console.print(f"missing: {describe(missing)}")

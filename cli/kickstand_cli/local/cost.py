@@ -1,5 +1,6 @@
 """`kickstand cost`: a year's bills by service, for each way to run it, beside the student project's design."""
 
+import io
 import json
 import math
 import re
@@ -12,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.project import MODEL, TEMPLATE
+from kickstand_cli.terminal import console, print_json
 
 COSTS = Path(__file__).parent / "costs"
 SECONDS, HOURS, DAYS = 730 * 3600, 730, 730 / 24  # of AWS's month
@@ -117,6 +119,10 @@ def cost(
     Requests are counted on the local stack; durations on AWS are assumed, and the output says which. List prices of
     us-east-1 from the date in it, free tiers left out; the output names those that are not confirmed.
     """
+    if plot:
+        if plot.suffix not in (".png", ".svg"):
+            raise typer.BadParameter(f"{plot}: neither .png nor .svg", param_hint="--plot")
+        expect_writable(plot)
     share = expected_review_share() if review_share is None else review_share
     days = int(template()["Parameters"]["RetentionDays"]["Default"]) if retention_days is None else retention_days
     months = year(photos_a_month, growth, days)
@@ -149,18 +155,17 @@ def cost(
             },
             "break_even_images_per_month": evens,
         }
-        typer.echo(json.dumps(told, indent=2))
+        print_json(told, indent=2)
         return
-    console = Console(width=max(100, Console().width))
     kept = f"all kept for {days} days" if days else "all kept for ever"
     more = f", {growth:+.0%} a month" if growth else ""
     title = f"Dollars for {photos_a_month:,} images a month{more}, {share:.0%} of them seen by a person, {kept}"
-    console.print(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))
-    console.print(compare(found))
+    console.table(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))
+    console.table(compare(found))
     for pair, images in evens.items():
-        console.print(f"{pair}: {'never' if images is None else f'from {images:,} images a month'}", highlight=False)
+        console.print(f"{pair}: {'never' if images is None else f'from {images:,} images a month'}")
     for line in doubts():
-        console.print(line, highlight=False)
+        console.print(line)
 
 
 def as_dict(bill: Bill) -> dict[str, Any]:
@@ -532,5 +537,7 @@ def draw(path: Path, share: float) -> None:
     axes.set(xlabel="images a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else {"Software": None})
+    drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else {"Software": None}
+    figure.savefig(drawn, format=path.suffix.removeprefix("."), dpi=120, metadata=metadata)
     plt.close(figure)
+    write_file(path, drawn.getvalue())

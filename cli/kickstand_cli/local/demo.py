@@ -8,16 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import ReviewStatus
@@ -27,21 +25,24 @@ from kickstand.monitor.look import read_watch
 from kickstand.records import StateError
 from kickstand.report.page import compose, draw_report, read_evidence
 from kickstand_cli.classify.classify import ModelOption
+from kickstand_cli.classify.evaluation import name_unread
 from kickstand_cli.datasets.archive import read_archive
 from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
+from kickstand_cli.files import expect_writable, list_files, read_file, write_files
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review.review import DEFAULT_PORT, find_function, serve
-from kickstand_cli.terminal import CommandError, divert_output, exit_on, printable, show_progress, writing
+from kickstand_cli.terminal import CommandError, Terminal, divert_output, exit_on, painted, reason, show_progress
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
 
 ARCHIVE_VARIABLE = "KICKSTAND_CIFAR100"
 WorkflowType = Literal["EXPRESS", "STANDARD"]
+FILES = ("records.jsonl", "ledger.json", "state-machine.svg", "report.html", "monitoring.html")
 AT_ONCE = 4  # executions: moto, which plays AWS here, gets no faster with more
 COLOURS = {"accept": "green", "review": "yellow", "reject": "red"}
 
@@ -92,20 +93,20 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page for --review; 0 for any.")] = DEFAULT_PORT,
 ) -> None:
     """Run the shipped template, state machine and functions on this machine, and watch photos being decided."""
-    console = Console(file=sys.stdout, highlight=False)  # even while the functions' output is diverted
-    if not console.is_terminal:
-        console.width = 120  # of a log file, where nobody wants names broken
-    with exit_on(FileNotFoundError, ValidationError):
-        sources, about = _collect(paths or [], images or [], read_card(artefact).labels, cifar100=cifar100)
-        with writing(out):
-            out.mkdir(parents=True, exist_ok=True)
-        with _running(sources[:limit], about, workflow, artefact, out) as demonstration:
+    console = Terminal(file=sys.stdout)  # even while the functions' output is diverted
+    unread: list[str] = []
+    with exit_on(OSError, ValidationError):
+        sources, about = _collect(paths or [], images or [], read_card(artefact).labels, unread, cifar100=cifar100)
+        for name in FILES:
+            expect_writable(out / name, new_folder=True)
+        with _running(sources[:limit], about, workflow, artefact, out, unread) as demonstration:
             run, ledger = demonstration.write(out)
             _print(console, run, demonstration.seconds, out)
             if review:
-                console.print(str(ledger), soft_wrap=True)
+                console.print(str(ledger))
                 run, ledger = _review(demonstration, console, port, out)
-    console.print(str(ledger), soft_wrap=True)
+    console.print(str(ledger))
+    name_unread(unread)
     if run.failures:
         raise typer.Exit(1)
 
@@ -114,9 +115,12 @@ def demo(
 
 
 def _collect(
-    paths: Sequence[Path], images: Sequence[Path], labels: Sequence[str], *, cifar100: bool
+    paths: Sequence[Path], images: Sequence[Path], labels: Sequence[str], unread: list[str], *, cifar100: bool
 ) -> tuple[list[Source], str]:
-    """What to upload, and a sentence on what it is. Raises CommandError where there is nothing."""
+    """What to upload, and a sentence on what it is. Raises CommandError where there is nothing.
+
+    unread: gets the reason for each folder that cannot be listed.
+    """
     if cifar100:
         if images:
             raise CommandError("--images and --cifar100 exclude each other")
@@ -124,29 +128,26 @@ def _collect(
             raise CommandError(f"--cifar100 takes one archive, not {len(paths)}")
         return _read_cifar100(paths[0] if paths else None, labels)
     if own := [*images, *paths]:
-        return list(_find_files(own)), "Your own images."
-    return list(_find_files([PROJECT / "samples" / "images"])), (
+        return list(_find_files(own, unread)), "Your own images."
+    return list(_find_files([PROJECT / "samples" / "images"], unread)), (
         "The samples are drawings made by a program, not photos: they show that all runs, not how good the model is."
     )
 
 
-def _find_files(paths: Sequence[Path]) -> Iterator[Source]:
+def _find_files(paths: Sequence[Path], unread: list[str]) -> Iterator[Source]:
     """Every file, whatever it is: bad ones are part of the point. Keys are relative to the folder that was named."""
     for path in paths:
         if not path.exists():
             raise CommandError(f"{path}: no such file or folder")
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        shown = [file for file in files if path.is_file() or not _is_hidden(file.relative_to(path))]
-        if not shown:
+        before = len(unread)
+        files = list_files(path, unread) if path.is_dir() else [path]
+        if not files and len(unread) == before:
             raise CommandError(f"{path}: no files in this folder")
-        for file in shown:
-            name = Path(file.name) if path.is_file() else file.relative_to(path)
-            key = os.fsencode(name.as_posix()).decode("utf-8", "replace")  # S3's keys are UTF-8, file names are not
-            yield Source(key, file.read_bytes)
-
-
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+        for file in files:
+            name = file.relative_to(path) if path.is_dir() else Path(file.name)
+            # S3's keys are UTF-8, file names are not.
+            key = os.fsencode(name.as_posix()).decode("utf-8", "backslashreplace")
+            yield Source(key, partial(read_file, file))
 
 
 def _read_cifar100(archive: Path | None, labels: Sequence[str]) -> tuple[list[Source], str]:
@@ -203,12 +204,16 @@ class Demonstration:
 
 @contextmanager
 def _running(
-    sources: Sequence[Source], about: str, workflow: WorkflowType, artefact: Path, folder: Path
+    sources: Sequence[Source], about: str, workflow: WorkflowType, artefact: Path, folder: Path, unread: list[str]
 ) -> Iterator[Demonstration]:
-    """Deploy, upload, wait; then the stack stays up for as long as the context lasts."""
+    """Deploy, upload, wait; then the stack stays up for as long as the context lasts.
+
+    unread: gets the reason for each file that cannot be read.
+    """
     started = time.monotonic()
-    with ExitStack() as open_, divert_output(folder / "functions.log"):
+    with ExitStack() as open_:
         with show_progress() as progress:
+            open_.enter_context(divert_output(folder / "functions.log"))
             # Imported here: moto takes a second, which no other command should wait for.
             from kickstand_cli.local.stack import deploy
 
@@ -218,14 +223,19 @@ def _running(
             progress.remove_task(starting)
             uploads = []
             for source in progress.track(sources, description="upload and decide"):
-                uploads.append(_upload(stack, source, card.input_shape))
+                try:
+                    data = source.read()
+                except OSError as error:
+                    unread.append(reason(error))
+                    continue
+                uploads.append(_upload(stack, source.key, data, card.input_shape))
                 stack.deliver()
                 stack.wait_for_a_gap(AT_ONCE)
             stack.settle(lambda: time.sleep(0.05))
         yield Demonstration(stack, uploads, about, workflow, artefact, card, time.monotonic() - started)
 
 
-def _review(demonstration: Demonstration, console: Console, port: int, folder: Path) -> tuple[Run, Ledger]:
+def _review(demonstration: Demonstration, console: Terminal, port: int, folder: Path) -> tuple[Run, Ledger]:
     """Serve the reviewers' page until Ctrl-C; the files follow every answer. Returns the last results."""
     stack, answered = demonstration.stack, 0
 
@@ -242,14 +252,10 @@ def _review(demonstration: Demonstration, console: Console, port: int, folder: P
     return demonstration.write(folder)
 
 
-def _upload(stack: "Stack", source: Source, input_shape: tuple[int, int, int]) -> Upload:
-    try:
-        data = source.read()
-    except OSError as error:
-        raise CommandError(f"{source.key}: cannot be read ({error.strerror})") from error
+def _upload(stack: "Stack", key: str, data: bytes, input_shape: tuple[int, int, int]) -> Upload:
     picture = make_picture(data, input_shape)
     at = datetime.now(UTC)
-    return Upload(source.key, stack.upload(source.key, data), at, picture)
+    return Upload(key, stack.upload(key, data), at, picture)
 
 
 def _gather(stack: "Stack", uploads: Sequence[Upload]) -> tuple[list[Outcome], list[Failure]]:
@@ -312,16 +318,14 @@ def _write(run: Run, folder: Path, ledger: Ledger, artefact: Path) -> None:
         json.dumps({"key": outcome.key, "ms": round(outcome.ms), **outcome.record.model_dump(mode="json")})
         for outcome in run.outcomes
     ]
-    files = {
-        "records.jsonl": "".join(f"{line}\n" for line in lines),
-        "ledger.json": json.dumps(as_dict(ledger), indent=1) + "\n",
-        "state-machine.svg": run.state_machine,
-        "report.html": render_report(run),
-        "monitoring.html": _draw_monitoring(run, artefact),
-    }
-    for name, text in files.items():
-        with writing(folder / name):
-            (folder / name).write_text(text, "utf-8")
+    texts = (
+        "".join(f"{line}\n" for line in lines),
+        json.dumps(as_dict(ledger), indent=1) + "\n",
+        run.state_machine,
+        render_report(run),
+        _draw_monitoring(run, artefact),
+    )
+    write_files({folder / name: text for name, text in zip(FILES, texts, strict=True)})
 
 
 def _draw_monitoring(run: Run, artefact: Path) -> str:
@@ -333,15 +337,15 @@ def _draw_monitoring(run: Run, artefact: Path) -> str:
     return draw_report(report, records, watch, run.card, lambda record: pictures.get((record.image, record.version)))
 
 
-def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
+def _print(console: Terminal, run: Run, seconds: float, folder: Path) -> None:
     table = Table(
-        "image",
-        "label",
         box=SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         caption="ms: from the upload to the recorded decision, here",
     )
+    table.add_column("image", overflow="fold")
+    table.add_column("label")
     table.add_column("confidence", justify="right")
     table.add_column("route")
     table.add_column("reason")
@@ -349,22 +353,17 @@ def _print(console: Console, run: Run, seconds: float, folder: Path) -> None:
     for outcome in run.outcomes:
         decision, prediction = outcome.record.decision, outcome.record.prediction
         table.add_row(
-            Text(printable(outcome.key), overflow="fold"),
+            outcome.key,
             prediction.label if prediction else "",
             f"{prediction.confidence:.3f}" if prediction else "",
-            Text(decision.route, COLOURS[decision.route]),
+            painted((decision.route, COLOURS[decision.route])),
             outcome.reason,
             f"{outcome.ms:,.0f}",
         )
-    console.print(table)
+    console.table(table)
     for failure in run.failures:
-        what = escape(printable(f"{failure.key}: {failure.cause}"))
-        console.print(f"[bold red]failed[/] {what}", soft_wrap=True)
+        console.print(painted(("failed", "bold red"), f" {failure.key}: {failure.cause}"))
     counts = ", ".join(f"{run.count(route)} {words}" for route, words in ROUTES.items())
     console.print(f"{run.uploads} uploads, {len(run.outcomes)} decisions in {seconds:.1f} s: {counts}")
-    console.print(run.about[0], soft_wrap=True)
-    console.print(
-        f"{escape(str(folder))}/ holds report.html, monitoring.html, records.jsonl, ledger.json, state-machine.svg, "
-        "functions.log",
-        soft_wrap=True,
-    )
+    console.print(run.about[0])
+    console.print(f"{folder}/ holds {', '.join(FILES)}, functions.log")

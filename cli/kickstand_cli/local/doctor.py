@@ -1,26 +1,26 @@
 """`kickstand doctor`: what this machine has, what it lacks, for what that is needed, and how it is mended."""
 
 import hashlib
-import json
 import os
 import shutil
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.text import Text
 
 from kickstand.classify.artefact import read_card
 from kickstand_cli.deployment import find_region
+from kickstand_cli.files import read_file
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import IS_CHECKOUT, MODEL, PROJECT
 from kickstand_cli.review.review import DEFAULT_PORT
-from kickstand_cli.terminal import CommandError, console
+from kickstand_cli.terminal import CommandError, console, painted, print_json, reason
 
 ENGINES = ("docker", "finch", "podman")
 NEEDED_GB = 5  # the environments 2, .aws-sam 1, a container engine's base image 1, and room
@@ -31,8 +31,13 @@ class Machine:
 
     environment: Mapping[str, str] = os.environ
     python: tuple[int, ...] = sys.version_info[:3]
-    project, model, home = PROJECT, MODEL, Path.home()
+    project, model = PROJECT, MODEL
     is_checkout = IS_CHECKOUT
+    home: Path | None = None  # of a user without one, such as `docker run --user 12345` makes
+
+    def __init__(self) -> None:
+        with suppress(RuntimeError):
+            self.home = Path.home()
 
     def which(self, program: str) -> str | None:
         """Where on PATH, or beside SAM CLI, this program is."""
@@ -47,7 +52,7 @@ class Machine:
         return (ran.stdout or ran.stderr).strip()
 
     def free_bytes(self) -> int:
-        return shutil.disk_usage(self.project if self.project.exists() else Path.home()).free
+        return shutil.disk_usage(self.project if self.project.exists() else Path()).free
 
     def takes(self, port: int) -> bool:
         """Whether something can listen on this port of 127.0.0.1."""
@@ -79,7 +84,7 @@ def doctor(
     findings = examine_deployment(Machine(), config_env) if deploy else examine(Machine(), online=online)
     well = all(finding.status is not Status.WRONG for finding in findings)
     if json_:
-        typer.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=1))
+        print_json({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=1)
     else:
         _print(findings)
     if not well:
@@ -107,6 +112,8 @@ def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
 
 def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
     """What would stop `make deploy`, before it has built for minutes."""
+    from botocore.exceptions import BotoCoreError
+
     from kickstand_cli.local.account import NEEDED, examine_account, read_target
 
     here = [_checkout(machine, deploy=True), _model(machine), _disk(machine), _builder(machine)]
@@ -114,10 +121,10 @@ def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
         return here
     try:
         target, region = read_target(config_env, machine.project), find_region()
-    except (CommandError, ValueError) as error:
-        fix = "set AWS_REGION; name an environment of samconfig.toml"
-        return [*here, Finding("target", Status.WRONG, str(error), NEEDED, fix)]
-    return [*here, *examine_account(region, target)]
+        return [*here, *examine_account(region, target)]
+    except (CommandError, ValueError, BotoCoreError) as error:  # such as AWS_PROFILE of a profile that is not there
+        fix = "set AWS_REGION and AWS_PROFILE; name an environment of samconfig.toml"
+        return [*here, Finding("target", Status.WRONG, reason(error), NEEDED, fix)]
 
 
 def _builder(machine: Machine) -> Finding:
@@ -237,10 +244,8 @@ def _credentials(machine: Machine) -> Finding:
         if environment.get(name):
             return Finding("AWS credentials", Status.OK, name, needed)
     for variable, usual in (("AWS_SHARED_CREDENTIALS_FILE", "credentials"), ("AWS_CONFIG_FILE", "config")):
-        file = Path(environment.get(variable) or machine.home / ".aws" / usual)
-        if file.is_file() and any(
-            word in _text(file) for word in ("aws_access_key_id", "sso_", "role_", "credential_")
-        ):
+        file = _aws_file(machine, variable, usual)
+        if any(word in _text(file) for word in ("aws_access_key_id", "sso_", "role_", "credential_")):
             return Finding("AWS credentials", Status.OK, str(file), needed)
     fix = "aws configure, or aws configure sso; the demo and the tests need none"
     return Finding("AWS credentials", Status.LACKING, "none", needed, fix)
@@ -251,15 +256,22 @@ def _region(machine: Machine) -> Finding:
     for name in ("AWS_REGION", "AWS_DEFAULT_REGION"):
         if region := machine.environment.get(name):
             return Finding("AWS region", Status.OK, f"{region} ({name})", needed)
-    file = Path(machine.environment.get("AWS_CONFIG_FILE") or machine.home / ".aws" / "config")
-    if file.is_file() and "region" in _text(file):
+    file = _aws_file(machine, "AWS_CONFIG_FILE", "config")
+    if "region" in _text(file):
         return Finding("AWS region", Status.OK, str(file), needed)
     return Finding("AWS region", Status.LACKING, "none", needed, "export AWS_REGION=us-east-1, or another of yours")
 
 
-def _text(file: Path) -> str:
+def _aws_file(machine: Machine, variable: str, usual: str) -> Path | None:
+    """A file of AWS's settings: the one that the variable names, else the usual one, for who has a home."""
+    if named := machine.environment.get(variable):
+        return Path(named)
+    return machine.home / ".aws" / usual if machine.home else None
+
+
+def _text(file: Path | None) -> str:
     try:
-        return file.read_text("utf-8", "replace")
+        return read_file(file).decode("utf-8", "replace") if file else ""
     except OSError:
         return ""
 
@@ -295,7 +307,6 @@ COLOURS = {Status.OK: "green", Status.LACKING: "yellow", Status.UNKNOWN: "cyan",
 
 def _print(findings: Sequence[Finding]) -> None:
     for finding in findings:
-        line = Text.assemble((f"{finding.status:8}", COLOURS[finding.status]), f"{finding.name}: {finding.found}")
-        console.print(line)
+        console.print(painted((f"{finding.status:8}", COLOURS[finding.status]), f"{finding.name}: {finding.found}"))
         if finding.fix:
-            console.print(Text(f"{'':8}needed for {finding.needed_for}; to fix it: {finding.fix}"))
+            console.print(f"{'':8}needed for {finding.needed_for}; to fix it: {finding.fix}")

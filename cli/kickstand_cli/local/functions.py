@@ -70,19 +70,46 @@ class Function:
         return self.handler
 
 
+FOREIGN = ("AWS_", "BOTO_", "POWERTOOLS_", "LAMBDA_")
+"""How names of variables begin that steer a function, a client of AWS, or where either finds its settings."""
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+ALONE = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
+
+
 @contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """These variables for a while. Other threads read meanwhile: nothing but these names is ever missing."""
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """These variables for a while; None for one that is not there.
+
+    Other threads read meanwhile: nothing but these names is ever missing.
+    """
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def cut_off(values: Mapping[str, str]) -> dict[str, str | None]:
+    """For `environment`: these variables, and of AWS's settings, profiles, endpoints and proxies no others."""
+    foreign = [name for name in os.environ if name.startswith(FOREIGN) or name.upper() in PROXIES]
+    return {**dict.fromkeys(foreign), **ALONE, **values}
 
 
 def link_packages(names: Iterable[str], folder: Path) -> None:
@@ -114,21 +141,33 @@ class LambdaService:
             protocol_version = "HTTP/1.1"
 
             def do_POST(self) -> None:
-                payload = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                name = unquote(self.path.split("/")[3]).split(":function:")[-1].split(":")[0]
+                length = self.headers.get("Content-Length") or "0"
+                _, *parts = self.path.split("/")
+                if not self._is_ours() or parts[3:] != ["invocations"] or not length.isdecimal():
+                    self.close_connection = True
+                    return self.send_error(403)
+                payload = self.rfile.read(int(length))
+                name = unquote(parts[2]).split(":function:")[-1].split(":")[0]
                 status, headers, body = service.invoke(name, payload)
                 self.send_response(status)
                 for key, value in {**headers, "Content-Length": str(len(body))}.items():
                     self.send_header(key, value)
                 self.end_headers()
                 self.wfile.write(body)
+                return None
+
+            def _is_ours(self) -> bool:
+                """An AWS SDK, which signs, and not a page in a browser, which may send no signature unasked."""
+                signed = self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 ")
+                return signed and "Origin" not in self.headers and self.headers.get("Host") == service.host
 
             def log_message(self, *_: Any) -> None:
                 """Quiet: the handlers log for themselves."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.host = f"127.0.0.1:{self._server.server_port}"
+        self.url = f"http://{self.host}"
 
     def __enter__(self) -> "LambdaService":
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

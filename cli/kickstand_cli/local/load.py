@@ -2,7 +2,6 @@
 
 import inspect
 import io
-import json
 import math
 import random
 import statistics
@@ -26,10 +25,12 @@ from kickstand.ledger.balance import Key
 from kickstand.ledger.books import find_record
 from kickstand.ledger.letters import find_letters, record_letters
 from kickstand.records import Record
+from kickstand_cli.classify.evaluation import name_unread
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.files import list_files, make_folder, read_file
 from kickstand_cli.ledger.ledger import as_dict
-from kickstand_cli.project import PROJECT, TEMPLATE
-from kickstand_cli.terminal import console, divert_output, exit_on, show_progress
+from kickstand_cli.project import TEMPLATE
+from kickstand_cli.terminal import CommandError, console, divert_output, print_json, reason, show_progress
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
@@ -84,14 +85,19 @@ class Summary:
 
     @property
     def balanced(self) -> bool:
-        """Whether every upload has ended in exactly one place, and as it should."""
-        return not (self.ledger["missing"] or self.doubled or self.wrong)
+        """Whether every upload has ended in exactly one place, and as it should: a dead letter is a failure."""
+        return not (self.failed or self.doubled or self.wrong)
+
+    @property
+    def failed(self) -> int:
+        """Uploads about which nothing was decided."""
+        return self.ledger["missing"] + self.ledger["dead_letter"]
 
 
 def load(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many uploads.")] = 200,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="How many uploads.")] = 200,
     profile: Annotated[Profile, typer.Option(case_sensitive=False, help="How they follow each other.")] = Profile.BURST,
-    rate: Annotated[float, typer.Option(min=0.1, metavar="N", help="Uploads a second, on average.")] = 20.0,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000, metavar="N", help="Uploads a second, on average.")] = 20.0,
     images: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Photos to upload instead of drawn ones; every file below DIR.")
     ] = None,
@@ -102,7 +108,9 @@ def load(
     ] = 0.0,
     waves: Annotated[
         float,
-        typer.Option(min=0, metavar="SECONDS", help="Refuse all calls for that share of so many seconds; 0: any."),
+        typer.Option(
+            min=0, max=3600, metavar="SECONDS", help="Refuse all calls for that share of so many seconds; 0: any."
+        ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="The same seed, the same uploads.")] = 1,
     aws: Annotated[
@@ -125,34 +133,36 @@ def load(
     if bucket and not aws:
         raise typer.BadParameter("needs --aws", param_hint="--bucket")
     with reporting():
-        with exit_on(OSError):
-            sent = list(compose(count, images, bad, duplicates, random.Random(seed)))  # noqa: S311 - the same again
+        unread: list[str] = []
+        sent = list(compose(count, images, bad, duplicates, random.Random(seed), unread))  # noqa: S311 - the same again
         if bucket:
             upload_only(sent, bucket, profile, rate)
-            print(json.dumps({"uploads": len(sent), "bucket": bucket}))  # noqa: T201
+            print_json({"uploads": len(sent), "bucket": bucket})
             return
         if aws:
             summary = run_on_aws(sent, profile, rate, stack_name, outputs)
         else:
             summary = run_locally(sent, profile, rate, throttle, waves, random.Random(seed))  # noqa: S311
     if as_json:
-        print(json.dumps(asdict(summary) | {"balanced": summary.balanced}))  # noqa: T201
+        print_json(asdict(summary) | {"balanced": summary.balanced})
     else:
         show(summary, local=not aws)
     if not summary.balanced:
         raise typer.Exit(UNBALANCED)
+    name_unread(unread)
 
 
 # ---- what is uploaded, and when
 
 
-def compose(count: int, images: Path | None, bad: float, duplicates: float, chance: random.Random) -> Iterator[Sent]:
-    """The uploads, in order; exactly these shares of them, rounded, are bad and duplicates."""
-    folder = images or PROJECT / "samples" / "images"
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and (images or "broken" not in path.parts))
-    if not files:
-        raise FileNotFoundError(f"{folder}: no files")
-    photos = [file.read_bytes() for file in files] if images else None
+def compose(
+    count: int, images: Path | None, bad: float, duplicates: float, chance: random.Random, unread: list[str]
+) -> Iterator[Sent]:
+    """The uploads, in order; exactly these shares of them, rounded, are bad and duplicates.
+
+    unread: gets the reason for each file that cannot be read.
+    """
+    photos = _read_photos(images, unread) if images else None
     number_bad, number_twice = round(count * bad), round(count * duplicates)
     fresh = max(1, count - number_twice)
     kinds = [True] * min(number_bad, fresh) + [False] * max(0, fresh - number_bad)
@@ -167,6 +177,18 @@ def compose(count: int, images: Path | None, bad: float, duplicates: float, chan
             again = chance.choice(first)
             number_twice -= 1
             yield Sent(again.key, again.data, again.bad, duplicate=True)
+
+
+def _read_photos(folder: Path, unread: list[str]) -> list[bytes]:
+    photos = []
+    for file in list_files(folder, unread):
+        try:
+            photos.append(read_file(file))
+        except OSError as error:
+            unread.append(reason(error))
+    if not photos:
+        raise CommandError("; ".join(unread) or f"{folder}: no files in this folder")
+    return photos
 
 
 def draw(chance: random.Random) -> bytes:
@@ -245,14 +267,14 @@ def run_locally(
     from kickstand_cli.local.stack import deploy
 
     started, folder = time.monotonic(), Path("build")
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     throttling: list[Throttling] = []
 
     def fault(function: str) -> None:
         for one in throttling:
             one.refuse_model(function)
 
-    with ExitStack() as open_, divert_output(folder / "load-functions.log"), show_progress() as progress:
+    with ExitStack() as open_, show_progress() as progress, divert_output(folder / "load-functions.log"):
         stack = open_.enter_context(deploy(TEMPLATE, faults=fault))
         throttling.append(Throttling(stack, throttle, waves, chance))
         uploads: dict[Key, tuple[datetime, Sent]] = {}
@@ -391,7 +413,13 @@ def show(summary: Summary, *, local: bool) -> None:
     ends = ", ".join(f"{place.replace('_', '-')} {number:,}" for place, number in summary.ledger.items())
     console.print(f"ledger: {ends}")
     engine = " (of the local engine, all in one process)" if local else ""
-    times = ", ".join(f"{name} {value:,.0f}" for name, value in summary.milliseconds.items())
+    times = ", ".join(f"{name} {value:,.0f}" for name, value in summary.milliseconds.items()) or "no record"
     console.print(f"from upload to record, ms: {times}{engine}")
-    verdict = "balanced: each upload was decided once" if summary.balanced else "NOT BALANCED"
+    verdict = "balanced: each upload was decided once"
+    if summary.failed == summary.uploads:
+        verdict = "ALL FAILED"
+    elif summary.failed:
+        verdict = f"{summary.failed:,} FAILED"
+    elif not summary.balanced:
+        verdict = "NOT BALANCED"
     console.print(f"{verdict}; {summary.doubled:,} recorded twice, {summary.wrong:,} ended where they should not")

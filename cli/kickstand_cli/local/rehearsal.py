@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -22,9 +22,10 @@ from kickstand.ledger.books import find_record
 from kickstand.ledger.store import draw_up
 from kickstand.records import Record
 from kickstand_cli.deployment import open_books, read_outputs, reporting
+from kickstand_cli.local.functions import cut_off, environment
 from kickstand_cli.project import PROJECT
 from kickstand_cli.review.review import find_function
-from kickstand_cli.terminal import console
+from kickstand_cli.terminal import console, painted, session
 
 BUILT = PROJECT / ".aws-sam/build"
 SAM = PROJECT / ".venv-sam/bin/sam"
@@ -95,28 +96,14 @@ def local_aws(log: Path) -> Iterator[str]:
                 os.killpg(process.pid, signal.SIGKILL)  # functions that have outlived it
 
 
-@contextmanager
-def _only(url: str) -> Iterator[None]:
+def _only(url: str) -> AbstractContextManager[None]:
     """No credentials, profile or region but these: a mistake must not reach a real account."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        del os.environ[name]
-    os.environ |= {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_DEFAULT_REGION": "us-east-1",
+    more = {
         "AWS_ENDPOINT_URL": url,
         "SAM_CLI_TELEMETRY": "0",
         "SAM_CLI_POLL_DELAY": "0.5",  # seconds between looks at the stack; on AWS, 5 spare its API
     }
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    return environment(cut_off(more))
 
 
 def _answers(port: int) -> bool:
@@ -289,7 +276,7 @@ def rehearse(
     not installed here.
     """
     if lacking := missing():
-        console.print(f"error: {lacking}", markup=False)
+        console.print(f"error: {lacking}")
         raise typer.Exit(2)
     step, started = _steps(), time.monotonic()
     try:
@@ -320,8 +307,7 @@ def rehearse(
             left = rehearsal.delete()
             step(f"sam delete: what is kept holds data: {', '.join(left)}")
     except RehearsalError as error:
-        console.print(f"[bold red]failed[/] after {time.monotonic() - started:.0f} s:", end=" ")
-        console.print(str(error), markup=False)
+        console.print(painted(("failed", "bold red"), f" after {time.monotonic() - started:.0f} s: {error}"))
         raise typer.Exit(1) from error
     console.print(f"deployed, used, updated and deleted in {time.monotonic() - started:.0f} s; nothing is left running")
 
@@ -333,7 +319,7 @@ def _steps() -> Callable[[str], None]:
     def done(what: str) -> None:
         nonlocal last
         now = time.monotonic()
-        console.print(f"{now - last:6.1f} s  {what}", markup=False)
+        console.print(f"{now - last:6.1f} s  {what}")
         last = now
 
     return done
@@ -342,8 +328,8 @@ def _steps() -> Callable[[str], None]:
 def _wait_for_interrupt() -> None:
     console.print("The stack is up until Ctrl-C. In another terminal:")
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        console.print(f"  export {name}={os.environ[name]}", markup=False)
-    console.print(f"  .venv/bin/kickstand ledger --stack-name {STACK}", markup=False)
+        console.print(f"  export {name}={os.environ[name]}")
+    console.print(f"  .venv/bin/kickstand ledger --stack-name {STACK}")
     try:
         signal.pause()
     except KeyboardInterrupt:
@@ -351,4 +337,5 @@ def _wait_for_interrupt() -> None:
 
 
 if __name__ == "__main__":
-    typer.run(rehearse)
+    with session():
+        typer.run(rehearse)

@@ -17,12 +17,13 @@ from kickstand.events import Prediction
 from kickstand.monitor.drift import Baseline, make_baseline, measure, observe
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import find_images
+from kickstand_cli.classify.evaluation import find_images, name_unread
 from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
+from kickstand_cli.files import expect_writable, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, stderr
 
 Measured = tuple[Mapping[str, float], Mapping[str, bool]]
 
@@ -40,17 +41,23 @@ def as_prediction(row: list[float], card: ModelCard) -> Prediction:
     )
 
 
-def measure_unseen(folder: Path, artefact: Path) -> list[Measured]:
+def measure_unseen(folder: Path, artefact: Path, unread: list[str]) -> list[Measured]:
     """Each image of DIR/<label>/ with the model's own answer: only for images that it has not learnt from.
+
+    unread: gets the reason for each file that cannot be read.
 
     Raises CommandError for a folder that cannot be used.
     """
     model = load_model(artefact)
     measured: list[Measured] = []
-    for path, _ in find_images(folder, model.card.labels):
+    for path, _ in find_images(folder, model.card.labels, unread):
         try:
-            image = prepare(path.read_bytes(), str(path), model.card.input_shape)
-        except InvalidImage:
+            image = prepare(read_file(path), str(path), model.card.input_shape)
+        except InvalidImage as error:
+            stderr.print(f"left out: {error}")
+            continue
+        except OSError as error:
+            unread.append(f"{path}: {error.strerror}")
             continue
         prediction = model.predict(image)
         decision = decide(prediction, model.card.policy, flaw=find_flaw(image.statistics))
@@ -102,26 +109,30 @@ def baseline(
     if [unseen, records, since].count(None) != 2:
         raise typer.BadParameter("say one of --unseen, --records and --since")
     start = parse_since_option(since, datetime.now(UTC), example="21d") if since else None
+    unread: list[str] = []
     with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)
+        expect_writable(artefact / "model.json")
         if records or start:
             seen, _ = open_records([records] if records else [], None, stack_name, outputs, start)
             made = baseline_of_records(seen)
         else:
             folder = unseen or Path()
-            measured, source = measure_unseen(folder, artefact), f"the model's answers to {folder.name}/"
+            measured, source = measure_unseen(folder, artefact, unread), f"the model's answers to {folder.name}/"
             made = make(measured, source, card.model_version, card.policy.policy_version)
-    store_in_card(artefact, baseline=made.model_dump(mode="json"))
+        store_in_card(artefact, baseline=made.model_dump(mode="json"))
     if as_json:
-        print(made.model_dump_json())  # noqa: T201
+        print_json(made)
+        name_unread(unread)
         return
     largest = max(quantiles.n for quantiles in made.features.values())
-    console.print(f"baseline {made.version}: {largest:,} images ({made.source}); written to model.json", markup=False)
+    console.print(f"baseline {made.version}: {largest:,} images ({made.source}); written to model.json")
     for name, quantiles in made.features.items():
         low, middle, high = quantiles.low[4], quantiles.low[49], quantiles.high[4]
         console.print(f"  {name:<12} 5 % below {low:g}, half below {middle:g}, 5 % above {high:g}")
     for name, rate in made.rates.items():
-        console.print(f"  {name:<24} {rate.hits:,} of {rate.n:,}", markup=False)
+        console.print(f"  {name:<24} {rate.hits:,} of {rate.n:,}")
+    name_unread(unread)
 
 
 def make(measured: Sequence[Measured], source: str, model_version: str, policy_version: str) -> Baseline:

@@ -17,9 +17,12 @@ from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption
+from kickstand_cli.files import list_files, replacing
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import read_lines
-from kickstand_cli.terminal import CommandError, console, exit_on, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, reason, stderr
+
+MOST = 2**31  # bytes of a file; data capture begins a new one every few minutes
 
 
 def import_capture(
@@ -31,6 +34,9 @@ def import_capture(
         "records.jsonl"
     ),
     endpoint: Annotated[str, typer.Option(metavar="NAME", help="The endpoint's name.")] = "captured",
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="No record at all is no error; an older FILE is then emptied.")
+    ] = False,
     artefact: ModelOption = MODEL,
 ) -> None:
     """Turn an endpoint's captured inferences into records, every line of every file, each inference once.
@@ -38,27 +44,49 @@ def import_capture(
     Labels and policy are those of model.json. `kickstand monitor --records` then reads the result; a baseline of an
     endpoint's own good weeks is made by `kickstand baseline --records`.
 
-    Lines that cannot be used are named on standard error, the others are written, and the exit code is 1.
+    Lines and files that cannot be used are named on standard error, the others are written, and the exit code is 1. A
+    folder without *.jsonl, or files without a record, are an error, and an older FILE stays as it was.
     """
     with exit_on(OSError, ValueError):
         card = read_card(artefact)
-        paths = [path for file in files for path in (sorted(file.rglob("*.jsonl")) if file.is_dir() else [file])]
+        paths = [path for file in files for path in _find_captures(file)]
         records: dict[str, Record] = {}
         failures = twice = 0
         for path in paths:
-            for number, line in read_lines(path):
-                try:
-                    record = read_line(line, f"{path.name}:{number}", card, endpoint)
-                    twice += record.image in records
-                    records.setdefault(record.image, record)
-                except CommandError as error:
-                    stderr.print(f"error: {path}, line {number}: {error}", markup=False)
-                    failures += 1
-        out.write_text("".join(f"{record.model_dump_json()}\n" for record in records.values()), "utf-8")
+            try:
+                for number, line in read_lines(path):
+                    try:
+                        record = read_line(line, f"{path.name}:{number}", card, endpoint)
+                        twice += record.image in records
+                        records.setdefault(record.image, record)
+                    except CommandError as error:
+                        stderr.print(f"error: {path}, line {number}: {error}")
+                        failures += 1
+            except (OSError, CommandError) as error:
+                stderr.print(f"error: {path}: {reason(error)}")
+                failures += 1
+        if not records and not allow_empty:  # an older file stays as it was
+            raise CommandError(f"{', '.join(map(str, files))}: no record in it, so {out} is not written")
+        with replacing(out) as written:
+            written.writelines(f"{record.model_dump_json()}\n".encode() for record in records.values())
     again = f"; {twice:,} lines came twice" if twice else ""
-    console.print(f"{len(records):,} records of {len(paths):,} files written to {out}{again}", markup=False)
+    console.print(f"{len(records):,} records of {len(paths):,} files written to {out}{again}")
     if failures:
         raise typer.Exit(1)
+
+
+def _find_captures(file: Path) -> list[Path]:
+    """The file itself, or all that data capture wrote below a folder. Raises CommandError where it holds none."""
+    if not file.is_dir():
+        return [file]
+    unread: list[str] = []
+    found = list_files(file, unread)
+    if unread:
+        raise CommandError(unread[0])
+    captures = [path for path in found if path.suffix == ".jsonl"]
+    if not captures:
+        raise CommandError(f"{file}: no *.jsonl in this folder, but {len(found)} other files")
+    return captures
 
 
 def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:

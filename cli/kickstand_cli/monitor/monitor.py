@@ -1,6 +1,5 @@
 """`kickstand monitor`: what has moved, since when, and how often the answers are right, from any records."""
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -15,7 +14,7 @@ from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsFile, open_records, parse_since_option
-from kickstand_cli.terminal import console, exit_on, printable
+from kickstand_cli.terminal import console, exit_on, print_json, printable
 
 HARMED = 4
 
@@ -53,7 +52,7 @@ def monitor(
     pace = images_per_day or observed_pace([record.recorded_at for record in seen])
     report, _ = look(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
     if as_json:
-        print(json.dumps(report.model_dump(mode="json") | {"harmed": report.harmed, "images_per_day": pace}))  # noqa: T201
+        print_json(report.model_dump(mode="json") | {"harmed": report.harmed, "images_per_day": pace})
     else:
         _print(report, pace, false_alarms)
     if report.harmed:
@@ -70,7 +69,7 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
         f"{routes[Route.ACCEPT]:,} accepted, {routes[Route.REVIEW]:,} to a person, {routes[Route.REJECT]:,} rejected"
     )
     if all(finding.statistic == CLASS_MIX for finding in report.drift or ()):
-        console.print("drift     no baseline in model.json: make one with `kickstand baseline`", markup=False)
+        console.print("drift     no baseline in model.json: make one with `kickstand baseline`")
     if report.drift is not None:
         console.print(
             f"drift     false alarms: at most {false_alarms:g} in 90 days on average, at {pace:,.0f} images a day"
@@ -86,7 +85,7 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
     for check in report.promises:
         _print_promise(check)
     for label in report.refused:
-        console.print(f"promise   {label}: no such answer is accepted, so there is nothing to check", markup=False)
+        console.print(f"promise   {label}: no such answer is accepted, so there is nothing to check")
 
 
 def _print_promise(check: PromiseCheck) -> None:
@@ -95,13 +94,12 @@ def _print_promise(check: PromiseCheck) -> None:
     console.print(
         f"promise   at most {check.max_risk:.1%} of {answers} wrong: {check.status}; "
         f"{check.errors:,} of {check.audits:,} audits wrong{missing}",
-        markup=False,
     )
 
 
 def _print_share(share: AnswerShare) -> None:
     if not share.images:
-        console.print(f"mix       {share.label}: no image of this model and policy", markup=False)
+        console.print(f"mix       {share.label}: no image of this model and policy")
         return
     low, high = (f"{100 * part:.3g}%" for part in share.promised)
     what = "perhaps none of the labels" if share.label == NEITHER else share.label
@@ -109,20 +107,19 @@ def _print_share(share: AnswerShare) -> None:
     console.print(
         f"mix       {what}: {share.share:.1%} of {share.images:,} answers; {promised} of the photos is promised, "
         f"which makes at most {share.at_most:.1%}",
-        markup=False,
     )
 
 
 def _print_finding(finding: Finding) -> None:
     if not finding.seen:
-        console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)", markup=False)
+        console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)")
         return
     if not finding.alarm:
-        console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)", markup=False)
+        console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)")
         return
-    console.print(f"  {finding.severity:<7} {describe(finding)}", markup=False)
+    console.print(f"  {finding.severity:<7} {describe(finding)}")
     console.print(f"          since {finding.since:%Y-%m-%d %H:%M}, noticed {finding.raised_at:%Y-%m-%d %H:%M} UTC")
-    console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}", markup=False)
+    console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}")
 
 
 def _print_accuracy(name: str, live: LiveAccuracy) -> None:
@@ -132,5 +129,4 @@ def _print_accuracy(name: str, live: LiveAccuracy) -> None:
     console.print(
         f"accuracy  {name}: {live.accuracy:.3f} [{live.low:.3f}, {live.high:.3f}], {live.answers:,} of "
         f"{live.images:,} seen by a person; confidences alone say {live.predicted:.3f}",
-        markup=False,
     )

@@ -1,6 +1,5 @@
 """`kickstand report`: one page that says whether all is well and shows why, from any records."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +13,11 @@ from kickstand.monitor.look import read_watch
 from kickstand.report.page import compose, draw_report, read_evidence, small_pictures
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
+from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.monitor.monitor import FalseAlarms, ImagesPerDay, Since
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, open_records, parse_since_option
-from kickstand_cli.terminal import console, exit_on
+from kickstand_cli.terminal import console, exit_on, print_json
 
 
 def report(
@@ -48,15 +48,15 @@ def report(
     now = datetime.now(UTC)
     start = parse_since_option(since, now) if since else None
     with reporting(), exit_on(OSError, ValueError):
+        expect_writable(out, new_folder=True)
         watch, card = read_watch(artefact), read_card(artefact)
         seen, read = open_records(records or [], images, stack_name, outputs, start)
         pace = images_per_day or observed_pace([record.recorded_at for record in seen])
         budget = Budget(images_per_day=pace, false_alarms=false_alarms)
         composed = compose(seen, watch, card, budget, as_of=None if records else now, evidence=read_evidence(artefact))
         page = draw_report(composed, seen, watch, card, small_pictures(read))
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, "utf-8")
+        write_file(out, page)
     if as_json:
-        print(json.dumps(composed.numbers()))  # noqa: T201
+        print_json(composed.numbers())
     else:
-        console.print(f"{out}: {len(seen):,} records, {out.stat().st_size / 1e6:.1f} MB", markup=False)
+        console.print(f"{out}: {len(seen):,} records, {out.stat().st_size / 1e6:.1f} MB")

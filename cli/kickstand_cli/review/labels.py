@@ -30,7 +30,7 @@ from kickstand_cli.monitor.monitor import Since
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on, show_progress
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress
 
 app = typer.Typer(
     help="What people have answered: as a dataset, and how often two of them agree.", no_args_is_help=True
@@ -112,12 +112,11 @@ def export(
         reviews = list_reviews(books.dynamodb, books.reviews_table)
         written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
     for folder, number in written.counts.items():
-        console.print(f"{folder}: {number}", markup=False)
+        console.print(f"{folder}: {number}")
     console.print(
         f"{sum(written.counts.values())} labels in {out}; left out: {written.cannot_tell} that nobody could tell, "
         f"{written.gone} whose image is gone, {written.contradictory} that contradict each other, "
         f"{written.no_folder} whose label is no name for a folder",
-        markup=False,
     )
 
 
@@ -144,9 +143,9 @@ def agreement(
         seen, _ = open_records(records or [], None, stack_name, outputs, start)
     found = find_agreement(seen, confidence_level=confidence)
     if as_json:
-        print(found.model_dump_json())  # noqa: T201
+        print_json(found)
     else:
-        console.print(describe(found), markup=False)
+        console.print(describe(found))
 
 
 def write_labels(

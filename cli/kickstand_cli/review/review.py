@@ -1,7 +1,6 @@
 """`kickstand review`: the photos that wait for a person, in a browser or in the terminal."""
 
 import base64
-import getpass
 import io
 import json
 import os
@@ -24,15 +23,15 @@ import boto3
 import typer
 from PIL import Image
 from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
-from kickstand_cli.terminal import CommandError, printable
+from kickstand_cli.terminal import CommandError, console, expect_terminal, fail, login, painted
 
 Invoke = Callable[[dict[str, Any]], Any]
 DEFAULT_PORT = 8765
 MAX_EVENT_BYTES = 100_000
+NO_TERMINAL = "use --web, or run it in a terminal"
 PATIENCE = 15.0  # seconds in which a request has to arrive
 MOST_REQUESTS = 64  # that arrive at a time; of more, the one that has taken longest ends
 KEYS = {"neither": "n", "cannot_tell": "c"}
@@ -51,13 +50,14 @@ def review(
     outputs: OutputsFile = None,
 ) -> None:
     """Decide about the photos that the model is unsure of. Calls the deployed stack's review function."""
-    console = Console(highlight=False)
+    if not web:
+        expect_terminal(NO_TERMINAL)
     with reporting():
         invoke = find_function(read_outputs(stack_name, outputs))
         if web:
             serve(invoke, port, reviewer, console)
         else:
-            review_here(invoke, reviewer or getpass.getuser(), console)
+            review_here(invoke, reviewer or login("--reviewer"), console)
 
 
 def find_function(outputs: dict[str, str]) -> Invoke:
@@ -82,7 +82,7 @@ def serve(
 ) -> None:
     """Serve the page until Ctrl-C. reviewer: as in `serving`. meanwhile: called twice a second."""
     with serving(invoke, port, reviewer) as url:
-        console.print(f"Review the photos that wait: [link={url}]{url}[/link] (Ctrl-C ends it)", soft_wrap=True)
+        console.print(painted("Review the photos that wait: ", (url, f"link {url}"), " (Ctrl-C ends it)"))
         try:
             while True:
                 meanwhile()
@@ -149,7 +149,9 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
     from jinja2 import Environment, FileSystemLoader
 
     frame = Environment(autoescape=True, loader=FileSystemLoader(TEMPLATES)).get_template("review.html")
-    run = secrets.token_urlsafe(8)
+    run, fallback = secrets.token_urlsafe(8), ""
+    with suppress(CommandError):
+        fallback = login("--reviewer")
 
     class Page(BaseHTTPRequestHandler):
         """GET / is the frame around the widget, POST /call what CloudWatch does when a button is pressed."""
@@ -166,7 +168,7 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
                 f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'unsafe-inline'; img-src data:; "
                 "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
             )
-            page = frame.render(nonce=nonce, reviewer=reviewer, fallback=getpass.getuser(), token=token, run=run)
+            page = frame.render(nonce=nonce, reviewer=reviewer, fallback=fallback, token=token, run=run)
             return self.answer(200, "text/html", page, {"Content-Security-Policy": policy})
 
         def do_POST(self) -> None:
@@ -256,7 +258,7 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
         while True:
             page = _call(invoke, {**event, "reviewer": reviewer, "format": "json"}, console)
             if page["notice"]:
-                console.print(page["notice"], style="yellow", markup=False)
+                console.print(painted((page["notice"], "yellow")))
             elif event["action"] == "answer":
                 done[event["label"]] += 1
                 last = event
@@ -290,7 +292,7 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
             else:
                 event = {"action": "answer", "label": answer, **key}
     given = ", ".join(f"{number} {_words(label)}" for label, number in done.items() if number)
-    console.print(f"{done.total()} answered{': ' if given else ''}{given}.", markup=False)
+    console.print(f"{done.total()} answered{': ' if given else ''}{given}.")
 
 
 def _call(invoke: Invoke, event: dict[str, Any], console: Console) -> Any:
@@ -298,23 +300,23 @@ def _call(invoke: Invoke, event: dict[str, Any], console: Console) -> Any:
     try:
         return invoke(event)
     except CommandError as error:
-        console.print(f"{error} Once more, without the photo.", style="yellow", markup=False)
+        console.print(painted((f"{error} Once more, without the photo.", "yellow")))
         return invoke({**event, "draw": False})
 
 
 def _words(label: str) -> str:
-    return printable(WORDS.get(label, label))
+    return WORDS.get(label, label)
 
 
 def _show(shown: dict[str, Any], done: int, waiting: int, console: Console) -> None:
-    name = "random check" if shown["why"] == "audit" else printable(shown["name"])
-    console.rule(Text(f"{name} ({done} done, {waiting} left)"))
+    name = "random check" if shown["why"] == "audit" else shown["name"]
+    console.rule(painted(f"{name} ({done} done, {waiting} left)"))
     if shown["picture"] and console.color_system in ("truecolor", "256"):
         console.print(_draw(base64.b64decode(shown["picture"].partition(",")[2])))
     else:
         missing = f"This photo cannot be shown: {shown['missing']}. " if shown["missing"] else ""
-        console.print(Text(printable(f"{missing}{shown['image']}")), soft_wrap=True)
-    console.print(Text(shown["question"], "bold"), soft_wrap=True)
+        console.print(painted(f"{missing}{shown['image']}"))
+    console.print(painted((shown["question"], "bold")))
 
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
@@ -377,13 +379,13 @@ def _read_input(_first: bool) -> str:
         return typer.getchar()
     except (EOFError, KeyboardInterrupt):
         return ""
-    except OSError as error:
-        raise CommandError("there is no terminal here to ask in; use `kickstand review --web`") from error
+    except OSError:
+        fail(CommandError(f"there is no terminal here: {NO_TERMINAL}"), code=2)
 
 
 def _ask(keys: dict[str, tuple[str, str]], console: Console, read_key: Callable[[bool], str]) -> str:
     """What the next key, or the next keys together, stand for."""
-    console.print("  ".join(f"[bold]{key}[/] {escape(words)}" for key, (_, words) in keys.items()))
+    console.print(painted(*(part for key, (_, words) in keys.items() for part in ((key, "bold"), f" {words}  "))))
     typed = ""
     while True:
         key = read_key(not typed).lower()
@@ -391,7 +393,7 @@ def _ask(keys: dict[str, tuple[str, str]], console: Console, read_key: Callable[
             return "quit"
         typed += "c" if key == "?" else key
         if typed in keys:
-            console.print(f"→ {keys[typed][1]}", markup=False)
+            console.print(f"→ {keys[typed][1]}")
             return keys[typed][0]
         if not any(known.startswith(typed) for known in keys):
             typed = ""

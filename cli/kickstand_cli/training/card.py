@@ -13,6 +13,7 @@ from kickstand import quality
 from kickstand.classify.promise import Answered, Promise, derive_promised
 from kickstand.events import NEITHER
 from kickstand.quality import Interval
+from kickstand_cli.files import write_file
 
 from .photos import Logits, Photos
 
@@ -225,7 +226,6 @@ def list_evidence(
 
 def write_json(path: Path, content: dict[str, Any], *, compact: bool = False) -> str:
     """Write it; the SHA-256 of the file comes back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(content, separators=(",", ":")) if compact else json.dumps(content, indent=1)
-    path.write_text(text + "\n", "utf-8")
+    write_file(path, text + "\n")
     return hashlib.sha256((text + "\n").encode()).hexdigest()

@@ -12,8 +12,9 @@ from kickstand.classify.images import hash_pixels, prepare
 from kickstand.errors import InvalidImage
 from kickstand.lifecycle.gate import Outcome, Share, Stated, Verdict, judge, read_stated
 from kickstand_cli.classify.classify import load_model
-from kickstand_cli.classify.evaluation import EXTENSIONS, Example, Readable, answer_all, find_images
-from kickstand_cli.terminal import CommandError, console, exit_on, show_progress
+from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread
+from kickstand_cli.files import list_files, read_file
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress
 
 STAYS = 4
 
@@ -44,27 +45,29 @@ def gate(
     """
     with exit_on(OSError):
         card = load_model(champion).card
-        held_out = find_images(images, card.labels)
-        leaked = None if trained_on is None else _find_leaks(held_out, trained_on, card.input_shape)
+        unread: list[str] = []
+        held_out = find_images(images, card.labels, unread)
+        leaked = None if trained_on is None else _find_leaks(held_out, trained_on, card.input_shape, unread)
     with show_progress() as progress:
         task = progress.add_task("classifying", total=2 * len(held_out))
         contenders = [
-            _answer(artefact, held_out, lambda: progress.advance(task)) for artefact in (champion, challenger)
+            _answer(artefact, held_out, lambda: progress.advance(task), unread) for artefact in (champion, challenger)
         ]
     verdict = judge(contenders[0], contenders[1], leaked)
     if as_json:
-        print(verdict.model_dump_json(indent=1))  # noqa: T201
+        print_json(verdict, indent=1)
     else:
         _show(verdict)
     if not verdict.promote:
         raise typer.Exit(STAYS)
+    name_unread(list(dict.fromkeys(unread)))
 
 
 def _answer(
-    artefact: Path, images: Sequence[tuple[Path, str]], progress: Callable[[], None]
+    artefact: Path, images: Sequence[tuple[Path, str]], progress: Callable[[], None], unread: list[str]
 ) -> tuple[Stated, list[Outcome]]:
     model = load_model(artefact)
-    examples = answer_all(images, model, progress)
+    examples = answer_all(images, model, progress, unread)
     with exit_on(OSError, ValueError):
         stated = read_stated(json.loads((artefact / "model.json").read_text("utf-8")))
     return stated, [as_outcome(example) for example in examples]
@@ -83,12 +86,15 @@ def as_outcome(example: Example) -> Outcome:
 
 
 def _find_leaks(
-    held_out: Sequence[tuple[Path, str]], folders: Sequence[Path], input_shape: tuple[int, int, int]
+    held_out: Sequence[tuple[Path, str]],
+    folders: Sequence[Path],
+    input_shape: tuple[int, int, int],
+    unread: list[str],
 ) -> list[str]:
     """Held-out images that the model cannot tell from a training image. Raises CommandError, OSError."""
     learnt: set[str] = set()
     for folder in folders:
-        files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in EXTENSIONS]
+        files = list_files(folder, unread)
         if not files:
             raise CommandError(f"{folder}: no images to compare with")
         learnt |= set(filter(None, (_fingerprint(path, input_shape) for path in files)))
@@ -98,8 +104,8 @@ def _find_leaks(
 def _fingerprint(path: Path, input_shape: tuple[int, int, int]) -> str | None:
     """Of the pixels that the model sees; None for what cannot be read, and so was not learnt from."""
     try:
-        return hash_pixels(prepare(path.read_bytes(), str(path), input_shape))
-    except InvalidImage:
+        return hash_pixels(prepare(read_file(path), str(path), input_shape))
+    except (InvalidImage, OSError):
         return None
 
 
@@ -116,8 +122,8 @@ def _show(verdict: Verdict) -> None:
             for label, share in verdict.challenger.risk_by_label.items():
                 was = verdict.champion.risk_by_label.get(label)
                 table.add_row(f"  of answers {label}", _cell(was) if was else "", _cell(share))
-    console.print(table)
+    console.table(table)
     for check in verdict.checks:
         mark = {True: "yes", False: "NO", None: "?"}[check.passed]
-        console.print(f"{mark:4}{check.name}: {check.told}", markup=False)
-    console.print(verdict.reason, markup=False)
+        console.print(f"{mark:4}{check.name}: {check.told}")
+    console.print(verdict.reason)

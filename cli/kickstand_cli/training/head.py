@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
 from kickstand.events import NEITHER
+from kickstand_cli.files import write_file
 from kickstand_cli.project import PROJECT
 from kickstand_cli.terminal import CommandError
 
@@ -236,7 +237,6 @@ def merge(artefact: bytes, head: Head) -> onnx.ModelProto:
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> str:
     """Write it; the SHA-256 of the file comes back."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     content: bytes = model.SerializeToString()
-    path.write_bytes(content)
+    write_file(path, content)
     return hashlib.sha256(content).hexdigest()

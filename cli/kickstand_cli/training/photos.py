@@ -22,9 +22,9 @@ from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
 from kickstand.events import NEITHER, ImageStatistics
 from kickstand_cli.classify.classify import cached_model
-from kickstand_cli.classify.evaluation import EXTENSIONS
 from kickstand_cli.datasets.doctor import NEAR, SPLITS, pair_near
 from kickstand_cli.datasets.folder import encode_png
+from kickstand_cli.files import list_files, read_file, write_file
 from kickstand_cli.parallel import end_now, start_pool
 from kickstand_cli.terminal import CommandError
 
@@ -119,11 +119,13 @@ class Photos:
 # ---- which files
 
 
-def list_photos(folder: Path) -> list[File]:
+def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
     """The photos of `<folder>/<class>/`, or of `<folder>/train/<class>/`; an .npz is images of neither.
 
     The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`, and perhaps
     `tag`, for what it shows), else the folder between its class and itself, if there is one.
+
+    unread: gets the reason for each folder that cannot be listed.
 
     Raises CommandError naming what is wrong.
     """
@@ -136,8 +138,7 @@ def list_photos(folder: Path) -> list[File]:
     told = _read_manifest(home / MANIFEST)
     files = []
     for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        inside_it = sorted((home / name).rglob("*"))
-        found = [path for path in inside_it if path.suffix.lower() in EXTENSIONS and path.is_file()]
+        found = list_files(home / name, [] if unread is None else unread)
         if not found:
             raise CommandError(f"{home / name}: a class without a photo")
         for path in found:
@@ -145,7 +146,9 @@ def list_photos(folder: Path) -> list[File]:
             label = NEITHER if name.casefold() == NEITHER else name
             source, tag = told.pop((name, inside.as_posix()), (inside.parts[0] if len(inside.parts) > 1 else "", ""))
             shows = tag if label == NEITHER and tag else label
-            files.append(File(path.relative_to(folder).as_posix(), label, shows, source, path.read_bytes, path))
+            files.append(
+                File(path.relative_to(folder).as_posix(), label, shows, source, partial(read_file, path), path)
+            )
     if told:
         (name, file), number = next(iter(told)), len(told)
         raise CommandError(f"{home / MANIFEST}: {number} of its photos are not here, among them {name}/{file}")
@@ -323,7 +326,12 @@ def _look_at_all(
     with start_pool(threads) as pool:
         try:
             for start in range(0, len(files), AT_ONCE * threads):
-                part = [(file, file.read()) for file in files[start : start + AT_ONCE * threads]]
+                part = []
+                for file in files[start : start + AT_ONCE * threads]:
+                    try:
+                        part.append((file, file.read()))
+                    except OSError as error:
+                        yield file, "", error.strerror or str(error)
                 hashes = [hashlib.sha256(data).hexdigest() for _, data in part]
                 seen: dict[str, _Seen | str] = {}
                 for sha in hashes:
@@ -361,11 +369,12 @@ def write_neither(photos: Photos, backbone: str, file: Path, at_most: int, seed:
             ranked.append((turns[photos.shows[row]], row))
             turns[photos.shows[row]] += 1
         kept += [row for _, row in sorted(ranked)[:at_most]]
-    file.parent.mkdir(parents=True, exist_ok=True)
+    packed = io.BytesIO()
     np.savez_compressed(
-        file,
+        packed,
         backbone=np.array(backbone),
         features=np.round(photos.features[kept, 0].astype(np.float32) * (255 / 6)).astype(np.uint8),
         shows=photos.shows[kept],
         source=photos.sources[kept],
     )
+    write_file(file, packed.getvalue())

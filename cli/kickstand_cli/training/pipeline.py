@@ -150,15 +150,18 @@ def train_model(
 def _list_files(places: Places, leakage: Leakage) -> list[File]:
     """Every photo, but for those that are also test images. Raises CommandError."""
     files: dict[str, File] = {}
+    unread: list[str] = []
     for folder in places.photos:
         leaks: set[str] = set()
         if leakage is not Leakage.ALLOW and (folder / "test").is_dir():
             leaks = _find_leaks(folder, drop=leakage is Leakage.DROP)
-        for file in list_photos(folder):
+        for file in list_photos(folder, unread):
             if file.path in files:
                 raise CommandError(f"{folder}: {file.path} lies in two of the folders; give one of them another name")
             if file.path not in leaks:
                 files[file.path] = file
+    for reason in unread:
+        _leave_out(reason)
     return list(files.values())
 
 
@@ -186,13 +189,11 @@ def _name_contradictions(photos: Photos) -> None:
         first.setdefault(burst, {}).setdefault(label, path)
     pairs = [" and ".join(list(paths.values())[:2]) for paths in first.values() if len(paths) > 1]
     if pairs:
-        stderr.print(
-            f"{len(pairs)} photos look alike in two classes; is one wrong? {'; '.join(pairs[:3])}", markup=False
-        )
+        stderr.print(f"{len(pairs)} photos look alike in two classes; is one wrong? {'; '.join(pairs[:3])}")
 
 
 def _leave_out(reason: str) -> None:
-    stderr.print(f"left out: {reason}", markup=False)
+    stderr.print(f"left out: {reason}")
 
 
 @contextmanager
@@ -201,7 +202,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     with show_progress() as progress:
         task = progress.add_task(name, total=total)
         yield lambda done: progress.advance(task, done)
-    stderr.print(f"{name}: {total}", markup=False)
+    stderr.print(f"{name}: {total}")
 
 
 def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> int | None:
@@ -286,4 +287,4 @@ def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path
         made = make(measured, "training photos, out-of-fold answers", card.model_version, card.policy.policy_version)
         store_in_card(out, baseline=made.model_dump(mode="json"))
     except CommandError as error:
-        stderr.print(f"no baseline for drift: {error}", markup=False)
+        stderr.print(f"no baseline for drift: {error}")

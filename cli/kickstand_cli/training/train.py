@@ -29,11 +29,12 @@ from kickstand_cli.classify.goal import (
     MixOption,
     read_label_error,
 )
+from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import CommandError, console, exit_on, stderr
+from kickstand_cli.terminal import CommandError, console, exit_on, print_json, stderr
 
 from .head import Recipe
-from .pipeline import Leakage, Places, Result, train_model
+from .pipeline import EVIDENCE, Leakage, Places, Result, train_model
 
 GOLDEN = 4  # golden photos of each label and of neither
 FEW = 5  # wrong answers; fewer may be chance
@@ -114,12 +115,14 @@ def train(
     with exit_on(ModelUnavailable, OSError):
         if golden:
             _expect_own(out.parent / "golden", out)
+        for file in (out / "model.json", places.evidence / EVIDENCE):
+            expect_writable(file, new_folder=True)
         result = train_model(places, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
     _write_report(result, places)
     if golden:
         _write_golden(result, out, out.parent / "golden")
     if as_json:
-        typer.echo(json.dumps(result.card))
+        print_json(result.card)
     else:
         _print(result, places)
 
@@ -170,13 +173,12 @@ def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
             image = GoldenImage(f"{label}/{kept + 1}-{Path(path).stem}.jpg", data, label)
             given = answer(data, image.name, model).prediction
             if kept < GOLDEN and given and find_mistake(image, given, model.card.policy) is None:
-                (golden / label).mkdir(parents=True, exist_ok=True)
-                (golden / image.name).write_bytes(data)
+                write_file(golden / image.name, data)
                 kept += 1
         if label == NEITHER and not kept:
             shutil.copytree(MODEL.parent / "golden" / NEITHER, golden / NEITHER)
         elif not kept:
-            stderr.print(f"no golden photo of {label}: the model accepts none of them", markup=False)
+            stderr.print(f"no golden photo of {label}: the model accepts none of them")
 
 
 # ---- what is said
@@ -191,11 +193,11 @@ def _print(result: Result, places: Places) -> None:
         table.add_row(
             name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
         )
-    console.print(table)
+    console.table(table)
     for line in tell(result, places.out):
-        console.print(line, markup=False)
-    console.print(f"report: {places.evidence / 'evaluation.html'}", markup=False)
-    console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}", markup=False)
+        console.print(line)
+    console.print(f"report: {places.evidence / 'evaluation.html'}")
+    console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}")
 
 
 def tell(result: Result, artefact: Path) -> list[str]:

@@ -10,8 +10,8 @@ import boto3
 import typer
 
 from kickstand.classify.artefact import read_card
-from kickstand_cli.classify.evaluation import EXTENSIONS
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import CommandError, console, show_progress
 from kickstand_cli.training.training_source import pack, pack_source
@@ -56,10 +56,8 @@ def upload(
         registered = _register_champion(
             _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact
         )
-    console.print(f"{len(files)} images and the training code in s3://{bucket}", markup=False)
-    console.print(
-        f"champion registered as {registered}" if registered else "the registry has its champion", markup=False
-    )
+    console.print(f"{len(files)} images and the training code in s3://{bucket}")
+    console.print(f"champion registered as {registered}" if registered else "the registry has its champion")
 
 
 @app.command()
@@ -79,7 +77,7 @@ def start(
             raise CommandError(f"{function}: {told.get('errorMessage', told)}")
         if not told["started"]:
             raise CommandError(f"not started: {told['reason']}")
-    console.print(told["execution"], markup=False)
+    console.print(told["execution"])
 
 
 def _output(outputs: dict[str, str], name: str) -> str:
@@ -92,7 +90,10 @@ def _list_images(dataset: Path) -> dict[str, Path]:
     """Every image by its key below base/. Raises CommandError where a split is missing."""
     files: dict[str, Path] = {}
     for split in ("train", "test"):
-        found = [path for path in sorted((dataset / split).glob("*/**/*")) if path.suffix.lower() in EXTENSIONS]
+        unread: list[str] = []
+        found = [path for path in list_files(dataset / split, unread) if path.parent != dataset / split]
+        if unread:
+            raise CommandError(unread[0])
         if not found:
             raise CommandError(f"{dataset / split}: no images in folders of labels")
         files |= {f"base/{path.relative_to(dataset).as_posix()}": path for path in found}
@@ -103,7 +104,7 @@ def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progres
     s3 = boto3.client("s3")
 
     def send(item: tuple[str, Path]) -> None:
-        s3.put_object(Bucket=bucket, Key=item[0], Body=item[1].read_bytes())
+        s3.put_object(Bucket=bucket, Key=item[0], Body=read_file(item[1]))
         progress()
 
     with ThreadPoolExecutor(8) as pool:  # as many as boto3's connection pool serves without waiting (10)

@@ -7,20 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
-from kickstand_cli.classify.classify import answer, answer_batch, classify, load_model
-from kickstand_cli.classify.evaluate import evaluate
+from kickstand_cli.classify.classify import answer, answer_batch, load_model
 from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.evaluation_report import draw_risk
+from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
 from tests.photos import coloured
 
 LABELS = ("red", "green", "blue")
-app = typer.Typer()
-app.command()(classify)
-app.command()(evaluate)
 
 
 def write_images(folder: Path, colours: dict[str, Sequence[str]]) -> Path:
@@ -277,6 +273,10 @@ def test_where_the_promise_is_refused_the_curve_is_drawn_without_the_gate(
     (model / "model.json").write_text(json.dumps(raw))
     folder = write_images(tmp_path / "test", {"red": ["red"] * 30})
     loaded = load_model(model)
-    known = [one for one in answer_all(find_images(folder, LABELS), loaded) if isinstance(one, Readable)]
+    known = [
+        one
+        for one in answer_all(find_images(folder, LABELS, []), loaded, lambda: None, [])
+        if isinstance(one, Readable)
+    ]
     axes = draw_risk(known, loaded.card, raw).axes[0]
     assert np.size(axes.lines[0].get_xdata()) > 0

@@ -7,15 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from kickstand.records import Record
-from kickstand_cli.classify.policy import policy
-
-app = typer.Typer()
-app.command()(policy)
-app.command("other")(lambda: None)
+from kickstand_cli.main import app
 
 
 def write_artefact(folder: Path, labels: list[str]) -> Path:
@@ -126,7 +121,7 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         (["--max-risk", "0.1", "--mix", "a=0.5,"], "--mix '': expected LABEL=SHARE"),
         (["--max-risk", "0.1", "--since", "30d"], "--since belongs to --records or --stack-name"),
         (["--review-cost", "1", "--error-cost", "2", "--mix", "a=0.5"], "--partial belong to --max-risk"),
-        (["--review-cost", "1", "--error-cost", "inf"], "--review-cost and --error-cost are finite"),
+        (["--review-cost", "1", "--error-cost", "inf"], "inf is not a finite number from 0"),
         (["--max-risk", "0.1", "--mix", "a=0.9,b=0.9"], "no shares within these ranges add up to 1"),
         (["--max-risk", "0.1", "--mix", "x=0.5"], "--mix: the model knows a, b, c, not x"),
         (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is no number between 0 and 1"),

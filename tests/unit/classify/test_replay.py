@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from kickstand.classify.images import prepare
@@ -27,16 +26,13 @@ from kickstand.events import (
 )
 from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
-from kickstand_cli.classify.replay import compare, replay
+from kickstand_cli.classify.replay import compare
+from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import read_from_folder
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 POLICY = SelectivePolicy(policy_version="p1", accept_at=0.8, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
-
-app = typer.Typer()
-app.command()(replay)
-app.command("other")(lambda: None)
 
 
 def recorded(name: str, confidence: float, neither: float = 0.0, said: str | None = None) -> Record:

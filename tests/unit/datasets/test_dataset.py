@@ -18,10 +18,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets import folder
 from kickstand_cli.datasets.archive import FOLDER, MAX_MEMBER_BYTES, read_archive
 from kickstand_cli.datasets.folder import encode_png, hash_images, open_dataset, write_dataset
+from kickstand_cli.main import app
 from kickstand_cli.terminal import CommandError
 
 CLASSES = ["apple", "bicycle", "motorcycle", "worm", "empty_class"]
@@ -85,7 +85,7 @@ def _no_archive_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def fetch(*arguments: object) -> Any:
-    return CliRunner().invoke(commands.app, [str(argument) for argument in arguments])
+    return CliRunner().invoke(app, ["dataset", *map(str, arguments)])
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -377,7 +377,7 @@ def test_a_termination_leaves_nothing_half_done(archive: Path, tmp_path: Path, m
 
     monkeypatch.setattr(folder, "encode_png", terminate)
     result = fetch("--archive", archive, "--out", tmp_path / "new/out", "--classes", "apple")
-    assert result.exit_code == 130
+    assert result.exit_code == 143
     assert list((tmp_path / "new").iterdir()) == []
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from typer.testing import CliRunner
 
-from kickstand_cli.datasets import dataset as commands
 from kickstand_cli.datasets import doctor
 from kickstand_cli.datasets.doctor import (
     OutOfFold,
@@ -25,6 +24,7 @@ from kickstand_cli.datasets.doctor import (
     read_out_of_fold,
 )
 from kickstand_cli.datasets.doctor_report import write_report
+from kickstand_cli.main import app
 from kickstand_cli.terminal import CommandError
 
 CLASSES = ("circle", "square", "star")
@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def check(*arguments: object) -> Any:
-    return CliRunner().invoke(commands.app, ["check", *map(str, arguments)])
+    return CliRunner().invoke(app, ["dataset", "check", *map(str, arguments)])
 
 
 def only_pair(folder: Path) -> Pair:
@@ -397,7 +397,7 @@ REAL = find_real_archive()
 
 @pytest.mark.skipif(REAL is None, reason="no CIFAR-100 archive: set KICKSTAND_CIFAR100 to run this")
 def test_the_real_training_images_have_six_near_duplicates_and_no_exact_one(tmp_path: Path) -> None:
-    fetched = CliRunner().invoke(commands.app, ["--archive", str(REAL), "--out", str(tmp_path / "out")])
+    fetched = CliRunner().invoke(app, ["dataset", "--archive", str(REAL), "--out", str(tmp_path / "out")])
     assert fetched.exit_code == 0, fetched.stderr
     findings = examine_dataset(tmp_path / "out/train")
     assert findings.pair_counts == PairCounts(exact=0, near=6, leaks=0, conflicts=0)

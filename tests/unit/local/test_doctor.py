@@ -26,6 +26,8 @@ PROGRAMS = {
 class Fake(Machine):
     """A machine that has all, until it is changed. programs: what each command prints; a command without is broken."""
 
+    home: Path
+
     def __init__(self, folder: Path, programs: Mapping[str, str] = PROGRAMS, there: tuple[str, ...] = ()) -> None:
         self.project, self.model, self.home = folder / "checkout", folder / "model", folder / "home"
         self.environment = {"AWS_PROFILE": "work", "AWS_REGION": "eu-west-1"}

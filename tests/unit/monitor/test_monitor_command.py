@@ -178,10 +178,14 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
     assert "promise   at most 2.0% of accepted answers wrong: open" in out
 
 
-def test_an_empty_window_is_fine(artefact: Path, tmp_path: Path) -> None:
-    code, report = report_on([], artefact, tmp_path)
+def test_an_empty_window_is_fine_but_an_empty_file_is_not(artefact: Path, tmp_path: Path) -> None:
+    draw = random.Random(3)
+    code, report = report_on([recorded(1, draw, artefact)], artefact, tmp_path, "--since", "2999-01-01")
     assert code == 0
     assert report["images"] == 0
+    (tmp_path / "empty.jsonl").touch()
+    code, _, err = run("monitor", "--records", tmp_path / "empty.jsonl", "--model", artefact)
+    assert (code, err) == (1, f"error: {tmp_path / 'empty.jsonl'}: no record in it\n")
 
 
 def test_since_leaves_older_records_out(artefact: Path, tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""The one way to read files and to write results: nothing blocks for ever, and nothing is half written."""
+
+import errno
+import mimetypes
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+from typing import IO
+
+from kickstand.classify.images import MAX_IMAGE_BYTES
+from kickstand_cli.terminal import CommandError
+
+KINDS = {
+    stat.S_IFIFO: "a named pipe, not a file",
+    stat.S_IFSOCK: "a socket, not a file",
+    stat.S_IFCHR: "a device, not a file",
+    stat.S_IFBLK: "a device, not a file",
+}
+
+
+# ---- reading
+
+
+def read_file(path: Path, most: int = MAX_IMAGE_BYTES) -> bytes:
+    """The file's bytes, and one more than `most` of a larger one. Raises OSError, also for what is no regular file."""
+    _expect_regular(path, os.stat(path).st_mode)  # noqa: PTH116 - opening a device may do something
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
+        _expect_regular(path, os.fstat(file.fileno()).st_mode)
+        return file.read(most + 1)
+
+
+def open_file(path: Path) -> BufferedReader:
+    """A file that the user has named, which may be a pipe: it is read to its end, but no writer is waited for.
+
+    Raises OSError, also for a device: one such as /dev/zero has no end.
+    """
+    if not stat.S_ISFIFO(mode := os.stat(path).st_mode):  # noqa: PTH116
+        _expect_regular(path, mode)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    os.set_blocking(descriptor, True)
+    return open(descriptor, "rb")  # noqa: PTH123
+
+
+def _expect_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if kind := KINDS.get(stat.S_IFMT(mode)):
+        raise OSError(errno.EINVAL, kind, str(path))
+
+
+def list_files(folder: Path, unread: list[str]) -> list[Path]:
+    """What lies below the folder, sorted, whatever it is; hidden files and folders are nobody's photos.
+
+    Links are followed, into no folder twice. A folder with the name of a photo, such as x.png, is no folder of photos
+    but one of the files. unread: gets the reason for each folder that cannot be listed.
+    """
+    found: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+
+    def walk(home: Path) -> None:
+        try:
+            about = home.stat()
+            if (about.st_dev, about.st_ino) in seen:
+                return
+            seen.add((about.st_dev, about.st_ino))
+            entries = sorted(home.iterdir())
+        except OSError as error:
+            unread.append(f"{home}: {error.strerror}")
+            return
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry) and not (mimetypes.guess_type(entry.name)[0] or "").startswith("image/"):
+                walk(entry)
+            else:
+                found.append(entry)
+
+    walk(folder)
+    return found
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+# ---- writing
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An OSError becomes a CommandError that names what could not be written."""
+    try:
+        yield
+    except OSError as error:
+        raise CommandError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def make_folder(path: Path) -> None:
+    """The folder, and those above it. Raises CommandError."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def expect_writable(path: Path, *, new_folder: bool = False) -> None:
+    """Raise CommandError now, and not after long work, where the file cannot be written.
+
+    new_folder: whether its folder may be missing, and is made.
+    """
+    with writing(path):
+        if _is_regular(path):
+            if new_folder:
+                make_folder(path.parent)
+            draft = _draft(path)
+            os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            draft.unlink()
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write the file, all or nothing. Raises CommandError; an older file is then as it was."""
+    write_files({path: content})
+
+
+def write_files(contents: Mapping[Path, str | bytes]) -> None:
+    """Write all of these files, or none. Raises CommandError; older files are then as they were."""
+    with ExitStack() as drafts:
+        for path, content in contents.items():
+            file = drafts.enter_context(replacing(path))
+            with writing(path):
+                file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+                file.flush()
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` when the block ends; when the block fails, the older one is as it was.
+
+    What is no regular file, such as /dev/null or a pipe, is written to. Raises CommandError.
+    """
+    with writing(path):
+        if not _is_regular(path):
+            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))  # no reader of a pipe is waited for
+            os.set_blocking(descriptor, True)
+            with open(descriptor, "wb") as file:  # noqa: PTH123
+                yield file
+            return
+        path = Path(os.path.realpath(path))  # of a link, what it names
+        make_folder(path.parent)
+        draft = _draft(path)
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb") as file:  # noqa: PTH123
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(OSError):
+                draft.chmod(stat.S_IMODE(path.stat().st_mode))
+            draft.replace(path)
+        except BaseException:  # an interrupt too must leave nothing half done
+            draft.unlink(missing_ok=True)
+            raise
+
+
+def _is_regular(path: Path) -> bool:
+    """Whether there is such a file, or nothing yet. Raises OSError for a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    return path.is_file() or not path.exists()
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".kickstand-{secrets.token_hex(8)}.part")
