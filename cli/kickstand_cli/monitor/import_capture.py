@@ -33,10 +33,11 @@ def import_capture(
     endpoint: Annotated[str, typer.Option(metavar="NAME", help="The endpoint's name.")] = "captured",
     artefact: ModelOption = MODEL,
 ) -> None:
-    """Turn an endpoint's captured inferences into records, every line of every file, each inference once.
+    """Turn an endpoint's captured inferences into records, every line of every file.
 
-    Labels and policy are those of model.json. `kickstand monitor --records` then reads the result; a baseline of an
-    endpoint's own good weeks is made by `kickstand baseline --records`.
+    An inference that was captured twice is one record. Labels and policy are those of model.json. `kickstand monitor
+    --records` then reads the result; a baseline of an endpoint's own good weeks is made by `kickstand baseline
+    --records`.
 
     Lines that cannot be used are named on standard error, the others are written, and the exit code is 1.
     """
