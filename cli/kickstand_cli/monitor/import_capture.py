@@ -39,10 +39,11 @@ def import_capture(
     ] = False,
     artefact: ModelOption = MODEL,
 ) -> None:
-    """Turn an endpoint's captured inferences into records, every line of every file, each inference once.
+    """Turn an endpoint's captured inferences into records, every line of every file.
 
-    Labels and policy are those of model.json. `kickstand monitor --records` then reads the result; a baseline of an
-    endpoint's own good weeks is made by `kickstand baseline --records`.
+    An inference that was captured twice is one record. Labels and policy are those of model.json. `kickstand monitor
+    --records` then reads the result; a baseline of an endpoint's own good weeks is made by `kickstand baseline
+    --records`.
 
     Lines and files that cannot be used are named on standard error, the others are written, and the exit code is 1. A
     folder without *.jsonl, or files without a record, are an error, and an older FILE stays as it was.
