@@ -315,7 +315,8 @@ def test_an_answer_that_only_the_record_tells_of_is_restored_and_nobody_is_asked
         key = {name: kept[name] for name in ("image", "version")}
         stack.dynamodb.delete_item(TableName=stack.outputs["ReviewsTableName"], Key=key)
     elif loss == "answer":  # as a backup from before the answer has it
-        item = {name: value for name, value in kept.items() if name != "answer"} | {"status": {"S": "waiting"}}
+        again = {"status": {"S": "waiting"}, "task_token": {"S": "of an execution that asks again"}}
+        item = {name: value for name, value in kept.items() if name != "answer"} | again
         stack.dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=item)
     else:  # taken after such a backup
         told = {"label": {"S": "motorcycle"}, "answered_at": {"S": datetime.now(UTC).isoformat()}}
