@@ -360,7 +360,7 @@ def test_keys_work_on_every_keyboard(stack: Stack, url: str, page: "Page", key: 
 def test_what_is_not_a_press_of_the_key_answers_nothing(
     stack: Stack, url: str, page: "Page", event: dict[str, object]
 ) -> None:
-    name = f"no press {event['key']} {len(event)}.png"
+    name = f"no press {' '.join(event)} {event['key']}.png"
     (image,) = upload(stack, name)
     page.goto(url)
     shows(page, name)
