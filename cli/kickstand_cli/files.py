@@ -111,13 +111,16 @@ def make_folder(path: Path) -> None:
 def expect_writable(path: Path, *, new_folder: bool = False) -> None:
     """Raise CommandError now, and not after long work, where the file cannot be written.
 
-    new_folder: whether its folder may be missing, and is made.
+    new_folder: whether its folder may be missing. Nothing is left of the attempt.
     """
     with writing(path):
         if _is_regular(path):
-            if new_folder:
-                make_folder(path.parent)
-            draft = _draft(path)
+            home = path.parent
+            while new_folder and not home.exists():
+                home = home.parent
+            if new_folder and not home.is_dir():
+                raise CommandError(f"{home}: cannot be written ({os.strerror(errno.EEXIST)})")
+            draft = _draft(home / path.name)
             os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
             draft.unlink()
 

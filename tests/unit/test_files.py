@@ -123,4 +123,7 @@ def test_what_cannot_be_written_is_said_before_the_work(name: str, tmp_path: Pat
     (tmp_path / "folder").mkdir()
     with pytest.raises(CommandError, match=f"{name}: cannot be written"):
         expect_writable(tmp_path / name)
+    expect_writable(tmp_path / "new/folder/x.json", new_folder=True)
+    with pytest.raises(CommandError, match="file: cannot be written"):
+        expect_writable(tmp_path / "file/new/x.json", new_folder=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]

@@ -30,7 +30,7 @@ from kickstand_cli.datasets.archive import read_archive
 from kickstand_cli.datasets.download import CIFAR100_URL, locate_cache
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.drawing.state_machine import count_ways, draw_state_machine
-from kickstand_cli.files import expect_writable, list_files, read_file, write_files
+from kickstand_cli.files import expect_writable, list_files, make_folder, read_file, write_files
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, Run, make_picture, render_report
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
@@ -99,6 +99,7 @@ def demo(
         sources, about = _collect(paths or [], images or [], read_card(artefact).labels, unread, cifar100=cifar100)
         for name in FILES:
             expect_writable(out / name, new_folder=True)
+        make_folder(out)
         with _running(sources[:limit], about, workflow, artefact, out, unread) as demonstration:
             run, ledger = demonstration.write(out)
             _print(console, run, demonstration.seconds, out)
