@@ -135,7 +135,8 @@ def test_a_run_that_is_killed_in_the_middle_is_resumed_and_no_photo_has_two_reco
     before = len(stack.records())
     assert before < photos
     assert "Its execution has ended" in run(stack, "--status", code=4)
-    assert f"{photos - before} photos to decide, of {photos} keys" in run(stack, "--resume", "--yes", "--watch")
+    assert f"{photos - before:,} photos to decide, of {photos:,} keys" in run(stack, "--resume", "--yes", "--watch")
+    assert (standing(stack).executed, standing(stack).decided_before) == (photos - before, before)
     assert len(recorded(stack)) == len(set(recorded(stack))) == photos
     assert stack.ledger().missing == 0
 
