@@ -70,9 +70,11 @@ def draw_up(
     return audit.found
 
 
-def begin_audit(books: Books, now: datetime, grace: timedelta, name_at_most: int | None) -> Audit:
-    """An audit at its beginning. The dead letters are moved into their table first."""
-    complete = record_letters(books)
+def begin_audit(
+    books: Books, now: datetime, grace: timedelta, name_at_most: int | None, go_on: Callable[[], bool] = lambda: True
+) -> Audit:
+    """An audit at its beginning. The dead letters are moved into their table first, as long as there is time."""
+    complete = record_letters(books, go_on)
     closes_at = now - grace
     late = not complete or holds_messages(books, books.waiting_queue)
     return Audit(
@@ -217,7 +219,8 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
     if standing.audit is None:
         if not begin:
             return standing
-        standing = standing.model_copy(update={"audit": begin_audit(books, now, GRACE, NAME_AT_MOST)})
+        audit = begin_audit(books, now, GRACE, NAME_AT_MOST, lambda: seconds_left() > LAST_SECONDS)
+        standing = standing.model_copy(update={"audit": audit})
     while (audit := standing.audit) and seconds_left() > LAST_SECONDS:
         for _ in range(SAVE_AFTER):
             if audit.part is Part.DONE or seconds_left() <= LAST_SECONDS:
@@ -362,4 +365,4 @@ def _complete(books: Books, missing: Missing, now: datetime) -> None:
         case Lack.ANSWER:
             record_review(books.dynamodb, *tables, *missing.key, answered=True, now=now)
         case Lack.REVIEW:
-            restore_review(books.dynamodb, books.stepfunctions, tables, missing.key)
+            restore_review(books.dynamodb, books.stepfunctions, tables, missing.key, now)
