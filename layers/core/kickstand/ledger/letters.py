@@ -34,6 +34,7 @@ _NO_UPLOAD = "no upload"  # stands for the image of a letter that names none
 _HOLD_SECONDS = 60  # while ten messages are written down
 _PAGE = 1000
 _CAUSE_AT_MOST = 2000  # characters
+_EVENT_AT_MOST = 262_144  # bytes, as a message of the queue: with the rest it fits into an item, of 400 KB at most
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
 
@@ -124,9 +125,9 @@ def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
             failed_at=failed_at,
         )
         fits = 0 < len(image.encode()) <= 2048 and 0 < len(version.encode()) <= 1024  # as DynamoDB takes keys
-        if fits and letter.uploaded_at.tzinfo:
+        if fits and len(letter.event) <= _EVENT_AT_MOST and letter.uploaded_at.tzinfo:
             return letter
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         pass
     return Letter(image=_NO_UPLOAD, version=identifier, event=body, failed_at=failed_at)
 
@@ -280,13 +281,14 @@ def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
 
 def _claim(books: Books, letter: Letter, now: datetime) -> bool:
     """Whether nobody else has sent it again meanwhile."""
+    at = max(now, letter.failed_at)  # of a clock that is behind that of SQS, this failure would count as a later one
     return _update(
         books,
         letter,
         "SET redrives = :number, redriven_at = :now",
         "attribute_exists(image) AND attribute_not_exists(healed_at) AND "
         + ("redrives = :standing" if letter.redrives else "attribute_not_exists(redrives)"),
-        {":number": {"N": str(letter.redrives + 1)}, ":now": _moment(now)}
+        {":number": {"N": str(letter.redrives + 1)}, ":now": _moment(at)}
         | ({":standing": {"N": str(letter.redrives)}} if letter.redrives else {}),
     )
 
