@@ -219,8 +219,8 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
     if standing.audit is None:
         if not begin:
             return standing
-        audit = begin_audit(books, now, GRACE, NAME_AT_MOST, lambda: seconds_left() > LAST_SECONDS)
-        standing = standing.model_copy(update={"audit": audit})
+        begun = begin_audit(books, now, GRACE, NAME_AT_MOST, lambda: seconds_left() > LAST_SECONDS)
+        standing = standing.model_copy(update={"audit": begun})
     while (audit := standing.audit) and seconds_left() > LAST_SECONDS:
         for _ in range(SAVE_AFTER):
             if audit.part is Part.DONE or seconds_left() <= LAST_SECONDS:
