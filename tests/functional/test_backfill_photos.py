@@ -62,7 +62,7 @@ class Past:
         events.register("before-call.sfn", self._execute)
 
     def _execute(self, params: dict[str, Any], **_: Any) -> Any:
-        ended = self.ends.pop(0) if self.ends else {"status": "SUCCEEDED"}
+        ended: dict[str, Any] = self.ends.pop(0) if self.ends else {"status": "SUCCEEDED"}
         if "Error" not in ended:
             self.asked.append(json.loads(json.loads(params["body"])["input"]))
             self.meanwhile()
