@@ -448,6 +448,20 @@ def test_a_letter_about_what_no_table_can_hold_is_kept_as_it_is(stack: Stack, od
     assert (told["sent"], told["for_a_person"]) == (0, 1)
 
 
+@pytest.mark.parametrize(("minutes", "closed"), [(2, 1), (0, 0), (-2, 0)])
+def test_a_letter_is_closed_where_something_else_has_decided_its_upload_since(
+    stack: Stack, minutes: int, closed: int
+) -> None:
+    upload(stack)
+    (record,) = stack.records()
+    failed_at = record.recorded_at - timedelta(minutes=minutes)
+    body = as_event(record.image_ref) | {"error": {"Error": "ZeroDivisionError", "Cause": ""}}
+    letters._keep(stack.books(), letters.read_letter("message", json.dumps(body), failed_at))
+    told = keep_ledger(stack)["letters"]
+    assert (told["closed"], told["for_a_person"]) == (closed, 1 - closed)
+    assert stack.ledger().dead_letter == 1 - closed
+
+
 def test_a_letter_that_is_sent_again_by_a_clock_that_is_behind_is_closed_once_it_is_recorded(stack: Stack) -> None:
     repair = break_for(stack, "DecideFunction", "ZeroDivisionError")
     upload(stack)

@@ -30,6 +30,7 @@ LATE = {  # errors that say nothing about the photo: the state machine's own lis
 UNDELIVERED = ""
 """The error of an event that EventBridge could not deliver: it had no execution that could fail."""
 _KEPT_FOR = timedelta(days=14)  # once healed, so that one which fails again is not sent again without end
+_CLOCKS_DIFFER_BY = timedelta(minutes=1)  # at most: an execution that writes its record may fail just after that
 _NO_UPLOAD = "no upload"  # stands for the image of a letter that names none
 _HOLD_SECONDS = 60  # while ten messages are written down
 _PAGE = 1000
@@ -239,13 +240,15 @@ def heal_letters(books: Books, now: datetime, go_on: Callable[[], bool] = lambda
 
 
 def close_settled(books: Books, letters: Collection[Letter], now: datetime) -> set[Key]:
-    """Close those that were sent again, have not failed since, and whose uploads have an outcome."""
-    waiting = {letter.key: letter for letter in letters if letter.key and not letter.has_failed_since}
-    entries, questions = read_outcomes(books, waiting)
+    """Close those whose uploads have an outcome since they failed: they were sent again, or a backfill decided them."""
+    named = {letter.key: letter for letter in letters if letter.key}
+    entries, questions = read_outcomes(books, named)
     return {
         key
-        for key, letter in waiting.items()
-        if key in entries and has_ended(entries[key], questions.get(key), now) and _close(books, letter, now)
+        for key, entry in entries.items()
+        if has_ended(entry, questions.get(key), now)
+        and (not named[key].has_failed_since or entry.recorded_at > named[key].failed_at + _CLOCKS_DIFFER_BY)
+        and _close(books, named[key], now)
     }
 
 
