@@ -70,11 +70,9 @@ def draw_up(
     return audit.found
 
 
-def begin_audit(
-    books: Books, now: datetime, grace: timedelta, name_at_most: int | None, go_on: Callable[[], bool] = lambda: True
-) -> Audit:
-    """An audit at its beginning. The dead letters are moved into their table first, as long as there is time."""
-    complete = record_letters(books, go_on)
+def begin_audit(books: Books, now: datetime, grace: timedelta, name_at_most: int | None) -> Audit:
+    """An audit at its beginning. The dead letters are moved into their table first."""
+    complete = record_letters(books)
     closes_at = now - grace
     late = not complete or holds_messages(books, books.waiting_queue)
     return Audit(
@@ -219,8 +217,7 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
     if standing.audit is None:
         if not begin:
             return standing
-        begun = begin_audit(books, now, GRACE, NAME_AT_MOST, lambda: seconds_left() > LAST_SECONDS)
-        standing = standing.model_copy(update={"audit": begun})
+        standing = standing.model_copy(update={"audit": begin_audit(books, now, GRACE, NAME_AT_MOST)})
     while (audit := standing.audit) and seconds_left() > LAST_SECONDS:
         for _ in range(SAVE_AFTER):
             if audit.part is Part.DONE or seconds_left() <= LAST_SECONDS:
