@@ -29,7 +29,8 @@ WORKFLOW = Workflow(boto3.client("stepfunctions", config=EXECUTION), settings.cl
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     messages = {message.message_id: message for message in Batch.model_validate(event).records}
-    left = admit(WORKFLOW, {name: message.body for name, message in messages.items()})
+    # Behind one that comes alone nothing waits, and the wait would cost more than its execution.
+    left = admit(WORKFLOW, {name: message.body for name, message in messages.items()}, wait=len(messages) > 1)
     for name, error in left.items():
         logger.error("stays in the queue", message_id=name, error=repr(error))
         with suppress(ClientError, BotoCoreError):  # the message stays in the queue, for longer

@@ -62,11 +62,12 @@ class Past:
         events.register("before-call.sfn", self._execute)
 
     def _execute(self, params: dict[str, Any], **_: Any) -> Any:
-        ended = self.ends.pop(0) if self.ends else {"status": "SUCCEEDED"}
+        ended: dict[str, Any] = self.ends.pop(0) if self.ends else {"status": "SUCCEEDED"}
         if "Error" not in ended:
             self.asked.append(json.loads(json.loads(params["body"])["input"]))
             self.meanwhile()
-        return SimpleNamespace(status_code=400 if "Error" in ended else 200), ended
+        status = ended.get("ResponseMetadata", {}).get("HTTPStatusCode", 400 if "Error" in ended else 200)
+        return SimpleNamespace(status_code=status), ended
 
     def put(self, *keys: str, **options: Any) -> None:
         for key in keys:
@@ -210,7 +211,7 @@ def test_money_that_is_enough_for_no_key_ends_the_run_before_anything_is_read(pa
 def test_what_step_functions_refuses_is_not_paid_for_and_tried_again_later(past: Past) -> None:
     past.put("a", "b")
     past.begin()
-    refused = {"Error": {"Code": "ThrottlingException", "Message": "slow down"}}
+    refused = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
     past.ends = [refused]
     progress = past("a", "b")
     assert (progress["status"], progress["wait_seconds"], len(progress["left"])) == ("left", LATER_SECONDS, 1)
@@ -218,6 +219,15 @@ def test_what_step_functions_refuses_is_not_paid_for_and_tried_again_later(past:
     assert past("a", "b", **progress)["status"] == "done"
     assert past.keys == ["a", "b"]
     assert past.run.dollars_spent == Decimal("0.022")
+
+
+def test_what_may_have_been_executed_is_paid_for(past: Past) -> None:
+    past.put("a")
+    past.begin()
+    past.ends = [{"Error": {"Code": "InternalFailure"}, "ResponseMetadata": {"HTTPStatusCode": 500}}]
+    progress = past("a")
+    assert (progress["status"], past.run.executed) == ("left", 0)
+    assert past.run.dollars_spent == Decimal("0.011")
 
 
 def test_a_photo_that_can_never_be_executed_is_named_and_counted(past: Past) -> None:

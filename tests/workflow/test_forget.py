@@ -4,7 +4,8 @@ import io
 import json
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -14,8 +15,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from kickstand.backfill.rules import Order, Run, State
+from kickstand.backfill.store import CONTROL, begin
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
+from kickstand_cli.ledger import forget
 from kickstand_cli.ledger.forget import STAYS
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
@@ -228,6 +232,26 @@ def test_it_says_what_it_cannot_remove_and_when_to_repeat_it(stack: Stack) -> No
     told = " ".join(run(stack, upload(stack), "--yes").output.split())
     assert all(f"stays: {line}" in told for line in STAYS)
     assert "repeat this in an hour" in told
+
+
+@pytest.mark.parametrize("reason", ["", "Uploads wait to be classified", "A backfill goes on"])
+def test_of_an_old_photo_it_says_when_a_record_may_still_come(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, reason: str
+) -> None:
+    monkeypatch.setattr(forget, "UNDER_WAY", timedelta(0))
+    image, now, queue = upload(stack), datetime.now(UTC), stack.outputs["UploadQueueUrl"]
+    if reason.startswith("Uploads"):
+        stack.sqs.send_message(QueueUrl=queue, MessageBody="{}", DelaySeconds=900)
+    if reason.startswith("A backfill"):
+        order = Order(run="r", until=now, dollars_per_photo=Decimal(1), dollars_per_key=Decimal(0))
+        going = Run(order=order, state=State.RUNNING, execution="e", started_at=now, dollars_left=Decimal(1))
+        assert begin(stack.dynamodb, stack.outputs["ControlTableName"], going, None)
+    told = " ".join(run(stack, image, "--yes").output.split())
+    if reason.startswith("Uploads"):
+        stack.sqs.purge_queue(QueueUrl=queue)
+    stack.dynamodb.delete_item(TableName=stack.outputs["ControlTableName"], Key=CONTROL)
+    assert ("repeat this in an hour" in told) is bool(reason)
+    assert reason in told
 
 
 @pytest.mark.parametrize("image", ["s3://another-bucket/a.png", "a.png"])

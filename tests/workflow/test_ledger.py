@@ -448,6 +448,32 @@ def test_a_letter_about_what_no_table_can_hold_is_kept_as_it_is(stack: Stack, od
     assert (told["sent"], told["for_a_person"]) == (0, 1)
 
 
+@pytest.mark.parametrize(("minutes", "closed"), [(2, 1), (0, 0), (-2, 0)])
+def test_a_letter_is_closed_where_something_else_has_decided_its_upload_since(
+    stack: Stack, minutes: int, closed: int
+) -> None:
+    upload(stack)
+    (record,) = stack.records()
+    failed_at = record.recorded_at - timedelta(minutes=minutes)
+    body = as_event(record.image_ref) | {"error": {"Error": "ZeroDivisionError", "Cause": ""}}
+    letters._keep(stack.books(), letters.read_letter("message", json.dumps(body), failed_at))
+    told = keep_ledger(stack)["letters"]
+    assert (told["closed"], told["for_a_person"]) == (closed, 1 - closed)
+    assert stack.ledger().dead_letter == 1 - closed
+
+
+def test_a_letter_that_is_sent_again_by_a_clock_that_is_behind_is_closed_once_it_is_recorded(stack: Stack) -> None:
+    repair = break_for(stack, "DecideFunction", "ZeroDivisionError")
+    upload(stack)
+    repair()
+    stack.ledger()
+    (page,) = letters.open_letters(stack.books())
+    letters.redrive(stack.books(), page, datetime.now(UTC) - timedelta(hours=1))
+    stack.settle()
+    told = keep_ledger(stack)
+    assert (told["letters"]["closed"], told["dead_letter"]) == (1, 0)
+
+
 def test_two_ledgers_at_once_find_the_same_and_send_a_letter_again_once(stack: Stack) -> None:
     break_for(stack, "DecideFunction", "ZeroDivisionError")
     upload(stack, 3)
@@ -503,7 +529,7 @@ def test_a_version_that_was_replaced_a_week_ago_has_expired_where_photos_expire(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, days: int, missing: int
 ) -> None:
     (key, first) = upload(stack)[0]
-    time.sleep(1)  # S3 counts seconds
+    time.sleep(2)  # S3 counts seconds, and the event may come a second later
     stack.upload(key, png())
     stack.settle()
     expire(stack, key, first)

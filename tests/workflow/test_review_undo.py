@@ -3,12 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from kickstand.errors import StoreUnavailable
 from kickstand.events import ReviewStatus
+from kickstand.ledger.store import draw_up, replay
 from kickstand.review import store
 from kickstand.review.rules import UNDO, Refused, Review
 from kickstand.review.store import count_answers, record_review, undo_answer
@@ -112,6 +114,31 @@ def test_an_answer_that_is_undone_while_the_record_is_told_of_it_does_not_stay_t
     store._wake(stack.stepfunctions, before)
     stack.settle()
     assert told(stack, image) == again
+
+
+@pytest.mark.parametrize("again", [None, "motorcycle"])
+def test_the_ledger_never_restores_an_answer_that_its_reviewer_took_back(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch, again: str | None
+) -> None:
+    def broken(*_: Any) -> None:
+        raise StoreUnavailable("DynamoDB")
+
+    image = answer(stack)
+    stack.settle()
+    version = review_of(stack, image).version
+    with monkeypatch.context() as down:
+        down.setattr(store, "_forget_answer", broken)
+        down.setattr(store, "_tell_record", broken)
+        with pytest.raises(StoreUnavailable):
+            undo_answer(stack.dynamodb, TABLES, (image, version), "Ada", datetime.now(UTC))
+        if again:
+            give(stack, image, again)
+    assert told(stack, image) == "bicycle"
+    now = datetime.now(UTC)
+    replay(stack.books(), draw_up(stack.books(), now + timedelta(seconds=1)).lacks, now)
+    assert told(stack, image) == again
+    assert record_of(stack, image).review == review_of(stack, image).outcome
+    assert draw_up(stack.books(), now + timedelta(hours=1)).missing == 0
 
 
 def test_what_another_reviewer_answered_is_never_undone(twice: Stack) -> None:

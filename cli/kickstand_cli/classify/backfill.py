@@ -37,7 +37,7 @@ COUNTED = {
     "gone": "keys without an object any more",
     "archived": "photos in an archive, which must be restored first",
     "expired": "photos older than RetentionDays",
-    "failed_batches": "batches of up to 250 keys that failed; they lie in the dead-letter queue",
+    "failed_batches": "batches of up to 250 keys that failed; each is a dead letter that names no upload",
     "unfinished": "photos that could not be executed; the log of BackfillPhotosFunction names them",
 }
 ENDS = {

@@ -9,8 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
+from kickstand.backfill.rules import State
+from kickstand.backfill.store import load_run
 from kickstand.ledger.balance import Key
-from kickstand.ledger.books import Books
+from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import CommandError, console, print_json, printable, stderr
@@ -60,7 +62,7 @@ def forget(
     """Remove a photo and all that says something about it: record, review, answers, dead letters, report pages.
 
     An execution that asks a person about it ends. It asks before it removes anything, says what it has removed and what
-    it cannot remove, and may be repeated: after an upload of the last hour it should be.
+    it cannot remove, and may be repeated: it says so where it should be, since a record may still be on its way.
 
     Exit codes: 0 nothing of it is left that can be removed; 1 an error, or you said no.
     """
@@ -76,25 +78,36 @@ def forget(
                 stderr.print(f"{number} {WORDS[name]}")
             typer.confirm(f"Remove all this of {printable(image)}?", abort=True, err=True)
         removed = remove(books, report_bucket, image, version, traces)
-    now = datetime.now(UTC)
-    again = traces.uploaded_at is not None and now - traces.uploaded_at < UNDER_WAY
+        reason = find_reason(books, traces)
     if as_json:
-        told = {"image": image, "version": version, "removed": removed, "stays": STAYS, "repeat_in_an_hour": again}
-        print_json(told)
+        told = {"image": image, "version": version, "removed": removed, "stays": STAYS}
+        print_json(told | {"repeat_in_an_hour": bool(reason)})
         return
-    for line in describe(image, removed, again):
+    for line in describe(image, removed, reason):
         console.print(line)
 
 
-def describe(image: str, removed: Mapping[str, int], again: bool) -> Iterator[str]:
-    """What has been removed and what has not, for people."""
+def find_reason(books: Books, traces: Traces) -> str:
+    """Why an execution may still write a record of the photo; nothing where none can."""
+    if traces.uploaded_at is None:
+        return ""
+    if datetime.now(UTC) - traces.uploaded_at < UNDER_WAY:
+        return "It was uploaded within the last hour"
+    if holds_messages(books, books.waiting_queue):
+        return "Uploads wait to be classified"
+    backfill = load_run(books.dynamodb, books.control_table)
+    return "A backfill goes on" if backfill and backfill.state is State.RUNNING else ""
+
+
+def describe(image: str, removed: Mapping[str, int], reason: str) -> Iterator[str]:
+    """What has been removed and what has not, for people. reason: why a record may still come."""
     if not any(removed.values()):
         yield printable(f"nothing is left of {image}")
     for name, number in removed.items():
         if number:
             yield f"removed: {number} {WORDS[name]}"
-    if again:
-        yield "It was uploaded within the last hour, so its record may still be written: repeat this in an hour."
+    if reason:
+        yield f"{reason}, so its record may still be written: repeat this in an hour."
     yield from (f"stays: {line}" for line in STAYS)
 
 

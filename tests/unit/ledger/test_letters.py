@@ -37,6 +37,20 @@ def test_what_the_steps_have_added_is_not_kept() -> None:
 
 
 @pytest.mark.parametrize(
+    "body",
+    [
+        "[" * 200_000,
+        '{"detail":' * 50_000,
+        json.dumps(as_event(PHOTO) | {"resources": ["é" * 120_000]}, ensure_ascii=False),
+    ],
+    ids=["deep list", "deep object", "longer as JSON in ASCII than an item may be"],
+)
+def test_a_message_that_no_letter_can_hold_is_kept_as_it_is(body: str) -> None:
+    found = read_letter("message", body, FAILED_AT)
+    assert (found.key, found.version, found.event) == (None, "message", body)
+
+
+@pytest.mark.parametrize(
     ("error", "heals"),
     [*((error, True) for error in sorted(LATE)), ("", True), ("SNS.ThrottledException", True), ("ValueError", False)],
 )

@@ -60,7 +60,7 @@ class Run(Payload):
     """A run as the table of controls holds it: one at a time, the last one stays readable.
 
     executed: photos whose execution was started. unfinished: photos that could not be executed; see the log.
-    failed_batches: batches whose function failed; they lie in the dead-letter queue.
+    failed_batches: batches whose function failed; each is a dead letter that names no upload.
     """
 
     order: Order

@@ -273,14 +273,20 @@ def _affordable(lane: Lane, order: Order, number: int, now: datetime) -> int:
 
 
 def _execute(lane: Lane, order: Order, photos: Mapping[int, ImageRef]) -> list[int]:
-    """Execute these at once; returns the positions of those that were not. What AWS refuses is not paid for."""
+    """Execute these at once; returns the positions of those that were not. What AWS refuses is not paid for.
+
+    After a fault of AWS's own the execution may have run all the same: that is paid for.
+    """
     uploads = {f"{order.run}-{_name(ref)}": as_event(ref) for ref in photos.values()}
     if order.model_version_before is not None:
         for event in uploads.values():
             event["detail"]["again"] = order.run
-    left = admit(lane.workflow, {name: json.dumps(event) for name, event in uploads.items()})
+    left = admit(lane.workflow, {name: json.dumps(event) for name, event in uploads.items()}, wait=True)
     failed = [position for position, ref in photos.items() if f"{order.run}-{_name(ref)}" in left]
-    refused = sum(isinstance(error, ClientError) for error in left.values())
+    refused = sum(
+        isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] < 500
+        for error in left.values()
+    )
     back = order.dollars_per_photo * refused
     count(lane.dynamodb, lane.control_table, order.run, {"executed": -len(failed)}, back)
     return failed

@@ -48,14 +48,13 @@ class Workflow:
     type: WorkflowType
 
 
-def admit(workflow: Workflow, messages: Mapping[str, str]) -> dict[str, BaseException | None]:
-    """Execute all messages at once, and wait for EXPRESS; returns those that have to stay in the queue, and why.
+def admit(workflow: Workflow, messages: Mapping[str, str], wait: bool) -> dict[str, BaseException | None]:
+    """Execute all messages at once; returns those that have to stay in the queue, and why.
 
     messages: bodies by message id. A message that comes twice makes the same record again.
-
-    One that comes alone is not waited for: nothing waits behind it, and the wait would cost more than its execution.
+    wait: until EXPRESS executions have ended; STANDARD cannot be waited for.
     """
-    execute = _execute if workflow.type is WorkflowType.EXPRESS and len(messages) > 1 else _start
+    execute = _execute if wait and workflow.type is WorkflowType.EXPRESS else _start
     with ThreadPoolExecutor(max(1, len(messages))) as pool:
         running = {name: pool.submit(execute, workflow, name, body) for name, body in messages.items()}
     return {name: ended.exception() for name, ended in running.items() if ended.exception() or not ended.result()}

@@ -30,10 +30,12 @@ LATE = {  # errors that say nothing about the photo: the state machine's own lis
 UNDELIVERED = ""
 """The error of an event that EventBridge could not deliver: it had no execution that could fail."""
 _KEPT_FOR = timedelta(days=14)  # once healed, so that one which fails again is not sent again without end
+_CLOCKS_DIFFER_BY = timedelta(minutes=1)  # at most: an execution that writes its record may fail just after that
 _NO_UPLOAD = "no upload"  # stands for the image of a letter that names none
 _HOLD_SECONDS = 60  # while ten messages are written down
 _PAGE = 1000
 _CAUSE_AT_MOST = 2000  # characters
+_EVENT_AT_MOST = 262_144  # bytes, as a message of the queue: with the rest it fits into an item, of 400 KB at most
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
 
@@ -124,9 +126,9 @@ def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
             failed_at=failed_at,
         )
         fits = 0 < len(image.encode()) <= 2048 and 0 < len(version.encode()) <= 1024  # as DynamoDB takes keys
-        if fits and letter.uploaded_at.tzinfo:
+        if fits and len(letter.event) <= _EVENT_AT_MOST and letter.uploaded_at.tzinfo:
             return letter
-    except (ValueError, AttributeError, KeyError, TypeError):
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
         pass
     return Letter(image=_NO_UPLOAD, version=identifier, event=body, failed_at=failed_at)
 
@@ -238,13 +240,15 @@ def heal_letters(books: Books, now: datetime, go_on: Callable[[], bool] = lambda
 
 
 def close_settled(books: Books, letters: Collection[Letter], now: datetime) -> set[Key]:
-    """Close those that were sent again, have not failed since, and whose uploads have an outcome."""
-    waiting = {letter.key: letter for letter in letters if letter.key and not letter.has_failed_since}
-    entries, questions = read_outcomes(books, waiting)
+    """Close those whose uploads have an outcome since they failed: they were sent again, or a backfill decided them."""
+    named = {letter.key: letter for letter in letters if letter.key}
+    entries, questions = read_outcomes(books, named)
     return {
         key
-        for key, letter in waiting.items()
-        if key in entries and has_ended(entries[key], questions.get(key), now) and _close(books, letter, now)
+        for key, entry in entries.items()
+        if has_ended(entry, questions.get(key), now)
+        and (not named[key].has_failed_since or entry.recorded_at > named[key].failed_at + _CLOCKS_DIFFER_BY)
+        and _close(books, named[key], now)
     }
 
 
@@ -280,13 +284,14 @@ def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
 
 def _claim(books: Books, letter: Letter, now: datetime) -> bool:
     """Whether nobody else has sent it again meanwhile."""
+    at = max(now, letter.failed_at)  # of a clock that is behind that of SQS, this failure would count as a later one
     return _update(
         books,
         letter,
         "SET redrives = :number, redriven_at = :now",
         "attribute_exists(image) AND attribute_not_exists(healed_at) AND "
         + ("redrives = :standing" if letter.redrives else "attribute_not_exists(redrives)"),
-        {":number": {"N": str(letter.redrives + 1)}, ":now": _moment(now)}
+        {":number": {"N": str(letter.redrives + 1)}, ":now": _moment(at)}
         | ({":standing": {"N": str(letter.redrives)}} if letter.redrives else {}),
     )
 

@@ -362,4 +362,4 @@ def _complete(books: Books, missing: Missing, now: datetime) -> None:
         case Lack.ANSWER:
             record_review(books.dynamodb, *tables, *missing.key, answered=True, now=now)
         case Lack.REVIEW:
-            restore_review(books.dynamodb, books.stepfunctions, tables, missing.key)
+            restore_review(books.dynamodb, books.stepfunctions, tables, missing.key, now)

@@ -253,17 +253,27 @@ def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Revi
 
 
 def restore_review(
-    dynamodb: DynamoDBClient, stepfunctions: SFNClient, tables: tuple[str, str], key: tuple[str, str]
+    dynamodb: DynamoDBClient, stepfunctions: SFNClient, tables: tuple[str, str], key: tuple[str, str], now: datetime
 ) -> None:
     """Make the review say what its record tells of its answer, where a backup or a fault has taken that away.
 
     tables: of reviews and of records. An answer that was taken since gives way: the record holds the first one.
+    Where the reviewer took that one back, the record follows instead.
     """
     reviews_table, records_table = tables
     item = get_item(dynamodb, records_table, _key(*key))
     record = from_item(item) if item else None
     if record is None or record.review is None or record.review.answer is None:
         return
+    told = record.review.answer.answered_at
+    with suppress(Refused):
+        standing = load_review(dynamodb, reviews_table, *key)
+        if standing.undone_at == told:
+            if standing.answer:
+                _tell_record(dynamodb, records_table, standing, now)
+            else:
+                _forget_answer(dynamodb, records_table, standing, told)
+            return
     if not _write(dynamodb, reviews_table, rules.restore(record), standing=None):
         review = change_review(dynamodb, reviews_table, *key, lambda standing: rules.restore(record, standing))
         _wake(stepfunctions, review)  # an execution may wait that has asked again
