@@ -305,3 +305,9 @@ def write_inventory(stack: Stack, columns: Sequence[str], lines: Sequence[Sequen
     key = "inventory/2026-05-04T00-00Z/manifest.json"
     stack.s3.put_object(Bucket=bucket, Key=key, Body=json.dumps(manifest).encode())
     return f"s3://{bucket}/{key}"
+
+
+def test_resume_takes_no_other_selection(stack: Stack) -> None:
+    result = command(stack, "--resume", "--prefix", "2025/")
+    assert result.exit_code == 2
+    assert "takes no other selection" in " ".join(result.output.split())

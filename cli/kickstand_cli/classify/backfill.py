@@ -135,6 +135,8 @@ def backfill(
         raise typer.BadParameter(f"{backend}: one of {', '.join(cost.BACKENDS)}", param_hint="--backend")
     if sum((yes, status, stop)) > 1:
         raise typer.BadParameter("only one of --yes, --status and --stop at a time")
+    if resume and (prefix or since or model_version_before or inventory):
+        raise typer.BadParameter("--resume asks for what the last run asked for, and takes no other selection")
     with reporting():
         found = read_outputs(stack_name, outputs)
         books = open_books(found)
