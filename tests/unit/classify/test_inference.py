@@ -9,7 +9,5 @@ from pathlib import Path
 def test_onnx_runtime_keeps_nothing_in_the_home_folder_that_it_would_send(tmp_path: Path) -> None:
     environment = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH") if name in os.environ}
     environment |= {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    program = "import kickstand.classify.inference, os; print(os.environ['ORT_DISABLE_TELEMETRY'])"
-    ran = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert ran.stdout == "1\n"
+    subprocess.run([sys.executable, "-c", "import kickstand.classify.inference"], env=environment, check=True)
     assert list(tmp_path.rglob("*")) == []
