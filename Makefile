@@ -5,6 +5,7 @@ BIN := .venv/bin
 SAM := .venv-sam/bin/sam
 export SAM_CLI_TELEMETRY := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export ORT_DISABLE_TELEMETRY := 1
 
 # The first Python that runs and can make an environment: a name on PATH may be a shim of a version that is not there.
 PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.14 python3 python; do \

@@ -5,7 +5,7 @@ import mimetypes
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -108,12 +108,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def expect_writable(path: Path, *, new_folder: bool = False) -> None:
-    """Raise CommandError now, and not after long work, where the file cannot be written.
+def expect_writable(path: Path, *, new_folder: bool = False, inputs: Iterable[Path] = ()) -> None:
+    """Raise CommandError now, and not after long work, where the file cannot be written, or is one that is read.
 
     new_folder: whether its folder may be missing. Nothing is left of the attempt.
     """
     with writing(path):
+        if _is_regular(path) and path.exists() and any(given.exists() and given.samefile(path) for given in inputs):
+            raise CommandError(f"{path}: it is read, so it is not written; choose another file")
         if _is_regular(path):
             home = path.parent
             while new_folder and not home.exists():

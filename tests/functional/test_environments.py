@@ -75,7 +75,9 @@ ENVIRONMENTS = {
     "no terminal": Environment(before="setsid -w", after="</dev/null"),
     "closed streams": Environment(after=">&- 2>&- <&-", heavy=True),
     "a proxy and an endpoint": Environment(
-        dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL"), "http://127.0.0.1:9"), heavy=True
+        dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL"), "http://127.0.0.1:9")
+        | {"MOTO_ACCOUNT_ID": "9"},
+        heavy=True,
     ),
     "a profile that is not there": Environment(
         {"AWS_PROFILE": "nobody", "AWS_CONFIG_FILE": "/nowhere", "AWS_CA_BUNDLE": "/nowhere"}

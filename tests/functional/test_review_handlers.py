@@ -130,6 +130,16 @@ def test_recording_an_answer_that_nobody_wrote_is_an_error(stack: Stack, invoke:
     assert stack.records()[0].review is None
 
 
+def test_a_review_whose_record_is_gone_ends_without_an_error(stack: Stack, invoke: Invoke) -> None:
+    invoke("ask_person")
+    (record,) = stack.records()
+    key = {"image": {"S": record.image}, "version": {"S": record.version}}
+    stack.dynamodb.delete_item(TableName="RecordsTable", Key=key)
+    assert invoke("ask_person", again=True)["errorType"] == "AlreadyAnswered"
+    assert "errorType" not in (invoke("record_review", answered=True) or {})
+    assert stack.records() == []
+
+
 def test_the_widget_describes_itself(invoke: Invoke) -> None:
     assert "markdown" in invoke("review", describe=True)
 

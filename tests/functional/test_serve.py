@@ -29,6 +29,7 @@ PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples/images"
 PNG = (PROJECT / "events/photo.png").read_bytes()
 JPEG = (SAMPLES / "motorcycle/red-sport.jpg").read_bytes()
+WEBP = (SAMPLES / "formats/twice-1.webp").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +76,14 @@ def test_a_ping_is_answered(port: int) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "body"),
-    [("image/png", PNG), ("image/jpeg", JPEG), ("image/jpeg; q=1", JPEG), ("application/x-image", PNG)],
+    [
+        ("image/png", PNG),
+        ("image/jpeg", JPEG),
+        ("image/jpeg; q=1", JPEG),
+        ("IMAGE/JPG", JPEG),
+        ("image/webp", WEBP),
+        ("application/x-image", PNG),
+    ],
 )
 def test_an_image_gets_the_embedded_models_answer(sagemaker: Any, model: EmbeddedModel, kind: str, body: bytes) -> None:
     expected = model.predict(prepare(body, "", model.card.input_shape))
@@ -116,6 +124,7 @@ def test_what_is_no_image_is_refused_with_the_reason(sagemaker: Any, file: str, 
     ("method", "path", "headers", "status"),
     [
         ("POST", "/invocations", {"Content_Type": "text/csv"}, 415),
+        ("POST", "/invocations", {"Content_Type": "application/octet-stream"}, 415),
         ("POST", "/invocations", {}, 415),
         ("POST", "/invocations", {"Content_Type": "image/png", "Accept": "text/csv"}, 406),
         ("POST", "/invocations", {"Content_Type": "image/png", "Content_Length": str(MAX_IMAGE_BYTES + 2)}, 413),

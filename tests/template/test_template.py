@@ -249,10 +249,14 @@ def test_one_parameter_ends_photos_records_and_reviews() -> None:
 
 def test_an_upload_starts_the_workflow() -> None:
     rule, admission = RESOURCES["ImageUploaded"]["Properties"], RESOURCES["AdmitUploads"]["Properties"]
+    assert rule["EventPattern"] == RESOURCES["NewUploadsRule"]["Properties"]["EventPattern"]
     assert rule["EventPattern"] == {
         "source": ["aws.s3"],
         "detail-type": ["Object Created"],
-        "detail": {"bucket": {"name": [{"Ref": "ImageBucket"}]}},
+        "detail": {
+            "bucket": {"name": [{"Ref": "ImageBucket"}]},
+            "object": {"$or": [{"key": [{"anything-but": {"suffix": "/"}}]}, {"size": [{"anything-but": 0}]}]},
+        },
     }
     (target,) = rule["Targets"]
     assert target["Arn"] == admission["EventSourceArn"] == {"Fn::GetAtt": "UploadQueue.Arn"}

@@ -117,6 +117,15 @@ def test_what_is_no_file_is_written_to(tmp_path: Path) -> None:
     assert not Path(os.devnull).is_file()
 
 
+def test_what_is_read_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text("kept")
+    (tmp_path / "link").symlink_to("records.jsonl")
+    for name in ("records.jsonl", "link"):
+        with pytest.raises(CommandError, match=f"{name}: it is read, so it is not written"):
+            expect_writable(tmp_path / name, inputs=[tmp_path / "missing", tmp_path / "records.jsonl"])
+    expect_writable(tmp_path / "page.html", inputs=[tmp_path / "records.jsonl"])
+
+
 @pytest.mark.parametrize("name", ["file/x.json", "nowhere/x.json", "folder"])
 def test_what_cannot_be_written_is_said_before_the_work(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()

@@ -64,13 +64,13 @@ def png(colour: str = "grey") -> bytes:
 PHOTO = png()
 
 
-def put_past(stack: Stack, *keys: str) -> None:
+def put_past(stack: Stack, *keys: str, data: bytes | None = None) -> None:
     """Photos that were there before the bucket sent events."""
     bucket = stack.outputs["ImageBucketName"]
     configure = stack.s3.put_bucket_notification_configuration
     configure(Bucket=bucket, NotificationConfiguration={})
     for key in keys:
-        stack.upload(key, PHOTO)
+        stack.upload(key, PHOTO if data is None else data)
     configure(Bucket=bucket, NotificationConfiguration={"EventBridgeConfiguration": {}})
 
 
@@ -109,6 +109,21 @@ def test_each_photo_of_the_past_gets_one_record(stack: Stack) -> None:
     assert stack.ledger().missing == 0
     assert "0 photos to decide, of 7 keys" in run(stack, "--yes")
     assert (standing(stack).state, standing(stack).executed) == ("done", 7)
+
+
+def test_a_folder_of_the_console_is_no_photo_of_the_past(stack: Stack) -> None:
+    put_past(stack, "past/1.png", "album/")
+    put_past(stack, "past/", data=b"")
+    assert "2 photos to decide, of 3 keys" in run(stack, "--yes", "--watch")
+    assert recorded(stack) == ["album/", "past/1.png"]
+    assert standing(stack).not_asked_for == 1
+    columns = ["Bucket", "Key", "Size", "VersionId", "IsLatest"]
+    bucket = stack.outputs["ImageBucketName"]
+    put_past(stack, "new.png")
+    lines = [[bucket, key, size, version_of(stack, key), "true"] for key, size in (("past/", "0"), ("new.png", "9"))]
+    uri = write_inventory(stack, columns, lines)
+    assert "1 photos to decide, of 2 keys" in run(stack, "--yes", "--watch", "--inventory", uri)
+    assert recorded(stack) == ["album/", "new.png", "past/1.png"]
 
 
 def test_without_yes_it_says_what_it_takes_and_starts_nothing(stack: Stack) -> None:

@@ -20,12 +20,12 @@ from PIL import Image
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
-from kickstand.events import ReviewStatus
+from kickstand.events import ImageRef, ReviewStatus
 from kickstand.ledger import books as books_module
 from kickstand.ledger import letters, store
 from kickstand.ledger.balance import Lack, Ledger
 from kickstand.ledger.books import as_event
-from kickstand.ledger.store import begin_audit, draw_up
+from kickstand.ledger.store import begin_audit, close_new, draw_up
 from kickstand.review.rules import Review, answer, claim, open_review
 from kickstand.store import record_item, to_item
 from kickstand_cli.datasets.download import locate_cache
@@ -92,6 +92,36 @@ def test_all_is_well_where_every_upload_has_ended(stack: Stack, tmp_path: Path) 
     assert result.exit_code == 0
     assert result.stdout.startswith("ledger: 3 uploads = ")
     assert "missing" not in result.output
+
+
+def test_a_folder_of_the_console_is_no_upload(stack: Stack) -> None:
+    photo = png()
+    for key, data in (("2026/", b""), ("2026/a.png", photo), ("album/", photo), ("empty.png", b"")):
+        stack.upload(key, data)
+    stack.settle()
+    assert sorted(record.image_ref.key for record in stack.records()) == ["2026/a.png", "album/", "empty.png"]
+    ledger = stack.ledger()
+    assert (ledger.uploads, ledger.missing, ledger.under_way) == (3, 0, 0)
+    new = close_new(replace(stack.books(), poll_seconds=0), datetime.now(UTC), lambda: 900.0)
+    assert (new.uploads, new.missing, new.under_way) == (3, 0, 0)
+
+
+def test_a_folder_that_an_older_template_has_decided_stays_in_the_ledger(stack: Stack) -> None:
+    version = stack.upload("2026/", b"")
+    (target,) = (target for target in stack._targets if target.receiver.endswith(":UploadQueue"))
+    (found,) = stack.s3.list_object_versions(Bucket=stack.outputs["ImageBucketName"])["Versions"]
+    ref = ImageRef(
+        bucket=stack.outputs["ImageBucketName"],
+        key="2026/",
+        etag=found["ETag"].strip('"'),
+        version_id=version,
+        size=0,
+        uploaded_at=found["LastModified"],
+    )
+    stack.start(target, as_event(ref))
+    stack.settle()
+    ledger = stack.ledger()
+    assert (ledger.uploads, ledger.rejected, ledger.missing) == (1, 1, 0)
 
 
 def test_a_lost_upload_is_named_and_an_exit_code_of_its_own_tells(stack: Stack, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import typer
 from kickstand.backfill.rules import Key, Order, Run, State, is_wanted
 from kickstand.backfill.store import PACE_SECONDS, begin, end, load_run, read_models
 from kickstand.classify.artefact import read_card
+from kickstand.events import is_folder
 from kickstand.ledger.books import Books
 from kickstand.store import transient
 from kickstand_cli.classify.inventory import read_inventory
@@ -254,7 +255,7 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
             photos = [
                 (_uri(books, found["Key"]), _version(found["VersionId"], found["ETag"]))
                 for found in latest
-                if _in_time(found["LastModified"], order)
+                if _in_time(found["LastModified"], order) and not is_folder(found["Key"], found["Size"])
             ]
             yield len(latest), photos, 0
         return
@@ -269,8 +270,8 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
         name = entry.decoded(encoded=True)
         keys += 1
         if name.startswith(order.prefix) and entry.is_latest and not entry.is_delete_marker:
-            at = line.get("LastModifiedDate")
-            if not at or _in_time(datetime.fromisoformat(at), order):
+            at, size = line.get("LastModifiedDate"), int(line.get("Size") or -1)
+            if (not at or _in_time(datetime.fromisoformat(at), order)) and not is_folder(name, size):
                 version = _version(line.get("VersionId"), line.get("ETag"))
                 photos += [(_uri(books, name), version)] if version else []
                 unchecked += not version

@@ -70,8 +70,8 @@ class Function:
         return self.handler
 
 
-FOREIGN = ("AWS_", "BOTO_", "POWERTOOLS_", "LAMBDA_")
-"""How names of variables begin that steer a function, a client of AWS, or where either finds its settings."""
+FOREIGN = ("AWS_", "BOTO_", "POWERTOOLS_", "LAMBDA_", "MOTO_")
+"""How names of variables begin that steer a function, a client of AWS, or what stands in for AWS here."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ALONE = {
     "AWS_ACCESS_KEY_ID": "local",

@@ -17,7 +17,7 @@ from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption
-from kickstand_cli.files import list_files, replacing
+from kickstand_cli.files import expect_writable, list_files, replacing
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import read_lines
 from kickstand_cli.terminal import CommandError, console, exit_on, reason, stderr
@@ -51,6 +51,7 @@ def import_capture(
     with exit_on(OSError, ValueError):
         card = read_card(artefact)
         paths = [path for file in files for path in _find_captures(file)]
+        expect_writable(out, new_folder=True, inputs=paths)
         records: dict[str, Record] = {}
         failures = twice = 0
         for path in paths:

@@ -71,6 +71,18 @@ class ImageRef(Payload):
         return self.version_id or self.etag
 
 
+def is_folder(key: str, size: int) -> bool:
+    """Whether the object only makes a folder visible, as "Create folder" in the S3 console does. It is no upload.
+
+    The rules of the template leave out the same ones.
+    Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-folders.html
+
+    >>> is_folder("2026/", 0), is_folder("2026/", 26601), is_folder("empty.jpg", 0)
+    (True, False, False)
+    """
+    return key.endswith("/") and size == 0
+
+
 def find_latest(uploads: Iterable[ImageRef]) -> list[ImageRef]:
     """The latest of these uploads to one key; several where nothing says which of them it is.
 

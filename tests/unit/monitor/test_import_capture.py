@@ -93,6 +93,16 @@ def test_every_line_of_every_file_becomes_a_record(artefact: Path) -> None:
     assert records[0].prepared_image.statistics.saturation > 0.9
 
 
+def test_captured_files_are_never_replaced(artefact: Path) -> None:
+    file = artefact / "a.jsonl"
+    file.write_text(captured("e1"))
+    for source in (file, artefact):
+        code, _, errors = run(source, "--out", file, "--model", artefact)
+        assert code == 1
+        assert f"{file}: it is read, so it is not written" in errors
+    assert file.read_text() == captured("e1")
+
+
 def test_a_folder_means_all_files_in_it(artefact: Path) -> None:
     for day in ("14", "15"):
         (artefact / "capture" / day).mkdir(parents=True)

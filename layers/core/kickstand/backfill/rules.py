@@ -9,7 +9,7 @@ from urllib.parse import unquote_plus
 
 from pydantic import AliasPath, Field
 
-from kickstand.events import Payload
+from kickstand.events import Payload, is_folder
 
 ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
 """S3's storage classes that have to be restored before they can be read."""
@@ -129,13 +129,17 @@ class Batch(Payload):
     progress: Progress = Progress()
 
 
-def find_skip(head: Any, order: Order, retention_days: int, now: datetime) -> Skip | None:
-    """Why S3's answer to HeadObject excludes the photo; None where it does not.
+def find_skip(key: str, head: Any, order: Order, retention_days: int, now: datetime) -> Skip | None:
+    """Why S3's answer to HeadObject excludes the object; None where it does not.
 
     retention_days: 0 for ever. A record of an older photo would be deleted as soon as it is written.
     """
     uploaded_at: datetime = head["LastModified"]
-    if uploaded_at > order.until or (order.since and uploaded_at < order.since):
+    if (
+        is_folder(key, head["ContentLength"])
+        or uploaded_at > order.until
+        or (order.since and uploaded_at < order.since)
+    ):
         return Skip.OTHER
     if retention_days and uploaded_at + timedelta(days=retention_days) <= now:
         return Skip.EXPIRED

@@ -239,7 +239,7 @@ def _find(lane: Lane, batch: Batch, position: int, now: datetime) -> ImageRef | 
             return Skip.GONE
         raise
     version = head.get("VersionId")
-    return find_skip(head, order, lane.retention_days, now) or ImageRef(
+    return find_skip(key, head, order, lane.retention_days, now) or ImageRef(
         bucket=lane.image_bucket,
         key=key,
         etag=head["ETag"].strip('"'),

@@ -52,11 +52,17 @@ _SIGNATURES = {
     b"BM": "BMP",
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
-    b"II+\0": "a BigTIFF",
-    b"MM\0+": "a BigTIFF",
+    b"II+\0": "BigTIFF",
+    b"MM\0+": "BigTIFF",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"8BPS": "Photoshop",
     b"%PDF-": "a PDF",
     b"PK": "a ZIP archive",
 }
+_NOT_READ = {"BigTIFF", "JPEG XL", "JPEG 2000", "Photoshop"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 
@@ -79,6 +85,8 @@ def decode(data: bytes, longest: int) -> Decoded:
     Raises Refused; MemoryError where the limits of this process leave too little room.
     """
     kind = _guess(data)
+    if kind in _NOT_READ:
+        raise Refused(f"{kind}, which we do not read; send it as {', '.join(FORMATS)}")
     if kind not in FORMATS:
         raise Refused(f"not an image ({kind}); send a photo as {', '.join(FORMATS)}")
     try:

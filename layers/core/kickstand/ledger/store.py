@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from kickstand.events import ImageRef, Payload
+from kickstand.events import ImageRef, Payload, is_folder
 from kickstand.ledger.balance import Audit, Entry, Key, Lack, Ledger, Missing, Part, balance, has_ended
 from kickstand.ledger.books import (
     ENTRY_PARTS,
@@ -284,8 +284,10 @@ def _read_bucket(books: Books, audit: Audit) -> Audit:
         )
         for found in page.get("Versions", [])
     ]
+    entries, questions = read_outcomes(books, [(ref.uri, ref.version) for ref in uploads])
+    # A folder that an older version of the template has decided stays in both accounts.
+    uploads = [ref for ref in uploads if (ref.uri, ref.version) in entries or not is_folder(ref.key, ref.size or 0)]
     keys = [(ref.uri, ref.version) for ref in uploads]
-    entries, questions = read_outcomes(books, keys)
     compared = [entry.key for entry in entries.values() if audit.compares(entry)]
     marker = {}
     if page["IsTruncated"]:

@@ -219,7 +219,7 @@ def record_review(
     answered: bool,
     now: datetime,
 ) -> Review | None:
-    """Write into the record what came of its review; once more changes nothing. None where there is no review any more.
+    """Write into the record what came of its review; once more changes nothing. None where one of them is gone.
 
     answered: False when the last wait is over. An answer that came in the last moment stands.
     now: an answer takes the record to this place in the index by time, so that the monitor sees it, however late.
@@ -232,6 +232,8 @@ def record_review(
     except Refused:  # forgotten, or expired
         return None
     if answered and review.answer is None and review.undone_at is None:
+        if get_item(dynamodb, records_table, _key(image, version)) is None:  # so nobody was asked again
+            return None
         raise LookupError(f"{image} {version}: no answer has been written down")
     if review.answer or not answered:
         _tell_record(dynamodb, records_table, review, now)
