@@ -450,6 +450,8 @@ def forget(stack: Stack, name: str, entered: Any, asks: bool) -> None:
     if asks:
         key = {part: {"S": entered["detail"][part]} for part in ("image", "version")}
         stack.dynamodb.delete_item(TableName=stack.outputs["ReviewsTableName"], Key=key)
+        records = stack.outputs["RecordsTableName"]
+        stack.dynamodb.update_item(TableName=records, Key=key, UpdateExpression="REMOVE review")
 
 
 if __name__ == "__main__":

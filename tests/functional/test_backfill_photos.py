@@ -38,7 +38,8 @@ ORDER = Order(
 class Past:
     """A bucket, the tables, the function, and a workflow that writes down what it is asked to execute.
 
-    ends: how executions end, the next one first; then they succeed. meanwhile: is called in each execution.
+    ends: how executions end, the next one first; then they succeed. meanwhile: is called in each execution,
+    with its key.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: str) -> None:
@@ -57,15 +58,16 @@ class Past:
         self.function = Loaded("backfill_photos", monkeypatch, **(queue | changes))
         self.asked: list[dict[str, Any]] = []
         self.ends: list[Any] = []
-        self.meanwhile: Callable[[], None] = lambda: None
+        self.meanwhile: Callable[[str], None] = lambda key: None
         events = self.function.module.LANE.workflow.stepfunctions.meta.events
         events.register("before-call.sfn", self._execute)
 
     def _execute(self, params: dict[str, Any], **_: Any) -> Any:
         ended: dict[str, Any] = self.ends.pop(0) if self.ends else {"status": "SUCCEEDED"}
         if "Error" not in ended:
-            self.asked.append(json.loads(json.loads(params["body"])["input"]))
-            self.meanwhile()
+            event = json.loads(json.loads(params["body"])["input"])
+            self.asked.append(event)
+            self.meanwhile(event["detail"]["object"]["key"])
         status = ended.get("ResponseMetadata", {}).get("HTTPStatusCode", 400 if "Error" in ended else 200)
         return SimpleNamespace(status_code=status), ended
 
@@ -190,8 +192,8 @@ def test_batches_side_by_side_never_take_more_than_there_is(past: Past) -> None:
     past.begin(dollars="0.138")  # enough for 28 keys and 11 photos
     others = iter(batches[1:])
 
-    def begin_another() -> None:
-        if (keys := next(others, None)) is not None:
+    def begin_another(key: str) -> None:
+        if key.endswith("/0") and (keys := next(others, None)):
             past(*keys)
 
     past.meanwhile = begin_another

@@ -35,6 +35,7 @@ USES = {  # what each command is used for most often; without a network, the one
     "serve": ("serve --model {folder}", 1),
     "review": (f"review {NO_STACK}", 2),
     "labels export": (f"labels export --out {{folder}}/labels {NO_STACK}", 1),
+    "backfill": (f"backfill {NO_STACK}", 1),
     "labels agreement": ("labels agreement {folder}/records.jsonl", 0),
     "ledger": (f"ledger {NO_STACK}", 1),
     "explain": ("explain bike.jpg --records {folder}/records.jsonl", 0),
