@@ -27,15 +27,6 @@ def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
         client.create_table(
-            TableName="records",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("image", "version")],
-            KeySchema=[
-                {"AttributeName": "image", "KeyType": "HASH"},
-                {"AttributeName": "version", "KeyType": "RANGE"},
-            ],
-        )
-        client.create_table(
             TableName="reviews",
             BillingMode="PAY_PER_REQUEST",
             AttributeDefinitions=[
@@ -72,7 +63,9 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
     """So many photos that wait, a minute apart; returns their images, the oldest first."""
     images = []
     for minute, record in enumerate(make_records(number)):
-        asked = record.model_copy(update={"image": f"s3://photos/{minute}", "audited": False, "decision": UNSURE})
+        asked = record.model_copy(
+            update={"image": f"s3://photos/{minute}", "audited": False, "decision": UNSURE, "review": None}
+        )
         put_record(dynamodb, "records", asked)
         key = RecordKey(image=asked.image, version=asked.version)
         now = NOON + timedelta(minutes=minute)
