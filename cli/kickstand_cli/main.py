@@ -14,7 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from kickstand import __version__
-from kickstand_cli.terminal import interruptible, printable, session
+from kickstand_cli.terminal import console, interruptible, printable, session
 
 # Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
 COMMANDS = {
@@ -208,7 +208,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"kickstand {__version__}")
+        console.print(f"kickstand {__version__}")
         raise typer.Exit
 
 

@@ -176,7 +176,7 @@ def test_names_that_xml_cannot_hold_and_files_that_cannot_be_read_lose_nothing(t
     for name in names:
         (folder / os.fsdecode(name)).write_bytes(photo)
     os.mkfifo(folder / "pipe.jpg")
-    (folder / "gone.jpg").symlink_to("/nowhere")
+    (folder / "gone.jpg").symlink_to("nowhere")
     result = demo("--images", folder, "--out", tmp_path / "out")
     assert result.exit_code == 1, result.output
     assert f"{len(names)} uploads, {len(names)} decisions" in result.stdout

@@ -23,7 +23,7 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open
 from kickstand_cli.local import cost
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import parse_since_option
-from kickstand_cli.terminal import CommandError, console, show_progress, stderr
+from kickstand_cli.terminal import CommandError, console, print_json, show_progress, stderr
 
 ENDED_EARLY = 4
 MARGIN = 1.2  # without --max-dollars: so many times the estimate may be spent
@@ -399,19 +399,19 @@ def _watch(books: Books, keys: int) -> None:
 def _print_plan(plan: Plan, limit: float, yes: bool, as_json: bool) -> None:
     if as_json and not yes:
         told = asdict(plan) | {"dollars_per_photo": plan.dollars_per_photo, "max_dollars": limit}
-        print(json.dumps(told))  # noqa: T201
+        print_json(told)
         return
     shown = stderr if as_json else console
-    shown.print(f"{plan.photos:,} photos to decide, of {plan.survey.keys:,} keys", markup=False)
-    shown.print(f"about ${plan.dollars:,.2f}, ${plan.dollars_per_photo * 1e6:,.2f} for a million photos", markup=False)
-    shown.print(f"about {_length(plan.seconds)}, {plan.photos_at_once} photos at once", markup=False)
+    shown.print(f"{plan.photos:,} photos to decide, of {plan.survey.keys:,} keys")
+    shown.print(f"about ${plan.dollars:,.2f}, ${plan.dollars_per_photo * 1e6:,.2f} for a million photos")
+    shown.print(f"about {_length(plan.seconds)}, {plan.photos_at_once} photos at once")
     if plan.reviews:
-        shown.print(f"about {plan.reviews:,} of them go to a person", markup=False)
+        shown.print(f"about {plan.reviews:,} of them go to a person")
     for line in plan.assumptions:
-        shown.print(f"assumed: {line}", markup=False)
+        shown.print(f"assumed: {line}")
     if plan.dollars > limit:
         part = max(0.0, limit - plan.survey.keys * plan.dollars_per_key) / plan.dollars_per_photo
-        shown.print(f"--max-dollars {limit:g} is enough for about {int(part):,} of them", markup=False)
+        shown.print(f"--max-dollars {limit:g} is enough for about {int(part):,} of them")
     if plan.photos and not yes:
         shown.print(f"Nothing has been started. --yes starts it; it stops before it costs more than ${limit:g}.")
 
@@ -430,10 +430,10 @@ def _show(books: Books, as_json: bool, strict: bool = True) -> None:
     status = _status(books, run) if run.state is State.RUNNING else None
     dead = status not in ("RUNNING", None)
     if as_json:
-        print(json.dumps(run.model_dump(mode="json") | {"execution_status": status}))  # noqa: T201
+        print_json(run.model_dump(mode="json") | {"execution_status": status})
     else:
         for line in describe(run, status if dead else None):
-            console.print(line, markup=False)
+            console.print(line)
     early = run.state in (State.SPENT, State.BROKEN, State.STOPPED) or dead
     if strict and (early or run.unfinished or run.failed_batches):
         raise typer.Exit(ENDED_EARLY)

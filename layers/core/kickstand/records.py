@@ -100,7 +100,8 @@ class Recording(Payload):
     @property
     def again(self) -> str | None:
         """The run of backfill that asks for a repeated decision; None for a first one."""
-        again = self.state.get("detail", {}).get("again")
+        detail = self.state.get("detail")
+        again = detail.get("again") if isinstance(detail, dict) else None
         return None if again is None else str(again)
 
 

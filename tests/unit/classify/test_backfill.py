@@ -49,7 +49,7 @@ class Bucket:
 
 def version(number: int) -> dict[str, Any]:
     at = NOW - timedelta(minutes=number)
-    return {"Key": str(number), "VersionId": "v", "IsLatest": True, "ETag": '"e"', "LastModified": at}
+    return {"Key": str(number), "VersionId": "v", "IsLatest": True, "ETag": '"e"', "LastModified": at, "Size": 872}
 
 
 def survey(bucket: Bucket, order: Order = ORDER) -> Survey:
