@@ -8,7 +8,7 @@ import pytest
 from fuzz.commands import try_commands
 
 
-@pytest.mark.parametrize("number", [40, pytest.param(600, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_no_command_line_ends_in_a_traceback(number: int, tmp_path: Path) -> None:
     with warnings.catch_warnings(action="ignore"):
         tally = try_commands(tmp_path, number, seed=number)

@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from tests.workflow.conftest import Faults, raised, retried
 
 PROJECT = Path(__file__).parents[2]
 DEFINITION = yaml.safe_load((PROJECT / "statemachine/backfill.asl.yaml").read_text())["States"]
+MANY = int(os.environ.get("BACKFILL_PHOTOS", "200"))  # 2,000 take some ten minutes
 CARD = read_card(MODEL)
 SURE = {"route": "accept", "reason": "confident", "explanation": "bicycle with confidence 0.990"}
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
@@ -138,7 +140,7 @@ def test_without_yes_it_says_what_it_takes_and_starts_nothing(stack: Stack) -> N
     assert plan["dollars"] == pytest.approx(7 * plan["dollars_per_photo"] + 7 * plan["dollars_per_key"])
 
 
-@pytest.mark.parametrize("photos", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("photos", [60, pytest.param(MANY, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_a_run_that_is_killed_in_the_middle_is_resumed_and_no_photo_has_two_records(stack: Stack, photos: int) -> None:
     put_past(stack, *(f"past/{number}.png" for number in range(photos)))
     ran = command(stack, "backfill", "--yes")
