@@ -20,7 +20,7 @@ from kickstand.ledger.books import Books
 from kickstand.records import Record
 from kickstand.store import first_complaint, from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
-from kickstand_cli.files import open_file
+from kickstand_cli.files import open_file, read_file
 from kickstand_cli.terminal import CommandError
 
 RecordsFile = Annotated[
@@ -208,7 +208,7 @@ def read_from_folder(folder: Path) -> ReadUpload:
         if not file.resolve().is_relative_to(folder.resolve()):
             raise InvalidImage(f"{file}: outside of {folder}")
         try:
-            return file.read_bytes()
+            return read_file(file)
         except (OSError, ValueError) as error:  # ValueError: a key that no file can have
             raise InvalidImage(f"{file}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -26,7 +26,7 @@ from kickstand.report.figures import (
 )
 from kickstand.report.pages import make_environment
 from kickstand_cli.classify.evaluation import PAGE, Example, Readable, estimates
-from kickstand_cli.files import write_files
+from kickstand_cli.files import read_file, write_files
 
 BINS = 10
 MISTAKES = 24
@@ -174,7 +174,7 @@ def contact_sheet(readable: Sequence[Readable], card: ModelCard) -> list[dict[st
             "confidence": example.prediction.confidence,
             "neither": example.prediction.neither,
             "route": example.answer.decision.route.value,
-            "png": prepare(example.path.read_bytes(), example.path.name, card.input_shape).png,
+            "png": prepare(read_file(example.path), example.path.name, card.input_shape).png,
         }
         for example in wrong[:MISTAKES]
     ]

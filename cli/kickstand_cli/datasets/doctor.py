@@ -16,7 +16,7 @@ from kickstand.classify.images import LONGEST, decode
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload
 from kickstand_cli.datasets.download import Progress, ignore_progress
-from kickstand_cli.files import open_file
+from kickstand_cli.files import open_file, read_file
 from kickstand_cli.terminal import CommandError
 
 SPLITS = ("train", "validation", "val", "test")
@@ -200,7 +200,7 @@ def _list_visible(folder: Path) -> list[Path]:
 def _read_photo(path: Path, name: str, split: str, label: str) -> Photo:
     if path.is_dir():
         raise InvalidImage(f"{name}: a folder inside a class, which nobody reads")
-    decoded = decode(path.read_bytes(), name, LONGEST)
+    decoded = decode(read_file(path), name, LONGEST)
     return Photo(
         path=name,
         split=split,

@@ -12,7 +12,7 @@ from kickstand.classify.images import prepare
 from kickstand.errors import InvalidImage
 from kickstand.report.pages import data_uri, make_environment
 from kickstand_cli.datasets.doctor import Findings, list_images
-from kickstand_cli.files import write_file
+from kickstand_cli.files import read_file, write_file
 
 PAGE = "index.html"
 TILE = 96  # pixels; a picture is squeezed into a square, as the model sees it
@@ -68,7 +68,7 @@ def _draw_sheet(paths: Sequence[Path]) -> Image.Image:
 def _draw(path: Path) -> Image.Image:
     """The picture as a tile; a grey one where it cannot be read."""
     try:
-        prepared = prepare(path.read_bytes(), path.name, (TILE, TILE, 3))
+        prepared = prepare(read_file(path), path.name, (TILE, TILE, 3))
     except (InvalidImage, OSError):
         return Image.new("RGB", (TILE, TILE), "grey")
     return Image.open(io.BytesIO(base64.b64decode(prepared.png)))
