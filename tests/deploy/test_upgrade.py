@@ -136,12 +136,23 @@ def test_a_deployed_stack_is_updated_from_the_last_release_and_rolled_back_while
         deploy(before)
         assert "new cameras" in command(older, "switch", "status")
         monitored(before)
+        if request.getfixturevalue("release") == FIRST:
+            show_to_first_release(before)
         while waiting:
             answered(before, waiting)
         balanced(older, uploads=4, waiting=0)
         for image, _ in uploads:
             command(older, "explain", image)
         assert ended(before) == {"SUCCEEDED"}
+
+
+def show_to_first_release(stack: Rehearsal) -> None:
+    """It shows the reviews of one partition only: docs/deploying.md. Once they are asked again, they are there."""
+    dynamodb = boto3.client("dynamodb")
+    for item in dynamodb.scan(TableName=stack.outputs["ReviewsTableName"])["Items"]:
+        if "queue" in item:
+            item["queue"] = {"S": item["queue"]["S"].partition("#")[0]}
+            dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=item)
 
 
 def make_patient(stack: Rehearsal) -> None:
