@@ -108,7 +108,7 @@ def press(page: "Page", key: str) -> None:
 
 
 def await_ahead(stack: Stack, page: "Page", image: str) -> None:
-    """Waits until the page has asked for its next photo: asked later, it would already hear that the first one is gone."""
+    """Waits until the page has its next photo: asked for later, it would hear already that the first one is gone."""
     while review_of(stack, image).claim is None:
         page.wait_for_timeout(50)
 
