@@ -325,6 +325,6 @@ def write_inventory(stack: Stack, columns: Sequence[str], lines: Sequence[Sequen
 
 
 def test_resume_takes_no_other_selection(stack: Stack) -> None:
-    result = command(stack, "--resume", "--prefix", "2025/")
+    result = command(stack, "backfill", "--resume", "--prefix", "2025/")
     assert result.exit_code == 2
-    assert "takes no other selection" in " ".join(result.output.split())
+    assert "takes no other selection" in " ".join(result.output.replace("│", " ").split())

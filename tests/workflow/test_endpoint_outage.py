@@ -71,8 +71,8 @@ def endpoint() -> Iterator[Endpoint]:
 
 @pytest.fixture
 def stack(endpoint: Endpoint, timeout_seconds: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", f"http://127.0.0.1:{endpoint.port}")
     with deploy(PROJECT / "template.yaml", SETTINGS | {"EndpointTimeoutSeconds": str(timeout_seconds)}) as stack:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", f"http://127.0.0.1:{endpoint.port}")
         yield stack
 
 

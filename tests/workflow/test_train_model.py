@@ -94,6 +94,7 @@ class SageMaker:
     play: Callable[[dict[str, Any]], None] = lambda request: None
     jobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     requests: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    url: str = ""
 
     def answer(self, operation: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         shape = MODEL.operation_model(operation).input_shape
@@ -157,9 +158,8 @@ def sagemaker() -> Iterator[SageMaker]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Api)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", f"http://127.0.0.1:{server.server_port}")
-        yield service
+    service.url = f"http://127.0.0.1:{server.server_port}"
+    yield service
     server.shutdown()
     server.server_close()
 
@@ -167,7 +167,8 @@ def sagemaker() -> Iterator[SageMaker]:
 @pytest.fixture(scope="module")
 def stack(sagemaker: SageMaker) -> Iterator[Stack]:
     """The shipped template with its training, and a base dataset of two colours."""
-    with deploy(TEMPLATE, PARAMETERS) as deployed:
+    with deploy(TEMPLATE, PARAMETERS) as deployed, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL_SAGEMAKER", sagemaker.url)  # what was set before does not reach the stack
         bucket = deployed.outputs["TrainingBucketName"]
         for label, shade in SHADES.items():
             for split, brightest in (("train", 255), ("test", 200)):
