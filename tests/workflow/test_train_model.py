@@ -509,6 +509,38 @@ def test_a_decision_about_a_challenger_is_recorded_told_and_passed_on(
         assert json.loads(message["Body"])["detail"]["artefact_uri"] == "s3://bucket/model.tar.gz"
 
 
+@pytest.mark.parametrize(
+    ("replaced", "subject"), [(False, "Kickstand: challenger approved"), (True, "Kickstand: challenger was replaced")]
+)
+def test_what_is_approved_is_the_file_that_was_judged(stack: Stack, replaced: bool, subject: str) -> None:
+    group, bucket = stack.outputs["ModelPackageGroupName"], stack.outputs["TrainingBucketName"]
+    key = f"jobs/kickstand-{replaced}/output/model.tar.gz"
+    judged = stack.s3.put_object(Bucket=bucket, Key=key, Body=b"judged")["VersionId"]
+    package = boto3.client("sagemaker").create_model_package(
+        ModelPackageGroupName=group,
+        ModelApprovalStatus="Approved",
+        InferenceSpecification={
+            "Containers": [{"Image": PARAMETERS["ServingImage"], "ModelDataUrl": f"s3://{bucket}/{key}"}],
+            "SupportedContentTypes": ["image/png"],
+            "SupportedResponseMIMETypes": ["application/json"],
+        },
+        CustomerMetadataProperties={"artefact_version": judged, "artefact_sha256": "0" * 64},
+    )["ModelPackageArn"]
+    if replaced:
+        stack.s3.put_object(Bucket=bucket, Key=key, Body=b"another")
+    event = json.loads((PROJECT / "events/announce_approval.json").read_text("utf-8"))
+    event["detail"] |= {
+        "ModelPackageArn": package,
+        "ModelPackageGroupName": group,
+        "ModelApprovalStatus": "Approved",
+    }
+    publish(stack, event)
+    stack.settle()
+    (told,) = messages(stack)
+    assert told["Subject"] == subject
+    assert judged in told["Message"]
+
+
 def listen(stack: Stack, queue: str, detail_type: str) -> None:
     pattern = json.dumps({"source": ["kickstand"], "detail-type": [detail_type]})
     rule = queue.rpartition("/")[2]
