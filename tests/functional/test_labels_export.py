@@ -90,7 +90,9 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_interrupted_export_goes_on_and_fetches_nothing_twice(bucket: Any, tmp_path: Path) -> None:
+def test_an_interrupted_export_goes_on_and_fetches_nothing_twice(
+    bucket: Any, tmp_path: Path, one_process: None
+) -> None:
     reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
     whole = write_labels(bucket, reviews, tmp_path / "whole", SHAPE)
     assert sum(whole.counts.values()) == MANY
