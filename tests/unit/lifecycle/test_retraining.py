@@ -91,7 +91,7 @@ PINNED: dict[str, Any] = {"CustomerMetadataProperties": {"artefact_version": "v1
 def test_what_is_approved_is_the_version_that_was_judged() -> None:
     rollout = decided("Approved", **PINNED)
     assert rollout.approved
-    assert (rollout.detail["artefact_version"], rollout.detail["artefact_sha256"]) == ("v1", "ab" * 32)
+    assert (rollout.detail.artefact_version, rollout.detail.artefact_sha256) == ("v1", "ab" * 32)
     assert "--bucket b --key model.tar.gz --version-id v1 model.tar.gz`, whose SHA-256 is abab" in rollout.message
 
 
@@ -108,4 +108,4 @@ def test_an_artefact_that_was_replaced_after_it_was_judged_is_not_approved(lies:
 def test_a_package_from_before_artefacts_were_pinned_is_approved_as_it_was() -> None:
     rollout = decided("Approved", lies="v7")
     assert rollout.approved
-    assert "artefact_version" not in rollout.detail
+    assert rollout.detail.artefact_version is None
