@@ -20,11 +20,10 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-from kickstand_cli.local.template import Template
+from kickstand_cli.local.template import Template, create_table
 from kickstand_cli.training.training_source import pack
 
 PROJECT = Path(__file__).parents[1]
-TAKEN = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
 
 
 def address() -> str:
@@ -54,8 +53,7 @@ def furnish(endpoint: str) -> None:
     sns = session.client("sns", endpoint_url=endpoint)
     for name, resource in template.resources.items():
         if resource["Type"] == "AWS::DynamoDB::Table":
-            properties = template.resolve(resource["Properties"])
-            dynamodb.create_table(TableName=name, **{key: properties[key] for key in TAKEN if key in properties})
+            create_table(dynamodb, name, template.resolve(resource["Properties"]))
         elif resource["Type"] == "AWS::SQS::Queue":
             sqs.create_queue(QueueName=name)
         elif resource["Type"] == "AWS::SNS::Topic":

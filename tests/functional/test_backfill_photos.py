@@ -19,10 +19,10 @@ from kickstand.classify.artefact import read_card
 from kickstand.errors import StoreUnavailable
 from kickstand.records import LaterDecision, Record
 from kickstand.store import put_later, put_record, record_item
-from kickstand_cli.local.template import Template
-from kickstand_cli.project import MODEL, PROJECT
+from kickstand_cli.project import MODEL
 from tests.functional.test_handlers import Loaded
 from tests.stream import make_records
+from tests.tables import create_tables
 
 BUCKET, MACHINE = "kickstand-photos", "arn:aws:states:us-east-1:123456789012:stateMachine:ClassifyImageStateMachine"
 CARD = read_card(MODEL)
@@ -46,13 +46,7 @@ class Past:
         self.s3, self.dynamodb, self.sqs = boto3.client("s3"), boto3.client("dynamodb"), boto3.client("sqs")
         self.s3.create_bucket(Bucket=BUCKET)
         self.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
-        template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
-        for table in ("RecordsTable", "ControlTable"):
-            properties = template.resolve(template.resources[table]["Properties"])
-            taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
-            self.dynamodb.create_table(
-                TableName=table, **{name: properties[name] for name in taken if name in properties}
-            )
+        create_tables(self.dynamodb, "RecordsTable", "ControlTable")
         self.queue = self.sqs.create_queue(QueueName="UploadQueue")["QueueUrl"]
         queue = {"IMAGE_BUCKET": BUCKET, "UPLOAD_QUEUE": self.queue, "CLASSIFY_IMAGE": MACHINE}
         self.function = Loaded("backfill_photos", monkeypatch, **(queue | changes))

@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from kickstand.records import Record
 from kickstand.store import put_record, read_changes
-from kickstand_cli.local.template import Template
 from kickstand_cli.monitor.baseline import baseline
 from kickstand_cli.monitor.monitor import monitor
 from tests.stream import make_records
+from tests.tables import create_tables
 
 NOON = datetime.now(UTC).replace(hour=12) - timedelta(days=3)  # a look reads each day since
 RECORD = {
@@ -32,12 +32,9 @@ RECORD = {
 @pytest.fixture
 def records() -> Iterator[str]:
     """The template's table of records, empty."""
-    template = Template(Path(__file__).parents[2] / "template.yaml", {}, str, "{}.{}".format)
-    properties = template.resolve(template.resources["RecordsTable"]["Properties"])
-    taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
     with mock_aws():
-        boto3.client("dynamodb").create_table(TableName="records", **{name: properties[name] for name in taken})
-        yield "records"
+        create_tables(boto3.client("dynamodb"), "RecordsTable")
+        yield "RecordsTable"
 
 
 OUTPUTS = (

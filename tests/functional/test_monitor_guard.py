@@ -22,8 +22,8 @@ from kickstand.monitor.look import Look, MonitorSettings, Watch
 from kickstand.monitor.store import load_monitor, run_monitor, save_monitor
 from kickstand.records import Record
 from kickstand.store import put_record, record_item
-from kickstand_cli.local.template import Template
 from tests.stream import make_records
+from tests.tables import create_tables
 
 PROJECT = Path(__file__).parents[2]
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -46,13 +46,9 @@ Clients = tuple[DynamoDBClient, EventBridgeClient]
 
 @pytest.fixture
 def clients() -> Iterator[Clients]:
-    template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
-    taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
     with mock_aws():
         dynamodb = boto3.client("dynamodb", region_name="us-east-1")
-        for table in ("RecordsTable", "ControlTable"):
-            properties = template.resolve(template.resources[table]["Properties"])
-            dynamodb.create_table(TableName=table, **{name: properties[name] for name in taken if name in properties})
+        create_tables(dynamodb, "RecordsTable", "ControlTable")
         yield dynamodb, boto3.client("events", region_name="us-east-1")
 
 

@@ -17,8 +17,8 @@ from kickstand.monitor.look import MonitorSettings, Watch
 from kickstand.monitor.store import load_monitor, run_monitor
 from kickstand.records import Record
 from kickstand.store import changed, put_record, read_changes, to_item
-from kickstand_cli.local.template import Template
 from tests.stream import make_records
+from tests.tables import create_tables
 
 PROJECT = Path(__file__).parents[2]
 START = datetime(2026, 5, 4, 1, tzinfo=UTC)
@@ -37,13 +37,9 @@ SETTINGS = MonitorSettings.model_validate(
 
 @pytest.fixture
 def clients() -> Iterator[tuple[DynamoDBClient, EventBridgeClient]]:
-    template = Template(PROJECT / "template.yaml", {}, str, "{}.{}".format)
-    taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
     with mock_aws():
         dynamodb = boto3.client("dynamodb", region_name="us-east-1")
-        for table in ("RecordsTable", "ControlTable"):
-            properties = template.resolve(template.resources[table]["Properties"])
-            dynamodb.create_table(TableName=table, **{name: properties[name] for name in taken if name in properties})
+        create_tables(dynamodb, "RecordsTable", "ControlTable")
         yield dynamodb, boto3.client("events", region_name="us-east-1")
 
 

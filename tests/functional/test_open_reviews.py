@@ -17,6 +17,7 @@ from kickstand.review.rules import RecordKey
 from kickstand.review.store import ask_person, count_open, count_waiting, find_oldest, next_review
 from kickstand.store import put_record
 from tests.stream import make_records
+from tests.tables import create_tables
 
 UNSURE = Decision(route=Route.REVIEW, reason=Reason.UNSURE)
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -26,36 +27,7 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[DynamoDBClient]:
     with mock_aws():
         client = boto3.client("dynamodb", region_name="us-east-1")
-        client.create_table(
-            TableName="reviews",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[
-                {"AttributeName": name, "AttributeType": "S"} for name in ("image", "version", "queue", "place")
-            ],
-            KeySchema=[
-                {"AttributeName": "image", "KeyType": "HASH"},
-                {"AttributeName": "version", "KeyType": "RANGE"},
-            ],
-            GlobalSecondaryIndexes=[
-                {
-                    "IndexName": "OpenReviews",
-                    "KeySchema": [
-                        {"AttributeName": "queue", "KeyType": "HASH"},
-                        {"AttributeName": "place", "KeyType": "RANGE"},
-                    ],
-                    "Projection": {"ProjectionType": "KEYS_ONLY"},
-                }
-            ],
-        )
-        client.create_table(
-            TableName="records",
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("image", "version")],
-            KeySchema=[
-                {"AttributeName": "image", "KeyType": "HASH"},
-                {"AttributeName": "version", "KeyType": "RANGE"},
-            ],
-        )
+        create_tables(client, "RecordsTable", "ReviewsTable")
         yield client
 
 
@@ -66,39 +38,39 @@ def ask(dynamodb: DynamoDBClient, number: int) -> list[str]:
         asked = record.model_copy(
             update={"image": f"s3://photos/{minute}", "audited": False, "decision": UNSURE, "review": None}
         )
-        put_record(dynamodb, "records", asked)
+        put_record(dynamodb, "RecordsTable", asked)
         key = RecordKey(image=asked.image, version=asked.version)
         now = NOON + timedelta(minutes=minute)
         images.append(
-            ask_person(dynamodb, ("reviews", "records"), key, "e", SecretStr("t"), again=False, now=now).image
+            ask_person(dynamodb, ("ReviewsTable", "RecordsTable"), key, "e", SecretStr("t"), again=False, now=now).image
         )
     return images
 
 
 def shards(dynamodb: DynamoDBClient) -> set[str]:
-    return {item["queue"]["S"] for item in dynamodb.scan(TableName="reviews")["Items"]}
+    return {item["queue"]["S"] for item in dynamodb.scan(TableName="ReviewsTable")["Items"]}
 
 
 def test_the_oldest_of_all_partitions_comes_first(dynamodb: DynamoDBClient) -> None:
     images = ask(dynamodb, 20)
     assert len(shards(dynamodb)) > 3
     reviewers = [str(number) for number in range(20)]
-    shown = [next_review(dynamodb, "reviews", reviewer, NOON) for reviewer in reviewers]
+    shown = [next_review(dynamodb, "ReviewsTable", reviewer, NOON) for reviewer in reviewers]
     assert [review and review.image for review in shown] == images
-    assert find_oldest(dynamodb, "reviews") == NOON
+    assert find_oldest(dynamodb, "ReviewsTable") == NOON
 
 
 def test_a_review_from_before_there_were_partitions_is_shown_in_its_turn(dynamodb: DynamoDBClient) -> None:
     images = ask(dynamodb, 3)
     dynamodb.update_item(
-        TableName="reviews",
-        Key={"image": {"S": images[0]}, "version": dynamodb.scan(TableName="reviews")["Items"][0]["version"]},
+        TableName="ReviewsTable",
+        Key={"image": {"S": images[0]}, "version": dynamodb.scan(TableName="ReviewsTable")["Items"][0]["version"]},
         UpdateExpression="SET queue = :open",
         ExpressionAttributeValues={":open": {"S": "open"}},
     )
-    review = next_review(dynamodb, "reviews", "Ada", NOON)
+    review = next_review(dynamodb, "ReviewsTable", "Ada", NOON)
     assert review
-    assert (review.image, count_open(dynamodb, "reviews")) == (images[0], 3)
+    assert (review.image, count_open(dynamodb, "ReviewsTable")) == (images[0], 3)
     assert shards(dynamodb).isdisjoint({"open"})  # it has moved
 
 
@@ -115,5 +87,5 @@ def test_no_more_is_counted_than_is_shown(dynamodb: DynamoDBClient, monkeypatch:
         return answer
 
     monkeypatch.setattr(BaseClient, "_make_api_call", counted)
-    assert count_open(dynamodb, "reviews") == count_waiting(dynamodb, "reviews", "Ada") == 10
+    assert count_open(dynamodb, "ReviewsTable") == count_waiting(dynamodb, "ReviewsTable", "Ada") == 10
     assert read < 2 * 20

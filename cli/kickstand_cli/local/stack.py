@@ -31,7 +31,7 @@ from kickstand.store import from_item
 from kickstand_cli.classify.inventory import read_inventory
 from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, cut_off, environment, function_arn
-from kickstand_cli.local.template import Template, TemplateError
+from kickstand_cli.local.template import Template, TemplateError, create_table
 
 NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
@@ -316,12 +316,7 @@ class Stack:
         return Physical(name, {"Arn": f"arn:aws:s3:::{name}"})
 
     def _table(self, logical_id: str, raw: dict[str, Any]) -> Physical:
-        properties = self.template.resolve(raw)
-        taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
-        table = self.dynamodb.create_table(
-            TableName=logical_id, **{name: properties[name] for name in taken if name in properties}
-        )
-        return Physical(logical_id, {"Arn": table["TableDescription"]["TableArn"]})
+        return Physical(logical_id, {"Arn": create_table(self.dynamodb, logical_id, self.template.resolve(raw))})
 
     def _queue(self, logical_id: str, raw: dict[str, Any]) -> Physical:
         properties = self.template.resolve(raw)

@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from kickstand.clients import DynamoDBClient
+
 
 class TemplateError(Exception):
     """The template says something that a laptop cannot do, or that nobody could."""
@@ -157,3 +159,10 @@ class Template:
 
     def _holds(self, condition: str) -> bool:
         return bool(self.resolve(self._conditions[condition]))
+
+
+def create_table(dynamodb: DynamoDBClient, name: str, properties: Mapping[str, Any]) -> str:
+    """Make a table of a template, with the parts of it that reads and writes depend on; returns its ARN."""
+    taken = ("AttributeDefinitions", "KeySchema", "BillingMode", "GlobalSecondaryIndexes")
+    table = dynamodb.create_table(TableName=name, **{part: properties[part] for part in taken if part in properties})
+    return str(table["TableDescription"]["TableArn"])
