@@ -1,7 +1,7 @@
 """What the monitor takes, by the number of records.
 
-`python -m bench.monitor N` measures one look at N records that are all in memory; with `--run`, a whole run of the
-shipped monitor that finds N new records, slice by slice. AWS is simulated below botocore, as in `bench.ledger`.
+`python -m bench.monitor N` measures the statistics of N records that are all in memory. With `--run` it measures a whole
+run of the shipped monitor that finds N new records, slice by slice. AWS is simulated below botocore, as in `bench.ledger`.
 """
 
 import argparse
@@ -164,7 +164,7 @@ def measure_run(number: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=int, metavar="N")
-    parser.add_argument("--run", action="store_true", help="a whole run, from the tables, instead of one look")
+    parser.add_argument("--run", action="store_true", help="a whole run that reads the tables")
     options = parser.parse_args()
     print(json.dumps((measure_run if options.run else measure_one)(options.records)))  # noqa: T201
 

@@ -51,7 +51,7 @@ ENDS = {
 
 @dataclass(frozen=True)
 class Survey:
-    """What lies in the bucket. unchecked: lines of an inventory that do not say which version they are about."""
+    """What lies in the bucket. unchecked: lines of an inventory without a version."""
 
     keys: int = 0
     wanted: int = 0
@@ -196,7 +196,7 @@ def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
     if order.model_version_before == current:
         raise CommandError(f"{current} is the model of this checkout; name an older one, or check out what is deployed")
     with show_progress() as progress:
-        task = progress.add_task("look", total=None)
+        task = progress.add_task("list", total=None)
         survey = Survey()
         for survey in take_survey(books, order, current):
             progress.update(task, completed=survey.keys)

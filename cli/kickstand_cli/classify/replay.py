@@ -238,7 +238,7 @@ def rescore(
     try:
         with show_progress() as progress:
             answers = in_processes(partial(_predict, model.artefact), in_threads(fetch, look_up()), lost)
-            for given in progress.track(answers, description="look again"):
+            for given in progress.track(answers, description="predict again"):
                 record = waiting.popleft()
                 if isinstance(given, str):
                     gone.append(given)

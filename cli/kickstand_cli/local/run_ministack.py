@@ -1,6 +1,6 @@
 """Runs ministack, an AWS on this machine, with Lambda's own runtime client; for the Python in .venv-ministack.
 
-Seven things that ministack 1.5.33 does otherwise than AWS are mended here, and nowhere else:
+ministack 1.5.33 differs from AWS in seven things. This module alone corrects them:
 
 - Functions run under awslambdaric on Python without ministack's own packages, so that an error keeps its class's name
   and a function finds what its zip and its layers hold, no more.

@@ -142,7 +142,7 @@ class _Server(ThreadingHTTPServer):
             request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Quiet: a browser that goes away in the middle is no error, and whoever sends nonsense sees the answer."""
+        """Quiet: a browser may close a connection early, and a bad request gets its reason as the answer."""
 
 
 def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestHandler]:

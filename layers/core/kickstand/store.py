@@ -158,7 +158,7 @@ def read_changes(
 
     The index holds keys alone, since an index of whole records would cost as much as the table for every image; the
     records are fetched 100 at a time, each hundred unsorted. It follows the table within a second or so: leave the
-    latest minute to the next look. Raises StoreUnavailable when DynamoDB has trouble.
+    latest minute to the next run. Raises StoreUnavailable when DynamoDB has trouble.
     """
     found = (key for _, key in _keys_by_change(dynamodb, table, after, until, newest_first))
     while some := list(islice(found, 100)):

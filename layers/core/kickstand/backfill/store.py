@@ -275,7 +275,7 @@ def _affordable(lane: Lane, order: Order, number: int, now: datetime) -> int:
 def _execute(lane: Lane, order: Order, photos: Mapping[int, ImageRef]) -> list[int]:
     """Execute these at once; returns the positions of those that were not. What AWS refuses is not paid for.
 
-    After a fault of AWS's own the execution may have run all the same: that is paid for.
+    After an error of AWS itself the execution may still have run: that is paid for.
     """
     uploads = {f"{order.run}-{_name(ref)}": as_event(ref) for ref in photos.values()}
     if order.model_version_before is not None:

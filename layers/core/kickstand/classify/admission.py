@@ -83,7 +83,7 @@ def _execute(workflow: Workflow, name: str, body: str) -> bool:
 
 
 def _start(workflow: Workflow, name: str, body: str) -> bool:
-    """The same without waiting: what then ends nowhere, the ledger finds."""
+    """The same without waiting: the ledger finds an upload that then has no outcome."""
     start = workflow.stepfunctions
     with suppress(start.exceptions.ExecutionAlreadyExists):  # the message came twice
         start.start_execution(stateMachineArn=workflow.state_machine, name=name, input=as_input(body))

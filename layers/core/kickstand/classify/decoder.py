@@ -418,7 +418,7 @@ def _answer(other_side: socket.socket, size: int, longest: int) -> tuple[dict[st
 
 
 def _limit(which: int, soft: int) -> None:
-    """Lower or raise a limit of this process, as far as it may."""
+    """Lower or raise a limit of this process, within what the system permits."""
     hard = resource.getrlimit(which)[1]
     resource.setrlimit(which, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 

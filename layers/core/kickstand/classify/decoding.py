@@ -1,6 +1,6 @@
 """Decode photos in a process of their own, which the operating system limits in time and memory.
 
-Whoever uploads chooses the bytes, and no count of what a decoder reads says how long it takes or how much it needs. So
+An uploader chooses the bytes, and no count of what a decoder reads says how long it takes or how much it needs. So
 `decoder` runs apart: it is reused while it behaves, ended where a photo takes too much, and the photo is then refused.
 """
 

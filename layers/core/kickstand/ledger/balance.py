@@ -40,7 +40,7 @@ class Lack(StrEnum):
     decision: it lies in the bucket, and there is neither a record nor a dead letter.
     question: a person should have been asked, and was not.
     answer: a person has answered, and the record does not say so.
-    review: the record tells of an answer that the table of reviews does not have.
+    review: the record has an answer that the table of reviews does not have.
     image: it is known, and there is no such version in the bucket.
     """
 
@@ -96,7 +96,7 @@ class Entry(Payload):
         return self.keep_until is not None and self.keep_until <= now.timestamp()
 
     def agrees(self, question: "Question | None") -> bool:
-        """Whether the table of reviews has the answer that the record tells of."""
+        """Whether the table of reviews has the record's answer."""
         told = question and question.answered_at
         return told is not None and self.answered_at in (None, told)
 

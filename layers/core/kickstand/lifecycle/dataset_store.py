@@ -214,7 +214,7 @@ def _list_base(s3: S3Client, bucket: str, labels: tuple[str, ...]) -> Iterator[_
 def _list_answers(
     s3: S3Client, reviews: Iterable[Review], labels: tuple[str, ...], base: list[_Source], left_out: Counter[str]
 ) -> Iterator[_Source]:
-    """Every answered review that names a label, as far as its answer counts."""
+    """Every answered review that names a label and whose answer counts."""
 
     def reader(review: Review) -> Callable[[], bytes]:
         return lambda: read_image(s3, review.image_ref, MAX_IMAGE_BYTES)

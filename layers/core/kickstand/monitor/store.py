@@ -31,7 +31,7 @@ def run_monitor(
     """Look at what is new, and act on harm; None where another run was faster.
 
     What is new is read in slices of MOST records, and the state is saved after each; what a run has no time for is left
-    to the next one. Harm is published once. The monitor's own switch is on until a look finds no harm, or a person
+    to the next one. Harm is published once. The monitor's own switch is on until a run finds no harm, or a person
     turns it. A state that cannot be read is harm: see `MonitorState.lost`.
     """
     table, end = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
@@ -136,7 +136,7 @@ def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | N
 
 
 def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: Any) -> bool:
-    """Whether the state could take the place of the standing revision: of two looks at once one is in vain.
+    """Whether the state could take the place of the standing revision: if two runs overlap, one has no effect.
 
     standing: the revision as `load_monitor` gives it, or as a number. Raises ValueError for a state that could not be
     read again.

@@ -224,7 +224,7 @@ def claim(review: Review, reviewer: str, now: datetime, ahead: bool = False, tak
 
 
 def release(review: Review, reviewer: str) -> Review:
-    """The reviewer looks at it no more."""
+    """The reviewer no longer holds it."""
     mine = review.claim and review.claim.by == reviewer
     return review.model_copy(update={"claim": None}) if mine else review
 
@@ -341,13 +341,13 @@ def forget_token(review: Review) -> Review:
 
 
 def restore(record: Record, standing: Review | None = None) -> Review:
-    """The review as its record tells of it; nothing changes where it says so already.
+    """The review with the answer of its record; unchanged where it has that answer.
 
     standing: what there is of it: an execution may still wait for its token. Raises ValueError where no answer is told.
     """
     outcome = record.review
     if outcome is None or outcome.answer is None:
-        raise ValueError(f"{record.image} {record.version}: its record tells of no answer")
+        raise ValueError(f"{record.image} {record.version}: its record has no answer")
     if standing and standing.answer == outcome.answer:
         return standing
     review = standing or open_review(record, record.execution, None, outcome.requested_at)

@@ -56,7 +56,7 @@ def ask_person(
     if not record.asks_a_person:
         raise AlreadyAnswered(f"{key.image} {key.version}: its record asks nobody")
     if record.review and record.review.answer:
-        raise AlreadyAnswered(f"{key.image} {key.version}: its record tells of an answer")
+        raise AlreadyAnswered(f"{key.image} {key.version}: its record has an answer")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
     if _write(dynamodb, table, opened, standing=None):
@@ -257,7 +257,7 @@ def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Revi
 def restore_review(
     dynamodb: DynamoDBClient, stepfunctions: SFNClient, tables: tuple[str, str], key: tuple[str, str], now: datetime
 ) -> None:
-    """Make the review say what its record tells of its answer, where a backup or a fault has taken that away.
+    """Give the review the answer of its record, where a backup or a fault has removed it.
 
     tables: of reviews and of records. An answer that was taken since gives way: the record holds the first one.
     Where the reviewer took that one back, the record follows instead.
@@ -324,7 +324,7 @@ def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: date
 
 
 def _forget_answer(dynamodb: DynamoDBClient, table: str, review: Review, given_at: datetime) -> None:
-    """Take what was answered then out of the record, where the record tells of it; all else in it stands."""
+    """Remove the answer of that moment from the record, if the record has it; nothing else changes."""
     given = to_item(review.model_copy(update={"undone_at": given_at}))["undone_at"]
     for part in ("answer", "second", "golden"):
         outcome = {":outcome": {"M": to_item(review.outcome)}} if part == "answer" else {}
