@@ -1,7 +1,8 @@
 """What the monitor takes, by the number of records.
 
-`python -m bench.monitor N` measures the statistics of N records that are all in memory. With `--run` it measures a whole
-run of the shipped monitor that finds N new records, slice by slice. AWS is simulated below botocore, as in `bench.ledger`.
+`python -m bench.monitor N` measures the statistics of N records that are all in memory. With `--run` it measures a
+whole run of the shipped monitor that finds N new records, slice by slice. AWS is simulated below botocore, as in
+`bench.ledger`.
 """
 
 import argparse

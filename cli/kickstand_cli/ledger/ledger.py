@@ -1,7 +1,6 @@
 """`kickstand ledger`: does every upload have an outcome? And if not, send it again."""
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from kickstand.ledger.store import Standing, draw_up, load_standing
 from kickstand.ledger.store import replay as send
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.files import write_file
 from kickstand_cli.terminal import console, print_json, stderr
 
 RESUMED_WITHIN = timedelta(days=1)  # what an older audit has found would mislead
@@ -101,13 +101,11 @@ def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
         begun = None
     if begun:
         told = f"an interrupted audit goes on, after {begun.found.uploads:,} uploads; --restart begins anew"
-        stderr.print(told, markup=False, highlight=False)
+        stderr.print(told)
 
     def save(audit: Audit) -> None:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        part = marker.with_suffix(f".{os.getpid()}.part")
-        part.write_text(audit.model_dump_json(), "utf-8")
-        part.replace(marker)
+        write_file(marker, audit.model_dump_json())
 
     found = draw_up(books, now, grace, begun, save)
     marker.unlink(missing_ok=True)
