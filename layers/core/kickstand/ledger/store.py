@@ -74,13 +74,18 @@ def begin_audit(books: Books, now: datetime, grace: timedelta, name_at_most: int
     """An audit at its beginning. The dead letters are moved into their table first."""
     complete = record_letters(books)
     closes_at = now - grace
-    late = not complete or holds_messages(books, books.waiting_queue)
     return Audit(
         closes_at=closes_at,
-        late_at=closes_at - _LONGEST_WAIT if late else None,
+        late_at=_find_late_at(books, complete, closes_at),
         opens_at=books.opens_at(now),
         name_at_most=name_at_most,
     )
+
+
+def _find_late_at(books: Books, complete: bool, closes_at: datetime) -> datetime:
+    """What was uploaded later may have no outcome yet. complete: whether all dead letters are in their table."""
+    late = not complete or holds_messages(books, books.waiting_queue)
+    return closes_at - _LONGEST_WAIT if late else closes_at
 
 
 # ---- what is new
@@ -102,8 +107,7 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
         letters = find_letters(books, refs.keys() - ended)
         ended |= letters
         if late_at is None and refs.keys() - ended:
-            late = not complete or holds_messages(books, books.waiting_queue)
-            late_at = closes_at - _LONGEST_WAIT if late else closes_at
+            late_at = _find_late_at(books, complete, closes_at)
         rest = balance([refs[key] for key in refs.keys() - ended], entries, questions, (), late_at or closes_at)
         rest, expired = check_images(books, rest, closes_at)
         ended |= expired
