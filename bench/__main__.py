@@ -20,13 +20,13 @@ from kickstand_cli.project import PROJECT
 BUILD, DOCS = PROJECT / "build", PROJECT / "docs"
 ABOUT = """\
 `make bench` writes this page, and the numbers of each round into `build/bench.json`. Each row compares two things
-that were measured in turns, in the same run. It shows medians of the rounds, quartiles in brackets, and the median of
-the rounds' ratios. Compare ratios, not times: machines differ. Warm rows count CPU time, which other work disturbs
-little; cold starts count wall time."""
+that were measured in turns. It shows medians of the rounds, quartiles in brackets, and the median of the rounds'
+ratios. Compare ratios, not times: machines differ. Warm rows count CPU time, which other work disturbs little; cold
+starts count wall time."""
 ABOUT_HANDLERS = """\
-This is the handlers' own work: decoding, hashing, statistics, checks, logs and metrics of four functions, and JSON
-between them. AWS answers at once here. For a thumbnail of 32 × 32 pixels it adds about two milliseconds to the bare
-work. A larger photo is also measured, and decoded in a separate process.
+This is the handlers' own work, as AWS answers at once here. They decode, hash, measure, check and log, and pass JSON
+between four functions. For a thumbnail of 32 × 32 pixels it adds about two milliseconds to the bare work. A larger
+photo is also measured, and decoded in a separate process.
 
 The reference design (serialize → classify → filter) carries the photo in the state, which may have 262,144 bytes:"""
 ABOUT_MANY_FILES = """\
@@ -34,11 +34,11 @@ The price of one more photo on all cores, without starting up. Bare batches deco
 answer eight photos at a time. They compute no statistics, which take 2.5 ms of each photo."""
 ABOUT_COLD_START = """\
 Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. A row counts
-what happens once: the time from the start to the first answer, less the time of the second answer.
+what happens once. That is the time from the start to the first answer, less the time of the second answer.
 
-The bare function is what `sam init` writes for Powertools (Logger, Metrics, Tracer). It has a Pydantic model, and a
-client of the service that the compared function calls first. Sizes are unzipped, with layers; Lambda takes 250 MB.
-Functions that ship NumPy hold the model or draw charts; they have no target."""
+The bare function is what `sam init` writes for Powertools (Logger, Metrics, Tracer). It also has a Pydantic model and
+one client of AWS, as the compared function does. Sizes are unzipped, with layers; Lambda takes 250 MB. Functions that
+ship NumPy hold the model or draw charts; they have no target."""
 
 
 def main() -> None:

@@ -238,8 +238,8 @@ def write_section(measured: Mapping[str, Any]) -> str:
         HEADING,
         "",
         f"`make bench-promise` wrote this section on {measured['date']}. Each row is {worlds:,} simulated worlds. Each "
-        f"world has its own model and {PHOTOS:,} labelled photos each of bicycles, of motorcycles, and of none of them; "
-        "a share of the labels is wrong.",
+        f"world has its own model, and {PHOTOS:,} labelled photos each of bicycles, motorcycles, and none of them. "
+        "A share of the labels is wrong.",
         "",
         f"The guarantee: at most {MAX_RISK:.0%} of the accepted answers of each class are wrong, with confidence "
         f"{CONFIDENCE:.0%}. It covers every mix from 50 % bicycles to the share in the row, with {FOREIGN_SHARE:.0%} "
@@ -263,7 +263,7 @@ def write_section(measured: Mapping[str, Any]) -> str:
     lines += [
         "",
         "MAPIE's control of precision makes the same guarantee for the mix of the evidence, without "
-        "out-of-distribution photos and without wrong labels. It has a fixed sequence of 100 thresholds, and each class "
+        "out-of-distribution photos and without wrong labels. It has a fixed sequence of 100 thresholds. Each class "
         "gets half of the allowed error:",
         "",
         "| rule | broken | refused | coverage |",

@@ -44,12 +44,12 @@ a part of each family.
 | slowest, s | CPU seconds of the slowest attempt |
 | peak, MB | largest resident set of the process; for photos, with the function's imports and the decoder |
 
-A photo also counts as unhandled if it takes more than 614 MB or 6.9 CPU seconds. That is 60 % of what functions have
-that read photos: 1,024 MB, and 20 seconds at 58 % of a CPU. [The FAQ](faq.md#what-are-its-limits) has the limits of a
-photo. A separate process decodes it, with 5 CPU seconds and 420 MB at most.
+A photo also counts as unhandled if it takes more than 614 MB or 6.9 CPU seconds. Functions that read photos have
+1,024 MB, and 20 seconds at 58 % of a CPU: 60 % of that is the limit. [The FAQ](faq.md#what-are-its-limits) has the
+limits of a photo. A separate process decodes it, with 5 CPU seconds and 420 MB at most.
 
-Earlier findings are tried again each time: a GIF of 116 bytes that took 3 GB, 50 million lines, a JPEG of a thousand
-scans, a TIFF of shared tiles. EXIF with three million fractions took 21 seconds.
+Earlier findings are tried again each time. A GIF of 116 bytes took 3 GB. EXIF with three million fractions took 21
+seconds. Others were 50 million lines, a JPEG of a thousand scans, and a TIFF of shared tiles.
 """
 
 
