@@ -24,8 +24,8 @@ that were measured in turns. It shows medians of the rounds, quartiles in bracke
 ratios. Compare ratios, not times: machines differ. Warm rows count CPU time, which other work disturbs little; cold
 starts count wall time."""
 ABOUT_HANDLERS = """\
-This is the handlers' own work, as AWS answers at once here. They decode, hash, measure, check and log, and pass JSON
-between four functions. For a thumbnail of 32 × 32 pixels it adds about two milliseconds to the bare work. A larger
+This is the handlers' own work, as AWS answers at once here. Four functions decode, hash, measure, check and log, and
+pass JSON to each other. For a thumbnail of 32 × 32 pixels it adds about two milliseconds to the bare work. A larger
 photo is also measured, and decoded in a separate process.
 
 The reference design (serialize → classify → filter) carries the photo in the state, which may have 262,144 bytes:"""
