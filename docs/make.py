@@ -17,7 +17,7 @@ from docs.reference import write_reference
 from docs.schemas import write_schemas
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
 from kickstand_cli.drawing.state_machine import draw_state_machine
-from kickstand_cli.local.cost import expected_review_share, set_ups, year
+from kickstand_cli.local.cost import SEED, expected_review_share, set_ups, year
 from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT, TEMPLATE
 from tests.contracts.changes import describe_changes
@@ -68,7 +68,7 @@ def with_rooms(page: str) -> str:
         rooms = {words[1] for name in imports if (words := name.split("."))[0] == "kickstand" and len(words) > 2}
         arrows |= {(home.name, room) for room in rooms - {home.name}}
     lines = ["```mermaid", "flowchart TD", *(f"    {above} --> {below}" for above, below in sorted(arrows)), "```", ""]
-    lines += ["| room | what it is for | modules |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
+    lines += ["| folder | what it is for | modules |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
     found = re.compile(r"(<!-- rooms: make docs -->\n).*(<!-- /rooms -->)", re.DOTALL)
     return found.sub(lambda marks: "\n".join([marks[1], *lines, "", marks[2]]), page)
 
@@ -109,11 +109,12 @@ def with_costs(text: str) -> str:
 
 
 def with_bills(page: str) -> str:
-    """The page with the bills of a million images between its two marks."""
+    """The page with the bills of a million photos between its two marks."""
     first = year(1_000_000)[0]
     bills = {name: bill(first, expected_review_share()) for name, bill in set_ups().items()}
     services = dict.fromkeys(service for bill in bills.values() for service in bill.by_service)
-    rows = [("dollars for the first month, of a million images", [name.replace("-", " ") for name in bills])]
+    names = ["one fixed endpoint" if name == SEED else name.replace("-", " ") for name in bills]
+    rows = [("dollars for the first month, of a million photos", names)]
     rows.append(("---", ["---:"] * len(bills)))
     rows += [(name, [dollars(bill.by_service.get(name, 0)) for bill in bills.values()]) for name in services]
     rows.append(("**total**", [dollars(bill.total) for bill in bills.values()]))
