@@ -14,6 +14,7 @@ BASES: tuple[dict[str, str], ...] = ({}, SERVES | {"Serving": "none", "EndpointN
 
 OTHERS = {  # another value, where neither the type nor the allowed values give one
     "AlarmEmail": "others@example.com",
+    "DocsUrl": "https://example.com/docs",
     "EndpointName": "other-photos",
     "ImageClassificationImage": "811284229777.dkr.ecr.us-east-1.amazonaws.com/image-classification:1",
     "InventoryBucket": "other-inventories",
@@ -27,6 +28,7 @@ OTHERS = {  # another value, where neither the type nor the allowed values give 
     "ServingModel": "s3://models/other.tar.gz",
     "TrainingGpuInstanceType": "ml.g5.xlarge",
     "TrainingImage": "123456789012.dkr.ecr.us-east-1.amazonaws.com/train:2",
+    "ThisWeekEmail": "others@example.com",
     "TrainingInstanceType": "ml.c6i.4xlarge",
 }
 
