@@ -312,7 +312,7 @@ class ReviewOutcome(Payload):
 class Symptom(Payload):
     """One way in which the model is degraded.
 
-    statistic: of drift (see `drift.FEATURES` and `drift.RATES`), or "promise" for the guarantee.
+    statistic: of drift (see `drift.FEATURES` and `drift.RATES`), or `promise`, for the guarantee.
     description: in words, with the numbers.
     since: when it most likely began, if known.
     label: the class whose guarantee people's answers do not support; None if it is not about one class.

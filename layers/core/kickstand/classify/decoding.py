@@ -1,6 +1,6 @@
 """Decode photos in a separate process, which the operating system limits in time and memory.
 
-An uploader chooses the bytes, and nothing in them tells how long a decoder takes or how much memory it needs. So
+An uploader chooses the bytes, and nothing in them shows how long a decoder takes or how much memory it needs. So
 `decoder` runs separately. It is reused until a photo exceeds a limit; then it is ended, and the photo is refused.
 """
 

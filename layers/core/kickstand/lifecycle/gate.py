@@ -302,15 +302,15 @@ def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
     if now.confidence_level < was.confidence_level:
         found.append(f"it guarantees with confidence {now.confidence_level:g}, the champion {was.confidence_level:g}")
     if was.mix and now.mix is None:
-        found.append(f"it promises {now.holds_for()}, the champion {was.holds_for()}")
+        found.append(f"its guarantee holds {now.holds_for()}, the champion's {was.holds_for()}")
     for label, (least, most) in (was.mix or {}).items():
         low, high = now.mix.get(label, (1.0, 0.0)) if now.mix else (least, most)
         if low > least or high < most:
-            found.append(f"it promises for “{label}” {low:g}..{high:g} of the photos, the champion {least:g}..{most:g}")
+            found.append(f"its guarantee allows {low:g}..{high:g} of “{label}”, the champion's {least:g}..{most:g}")
     for name in ("foreign_share", "label_error"):
         before, after = getattr(was, name), getattr(now, name)
         if after < before:
-            found.append(f"it promises for a {name.replace('_', ' ')} of {after:g}, the champion {before:g}")
+            found.append(f"its guarantee allows a {name.replace('_', ' ')} of {after:g}, the champion's {before:g}")
     return found
 
 
@@ -330,7 +330,7 @@ def _refute(label: str, outcomes: Sequence[Outcome], promise: Promise, alpha: fl
     if promise.foreign_share:
         foreign = sum(one.truth == NEITHER for one in accepted)
         told += f", {foreign:,} of {n[NEITHER]:,} out-of-distribution photos accepted as it"
-    told += f": a risk of at least {least:.4f}, promised at most {promise.max_risk[label]:g}"
+    told += f": a risk of at least {least:.4f}, guaranteed at most {promise.max_risk[label]:g}"
     return least > promise.max_risk[label], told
 
 

@@ -86,7 +86,7 @@ def describe_rollout(
     message = (
         f"{change.package} is approved ({why}). {verdict} It does not serve yet. Embedded: `{fetch}`{check} unpacked "
         "into layers/model/model, and deploy; the rollout shifts traffic and rolls back by itself. Endpoint: deploy "
-        "with this very file as ModelDataUrl. The event “Model Approved” tells a pipeline the same. See "
+        "with this very file as ModelDataUrl. The event “Model Approved” notifies a pipeline. See "
         "docs/training.md."
     )
     return Rollout(True, "Kickstand: challenger approved", message, detail)
