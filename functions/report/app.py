@@ -34,7 +34,7 @@ class ReportSettings(Settings):
 logger = Logger()
 metrics = Metrics()
 dynamodb = boto3.client("dynamodb", config=PATIENT)
-s3 = boto3.client("s3", config=PATIENT.merge(Config(signature_version="s3v4")))  # newer regions support no older version
+s3 = boto3.client("s3", config=PATIENT.merge(Config(signature_version="s3v4")))  # newer regions have no older version
 settings = ReportSettings.model_validate(os.environ)
 CARD, WATCH, EVIDENCE = read_card(settings.model_dir), read_watch(settings.model_dir), read_evidence(settings.model_dir)
 MOST = 100_000  # the latest records that are read: with their charts they fit into the function's memory and time
@@ -46,7 +46,7 @@ ABOUT = {"markdown": "A summary of the latest monitoring report, with a link to 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
-    """event: from the schedule, or from the widget (`describe`, `widgetContext`), with `action` "draw" from its button."""
+    """event: of the schedule, or of the widget (`describe`, `widgetContext`), with `action` "draw" from its button."""
     metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=0)
     widget = CloudWatchDashboardCustomWidgetEvent(event)
     if widget.describe:

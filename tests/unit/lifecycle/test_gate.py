@@ -90,7 +90,7 @@ def test_foreign_images_that_it_accepts_count_as_harm() -> None:
         ({"promise": promised(max_risk={"a": 0.05, "b": 0.01})}, "a risk of 0.05 for “a”, the champion 0.02"),
         ({"promise": promised(confidence_level=0.9)}, "it promises with confidence 0.9, the champion 0.95"),
         ({"promise": Promise(max_risk={ANY_LABEL: 0.001})}, "nothing for “a”, the champion a risk of 0.02"),
-        ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "keeps no promise: few; 90 more of b"),
+        ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "has no valid guarantee: few; 90 more of b"),
         ({"refused": {"b": "90 more of b are needed"}}, "no answer “b”, the champion does: 90 more of b are needed"),
         ({"promise": None}, "its card states none"),
         ({"labels": ("a", "c")}, "labels a, c, where the champion knows a, b"),
@@ -181,7 +181,7 @@ def test_errors_of_one_label_are_not_hidden_by_the_answers_of_another() -> None:
     before = outcomes("r" * 850 + "s" * 58) + [one.model_copy(update={"route": Route.REVIEW}) for one in rest]
     after = outcomes("r" * 900 + "w" * 8) + rest
     verdict = judge((CHAMPION, before), (CHALLENGER, after), ())
-    assert "the promise is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
+    assert "the guarantee is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
     total = CHALLENGER.model_copy(update={"promise": Promise(max_risk={ANY_LABEL: 0.02})})
     old = CHAMPION.model_copy(update={"promise": total.promise})
     assert "promise" not in failed(judge((old, before), (total, after), ()))

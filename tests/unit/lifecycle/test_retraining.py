@@ -60,7 +60,7 @@ def test_the_first_training_waits_for_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [PERSON, DEGRADED, DAILY])
 def test_no_training_starts_beside_another(kind: str | dict[str, str]) -> None:
-    assert choose(request(kind), last(30), True, 999, settings(), NOW) == (False, "a training is under way")
+    assert choose(request(kind), last(30), True, 999, settings(), NOW) == (False, "a training is in progress")
 
 
 # ---- what is told of a decision

@@ -316,7 +316,7 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
     seen, after = advance(state, records, WATCH, NOON + timedelta(hours=1), "photos")
     (symptom,) = seen.symptoms
     assert (symptom.statistic, symptom.label) == ("promise", "motorcycle")
-    assert symptom.description == "20 of 20 audited answers “motorcycle” wrong, promised at most 20.0%"
+    assert symptom.description == "20 of 20 audited answers “motorcycle” wrong, guaranteed at most 20.0%"
     assert measured(seen)["PromiseUnsupported"] == 1
     assert seen.labels["motorcycle"]["promise"] == "broken"
     assert seen.labels["bicycle"] == {"promise": "open", "evidence": 1.0}

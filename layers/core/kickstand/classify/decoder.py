@@ -88,7 +88,7 @@ def decode(data: bytes, longest: int) -> Decoded:
     if kind in _NOT_READ:
         raise Refused(f"{kind}, which is not supported; send it as {', '.join(FORMATS)}")
     if kind not in FORMATS:
-        raise Refused(f"not an image ({kind}); send a photo as {', '.join(FORMATS)}")
+        raise Refused(f"not a photo ({kind}); send a photo as {', '.join(FORMATS)}")
     try:
         with warnings.catch_warnings(action="ignore"):
             stripped = _STRIP[kind](data) if kind in _STRIP else _Stripped(data)

@@ -33,7 +33,7 @@ class Switch(Payload):
 
     def __str__(self) -> str:
         end = f"until {self.until:%Y-%m-%d %H:%M %Z}" if self.until < NO_END else "until it is switched off"
-        return f"review-everything mode is on {end}: {self.reason}"
+        return f"all photos that would be accepted go to review {end}: {self.reason}"
 
 
 def parse_switch(item: Mapping[str, Any]) -> Switch:

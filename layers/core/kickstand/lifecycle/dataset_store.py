@@ -123,7 +123,7 @@ def prepare_dataset(
     base = [*_list_base(s3, bucket, (*labels, NEITHER))]
     sources = [*base, *_list_answers(s3, reviews, (*labels, NEITHER), base, left_out)]
     if len(sources) > MAX_IMAGES:
-        raise NothingToLearnError(f"{len(sources):,} images, more than the {MAX_IMAGES:,} that fit into one run")
+        raise NothingToLearnError(f"{len(sources):,} photos, more than the {MAX_IMAGES:,} that fit into one run")
     images: dict[tuple[str, str], Image] = {}
     held_out: set[str] = set()
     contradictory: set[tuple[str, str]] = set()
@@ -148,7 +148,7 @@ def prepare_dataset(
     for label in labels:
         if not counts[f"train/{label}"] or not counts[f"test/{label}"]:
             raise NothingToLearnError(
-                f"s3://{bucket}/{BASE}: no images of {label} to train on, or none held out; "
+                f"s3://{bucket}/{BASE}: no photos of {label} to train on, or none held out; "
                 "`kickstand training upload` puts them there"
             )
     lists = _list_files(found, labels)

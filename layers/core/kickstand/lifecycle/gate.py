@@ -415,7 +415,7 @@ def _better(before: Sequence[Outcome], after: Sequence[Outcome], label_error: fl
     behind = sum(old.served and not new.served for old, new in zip(before, after, strict=True))
     p = mcnemar(ahead, behind, label_error)
     told = (
-        f"right without a person on {sum(one.served for one in after)} of {len(after)} images, the champion on "
+        f"right without a person on {sum(one.served for one in after)} of {len(after)} photos, the champion on "
         f"{sum(one.served for one in before)}; ahead on {ahead}, behind on {behind} (exact McNemar, p = {p:.3f})"
     )
     return Check(name="better", passed=p < ALPHA, told=told if p < ALPHA else f"not shown to be better: {told}")

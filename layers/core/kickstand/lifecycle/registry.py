@@ -108,7 +108,7 @@ def as_model_card(
         },
         "training_details": {
             "training_observations": f"Answers of people: {dataset.reviewed} for training, {dataset.audited} among the "
-            f"held-out images. All images: {counts}"[:1024],
+            f"held-out photos. All photos: {counts}"[:1024],
             "training_job_details": {
                 "training_datasets": [dataset.uri],
                 "user_provided_training_metrics": [
@@ -119,7 +119,7 @@ def as_model_card(
         },
         "evaluation_details": [
             {
-                "name": "Challenger and champion on the held-out images",
+                "name": "Challenger and champion on the held-out photos",
                 "evaluation_observation": verdict.reason[:2096],
                 "datasets": [dataset.uri],
                 "metadata": {"data_sha256": dataset.data_sha256, "report": report_uri},

@@ -250,9 +250,9 @@ class Budget(Payload):
     """The budget for false alarms: on average at most `false_alarms` in `days`, at this many photos a day.
 
     Why that holds. For an event of probability at most p, and any q > p, the likelihood ratio of q against p has mean
-    at most 1. R ← (R + 1) · ratio (Shiryaev–Roberts) therefore grows by at most 1 an image in the mean, and so does
+    at most 1. R ← (R + 1) · ratio (Shiryaev–Roberts) therefore grows by at most 1 a photo in the mean, and so does
     any weighted mean of such R, however dependent they are. When it reaches a threshold A an alarm is raised and it
-    starts again from 0: it has lost A, so that after N images A · (mean number of alarms) ≤ N. With S statistics,
+    starts again from 0: it has lost A, so that after N photos A · (mean number of alarms) ≤ N. With S statistics,
     A = S · N / false_alarms. Such R are e-detectors: Shin, Ramdas and Rinaldo, New England J. Stat. Data Sci. 2 (2024),
     229–260 (arXiv:2203.03532).
     """
@@ -638,11 +638,11 @@ def describe(finding: Finding) -> str:
 
     >>> describe(Finding(statistic="sharpness", severity=Severity.NOTICE, alarm=True, strength=1.0, raised_at=None,
     ...     since=None, event="sharpness below 0.06", observed=0.8, n=25, usual=0.05, examples=()))
-    'sharpness below 0.06: 80 % of 25 images, usually 5 %'
+    'sharpness below 0.06: 80 % of 25 photos, usually 5 %'
     """
     if finding.observed is None:
         return finding.told or f"{finding.event}: as usual"
-    observed = f"{finding.observed:.0%} of {finding.n:,} images".replace("%", " %")
+    observed = f"{finding.observed:.0%} of {finding.n:,} photos".replace("%", " %")
     if finding.told:
         return f"{finding.told} ({observed})"
     return f"{finding.event}: {observed}, usually {100 * finding.usual:.0f} %"
