@@ -1,4 +1,4 @@
-"""reference.md: the template's parameters, alarms and metrics, as they are."""
+"""Writes reference.md: the parameters and alarms of the templates, and the metrics of the functions."""
 
 import ast
 import re
