@@ -402,19 +402,19 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
         (
             0.9,
             0.02,
-            "the share of answers motorcycle is above 72 %, the most that the promised mix (30 % to 70 %) allows: "
-            "renew the promise by `kickstand policy` with a wider `--mix`",
+            "the share of answers motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
+            "renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.1,
             0.02,
-            "the share of answers bicycle is above 72 %, the most that the promised mix (30 % to 70 %) allows: "
-            "renew the promise by `kickstand policy` with a wider `--mix`",
+            "the share of answers bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
+            "renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.5,
             0.25,
-            "the share of photos that may show none of the labels is above 8 %, the most that the promise allows "
+            "the share of photos that may show none of the classes is above 8 %, the maximum that the guarantee allows "
             "(up to 5 % of them): renew it by `kickstand policy` with a larger `--foreign-share`",
         ),
     ],

@@ -307,10 +307,10 @@ def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
         low, high = now.mix.get(label, (1.0, 0.0)) if now.mix else (least, most)
         if low > least or high < most:
             found.append(f"its guarantee allows {low:g}..{high:g} of “{label}”, the champion's {least:g}..{most:g}")
-    for name in ("foreign_share", "label_error"):
+    for name, words in (("foreign_share", "share of out-of-distribution photos"), ("label_error", "label error")):
         before, after = getattr(was, name), getattr(now, name)
         if after < before:
-            found.append(f"its guarantee allows a {name.replace('_', ' ')} of {after:g}, the champion's {before:g}")
+            found.append(f"its guarantee allows a {words} of {after:g}, the champion's {before:g}")
     return found
 
 
