@@ -128,7 +128,7 @@ def describe_changes() -> str:
         for before, after in pairs(parameter):
             found = effects(before, after)
             for logical_id, effect in found.items():
-                if is_told_by_its_stack(logical_id, before, after):
+                if is_covered_by_its_stack(logical_id, before, after):
                     continue
                 kind = (before.all.get(logical_id) or after.all[logical_id])["Type"]
                 name = re.sub(r"[0-9a-f]{10}$", "", logical_id)
@@ -150,8 +150,8 @@ def named(kinds: dict[str, str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(kinds))
 
 
-def is_told_by_its_stack(logical_id: str, before: Stack, after: Stack) -> bool:
-    """Whether it comes or goes with its nested stack; or is a nested stack whose resources tell what changes."""
+def is_covered_by_its_stack(logical_id: str, before: Stack, after: Stack) -> bool:
+    """Whether it comes or goes with its nested stack; or is a nested stack whose resources show what changes."""
     if logical_id in before.nested.keys() & after.nested.keys():
         return True
     lone = before.nested.keys() ^ after.nested.keys()

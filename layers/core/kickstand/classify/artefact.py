@@ -35,7 +35,7 @@ class ModelCard(Payload):
     policy: SelectivePolicy
 
     @model_validator(mode="after")
-    def _labels_can_be_told_apart(self) -> Self:
+    def _labels_differ(self) -> Self:
         if len(set(self.labels)) < len(self.labels) or set(self.labels) & {"", "neither", "cannot_tell"}:
             raise ValueError(
                 f"labels {', '.join(map(repr, self.labels))}: twice the same, empty, or a word of Kickstand's own"

@@ -151,7 +151,7 @@ class PromisedMix(NamedTuple):
                 0.0,
                 usual=share,
                 limit=share,
-                told=self._tell(label, share),
+                told=self._exceeded(label, share),
                 bets=MIX_ODDS,
                 change=MIX_CHANGE_ODDS,
             )
@@ -159,7 +159,7 @@ class PromisedMix(NamedTuple):
             if share < 1.0
         ]
 
-    def _tell(self, label: str, share: float) -> str:
+    def _exceeded(self, label: str, share: float) -> str:
         low, high = self.range_of(label)
         if label == NEITHER:
             return (

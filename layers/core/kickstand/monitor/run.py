@@ -42,7 +42,7 @@ FEWEST_A_DAY = 100.0
 LONGEST_GAP = timedelta(days=2)
 """After a longer pause, a run reads only this much."""
 
-SYMPTOMS_TOLD = 5
+SYMPTOMS_NAMED = 5
 """A sentence names this many symptoms, and counts the others."""
 
 When = Literal["never", "promise", "harm"]
@@ -342,8 +342,8 @@ class Run(Seen):
     def harm(self) -> str:
         """The symptoms in one sentence; empty without symptoms."""
         told = [symptom.description for symptom in self.symptoms]
-        more = [f"and {len(told) - SYMPTOMS_TOLD} more"] if len(told) > SYMPTOMS_TOLD else []
-        return "; ".join(told[:SYMPTOMS_TOLD] + more)
+        more = [f"and {len(told) - SYMPTOMS_NAMED} more"] if len(told) > SYMPTOMS_NAMED else []
+        return "; ".join(told[:SYMPTOMS_NAMED] + more)
 
     def calls_for_review(self, when: When) -> bool:
         """Whether review-everything mode must be on."""
