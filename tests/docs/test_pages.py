@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from docs.markdown import anchors, prose
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
@@ -41,24 +42,6 @@ def test_what_is_generated_is_up_to_date(path: Path) -> None:
 
 
 # ---- links
-
-
-def prose(page: Path) -> str:
-    """The page without its blocks of code."""
-    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-
-
-def anchors(page: Path) -> set[str]:
-    """Of the headings, as GitHub makes them."""
-    found: set[str] = set()
-    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
-        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
-        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-        number = 0
-        while (unique := f"{slug}-{number}" if number else slug) in found:
-            number += 1
-        found.add(unique)
-    return found
 
 
 def links(page: Path) -> Iterator[str]:

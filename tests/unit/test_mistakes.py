@@ -16,7 +16,7 @@ PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.j
     [
         ("classify no-such.jpg", 1, ["no-such.jpg", "No such file"]),
         ("classify {folder}", 1, ["Is a directory"]),
-        ("classify {photo} --model {folder}", 1, ["no model artefact", "model.json"]),
+        ("classify {photo} --model {folder}", 1, ["not a model artefact", "model.json"]),
         ("evaluate no-such-folder", 1, ["no-such-folder: no such folder"]),
         ("evaluate {wrong}", 1, ["bicycle, motorcycle, neither", "lorry"]),
         ("demo --images no-such-folder", 1, ["no-such-folder: no such file or folder"]),

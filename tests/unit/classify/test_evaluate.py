@@ -56,7 +56,7 @@ def test_classify_prints_one_line_of_json_for_each_file(model: Path, tmp_path: P
     assert (black["route"], black["reason"]) == ("reject", "neither")
     assert (between["route"], between["reason"]) == ("review", "unsure")
     assert (unreadable["route"], unreadable["reason"], unreadable["label"]) == ("reject", "unreadable", None)
-    assert "not an image (text)" in unreadable["explanation"]
+    assert "not a photo (text)" in unreadable["explanation"]
 
 
 def test_classify_goes_on_after_a_file_that_is_not_there_and_says_so(model: Path, tmp_path: Path) -> None:

@@ -99,10 +99,10 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         "--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05, "--mix", " a = 0.3..0.5 , b=0.2"
     )
     assert code == 0
-    assert "at every mix of a 30 % to 50 %, b 20 %, c 30 % to 50 %" in out
+    assert "for every mix of a 30 % to 50 %, b 20 %, c 30 % to 50 %" in out
     _, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05)
-    assert "in the mix of the evidence" in out
-    assert "photos that show none of the labels are left out" in out
+    assert "for the mix of the evidence" in out
+    assert "photos that show none of the classes are left out" in out
 
 
 @pytest.mark.parametrize(

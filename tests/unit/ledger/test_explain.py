@@ -32,7 +32,7 @@ def test_the_threshold_of_the_label_is_named() -> None:
 
 def test_an_answer_that_is_never_accepted_says_so() -> None:
     policy = CARD.policy.model_copy(update={"thresholds": {"motorcycle": None}})
-    assert "a person decides about every answer “motorcycle”" in explained(policy, 1.0)
+    assert "every answer “motorcycle” goes to review" in explained(policy, 1.0)
 
 
 def test_a_policy_with_one_threshold_reads_as_before() -> None:

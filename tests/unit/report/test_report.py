@@ -15,7 +15,7 @@ from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import Reason, Route
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.live_accuracy import PromiseStatus
-from kickstand.monitor.look import MonitorReport, Watch, read_watch
+from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
 from kickstand.report.page import compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent
@@ -163,7 +163,7 @@ def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it
         share = percent(live.images / monitor.accepted.images)
         assert f"{share} 30.0 % to 70.0 %" in told, label
         assert f"accepted as {label} {percent(live.accuracy)}" in told
-    assert "The promise holds at every mix of bicycle 30 % to 70 %, motorcycle 30 % to 70 %; up to 5 % of all" in told
+    assert "The promise holds for every mix of bicycle 30 % to 70 %, motorcycle 30 % to 70 %; up to 5 % of all" in told
     assert "shown on made-up photos, 2026-11-29: 2,826 of bicycle, 2,928 of motorcycle, 11,399 of neither." in told
     assert "at most 69.8 % by the promised mix" in told
     for title in ("bicycle, accepted from 0.750", "motorcycle, accepted from 0.900"):
@@ -195,7 +195,7 @@ def test_a_broken_promise_about_one_label_is_the_verdict(tmp_path: Path) -> None
 
 
 def test_it_says_how_often_reviewers_agree_and_in_grey_what_is_missing_for_that(text: str) -> None:
-    assert '<p class="lead">No two people have said of one photo what it shows' in text
+    assert '<p class="lead">No photo has answers of two people yet' in text
     twice = []
     for record in RECORDS:
         if record.review and record.review.answer:

@@ -224,7 +224,7 @@ def test_a_photo_that_cannot_be_used_is_named_and_the_others_are_learnt_from(pho
     (photos / "disc" / "torn.jpg").write_bytes(b"no picture")
     result = run()
     assert result.exit_code == 0
-    assert "left out: disc/torn.jpg: not an image" in result.stderr
+    assert "left out: disc/torn.jpg: not a photo" in result.stderr
     assert read_card(photos)["training"]["n_photos"]["disc"] == 12
 
 
