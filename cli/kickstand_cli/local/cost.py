@@ -1,4 +1,4 @@
-"""`kickstand cost`: a year's bills by service, for each way to run it, beside the student project's design."""
+"""`kickstand cost`: a year's bills by service, for each set-up and for the reference design."""
 
 import io
 import json
@@ -18,20 +18,20 @@ from rich.table import Table
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.project import MODEL, TEMPLATE
-from kickstand_cli.terminal import console, print_json
+from kickstand_cli.terminal import AsJson, console, print_json
 
 COSTS = Path(__file__).parent / "costs"
 SECONDS, HOURS, DAYS = 730 * 3600, 730, 730 / 24  # of AWS's month
-MOST = 10**9  # images per month, as far as break-even points are looked for
+MOST = 10**9  # photos a month; the limit of the search for break-even points
 SHOWN = (1, 2, 12)  # months of the year
 BACKENDS, WORKFLOWS = ("embedded", "serverless", "instances"), ("EXPRESS", "STANDARD")
-SEED = "seed"
+SEED = "seed"  # the reference design: one fixed endpoint
 CORE = ("Step Functions", "Lambda", "SageMaker")  # orchestration and compute
 
 
 @dataclass(frozen=True)
 class Bill:
-    """Dollars a month, by service. Reviews stand for themselves: they come only where a person is asked."""
+    """Dollars a month, by service. Reviews are an item of their own."""
 
     by_service: Mapping[str, float]
 
@@ -46,9 +46,9 @@ class Bill:
 
 @dataclass(frozen=True)
 class Month:
-    """What a month brings, and what is there on its average day.
+    """The uploads of a month, and the stored items on its average day.
 
-    images: uploads in it. photos: in the bucket. records: in the table. recent: records that the report looks at.
+    images: uploads in it. photos: in the bucket. records: in the table. recent: records that the report reads.
     """
 
     images: float
@@ -57,7 +57,7 @@ class Month:
     recent: float
 
     def times(self, factor: float) -> "Month":
-        """As many times of everything."""
+        """All numbers times the factor."""
         return Month(self.images * factor, self.photos * factor, self.records * factor, self.recent * factor)
 
 
@@ -95,33 +95,37 @@ def add(bills: Iterable[Bill]) -> Bill:
 
 
 def cost(
-    photos_a_month: Annotated[
-        int, typer.Option("--photos-a-month", "--images-per-month", min=0, max=MOST, help="Uploads in the first month.")
-    ] = 1_000_000,
+    photos_a_month: Annotated[int, typer.Option(min=0, max=MOST, help="Uploads in the first month.")] = 1_000_000,
     growth: Annotated[
-        float, typer.Option(min=-1, max=1, help="Each month has so many more uploads than the last: 0.1 for a tenth.")
+        float, typer.Option(min=-1, max=1, help="Growth of the uploads from month to month: 0.1 for a tenth.")
     ] = 0.0,
     retention_days: Annotated[
         int | None,
-        typer.Option(min=0, help="How long photos, records and reviews are kept; 0 for ever; else the template's."),
+        typer.Option(
+            min=0, show_default="the template's", help="Days to keep photos, records and reviews; 0: forever."
+        ),
     ] = None,
     review_share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share that a person sees; else what the model's policy expects.")
+        float | None,
+        typer.Option(min=0, max=1, show_default="as the policy expects", help="The share of photos that go to review."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the first month's bills by images per month into this .png or .svg.")
+        Path | None, typer.Option(metavar="FILE", help="Draw the bills by photos a month, as .png or .svg.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The bills as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """What a year costs, month by month and by service, for each set-up and for the student project's design.
+    """Estimate what a year costs, by month and by service.
 
-    Shown are months 1, 2 and 12, and the year. What is kept grows from month to month; with --retention-days it ends.
-    Requests are counted on the local stack; durations on AWS are assumed, and the output says which. List prices of
-    us-east-1 from the date in it, free tiers left out; the output names those that are not confirmed.
+    It shows months 1, 2 and 12 and the year, for each set-up and for a reference design with one fixed endpoint. Storage
+    grows from month to month, unless --retention-days limits it. Requests are counted on the local stack; durations on
+    AWS are assumed. Prices are list prices of us-east-1 without free tiers. The output names all assumptions.
+
+    Examples:
+    $ kickstand cost --photos-a-month 100000
     """
     if plot:
         if plot.suffix not in (".png", ".svg"):
-            raise typer.BadParameter(f"{plot}: neither .png nor .svg", param_hint="--plot")
+            raise typer.BadParameter(f"{plot}: expected a name that ends in .png or .svg", param_hint="--plot")
         expect_writable(plot)
     share = expected_review_share() if review_share is None else review_share
     days = int(template()["Parameters"]["RetentionDays"]["Default"]) if retention_days is None else retention_days
@@ -157,13 +161,13 @@ def cost(
         }
         print_json(told, indent=2)
         return
-    kept = f"all kept for {days} days" if days else "all kept for ever"
+    kept = f"all kept for {days} days" if days else "all kept forever"
     more = f", {growth:+.0%} a month" if growth else ""
-    title = f"Dollars for {photos_a_month:,} images a month{more}, {share:.0%} of them seen by a person, {kept}"
+    title = f"Dollars for {photos_a_month:,} photos a month{more}, {share:.0%} of them reviewed, {kept}"
     console.table(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))
     console.table(compare(found))
     for pair, images in evens.items():
-        console.print(f"{pair}: {'never' if images is None else f'from {images:,} images a month'}")
+        console.print(f"{pair}: {'never' if images is None else f'from {images:,} photos a month'}")
     for line in doubts():
         console.print(line)
 
@@ -196,8 +200,8 @@ def tabulate(title: str, bills: Mapping[str, Bill]) -> Table:
 
 
 def compare(found: Mapping[str, Sequence[Bill]]) -> Table:
-    """The totals of all set-ups, and what of month 1 is orchestration and compute."""
-    table = Table(title="The same for each set-up")
+    """The totals of all set-ups, and the part of month 1 for orchestration and compute."""
+    table = Table(title="Totals of each set-up")
     table.add_column("")
     for name in (*columns(next(iter(found.values()))), "orchestration, compute in month 1"):
         table.add_column(name, justify="right")
@@ -215,18 +219,18 @@ def read(name: str) -> dict[str, Any]:
 
 
 def doubts() -> list[str]:
-    """What stands behind the bills, and how firmly."""
+    """The sources of the bills, and how reliable they are."""
     prices, counts, assumed = read("prices"), read("counts"), read("assumptions")["milliseconds"]
     confirmed = Counter(item["confirmed"] for item in prices["prices"].values())
     doubtful = ", ".join(name for name, item in prices["prices"].items() if item["confirmed"] == "no")
     here = {name: f" ({took:g} here)" for name, took in counts["milliseconds_here"].items()}
     took = ", ".join(f"{name.removesuffix('Function')} {ms}{here.get(name, '')}" for name, ms in assumed.items())
     return [
-        f"{prices['region']}, list prices of {prices['date']}, no free tier: {confirmed['page']} stand on a page of "
-        f"AWS's, {confirmed['quoted']} are quoted from AWS by others. Not confirmed: {doubtful or 'none'}.",
+        f"{prices['region']}, list prices of {prices['date']}, no free tier: {confirmed['page']} are from pages of "
+        f"AWS, {confirmed['quoted']} from quotations of AWS. Not confirmed: {doubtful or 'none'}.",
         f"{counts['how']}.",
         f"Assumed, not measured on AWS: milliseconds on Lambda, {took}. Ten more, with 1 GB, cost "
-        f"${price('lambda_gb_second') * 10_000:.2f} for a million images. --json names all assumptions.",
+        f"${price('lambda_gb_second') * 10_000:.2f} for a million photos. --json lists all assumptions.",
     ]
 
 
@@ -240,7 +244,7 @@ def template() -> Any:
 
 
 def expected_review_share() -> float:
-    """What the policy leaves to a person, and the audits of the rest."""
+    """The share that the policy sends to review, and the audits of the rest."""
     card = json.loads((MODEL / "model.json").read_bytes())
     by_truth = card["policy"]["evidence"]["coverage"]
     shares = [by_truth[label] for label in card["labels"]]
