@@ -140,7 +140,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Any:
         (CommandError(f"{HOSTILE}: wrong"), 1, r"error: a\x1b]0;PWNED\x07\x9b2J\u202e \udc80[red]b[/] :bike:: wrong"),
         (FileNotFoundError(2, "No such file or directory", "x.json"), 1, "error: x.json: No such file or directory"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device"),
-        (MemoryError(), 1, "error: this machine has too little memory for it"),
+        (MemoryError(), 1, "error: this machine has too little memory for this command"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.BadParameter("[red]\x1b[2J"), 2, None),
     ],

@@ -26,7 +26,7 @@ from kickstand_cli.files import open_file
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFiles, stream_records
-from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, show_progress, stderr
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, show_progress, stderr
 
 LISTED = 20
 DIGITS = 4
@@ -125,7 +125,7 @@ def replay(
     else:
         _print(result)
     if gone:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)
 
 
 def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def dead_letters(
             name = letter.image.removeprefix(f"s3://{books.image_bucket}/") if letter.key else "names no upload"
             why = ": ".join(part for part in (row["error"], row["in_words"]) if part)
             table.add_row(
-                Name(name), f"{letter.failed_at:%Y-%m-%d %H:%M}", str(letter.redrives), f"{why}\n{row['next']}"
+                Name(name), f"{letter.failed_at:%Y-%m-%d %H:%M}", str(letter.redrives), f"{why}; {row['next']}"
             )
         console.table(table)
         if number > len(rows):

@@ -116,9 +116,10 @@ def cost(
 ) -> None:
     """Estimate what a year costs, by month and by service.
 
-    It shows months 1, 2 and 12 and the year, for each set-up and for a reference design with one fixed endpoint. Storage
-    grows from month to month, unless --retention-days limits it. Requests are counted on the local stack; durations on
-    AWS are assumed. Prices are list prices of us-east-1 without free tiers. The output names all assumptions.
+    It shows months 1, 2 and 12 and the year, for each set-up and for a reference design with one fixed endpoint.
+    Storage grows from month to month, unless --retention-days limits it. Requests are counted on the local stack;
+    durations on AWS are assumed. Prices are list prices of us-east-1 without free tiers. The output names all
+    assumptions.
 
     Examples:
     $ kickstand cost --photos-a-month 100000

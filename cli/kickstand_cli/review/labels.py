@@ -83,7 +83,7 @@ def export(
     with_audits: Annotated[
         bool,
         typer.Option(
-            "--with-audits/--without-audits",
+            "--with-audits",
             help="Put audited photos into train/ too, instead of audit/, where they can measure accuracy.",
         ),
     ] = False,

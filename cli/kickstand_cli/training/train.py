@@ -269,8 +269,8 @@ def describe(result: Result, artefact: Path) -> list[str]:
             lines.append(f"A model of half the photos has {halved} of {n} wrong instead of {errors}: more photos help.")
         else:
             lines.append(
-                f"A model of half the photos has {halved} of {n} wrong instead of {errors}. The difference is too small "
-                "to say that more photos of the same kind help. Photos of new places and cameras may."
+                f"A model of half the photos has {halved} of {n} wrong instead of {errors}. That is too small a "
+                "difference to say that more photos of the same kind help. Photos of new places and cameras may."
             )
     if not any(photos.sources[photos.labels != NEITHER]):
         lines.append(
