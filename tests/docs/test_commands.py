@@ -48,7 +48,7 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r".*bin/kickstand serve\b": "it serves until Ctrl-C: tests/functional/test_serve.py",
     r".*bin/kickstand forget ": "it asks before it removes anything: tests/workflow/test_forget.py",
     r"kickstand training ": "it needs a stack with Training=on: tests/workflow/test_train_model.py",
-    r".*bin/kickstand dataset( --classes| *$)": DOWNLOAD,
+    r".*bin/kickstand dataset fetch( --classes| *$)": DOWNLOAD,
     r".*kickstand demo --review": PERSON,
     r"kickstand baseline --stack-name": "it takes a stack's records of some weeks: tests/functional has some",
     r".*bin/kickstand demo --cifar100": "it needs the archive that was downloaded; .ci/run has it",

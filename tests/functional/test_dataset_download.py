@@ -213,7 +213,7 @@ def test_the_command_refuses_a_download_with_a_wrong_checksum(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KICKSTAND_CIFAR100_URL", server.url)
     monkeypatch.delenv("KICKSTAND_CIFAR100", raising=False)
-    result = CliRunner().invoke(app, ["dataset", "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(app, ["dataset", "fetch", "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "wrong checksum" in result.stderr
     assert "instead of eb9058c3a382ffc7106e4002c42a8d85" in result.stderr
