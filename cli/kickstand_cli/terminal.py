@@ -26,7 +26,7 @@ from rich.text import Text
 
 TRACEBACK = "KICKSTAND_TRACEBACK"
 STDOUT = "standard output"
-LOG_WIDTH = 120  # of a table in a file or a pipe, where nobody wants names broken
+LOG_WIDTH = 120  # characters, of a table in a file or a pipe
 
 
 class ExitCode(IntEnum):
@@ -169,7 +169,7 @@ def _of_a_stream(error: OSError, is_stderr: bool = False) -> OSError:
 @contextmanager
 def show_progress(*, in_bytes: bool = False, hidden: bool = False) -> Iterator[Progress]:
     """Progress bars on stderr, removed at the end; none where stderr is not a terminal."""
-    bars = Terminal(file=sys.stderr)  # as it is now: it may be diverted meanwhile
+    bars = Terminal(file=sys.stderr)  # the present one: it may be diverted later
     amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
     with Progress(
         *(TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn()),
@@ -183,10 +183,10 @@ def show_progress(*, in_bytes: bool = False, hidden: bool = False) -> Iterator[P
 
 
 class _Diverted(io.TextIOBase):
-    """Stands in for stdout while the functions run.
+    """Replaces stdout while the functions run.
 
-    Powertools' loggers keep for good the stdout that they find at import, so this outlives every single log file.
-    What they write when there is none is dropped: after Ctrl-C a function may run on for a while.
+    Powertools' loggers keep the stdout that they find at import, so this object outlives each log file. Text without a
+    log file is dropped: after Ctrl-C a function may still run for a while.
     """
 
     target: TextIO | None = None
@@ -196,7 +196,7 @@ class _Diverted(io.TextIOBase):
         if self.target and not self.failure:
             try:
                 return self.target.write(text)
-            except OSError as error:  # a full disk is no fault of the function that writes its log
+            except OSError as error:  # a full disk is not an error of the function that logs
                 self.failure = error
         return len(text)
 
@@ -213,7 +213,7 @@ _diverted = _Diverted()
 
 @contextmanager
 def divert_output(log: Path) -> Iterator[None]:
-    """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
+    """Write the logs and metrics of the functions to a file instead of the terminal."""
 
     def incomplete(error: OSError) -> CommandError:
         return CommandError(f"{log}: cannot be written ({error.strerror})")
@@ -245,7 +245,7 @@ def divert_output(log: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """In one line: what, and why."""
+    """The error in one line: what, and why."""
     if isinstance(error, OSError) and error.strerror:
         named = error.filename
         name = os.fsdecode(named) if isinstance(named, (str, bytes)) else named

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from kickstand_cli.help import renamed
-from kickstand_cli.main import app, get_command, loaded
+from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT
 
 PHOTO = PROJECT / "samples/images/bicycle/ridden.jpg"

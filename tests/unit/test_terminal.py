@@ -171,8 +171,9 @@ def test_a_mistake_in_the_command_line_is_told_without_its_escape_sequences() ->
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
 @pytest.mark.parametrize(
     "command",
-    ["load-test --rate", "load-test --waves", "ledger --grace", "ledger --wait", "policy --review-cost", "cost --growth",
-     "monitor --false-alarms", "replay --neither-accept-at-most", "dataset check x --near", "policy --confidence"],
+    ["load-test --rate", "load-test --waves", "ledger --grace", "ledger --wait", "policy --review-cost",
+     "cost --growth", "monitor --false-alarms", "replay --neither-accept-at-most", "dataset check x --near",
+     "policy --confidence"],
 )  # fmt: skip
 def test_a_number_that_is_none_is_refused(command: str, number: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), number])

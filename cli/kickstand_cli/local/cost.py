@@ -62,9 +62,9 @@ class Month:
 
 
 def year(images: float, growth: float = 0.0, retention_days: float = 0) -> list[Month]:
-    """Twelve months from the first upload on.
+    """Twelve months from the first upload.
 
-    images: uploads in the first month, evenly spread. growth: by so much of a month's uploads the next one has more.
+    images: uploads in the first month, evenly spread. growth: of the uploads, from month to month.
     retention_days: 0 keeps everything.
     """
     uploads = [images * (1 + growth) ** month for month in range(12)]
@@ -75,7 +75,7 @@ def year(images: float, growth: float = 0.0, retention_days: float = 0) -> list[
         return sum(uploads[:whole]) + uploads[whole] * (max(time, 0) - whole)
 
     def kept(month: int, days: float) -> float:
-        """How many younger than so many days there are on average."""
+        """How many of the last `days` days there are on average."""
         times = [month + (step + 0.5) / 60 for step in range(60)]
         return sum(until(time) - until(time - days / DAYS) for time in times) / len(times)
 
@@ -279,7 +279,7 @@ def gb_seconds(function: str, milliseconds: float, assumed: Any) -> float:
 
 
 def lambda_dollars(invocations: Mapping[str, float], assumed: Any, waits: float = 0.0) -> float:
-    """Of one image or review. waits: milliseconds that Classify Image waits for an endpoint, in the model's place."""
+    """Of one photo or review. waits: milliseconds that Classify Image waits for an endpoint instead of the model."""
     dollars = 0.0
     for function, times in invocations.items():
         took = assumed["milliseconds"][function]
@@ -337,7 +337,7 @@ def queued(images: float, assumed: Any) -> float:
 
 
 def tables(records: float, share: float, counts: Any, assumed: Any) -> float:
-    """What is stored in the tables of records and reviews, with its backups."""
+    """The storage of the tables of records and reviews, with backups."""
     overhead = assumed["storage_overhead_bytes"]
     entry = assumed["index_entry_bytes"] + overhead
     stored_bytes = records * (counts["record_bytes"] + overhead + entry + share * (counts["review_bytes"] + overhead))
@@ -374,7 +374,7 @@ def traces(images: float, reviews: float) -> float:
 
 
 def ledger(month: Month, counts: Any, assumed: Any) -> float:
-    """What the looks read: `ledger_reads` says whether everything each time, or what is new, and all in an audit."""
+    """The reads of the runs: `ledger_reads` says whether each reads everything, or only an audit does."""
     read_units = counts["record_bytes"] / 4096 / 2  # a scan, eventually consistent
     compute = assumed["ledger_milliseconds_per_image"] / 1000 * price("lambda_gb_second")  # with 1 GB
     if assumed["ledger_reads"] == "everything":
@@ -397,7 +397,7 @@ def report(month: Month, assumed: Any) -> float:
 
 
 def people(reviews: float, counts: Any, assumed: Any) -> float:
-    """What reviews ask of AWS. Each page reads the index of open reviews, to say how many there are."""
+    """The AWS calls of reviews. Each page reads the index of open reviews, to show their number."""
     review = counts["per_review"]
     calls, pages = review["calls"], review["invocations"]["ReviewFunction"]
     record_units = math.ceil((counts["record_bytes"] + assumed["outcome_bytes"]) / 1024)
@@ -434,7 +434,7 @@ def stored(photos: float, assumed: Any) -> float:
 
 
 def watching(counts: Any, assumed: Any) -> float:
-    """Metrics of our own, alarms by the metrics that they watch, dashboards: the same for any number of images."""
+    """Custom metrics, alarms by the metrics that they watch, dashboards: the same for any number of photos."""
     resources = [item for item in template()["Resources"].values() if "Condition" not in item]
     alarms = [item["Properties"] for item in resources if item["Type"] == "AWS::CloudWatch::Alarm"]
     watched = sum(max(1, sum("MetricStat" in part for part in alarm.get("Metrics", []))) for alarm in alarms)
@@ -461,7 +461,7 @@ def seed(month: Month) -> Bill:
 
 
 def break_even(share: float) -> dict[str, int | None]:
-    """From how many images on the second of a pair costs less in the first month; None where it never does."""
+    """The number of photos from which the second of a pair costs less in the first month; None: never."""
     bills, month = set_ups(), year(1)[0]
     pairs = [
         ("embedded-EXPRESS", "serverless-EXPRESS"),
@@ -516,7 +516,7 @@ def _value_bytes(value: Mapping[str, Any]) -> int:
 
 
 def draw(path: Path, share: float) -> None:
-    """Total by images per month, both logarithmic."""
+    """Total by photos a month, both logarithmic."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -525,7 +525,7 @@ def draw(path: Path, share: float) -> None:
 
     scale, month = [round(10 ** (step / 10)) for step in range(20, 81)], year(1)[0]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    wide = {BACKENDS[0]: 4.0}  # the next lies on it
+    wide = {BACKENDS[0]: 4.0}  # the next is on it
     styles = {"EXPRESS": "-", "STANDARD": "--"}
     colours = dict(zip((*BACKENDS, SEED), ("#1b7f5c", "#2a6fbb", "#b3541e", "#444444"), strict=True))
     for name, bill in set_ups().items():
@@ -539,7 +539,7 @@ def draw(path: Path, share: float) -> None:
             label=name,
             linewidth=wide.get(backend, 1.5),
         )
-    axes.set(xlabel="images a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
+    axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
     drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else {"Software": None}

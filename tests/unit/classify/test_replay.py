@@ -170,7 +170,7 @@ def test_people_read_the_same(stored: Path) -> None:
     code, out, _ = run(stored, "--accept-at", 0.9)
     assert code == 0
     assert "accept every class from confidence 0.90000, with p(neither) up to 0.2" in out
-    assert "1 of 5 answers change: 1 accept → review" in out
+    assert "1 of 5 decisions change: 1 accept → review" in out
     assert "bicycle: 0 of 1 checked wrong → 0 of 0; of 2 accepted → 1" in out
     assert "s3://photos/rather.jpg (bicycle 0.850, p(neither) 0.000, in truth bicycle)" in out
 

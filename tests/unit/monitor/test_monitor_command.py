@@ -175,7 +175,7 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
     assert code == 4
     assert "page    share flagged:" in out
     assert "accuracy  accepted:" in out
-    assert "promise   at most 2.0% of accepted answers wrong: open" in out
+    assert "guarantee at most 2.0% of accepted answers wrong: open" in out
 
 
 def test_an_empty_window_is_fine_but_an_empty_file_is_not(artefact: Path, tmp_path: Path) -> None:
@@ -283,8 +283,8 @@ def test_people_read_accuracy_promise_and_mix_of_each_label(tmp_path: Path) -> N
         "guarantee at most 3.0% of answers accepted as motorcycle wrong: open; 0 of 0 audits wrong; about"
         in out.replace("promise   ", "promise ")
     )
-    assert "30% to 70% of the photos is promised, which makes at most 70.0%" in out
-    assert "mix       perhaps none of the labels:" in out
+    assert "the guarantee holds for 30% to 70% of the photos, which is at most 70.0% of the answers" in out
+    assert "mix       perhaps none of the classes:" in out
     assert "no baseline in model.json" in out
 
 

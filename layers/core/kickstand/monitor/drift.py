@@ -165,7 +165,7 @@ class PromisedMix(NamedTuple):
             return (
                 f"the share of photos that may show none of the labels is above {percent(share)}, the most that the "
                 f"promise allows (up to {percent(high)} of them): renew it by `kickstand policy` with a larger "
-                "`--neither-share`"
+                "`--foreign-share`"
             )
         promised = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
         return (
