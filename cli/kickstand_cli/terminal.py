@@ -94,8 +94,11 @@ class Terminal(Console):
     def table(self, table: Table) -> None:
         """A table as wide as the terminal; wide in a file or a pipe, whatever COLUMNS says.
 
-        No cell is wrapped but those of the last column: a Name is shortened, and numbers stay whole.
+        Only the last column is wrapped: a Name is shortened, and numbers stay whole. The title is a line of its own.
         """
+        if table.title:
+            self.print(table.title)
+            table.title = None
         for column in table.columns[:-1]:
             column.no_wrap = not any(isinstance(cell, Name) for cell in column.cells)
         table.columns[-1].overflow = "fold"
@@ -120,7 +123,7 @@ class Name:
         if cell_len(self._name) <= width:
             return self._name
         half = max(width - 1, 0) // 2
-        return f"{set_cell_size(self._name, width - 1 - half)}…{_end(self._name, half)}"
+        return f"{set_cell_size(self._name, width - 1 - half).rstrip()}…{_end(self._name, half)}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
         yield Text(self.shorten(options.max_width), no_wrap=True)

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import typer
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner, Result
 
-from kickstand_cli import main
+from kickstand_cli import main, terminal
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT
-from kickstand_cli.terminal import CommandError, Terminal, console, painted, print_json, show_progress
+from kickstand_cli.terminal import CommandError, Name, Terminal, console, painted, print_json, show_progress
 
 HOSTILE = "a\x1b]0;PWNED\x07\x9b2J\u202e\n\r\udc80[red]b[/] :bike:"
 SHOWN = r"a\x1b]0;PWNED\x07\x9b2J\u202e\n\r\udc80[red]b[/] :bike:"
@@ -110,6 +111,24 @@ def test_such_a_way_would_be_found(line: str, tmp_path: Path, monkeypatch: pytes
     (file := tmp_path / "cli/kickstand_cli/new.py").parent.mkdir(parents=True)
     file.write_text(line)
     assert list(own_ways(file))
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize(
+    "name", ["s3://photos/2026/11/29/front-door-camera-2/IMG_000123.jpg", "自転車/" * 12 + "é.png"]
+)
+def test_a_name_in_a_table_is_shortened_in_its_middle_and_never_wrapped(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "LOG_WIDTH", width)
+    out = io.StringIO()
+    table = Table("photo", "n", "why")
+    table.add_row(Name(name), "123,456", "too dark " * 8)
+    Terminal(file=out).table(table)
+    (row,) = [line for line in out.getvalue().splitlines() if "123,456" in line]
+    assert row.split()[1].startswith(name[:4])
+    assert row.split()[1].endswith(name[-4:])
+    assert all(cell_len(line) <= width for line in out.getvalue().splitlines())
 
 
 # ---- how a command ends

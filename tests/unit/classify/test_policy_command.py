@@ -278,6 +278,24 @@ def test_a_promise_by_out_of_fold_answers_does_not_name_the_photos_of_an_earlier
     )
 
 
+def test_another_model_never_gets_the_shipped_models_evidence(artefact: Path, tmp_path: Path) -> None:
+    code, _, err = run("--model", artefact, "--max-risk", 0.1)
+    assert code == 1
+    assert f"{artefact}: {tmp_path / 'model-evidence' / 'out_of_fold.json'} is missing" in err
+    assert "--out-of-fold" in err
+
+    card = json.loads((artefact / "model.json").read_text())
+    (artefact / "model.json").write_text(json.dumps(card | {"out_of_fold_sha256": "0" * 64}))
+    code, _, err = run("--model", artefact, "--max-risk", 0.1)
+    assert code == 1
+    assert "answers of another model" in err
+
+    (artefact / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model-evidence").mkdir()
+    write_answers(tmp_path / "model-evidence" / "out_of_fold.json", 6000, 0.002)
+    assert run("--model", artefact, "--max-risk", 0.1)[0] == 0, "a training writes its answers there"
+
+
 def test_only_one_kind_of_evidence_is_used(artefact: Path, tmp_path: Path) -> None:
     records, images = write_records(tmp_path / "records.jsonl", []), tmp_path
     assert run("--model", artefact, "--records", records, "--images", images, "--max-risk", 0.05)[0] == 2
