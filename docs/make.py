@@ -210,8 +210,7 @@ def describe_codes(commands: Sequence[tuple[tuple[str, ...], Any]]) -> str:
 def describe_cli() -> str:
     """cli.md."""
     commands = list(walk(typer.main.get_command(app)))
-    old = {f"kickstand {name}": f"kickstand {new}" for name, new in OLD_COMMANDS.items()} | OLD_OPTIONS
-    old |= {f"kickstand {name}": f"kickstand {name} {new}" for name, new in DEFAULT_COMMANDS.items()}
+    old = OLD_COMMANDS | {name: f"{name} {new}" for name, new in DEFAULT_COMMANDS.items()} | OLD_OPTIONS
     old |= {"evaluate --json FILE": "evaluate --out FILE", "report FILE": "report --records FILE"}
     rows = [(code(before), code(now)) for before, now in old.items()]
     introduction = INTRODUCTION.format(codes=describe_codes(commands), old=table(("older name", "name"), rows))
@@ -225,7 +224,7 @@ def describe(words: tuple[str, ...], command: Any) -> str:
     usage = " ".join([*words, *command.collect_usage_pieces(context)])
     lines = [f"## {' '.join(words)}", "", f"    {usage}", "", escape(command.help or ""), ""]
     if command.epilog:
-        lines += ["```sh", *(line.removeprefix("$ ") for line in command.epilog.splitlines()[1:]), "```", ""]
+        lines += [*(f"    {line}" for line in command.epilog.splitlines()[1:]), ""]
     rows = [describe_parameter(parameter) for parameter in shown if parameter.name != "help"]
     return "\n".join([*lines, "| | | default |", "|---|---|---|", *rows, ""] if rows else lines)
 

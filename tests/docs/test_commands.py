@@ -148,6 +148,21 @@ def check_kickstand(words: list[str]) -> str | None:
     return None
 
 
+def list_examples(command: Any) -> Iterator[str]:
+    """The examples in the help of this command, and of those in it."""
+    command = loaded(command)
+    yield from (command.epilog or "").splitlines()[1:]
+    for inner in getattr(command, "commands", {}).values():
+        yield from list_examples(inner)
+
+
+@pytest.mark.parametrize("example", list_examples(typer.main.get_command(app)))
+def test_an_example_in_help_exists_with_all_its_options(example: str) -> None:
+    prompt, program, *words = shlex.split(example)
+    assert (prompt, program) == ("$", "kickstand")
+    assert check_kickstand(words) is None
+
+
 @cache
 def make_variables() -> tuple[set[str], set[str]]:
     """The Makefile's targets, and the variables that it reads."""
