@@ -156,7 +156,7 @@ def list_examples(command: Any) -> Iterator[str]:
         yield from list_examples(inner)
 
 
-@pytest.mark.parametrize("example", list_examples(typer.main.get_command(app)))
+@pytest.mark.parametrize("example", [*list_examples(typer.main.get_command(app))])
 def test_an_example_in_help_exists_with_all_its_options(example: str) -> None:
     prompt, program, *words = shlex.split(example)
     assert (prompt, program) == ("$", "kickstand")
