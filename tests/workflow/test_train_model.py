@@ -612,7 +612,7 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
     boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="empty")
     told_of = {**stack.outputs, "ModelPackageGroupName": "empty"}
     outputs.write_text(json.dumps(told_of))
-    for said in ("champion registered as", "the registry has its champion"):
+    for said in ("champion registered as", "the registry already has a champion"):
         told = CliRunner().invoke(app, ["training", "upload", str(tmp_path / "dataset"), "--outputs", str(outputs)])
         assert told.exit_code == 0, told.output
         assert said in told.output
@@ -629,9 +629,18 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
 def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemaker: SageMaker, outputs: Path) -> None:
     sagemaker.statuses = ["Failed"]
     command = ["training", "start", "--reason", "new cameras", "--outputs", str(outputs)]
+    ask = ["training", "status", "--outputs", str(outputs)]
+    none = CliRunner().invoke(app, ask)
+    assert (none.exit_code, none.stdout) == (0, "This stack has started no training.\n")
     first = CliRunner().invoke(app, command)
     second = CliRunner().invoke(app, command)
     stack.settle()
+    status = CliRunner().invoke(app, ask)
+    assert status.exit_code == 4, status.output
+    assert status.stdout.startswith("failed, started ")
+    assert status.stdout.splitlines()[0].endswith(" UTC: new cameras")
+    told = json.loads(CliRunner().invoke(app, [*ask, "--json"]).stdout)
+    assert (told["status"], told["outcome"]) == ("failed", outcome(stack)["outcome"])
     assert (first.exit_code, second.exit_code) == (0, 1), second.output
     assert "a training is in progress" in second.stderr
     assert outcome(stack)["reason"] == "new cameras"

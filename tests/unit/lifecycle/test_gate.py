@@ -363,4 +363,4 @@ def test_an_empty_folder_of_training_images_is_an_error(contenders: tuple[Path, 
     (tmp_path / "nothing").mkdir()
     code, _, err = run(*contenders, "--trained-on", tmp_path / "nothing")
     assert code == 1
-    assert "nothing: no images to compare with" in err
+    assert "nothing: no photos to compare with" in err

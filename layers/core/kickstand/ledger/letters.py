@@ -85,10 +85,15 @@ class Letter(Payload):
         """Whether it has failed since it was last sent again."""
         return self.redriven_at is None or self.failed_at > self.redriven_at
 
-    def is_due(self, now: datetime) -> bool:
-        """Whether it is due to be sent again."""
+    @property
+    def due_at(self) -> datetime | None:
+        """When it is to be sent again; None where it waits for a person."""
         latest = max(self.failed_at, self.redriven_at or self.failed_at)
-        return self.heals and latest + REDRIVE_AFTER[self.redrives] <= now
+        return latest + REDRIVE_AFTER[self.redrives] if self.heals else None
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether it is to be sent again now."""
+        return self.due_at is not None and self.due_at <= now
 
 
 class Healing(Payload):
