@@ -21,7 +21,7 @@ from bench.ledger import Aws
 from fuzz.images import peak_megabytes
 from kickstand.events import ImageStatistics
 from kickstand.monitor.drift import Budget
-from kickstand.monitor.look import MonitorSettings, look, read_watch
+from kickstand.monitor.run import MonitorSettings, examine, read_watch
 from kickstand.monitor.store import run_monitor
 from kickstand.records import Record
 from kickstand.store import changed, record_item
@@ -66,7 +66,7 @@ def measure_one(number: int) -> dict[str, Any]:
     """CPU seconds of the look, and the process' largest resident set, records included."""
     seen = list(records(number))
     started = time.process_time()
-    report, _ = look(seen, read_watch(MODEL), Budget(images_per_day=86_400))
+    report, _ = examine(seen, read_watch(MODEL), Budget(images_per_day=86_400))
     seconds = time.process_time() - started
     return {"records": report.images, "seconds": seconds, "peak_mb": peak_megabytes()}
 

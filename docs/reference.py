@@ -204,7 +204,7 @@ def sent_metrics() -> Iterator[tuple[str, tuple[str, str]]]:
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             unit = ast.unparse(given["unit"]).removeprefix("MetricUnit.").replace("NoUnit", "None")
             yield from ((name, (unit, path.parent.name)) for name in names_in(given["name"]))
-    source = (PROJECT / "layers/core/kickstand/monitor/look.py").read_text("utf-8")
+    source = (PROJECT / "layers/core/kickstand/monitor/run.py").read_text("utf-8")
     for call in calls(source, "Measure"):
         name, unit = (ast.literal_eval(argument) for argument in call.args[:2])
         yield name, (unit, "monitor")

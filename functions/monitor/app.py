@@ -10,7 +10,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from kickstand.classify.store import load_switch
 from kickstand.clients import PATIENT
-from kickstand.monitor.look import MonitorSettings, measure, read_watch
+from kickstand.monitor.run import MonitorSettings, measure, read_watch
 from kickstand.monitor.store import run_monitor
 from kickstand.review.store import find_oldest
 
@@ -26,15 +26,15 @@ WATCH = read_watch(settings.model_dir)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     now = datetime.now(UTC)
-    look = run_monitor(dynamodb, events, settings, WATCH, now, lambda: context.get_remaining_time_in_millis() / 1000)
-    if look is None:
+    run = run_monitor(dynamodb, events, settings, WATCH, now, lambda: context.get_remaining_time_in_millis() / 1000)
+    if run is None:
         logger.info("another run was faster")
         return {"images": 0, "harm": ""}
     oldest = find_oldest(dynamodb, settings.reviews_table)
     switch = load_switch(dynamodb, settings.control_table)
-    for name, unit, value in measure(look, oldest, switch, now):
+    for name, unit, value in measure(run, oldest, switch, now):
         metrics.add_metric(name=name, unit=unit, value=value)
-    metrics.add_metadata(key="drift", value=look.strengths)
-    metrics.add_metadata(key="labels", value=look.labels)
-    logger.info("looked", images=look.images, harm=look.harm)
-    return {"images": look.images, "harm": look.harm}
+    metrics.add_metadata(key="drift", value=run.strengths)
+    metrics.add_metadata(key="labels", value=run.labels)
+    logger.info("monitored", images=run.images, harm=run.harm)
+    return {"images": run.images, "harm": run.harm}

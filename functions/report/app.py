@@ -18,7 +18,7 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.clients import PATIENT
 from kickstand.monitor.drift import Budget, images_per_day
-from kickstand.monitor.look import read_watch
+from kickstand.monitor.run import read_watch
 from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, read_evidence, small_pictures
 from kickstand.settings import Settings
 from kickstand.store import read_changes, read_image

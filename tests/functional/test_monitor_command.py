@@ -19,7 +19,7 @@ from kickstand_cli.monitor.monitor import monitor
 from tests.stream import make_records
 from tests.tables import create_tables
 
-NOON = datetime.now(UTC).replace(hour=12) - timedelta(days=3)  # a look reads each day since
+NOON = datetime.now(UTC).replace(hour=12) - timedelta(days=3)  # a run reads each day since
 RECORD = {
     "version": "v",
     "image_ref": {"bucket": "photos", "key": "a.jpg", "etag": "e", "uploaded_at": "2026-05-04T12:00:00Z"},
@@ -67,12 +67,12 @@ def test_a_look_finds_what_was_written_after_the_last_one_and_nothing_twice(reco
     written = [recorded(i, at) for i, at in enumerate(moments)]
     for record in written:
         put_record(dynamodb, records, record)
-    looks = [
-        list(read_changes(dynamodb, records, *look))
-        for look in pairwise([NOON - timedelta(1), *moments[::4], moments[-1]])
+    runs = [
+        list(read_changes(dynamodb, records, *run))
+        for run in pairwise([NOON - timedelta(1), *moments[::4], moments[-1]])
     ]
-    assert [len(look) for look in looks] == [1, 4, 4, 3]
-    assert sorted(record.image for look in looks for record in look) == sorted(record.image for record in written)
+    assert [len(run) for run in runs] == [1, 4, 4, 3]
+    assert sorted(record.image for run in runs for record in run) == sorted(record.image for record in written)
     assert list(read_changes(dynamodb, records, moments[-1], moments[-1] + timedelta(days=1))) == []
 
 

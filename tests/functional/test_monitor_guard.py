@@ -18,7 +18,7 @@ from kickstand.classify.store import SWITCH, load_switch, switch_off, switch_on
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.events import Answer, ReviewOutcome, ReviewStatus, Route
 from kickstand.monitor.live_accuracy import Evidence
-from kickstand.monitor.look import Look, MonitorSettings, Watch
+from kickstand.monitor.run import MonitorSettings, Run, Watch
 from kickstand.monitor.store import load_monitor, run_monitor, save_monitor
 from kickstand.records import Record
 from kickstand.store import put_record, record_item
@@ -85,7 +85,7 @@ def put(clients: Clients, records: list[Record]) -> None:
         put_record(clients[0], "RecordsTable", record)
 
 
-def look(clients: Clients, now: datetime, watch: Watch = WATCH) -> Look:
+def run(clients: Clients, now: datetime, watch: Watch = WATCH) -> Run:
     seen = run_monitor(*clients, SETTINGS, watch, now)
     assert seen
     return seen
@@ -97,9 +97,9 @@ def decide_says(clients: Clients, now: datetime) -> str | None:
 
 
 def harm(clients: Clients) -> None:
-    look(clients, NOW)
+    run(clients, NOW)
     put(clients, answered(40, NOW + timedelta(minutes=5), False, "wrong"))
-    assert look(clients, NOW + QUARTER).broken_promise
+    assert run(clients, NOW + QUARTER).broken_promise
 
 
 def state_item(clients: Clients) -> Any:
@@ -111,19 +111,19 @@ def damage(clients: Clients, **changes: Any) -> None:
     clients[0].put_item(TableName="ControlTable", Item={name: value for name, value in item.items() if value})
 
 
-def test_the_automatic_switch_is_on_for_years_if_no_look_comes(clients: Clients) -> None:
+def test_the_automatic_switch_is_on_for_years_without_another_run(clients: Clients) -> None:
     harm(clients)
     item = clients[0].get_item(TableName="ControlTable", Key=SWITCH)["Item"]
     assert "expires_at" not in item
     assert decide_says(clients, NOW + timedelta(days=3650))
 
 
-def test_a_look_that_finds_no_harm_ends_the_automatic_switch(clients: Clients) -> None:
+def test_a_run_that_finds_no_harm_ends_the_automatic_switch(clients: Clients) -> None:
     harm(clients)
     anew = WATCH.model_copy(update={"policy_version": "p2"})
-    assert look(clients, NOW + 2 * QUARTER, anew).harm == ""
+    assert run(clients, NOW + 2 * QUARTER, anew).harm == ""
     assert decide_says(clients, NOW + 2 * QUARTER) is None
-    look(clients, NOW + 3 * QUARTER, anew)
+    run(clients, NOW + 3 * QUARTER, anew)
     state, *_ = load_monitor(clients[0], "ControlTable")
     assert state
     assert not state.switched
@@ -132,24 +132,24 @@ def test_a_look_that_finds_no_harm_ends_the_automatic_switch(clients: Clients) -
 def test_a_pause_of_the_monitor_ends_neither_harm_nor_switch(clients: Clients) -> None:
     harm(clients)
     later = NOW + timedelta(days=9)
-    assert look(clients, later).broken_promise
+    assert run(clients, later).broken_promise
     assert decide_says(clients, later)
 
 
 def test_whoever_switches_it_off_is_obeyed_and_new_harm_switches_it_on_again(clients: Clients) -> None:
     harm(clients)
     switch_off(clients[0], "ControlTable")
-    assert look(clients, NOW + 2 * QUARTER).harm
+    assert run(clients, NOW + 2 * QUARTER).harm
     assert decide_says(clients, NOW + 2 * QUARTER) is None
     anew = WATCH.model_copy(update={"policy_version": "p2"})
-    look(clients, NOW + 3 * QUARTER, anew)
+    run(clients, NOW + 3 * QUARTER, anew)
     again = answered(40, NOW + 3 * QUARTER + timedelta(minutes=1), False, "again")
     new = [
         record.model_copy(update={"decision": record.decision.model_copy(update={"policy_version": "p2"})})
         for record in again
     ]
     put(clients, new)
-    assert look(clients, NOW + 4 * QUARTER, anew).broken_promise
+    assert run(clients, NOW + 4 * QUARTER, anew).broken_promise
     assert decide_says(clients, NOW + 4 * QUARTER)
 
 
@@ -161,11 +161,11 @@ def test_when_a_persons_switch_ends_before_the_harm_does_the_monitors_comes_back
     end = NOW + timedelta(hours=1)
     own = Switch(reason="I look at it", by="Ada", since=NOW, until=end)
     switch_on(clients[0], "ControlTable", own)
-    look(clients, NOW + 2 * QUARTER)
+    run(clients, NOW + 2 * QUARTER)
     assert load_switch(clients[0], "ControlTable") == own
     if expired_item_is_gone:
         switch_off(clients[0], "ControlTable")  # as the table's time to live does
-    look(clients, end)
+    run(clients, end)
     assert decide_says(clients, end + timedelta(days=30))
 
 
@@ -231,41 +231,41 @@ def test_a_state_that_cannot_be_read_is_harm_and_is_followed_by_one_that_can(
     if harmed:
         harm(clients)
     else:
-        look(clients, NOW)
+        run(clients, NOW)
     damage(clients, **changes)
     with caplog.at_level(logging.ERROR):
-        seen = look(clients, NOW + 2 * QUARTER)
+        seen = run(clients, NOW + 2 * QUARTER)
     assert "the monitor's state cannot be read" in caplog.text
     assert "the monitor's state could not be read" in seen.harm
     assert decide_says(clients, NOW + timedelta(days=400))
-    again = look(clients, NOW + 3 * QUARTER)
+    again = run(clients, NOW + 3 * QUARTER)
     assert "could not be read" in again.harm
     assert decide_says(clients, NOW + timedelta(days=400))
 
 
 def test_after_a_lost_state_answers_that_show_the_promise_end_the_switch(clients: Clients) -> None:
-    look(clients, NOW)
+    run(clients, NOW)
     damage(clients, state={"S": "x"})
-    assert look(clients, NOW + QUARTER).harm
+    assert run(clients, NOW + QUARTER).harm
     put(clients, answered(150, NOW + QUARTER + timedelta(minutes=1), True, "right"))
-    seen = look(clients, NOW + 2 * QUARTER)
+    seen = run(clients, NOW + 2 * QUARTER)
     assert [check.status for check in seen.promises] == ["kept", "kept"]
     assert seen.harm == ""
     assert decide_says(clients, NOW + 2 * QUARTER) is None
 
 
 def test_after_a_lost_state_a_person_who_switches_off_ends_the_harm_too(clients: Clients) -> None:
-    look(clients, NOW)
+    run(clients, NOW)
     damage(clients, state={"S": "x"})
-    look(clients, NOW + QUARTER)
+    run(clients, NOW + QUARTER)
     switch_off(clients[0], "ControlTable")
-    assert look(clients, NOW + 2 * QUARTER).harm == ""
+    assert run(clients, NOW + 2 * QUARTER).harm == ""
     assert decide_says(clients, NOW + 2 * QUARTER) is None
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), -1.0])
 def test_a_state_that_could_not_be_read_again_is_not_written(clients: Clients, bad: float) -> None:
-    look(clients, NOW)
+    run(clients, NOW)
     before = state_item(clients)
     state, revision, _ = load_monitor(clients[0], "ControlTable")
     assert state
@@ -289,12 +289,12 @@ def test_a_state_that_could_not_be_read_again_is_not_written(clients: Clients, b
 def test_a_record_that_cannot_be_read_hides_no_other_one(
     clients: Clients, hurt: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    look(clients, NOW)
+    run(clients, NOW)
     records = answered(40, NOW + timedelta(minutes=5), False, "wrong")
     put(clients, records)
     item = record_item(records[0].model_copy(update={"image": "s3://photos/hurt.png"}))
     clients[0].put_item(TableName="RecordsTable", Item=item | hurt)
-    seen = look(clients, NOW + QUARTER)
+    seen = run(clients, NOW + QUARTER)
     assert (seen.images, seen.broken_promise) == (40, True)
     assert "s3://photos/hurt.png" in caplog.text
 

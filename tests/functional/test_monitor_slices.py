@@ -13,7 +13,7 @@ from moto import mock_aws
 
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.monitor import store
-from kickstand.monitor.look import MonitorSettings, Watch
+from kickstand.monitor.run import MonitorSettings, Watch
 from kickstand.monitor.store import load_monitor, run_monitor
 from kickstand.records import Record
 from kickstand.store import changed, put_record, read_changes, to_item
@@ -94,9 +94,9 @@ def test_each_photo_is_counted_once_however_the_backlog_is_cut(
     images, answered = 0, set(before)
     for numbers in [*meanwhile, *[set[int]()] * 8]:
         left = iter([1000.0] * (slices - 1))
-        look = run_monitor(dynamodb, events, SETTINGS, watch, now, lambda: next(left, 0.0))  # noqa: B023
-        assert look
-        images += look.images
+        run = run_monitor(dynamodb, events, SETTINGS, watch, now, lambda: next(left, 0.0))  # noqa: B023
+        assert run
+        images += run.images
         for number in numbers - answered:
             answer(dynamodb, records[number], now + timedelta(minutes=5))
         answered |= numbers  # an answer stands

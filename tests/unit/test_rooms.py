@@ -60,7 +60,7 @@ def test_a_file_of_the_core_imports_only_from_its_own_room_and_those_below(file:
     [
         ("classify/policy.py", "kickstand.review.rules"),
         ("records.py", "kickstand.classify.policy"),
-        ("ledger/store.py", "kickstand.monitor.look"),
+        ("ledger/store.py", "kickstand.monitor.run"),
         ("review/rules.py", "kickstand_cli.main"),
         ("monitor/drift.py", "boto3"),
         ("monitor/drift.py", "boto3.dynamodb.types.TypeSerializer"),
@@ -74,14 +74,14 @@ def test_an_import_that_is_turned_round_is_found(file: str, imported: str) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        "from kickstand.monitor.look import measure",
+        "from kickstand.monitor.run import measure",
         "from kickstand import monitor",
-        "import kickstand.monitor.look as look",
-        "from ..monitor import look",
+        "import kickstand.monitor.run as run",
+        "from ..monitor import run",
         "from .. import monitor",
-        "def late():\n    from ..monitor.look import measure",
-        "if TYPE_CHECKING:\n    from kickstand.monitor import look",
-        "look = import_module('kickstand.monitor.look')",
+        "def late():\n    from ..monitor.run import measure",
+        "if TYPE_CHECKING:\n    from kickstand.monitor import run",
+        "run = import_module('kickstand.monitor.run')",
     ],
 )
 def test_an_import_is_found_however_it_is_written(text: str) -> None:

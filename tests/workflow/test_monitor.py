@@ -14,7 +14,7 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.events import ModelDegraded
 from kickstand.monitor import store
-from kickstand.monitor.look import read_watch
+from kickstand.monitor.run import read_watch
 from kickstand.monitor.store import load_monitor
 from kickstand.records import Record
 from kickstand.store import put_record
@@ -54,7 +54,7 @@ def published(stack: Stack) -> Callable[[], list[dict[str, Any]]]:
 
 
 @pytest.fixture
-def look(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
+def run_monitor(stack: Stack, capsys: pytest.CaptureFixture[str]) -> Callable[[], dict[str, Any]]:
     """Runs the function as its schedule does; returns its metrics and its answer."""
 
     def run() -> dict[str, Any]:
@@ -119,15 +119,15 @@ def put_audited(stack: Stack, number: int, answer: str) -> None:
 
 
 def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
-    stack: Stack, look: Callable[[], dict[str, Any]], published: Callable[[], list[dict[str, Any]]]
+    stack: Stack, run_monitor: Callable[[], dict[str, Any]], published: Callable[[], list[dict[str, Any]]]
 ) -> None:
     assert decided(stack).decision.route == "accept"
-    first = look()
+    first = run_monitor()
     assert (first["images"], first["PromiseUnsupported"], first["ReviewEverything"]) == (1, 0, 0)
     assert first["harm"] == ""
 
     put_audited(stack, 12, "motorcycle")
-    harmed = look()
+    harmed = run_monitor()
     assert (harmed["images"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
     assert harmed["harm"].startswith(f"12 of 12 audited answers{ABOUT} wrong, promised at most 2.0%")
     assert harmed["AcceptedAccuracy"] < 50
@@ -140,7 +140,7 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
     kept = decided(stack)
     assert (kept.decision.route, kept.decision.reason) == ("review", "review_everything")
     assert harmed["harm"] in kept.decision.explanation
-    assert look()["OldestReviewHours"] > 0
+    assert run_monitor()["OldestReviewHours"] > 0
     assert published() == []
 
     switch = load_switch(stack.dynamodb, "ControlTable")
@@ -150,19 +150,19 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
     switch_on(stack.dynamodb, "ControlTable", over)
     assert decided(stack).decision.route == "accept"
 
-    assert look()["ReviewEverything"] == 1  # the harm has not ended
+    assert run_monitor()["ReviewEverything"] == 1  # the harm has not ended
     switch_off(stack.dynamodb, "ControlTable")
-    assert look()["ReviewEverything"] == 0  # but whoever switches it off is obeyed
+    assert run_monitor()["ReviewEverything"] == 0  # but whoever switches it off is obeyed
     assert published() == []
 
 
-def test_of_two_looks_at_once_one_is_in_vain(
-    stack: Stack, look: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+def test_if_two_runs_overlap_one_has_no_effect(
+    stack: Stack, run_monitor: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look()
+    run_monitor()
     standing = load_monitor(stack.dynamodb, "ControlTable")
-    look()
+    run_monitor()
     after = load_monitor(stack.dynamodb, "ControlTable")
     monkeypatch.setattr(store, "load_monitor", lambda *_: standing)
-    assert look() == {"images": 0, "harm": ""}
+    assert run_monitor() == {"images": 0, "harm": ""}
     assert load_monitor(stack.dynamodb, "ControlTable") == after

@@ -98,16 +98,16 @@ def test_an_answer_that_is_undone_while_the_record_is_told_of_it_does_not_stay_t
     with monkeypatch.context() as asleep:
         asleep.setattr(store, "_wake", lambda *_: True)
         give(stack, image)
-    before, tell = review_of(stack, image), store._tell_record
+    before, tell = review_of(stack, image), store._update_record
 
     def undone_first(dynamodb: Any, table: str, review: Review, now: Any) -> None:
-        monkeypatch.setattr(store, "_tell_record", tell)
+        monkeypatch.setattr(store, "_update_record", tell)
         undo(stack, image)
         if again:
             give(stack, image, again)
         tell(dynamodb, table, review, now)
 
-    monkeypatch.setattr(store, "_tell_record", undone_first)
+    monkeypatch.setattr(store, "_update_record", undone_first)
     record_review(stack.dynamodb, *TABLES, before.image, before.version, answered=True, now=before.requested_at)
     assert told(stack, image) == again
     assert record_of(stack, image).review == review_of(stack, image).outcome
@@ -128,7 +128,7 @@ def test_the_ledger_never_restores_an_answer_that_its_reviewer_took_back(
     version = review_of(stack, image).version
     with monkeypatch.context() as down:
         down.setattr(store, "_forget_answer", broken)
-        down.setattr(store, "_tell_record", broken)
+        down.setattr(store, "_update_record", broken)
         with pytest.raises(StoreUnavailable):
             undo_answer(stack.dynamodb, TABLES, (image, version), "Ada", datetime.now(UTC))
         if again:

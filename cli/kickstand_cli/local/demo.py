@@ -21,7 +21,7 @@ from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
 from kickstand.monitor.drift import Budget
-from kickstand.monitor.look import read_watch
+from kickstand.monitor.run import read_watch
 from kickstand.records import StateError
 from kickstand.report.page import compose, draw_report, read_evidence
 from kickstand_cli.classify.classify import ModelOption

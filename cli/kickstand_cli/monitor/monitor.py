@@ -9,7 +9,7 @@ from kickstand.events import NEITHER, Route
 from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, describe
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck
-from kickstand.monitor.look import AnswerShare, MonitorReport, look, read_watch
+from kickstand.monitor.run import AnswerShare, MonitorReport, examine, read_watch
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
@@ -50,7 +50,7 @@ def monitor(
         watch = read_watch(artefact)
         seen, _ = open_records([records] if records else [], None, stack_name, outputs, start)
     pace = images_per_day or observed_pace([record.recorded_at for record in seen])
-    report, _ = look(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
+    report, _ = examine(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
     if as_json:
         print_json(report.model_dump(mode="json") | {"harmed": report.harmed, "images_per_day": pace})
     else:

@@ -9,7 +9,7 @@ import typer
 from kickstand.classify.artefact import read_card
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.drift import images_per_day as observed_pace
-from kickstand.monitor.look import read_watch
+from kickstand.monitor.run import read_watch
 from kickstand.report.page import compose, draw_report, read_evidence, small_pictures
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting

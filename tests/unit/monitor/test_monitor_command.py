@@ -17,7 +17,7 @@ from kickstand.classify.policy import decide
 from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import ImageRef, ImageStatistics, ImageSummary, Prediction
 from kickstand.monitor.drift import Budget
-from kickstand.monitor.look import Watch, look, read_watch
+from kickstand.monitor.run import Watch, examine, read_watch
 from kickstand.records import Record
 from kickstand_cli.monitor.baseline import baseline
 from kickstand_cli.monitor.monitor import monitor
@@ -225,19 +225,19 @@ def test_since_is_a_time_span_or_a_moment(text: str, moment: datetime) -> None:
     assert parse_since(text, NOON) == moment
 
 
-def test_looking_twice_with_a_checkpoint_finds_what_one_look_finds(artefact: Path) -> None:
+def test_two_parts_with_a_checkpoint_give_the_same_report_as_the_whole(artefact: Path) -> None:
     draw = random.Random(5)
     records = [recorded(i, draw, artefact, foreign=i > 60 and i % 3 == 0) for i in range(150)]
     watch, budget = read_watch(artefact), Budget()
-    whole, _ = look(records, watch, budget)
-    _, checkpoint = look(records[:80], watch, budget)
-    parts, _ = look(records[80:], watch, budget, checkpoint)
+    whole, _ = examine(records, watch, budget)
+    _, checkpoint = examine(records[:80], watch, budget)
+    parts, _ = examine(records[80:], watch, budget, checkpoint)
     assert parts.drift == whole.drift
     assert parts.compared == whole.compared == 150
 
 
 def test_a_card_without_promise_and_baseline_can_be_watched() -> None:
-    report, checkpoint = look([], Watch(), Budget())
+    report, checkpoint = examine([], Watch(), Budget())
     assert (report.drift, report.promises, report.mix, checkpoint) == (None, (), (), None)
 
 

@@ -15,7 +15,7 @@ from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import Reason, Route
 from kickstand.monitor.drift import Budget
 from kickstand.monitor.live_accuracy import PromiseStatus
-from kickstand.monitor.look import MonitorReport, Watch, read_watch
+from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
 from kickstand.report.page import compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent

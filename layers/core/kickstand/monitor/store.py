@@ -10,7 +10,7 @@ from kickstand.classify.policy import NO_END, Switch, parse_switch
 from kickstand.classify.store import SWITCH, as_item
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.events import Route
-from kickstand.monitor.look import Look, MonitorSettings, MonitorState, Slice, Watch, advance, resume, resume_lost
+from kickstand.monitor.run import MonitorSettings, MonitorState, Run, Slice, Watch, advance, resume, resume_lost
 from kickstand.store import first_complaint, get_item, plain, publish, put_item_if, slice_changes
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def run_monitor(
     watch: Watch,
     now: datetime,
     seconds_left: Callable[[], float] = lambda: 2 * LAST_SECONDS,
-) -> Look | None:
+) -> Run | None:
     """Look at what is new, and act on harm; None where another run was faster.
 
     What is new is read in slices of MOST records, and the state is saved after each; what a run has no time for is left
@@ -47,20 +47,20 @@ def run_monitor(
     for moment, changes in slice_changes(dynamodb, settings.records_table, state.until, beyond, MOST):
         until = min(moment, end)  # the next run reads again what is younger
         part = Slice(after=state.until, until=until, read_at=now)
-        look, after = advance(state, changes, watch, until, settings.image_bucket)
+        run, after = advance(state, changes, watch, until, settings.image_bucket)
         left = moment < beyond
         state = after.model_copy(update={"slices": (*state.slices, part) if left else ()})
         if not save_monitor(dynamodb, table, state, revision):
             return None
-        revision, images = _number(revision) + 1, images + look.images
-        routes.update(look.routes)
+        revision, images = _number(revision) + 1, images + run.images
+        routes.update(run.routes)
         if left and seconds_left() <= LAST_SECONDS:
             break
-    look = look.model_copy(update={"images": images, "routes": dict(routes)})
+    run = run.model_copy(update={"images": images, "routes": dict(routes)})
     done = state
     if state.degraded:
-        if look.calls_for_review(settings.review_everything_when):
-            switched = switch_on_for_harm(dynamodb, table, look.harm, now, again=state.switched)
+        if run.calls_for_review(settings.review_everything_when):
+            switched = switch_on_for_harm(dynamodb, table, run.harm, now, again=state.switched)
             done = done.model_copy(update={"switched": switched})
         if not state.announced:
             publish(events, ["Model Degraded"], state.degraded.model_dump_json())
@@ -70,7 +70,7 @@ def run_monitor(
         done = done.model_copy(update={"switched": False})
     if done != state:
         save_monitor(dynamodb, table, done, revision)
-    return look
+    return run
 
 
 def switch_on_for_harm(dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, again: bool) -> bool:

@@ -44,7 +44,7 @@ from kickstand.monitor.live_quality import (
     review_load,
     risk_coverage,
 )
-from kickstand.monitor.look import MonitorReport, Watch, look
+from kickstand.monitor.run import MonitorReport, Watch, examine
 from kickstand.quality import Interval, wilson_interval
 from kickstand.records import Record
 from kickstand.report import figures
@@ -76,7 +76,7 @@ def read_evidence(artefact: Path) -> Evidence:
 
 
 class Report(Payload):
-    """All numbers of the page. monitor: as `kickstand.monitor.look.look` gives it.
+    """All numbers of the page. monitor: as `kickstand.monitor.run.examine` gives it.
 
     answers: images by their answer's label, whatever became of them.
     """
@@ -190,7 +190,7 @@ def compose(
     evidence: of the promise.
     as_of: when the records were read, for the age of what waits; by default the latest moment that they tell of.
     """
-    monitor, _ = look(records, watch, budget, checkpoint)
+    monitor, _ = examine(records, watch, budget, checkpoint)
     level = watch.confidence_level
     return Report(
         monitor=monitor,

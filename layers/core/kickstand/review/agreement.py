@@ -77,7 +77,7 @@ def choose_answers(reviews: Iterable[Review], base: Mapping[tuple[bool, str], in
             checks[who] += 1
             wrong[who] += went_wrong
     used = Counter[tuple[str, bool, str]]()
-    for review in sorted(answered, key=_lot):
+    for review in sorted(answered, key=_draw):
         if review.answer is None or review.answer.label == CANNOT_TELL:
             yield review, "" if review.answer is None else CANNOT_TELL
             continue
@@ -106,7 +106,7 @@ def _checks(review: Review) -> Iterator[tuple[str, bool]]:
         yield first.reviewer.casefold(), golden.label != golden.expected
 
 
-def _lot(review: Review) -> bytes:
+def _draw(review: Review) -> bytes:
     return hashlib.sha256(f"{review.image}\n{review.version}".encode()).digest()
 
 

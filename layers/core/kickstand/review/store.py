@@ -170,7 +170,7 @@ def answer_review(
 
     review = change_review(dynamodb, reviews_table, *key, rule)
     if review.answer and review.answer.reviewer != reviewer:
-        _tell_record(dynamodb, records_table, review, now)
+        _update_record(dynamodb, records_table, review, now)
     elif not _wake(stepfunctions, review):
         record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
     if first and control_table:
@@ -206,7 +206,7 @@ def check_reviewer(
         dynamodb, tables[0], *key, lambda review: rules.check(review, label, reviewer, labels, *golden, now)
     )
     if review.golden:
-        _tell_record(dynamodb, tables[1], review, now)
+        _update_record(dynamodb, tables[1], review, now)
     return review
 
 
@@ -236,7 +236,7 @@ def record_review(
             return None
         raise LookupError(f"{image} {version}: no answer has been written down")
     if review.answer or not answered:
-        _tell_record(dynamodb, records_table, review, now)
+        _update_record(dynamodb, records_table, review, now)
     if answered:
         with suppress(Refused):
             review = _follow_undo(dynamodb, (reviews_table, records_table), review, now)
@@ -250,7 +250,7 @@ def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Revi
     if told and (standing.answer is None or standing.answer.answered_at != told):
         _forget_answer(dynamodb, tables[1], standing, told)
         if standing.answer:
-            _tell_record(dynamodb, tables[1], standing, now)
+            _update_record(dynamodb, tables[1], standing, now)
     return standing
 
 
@@ -272,7 +272,7 @@ def restore_review(
         standing = load_review(dynamodb, reviews_table, *key)
         if standing.undone_at == told:
             if standing.answer:
-                _tell_record(dynamodb, records_table, standing, now)
+                _update_record(dynamodb, records_table, standing, now)
             else:
                 _forget_answer(dynamodb, records_table, standing, told)
             return
@@ -281,7 +281,7 @@ def restore_review(
         _wake(stepfunctions, review)  # an execution may wait that has asked again
 
 
-def _tell_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:
+def _update_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:
     """Write the outcome into the record, once there is an answer for good; only what is asked after it is added then.
 
     A record that is gone was forgotten, or has expired; else the ledger finds that the photo has none.

@@ -191,7 +191,7 @@ def read_watch(artefact: Path) -> Watch:
         raise ValueError(f"{artefact}: model.json does not state its policy as expected: {error!r}") from error
 
 
-def look(
+def examine(
     records: Iterable[Record], watch: Watch, budget: Budget, checkpoint: Checkpoint | None = None
 ) -> tuple[MonitorReport, Checkpoint | None]:
     """The report on these records, and where drift goes on from; time and memory are linear in them.
@@ -317,7 +317,7 @@ class MonitorState(Payload):
         return at <= self.until and (own is None or (record.changed_at or at) > own.read_at)
 
 
-class Look(Seen):
+class Run(Seen):
     """What one look of the scheduled monitor sees: images since the last look, accepted and promise of the last
     `live_accuracy.WINDOW`. lost: see `MonitorState`.
     """
@@ -374,7 +374,7 @@ def _as_symptom(check: PromiseCheck) -> Symptom:
     return Symptom(statistic="promise", description=told, label=check.label or None)
 
 
-def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, now: datetime) -> list[Measure]:
+def measure(run: Run, oldest_review: datetime | None, switch: Switch | None, now: datetime) -> list[Measure]:
     """What CloudWatch is told of a run.
 
     oldest_review: since when the review that has waited longest has been open; None where none is.
@@ -383,17 +383,17 @@ def measure(look: Look, oldest_review: datetime | None, switch: Switch | None, n
     found = [
         Measure("OldestReviewHours", "None", waited),
         Measure("ReviewEverything", "None", float(switch is not None and switch.is_on(now))),
-        Measure("PromiseUnsupported", "None", len(look.unsupported) + bool(look.lost)),
-        Measure("DriftPages", "Count", len(look.paged)),
-        Measure("DriftNotices", "Count", len(look.moved) - len(look.paged)),
-        Measure("DriftStrength", "Percent", 100 * max(look.strengths.values(), default=0.0)),
+        Measure("PromiseUnsupported", "None", len(run.unsupported) + bool(run.lost)),
+        Measure("DriftPages", "Count", len(run.paged)),
+        Measure("DriftNotices", "Count", len(run.moved) - len(run.paged)),
+        Measure("DriftStrength", "Percent", 100 * max(run.strengths.values(), default=0.0)),
     ]
-    if look.images:
-        found.append(Measure("PercentReviewed", "Percent", 100 * look.routes[Route.REVIEW] / look.images))
-        found.append(Measure("PercentRejected", "Percent", 100 * look.routes[Route.REJECT] / look.images))
-    if look.accepted.images:
-        found.append(Measure("AcceptedAccuracy", "Percent", 100 * look.accepted.accuracy))
-        found.append(Measure("AcceptedAccuracyLow", "Percent", 100 * look.accepted.low))
+    if run.images:
+        found.append(Measure("PercentReviewed", "Percent", 100 * run.routes[Route.REVIEW] / run.images))
+        found.append(Measure("PercentRejected", "Percent", 100 * run.routes[Route.REJECT] / run.images))
+    if run.accepted.images:
+        found.append(Measure("AcceptedAccuracy", "Percent", 100 * run.accepted.accuracy))
+        found.append(Measure("AcceptedAccuracyLow", "Percent", 100 * run.accepted.low))
     return found
 
 
@@ -421,7 +421,7 @@ def resume_lost(why: str, watch: Watch, until: datetime) -> MonitorState:
 
 def advance(
     state: MonitorState, changes: Iterable[Record], watch: Watch, until: datetime, bucket: str
-) -> tuple[Look, MonitorState]:
+) -> tuple[Run, MonitorState]:
     """One look at what has been written or answered since the last one; time and memory are linear in that.
 
     changes: everything since `state.until`, as far as it can be seen; what is newer than `until` is left to the next
@@ -441,7 +441,7 @@ def advance(
     level, label_error = watch.confidence_level, watch.label_error
     promises = accepted.check_promise(watch.claims)
     shown = bool(promises) and all(check.status is PromiseStatus.KEPT for check in promises)
-    look = Look(
+    run = Run(
         lost="" if shown else state.lost,
         images=len(written),
         routes={route: routes[route] for route in Route},
@@ -450,24 +450,24 @@ def advance(
         accepted_by_label=accepted.estimate_labels(level, label_error),
         promises=promises,
     )
-    degraded = state.degraded if look.symptoms else None
-    if look.symptoms and degraded is None:
+    degraded = state.degraded if run.symptoms else None
+    if run.symptoms and degraded is None:
         degraded = ModelDegraded(
             bucket=bucket,
-            reason=look.harm,
-            findings=look.symptoms,
+            reason=run.harm,
+            findings=run.symptoms,
             model_version=watch.model_version,
             policy_version=watch.policy_version,
             degraded_at=until,
         )
-    return look, MonitorState(
+    return run, MonitorState(
         until=until,
         drift=drift.checkpoint() if drift else None,
         accepted=accepted,
         degraded=degraded,
         announced=state.announced and degraded is not None,
         switched=state.switched,
-        lost=look.lost,
+        lost=run.lost,
     )
 
 

@@ -1,4 +1,4 @@
-"""Looks of the scheduled monitor come to the same as one look at everything, however late people answer."""
+"""Runs of the scheduled monitor give the same report as one run over everything, however late people answer."""
 
 import json
 import random
@@ -35,7 +35,7 @@ from kickstand.monitor.live_accuracy import (
     estimate,
     outcomes,
 )
-from kickstand.monitor.look import LONGEST_GAP, Look, MonitorState, Watch, advance, look, measure, resume
+from kickstand.monitor.run import LONGEST_GAP, MonitorState, Run, Watch, advance, examine, measure, resume
 from kickstand.monitor.store import MONITOR, save_monitor
 from kickstand.records import Record
 from tests.stream import CARD, NOON, make_records, make_stream_baseline
@@ -55,9 +55,9 @@ def as_of(record: Record, now: datetime) -> Record:
     return record.model_copy(update={"changed_at": answer.answered_at})
 
 
-def look_at(
+def run_once(
     state: MonitorState | None, records: Sequence[Record], now: datetime, watch: Watch = WATCH
-) -> tuple[Look, MonitorState]:
+) -> tuple[Run, MonitorState]:
     """What the function does at this moment."""
     state = resume(state, watch, now - LAG)
     there = [as_of(record, now) for record in records if record.recorded_at <= now]
@@ -66,13 +66,13 @@ def look_at(
     return advance(state, changes, watch, now - LAG, "photos")
 
 
-def looks(
+def runs(
     records: Sequence[Record], every: timedelta, days: float, watch: Watch = WATCH
-) -> list[tuple[Look, MonitorState]]:
-    found: list[tuple[Look, MonitorState]] = []
+) -> list[tuple[Run, MonitorState]]:
+    found: list[tuple[Run, MonitorState]] = []
     now = NOON
     while now <= NOON + timedelta(days=days):
-        found.append(look_at(found[-1][1] if found else None, records, now, watch))
+        found.append(run_once(found[-1][1] if found else None, records, now, watch))
         now += every
     return found
 
@@ -81,8 +81,8 @@ STREAM = list(make_records(700))  # one every ten minutes: five days
 
 
 @pytest.mark.parametrize("every", [timedelta(minutes=47), timedelta(hours=9)])
-def test_accuracy_counts_every_answer_once_though_it_comes_looks_later(every: timedelta) -> None:
-    *_, (seen, _) = looks(STREAM, every, days=9)
+def test_accuracy_counts_every_answer_once_though_it_comes_runs_later(every: timedelta) -> None:
+    *_, (seen, _) = runs(STREAM, every, days=9)
     assert seen.accepted == estimate(cell_means(STREAM))
     assert seen.accepted_by_label == {
         label: estimate(cell_means(part)) for label, part in accepted_by_label(STREAM).items()
@@ -107,7 +107,7 @@ def cell_means(records: Sequence[Record]) -> list[Outcome]:
 @pytest.mark.parametrize("promise", [EACH, OLDER, EACH.model_copy(update={"label_error": 0.05})])
 def test_the_promise_is_judged_alike_in_parts_and_at_once(promise: Promise) -> None:
     watch = WATCH.model_copy(update={"promise": promise})
-    *_, (seen, _) = looks(STREAM, timedelta(hours=3), days=9, watch=watch)
+    *_, (seen, _) = runs(STREAM, timedelta(hours=3), days=9, watch=watch)
     whole = check_promise(STREAM, promise, Budget(images_per_day=100))
     assert [one.label for one in seen.promises] == [*promise.max_risk]
     for part, one in zip(seen.promises, whole, strict=True):
@@ -118,48 +118,48 @@ def test_the_promise_is_judged_alike_in_parts_and_at_once(promise: Promise) -> N
 def test_drift_sees_every_image_once() -> None:
     baseline = make_stream_baseline()
     watch = WATCH.model_copy(update={"baseline": baseline})
-    *_, (_, state) = looks(STREAM, timedelta(minutes=95), days=6, watch=watch)
+    *_, (_, state) = runs(STREAM, timedelta(minutes=95), days=6, watch=watch)
     whole = Drift(baseline, Budget(images_per_day=144))
     whole.read(STREAM)
     assert state.drift == whole.checkpoint()
 
 
-def test_looking_again_without_having_written_the_state_changes_nothing() -> None:
-    _, state = look_at(None, STREAM, NOON + timedelta(hours=20))
+def test_a_second_run_from_an_unsaved_state_changes_nothing() -> None:
+    _, state = run_once(None, STREAM, NOON + timedelta(hours=20))
     now = NOON + timedelta(hours=30)
-    assert look_at(state, STREAM, now) == look_at(state, STREAM, now)
+    assert run_once(state, STREAM, now) == run_once(state, STREAM, now)
 
 
 def test_an_empty_window_is_fine() -> None:
-    seen, state = look_at(None, [], NOON)
+    seen, state = run_once(None, [], NOON)
     assert (seen.images, seen.accepted.images, seen.harm) == (0, 0, "")
-    assert look_at(state, [], NOON + timedelta(minutes=15))[1].until == NOON + timedelta(minutes=13)
+    assert run_once(state, [], NOON + timedelta(minutes=15))[1].until == NOON + timedelta(minutes=13)
 
 
 def test_harm_is_noted_once_and_forgotten_when_it_is_over() -> None:
     watch = WATCH.model_copy(update={"baseline": make_stream_baseline()})
-    states = [state for _, state in looks(list(make_records(700, night_from=144)), timedelta(hours=4), 4, watch)]
+    states = [state for _, state in runs(list(make_records(700, night_from=144)), timedelta(hours=4), 4, watch)]
     degraded = [state.degraded for state in states]
     assert degraded[0] is None
     assert len({one.degraded_at for one in degraded if one}) == 1
     announced = states[-1].model_copy(update={"announced": True, "switched": True})
     fresh = watch.model_copy(update={"baseline": None})  # nothing to compare with any more
-    _, after = look_at(announced, STREAM, NOON + timedelta(days=4, hours=1), fresh)
+    _, after = run_once(announced, STREAM, NOON + timedelta(days=4, hours=1), fresh)
     assert (after.degraded, after.announced) == (None, False)
     assert after.switched  # until the monitor has switched it off
 
 
 def test_a_new_policy_is_judged_by_its_own_answers() -> None:
-    *_, (_, state) = looks(STREAM, timedelta(hours=12), days=2)
-    seen, after = look_at(
+    *_, (_, state) = runs(STREAM, timedelta(hours=12), days=2)
+    seen, after = run_once(
         state, STREAM, NOON + timedelta(days=2, hours=1), WATCH.model_copy(update={"policy_version": "p2"})
     )
     assert (seen.accepted.images, after.accepted.since) == (0, state.until)
 
 
-def test_after_a_long_pause_it_leaves_out_what_nobody_looked_at_and_keeps_what_it_knows() -> None:
+def test_after_a_long_pause_it_leaves_out_what_nobody_watched_and_keeps_what_it_knows() -> None:
     watch = WATCH.model_copy(update={"baseline": make_stream_baseline()})
-    *_, (_, state) = looks(STREAM, timedelta(hours=12), days=1, watch=watch)
+    *_, (_, state) = runs(STREAM, timedelta(hours=12), days=1, watch=watch)
     now = state.until + LONGEST_GAP + LAG + timedelta(hours=1)
     resumed = resume(state, watch, now - LAG)
     assert (resumed.drift, resumed.accepted.cells) == (state.drift, state.accepted.cells)
@@ -172,7 +172,7 @@ def test_what_is_kept_stays_small_and_forgets_what_is_older_than_the_window() ->
         record.model_copy(update={"recorded_at": record.recorded_at + timedelta(days=i // 2)})
         for i, record in enumerate(STREAM[:90])
     ]
-    *_, (seen, state) = looks(daily, timedelta(hours=23), days=46)
+    *_, (seen, state) = runs(daily, timedelta(hours=23), days=46)
     assert min(cell.day for row in state.accepted.cells.values() for cell in row) >= (state.until - WINDOW).date()
     assert seen.accepted.images < 65
     assert len(state.model_dump_json()) < 20_000
@@ -366,7 +366,7 @@ PACE = Budget(images_per_day=1_000)
 def test_a_stream_at_any_promised_mix_raises_no_alarm_about_it(share: float, with_baseline: bool) -> None:
     """The baseline is half and half."""
     baseline = make_stream_baseline() if with_baseline else None
-    report, _ = look(answers(share, 1_000), MIXED.model_copy(update={"baseline": baseline}), PACE)
+    report, _ = examine(answers(share, 1_000), MIXED.model_copy(update={"baseline": baseline}), PACE)
     assert not any(finding.alarm for finding in report.drift or () if finding.statistic == CLASS_MIX)
     assert {one.label: one.promised for one in report.mix} == {
         "bicycle": (0.3, 0.7),
@@ -391,7 +391,7 @@ def test_false_alarms_about_the_mix_stay_within_the_budget_at_its_very_limit() -
 
 def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> None:
     watch = WATCH.model_copy(update={"baseline": make_stream_baseline()})
-    report, _ = look(answers(0.9, 400), watch, PACE)
+    report, _ = examine(answers(0.9, 400), watch, PACE)
     assert CLASS_MIX in {finding.statistic for finding in report.paged}
     assert report.mix == ()
 
@@ -422,7 +422,7 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
 def test_a_mix_outside_the_promised_range_is_harm_and_says_how_to_answer_it(
     share: float, foreign: float, sentence: str
 ) -> None:
-    report, _ = look(answers(share, 400, foreign), MIXED, PACE)
+    report, _ = examine(answers(share, 400, foreign), MIXED, PACE)
     (finding,) = report.paged
     assert finding.statistic == CLASS_MIX
     assert describe(finding).startswith(sentence)
@@ -430,7 +430,7 @@ def test_a_mix_outside_the_promised_range_is_harm_and_says_how_to_answer_it(
 
 
 def test_a_share_a_little_above_the_promised_range_is_found_too() -> None:
-    report, _ = look(answers(0.8, 1_500), MIXED, PACE)
+    report, _ = examine(answers(0.8, 1_500), MIXED, PACE)
     (finding,) = report.paged
     assert "answers motorcycle" in describe(finding)
     assert finding.n > 100
@@ -438,13 +438,13 @@ def test_a_share_a_little_above_the_promised_range_is_found_too() -> None:
 
 def test_the_mix_is_that_of_the_promise_though_the_baseline_is_of_an_older_policy() -> None:
     baseline = make_stream_baseline().model_copy(update={"policy_version": "p0"})
-    report, _ = look(answers(0.5, 400, 0.25), MIXED.model_copy(update={"baseline": baseline}), PACE)
+    report, _ = examine(answers(0.5, 400, 0.25), MIXED.model_copy(update={"baseline": baseline}), PACE)
     assert CLASS_MIX in {finding.statistic for finding in report.paged}
 
 
 def test_a_promise_is_not_tested_by_answers_of_another_policy() -> None:
-    assert all(check.audits for check in look(STREAM, WATCH, PACE)[0].promises)
-    report, _ = look(STREAM, WATCH.model_copy(update={"policy_version": "p2"}), PACE)
+    assert all(check.audits for check in examine(STREAM, WATCH, PACE)[0].promises)
+    report, _ = examine(STREAM, WATCH.model_copy(update={"policy_version": "p2"}), PACE)
     assert [check.audits for check in report.promises] == [0, 0]
     assert report.accepted.answers
 
@@ -452,11 +452,11 @@ def test_a_promise_is_not_tested_by_answers_of_another_policy() -> None:
 def test_a_new_promised_mix_begins_without_the_evidence_against_the_old_one() -> None:
     baseline = make_stream_baseline()
     narrow = MIXED.model_copy(update={"baseline": baseline})
-    _, checkpoint = look(answers(0.9, 400), narrow, PACE)
+    _, checkpoint = examine(answers(0.9, 400), narrow, PACE)
     wide = narrow.model_copy(update={"shares_at_most": {"bicycle": 0.97, "motorcycle": 0.97, "neither": 0.08}})
-    report, _ = look([], wide, PACE, checkpoint)
+    report, _ = examine([], wide, PACE, checkpoint)
     assert report.moved == ()
-    report, _ = look([], narrow, PACE, checkpoint)
+    report, _ = examine([], narrow, PACE, checkpoint)
     assert {finding.statistic for finding in report.moved} >= {CLASS_MIX}
 
 
@@ -468,17 +468,17 @@ def test_answers_under_the_switch_mend_the_promise() -> None:
         else record
         for record in STREAM
     ]
-    *_, (seen, _) = looks(everything, timedelta(hours=6), days=9)
+    *_, (seen, _) = runs(everything, timedelta(hours=6), days=9)
     assert all(promise.status is not PromiseStatus.BROKEN for promise in seen.promises)
     assert seen.accepted.images == sum(record.decision.by_policy is Route.ACCEPT for record in STREAM)
 
 
-def measured(seen: Look, oldest: datetime | None = None, switch: Switch | None = None) -> dict[str, float]:
+def measured(seen: Run, oldest: datetime | None = None, switch: Switch | None = None) -> dict[str, float]:
     return {name: value for name, _, value in measure(seen, oldest, switch, NOON)}
 
 
 def test_a_run_without_images_measures_no_share_and_no_accuracy() -> None:
-    empty, _ = look_at(None, [], NOON)
+    empty, _ = run_once(None, [], NOON)
     assert measured(empty) == dict.fromkeys(
         (
             *("OldestReviewHours", "ReviewEverything"),
@@ -489,7 +489,7 @@ def test_a_run_without_images_measures_no_share_and_no_accuracy() -> None:
 
 
 def test_a_run_measures_shares_and_accuracy_in_per_cent_and_how_long_people_keep_photos_waiting() -> None:
-    *_, (seen, _) = looks(STREAM, timedelta(hours=6), days=1)
+    *_, (seen, _) = runs(STREAM, timedelta(hours=6), days=1)
     found = measured(seen, oldest=NOON - timedelta(hours=3))
     assert found["PercentReviewed"] == 100 * seen.routes[Route.REVIEW] / seen.images
     assert found["AcceptedAccuracyLow"] < found["AcceptedAccuracy"] <= 100
@@ -497,7 +497,7 @@ def test_a_run_measures_shares_and_accuracy_in_per_cent_and_how_long_people_keep
 
 
 def test_the_switch_is_measured_until_it_ends() -> None:
-    empty, _ = look_at(None, [], NOON)
+    empty, _ = run_once(None, [], NOON)
     on = Switch(reason="r", by="Ada", since=NOON, until=NOON + timedelta(hours=1))
     assert measured(empty, switch=on)["ReviewEverything"] == 1
     assert measured(empty, switch=on.model_copy(update={"until": NOON}))["ReviewEverything"] == 0
@@ -505,12 +505,12 @@ def test_the_switch_is_measured_until_it_ends() -> None:
 
 def test_harm_turns_the_switch_on_as_far_as_the_setting_says() -> None:
     night = WATCH.model_copy(update={"baseline": make_stream_baseline()})
-    drifted = looks(list(make_records(700, night_from=144)), timedelta(hours=4), 4, night)[-1][0]
+    drifted = runs(list(make_records(700, night_from=144)), timedelta(hours=4), 4, night)[-1][0]
     assert drifted.symptoms
     assert not drifted.broken_promise
     assert [drifted.calls_for_review(when) for when in ("never", "promise", "harm")] == [False, False, True]
     fine, other = check_promise(STREAM, EACH, Budget(images_per_day=100))
     broken = drifted.model_copy(update={"promises": (fine, other.model_copy(update={"status": PromiseStatus.BROKEN}))})
     assert [broken.calls_for_review(when) for when in ("never", "promise", "harm")] == [False, True, True]
-    empty, _ = look_at(None, [], NOON)
+    empty, _ = run_once(None, [], NOON)
     assert not empty.calls_for_review("harm")
