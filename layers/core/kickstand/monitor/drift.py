@@ -434,6 +434,13 @@ class Finding(Payload):
     examples: tuple[Example, ...]
 
 
+class Ended(Payload):
+    """An alarm that is over. finding: as it stood when it ended."""
+
+    finding: Finding
+    ended_at: datetime
+
+
 class _Track:
     """The running evidence on one event."""
 
@@ -522,6 +529,7 @@ class Drift:
         }
         self._last, self.n = checkpoint.last, checkpoint.n
         self._raised, self._alarms = dict(checkpoint.raised), dict(checkpoint.alarms)
+        self.ended: list[Ended] = []  # while this reads; a checkpoint keeps none
 
     def read(self, records: Iterable[Record]) -> None:
         """Take in the records that come after the last one read, oldest first."""
@@ -564,6 +572,7 @@ class Drift:
             for i in group:
                 self._tracks[i].evidence = [min(cap, r) for r in self._tracks[i].evidence]
         elif name in self._raised and evidence < self.threshold / RELEASE:
+            self.ended.append(Ended(finding=self._find(name, group), ended_at=at))
             del self._raised[name]
             for i in group:
                 self._tracks[i].load(EventState(seen=self._tracks[i].seen))
@@ -576,29 +585,28 @@ class Drift:
 
     def findings(self) -> list[Finding]:
         """What each statistic says now: alarms first, pages before notices, the strongest evidence first."""
-        found = []
-        for name, group in self._groups.items():
-            raised_at, since, leader = self._raised.get(name, (None, None, self._leader(group)))
-            track = self._tracks[leader]
-            strength = math.log(max(1.0, self._evidence(group))) / math.log(max(2.0, self.threshold))
-            found.append(
-                Finding(
-                    statistic=name,
-                    severity=track.event.severity,
-                    seen=max(self._tracks[i].seen for i in group),
-                    alarm=raised_at is not None,
-                    strength=round(min(1.0, strength), 4),
-                    raised_at=raised_at,
-                    since=since or track.since,
-                    event=str(track.event),
-                    observed=round(track.hits / track.n, 4) if track.n else None,
-                    n=track.n,
-                    usual=round(track.event.usual, 4),
-                    told=track.event.told if raised_at else "",
-                    examples=tuple(track.examples),
-                )
-            )
+        found = [self._find(name, group) for name, group in self._groups.items()]
         return sorted(found, key=lambda f: (not f.alarm, f.severity is not Severity.PAGE, -f.strength))
+
+    def _find(self, name: str, group: list[int]) -> Finding:
+        raised_at, since, leader = self._raised.get(name, (None, None, self._leader(group)))
+        track = self._tracks[leader]
+        strength = math.log(max(1.0, self._evidence(group))) / math.log(max(2.0, self.threshold))
+        return Finding(
+            statistic=name,
+            severity=track.event.severity,
+            seen=max(self._tracks[i].seen for i in group),
+            alarm=raised_at is not None,
+            strength=round(min(1.0, strength), 4),
+            raised_at=raised_at,
+            since=since or track.since,
+            event=str(track.event),
+            observed=round(track.hits / track.n, 4) if track.n else None,
+            n=track.n,
+            usual=round(track.event.usual, 4),
+            told=track.event.told if raised_at else "",
+            examples=tuple(track.examples),
+        )
 
     def checkpoint(self) -> Checkpoint:
         """All that has to be kept until the next look; of the images that moved an event, those of the events that have

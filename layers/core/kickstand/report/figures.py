@@ -303,14 +303,8 @@ def _along_time(axes: Axes, period: Period, ticks: int = 5) -> None:
     length, day = end - start, timedelta(days=1)
     allowed = [step for step in STEPS if step >= day or length < 2 * day]
     step = next((step for step in allowed if length <= ticks * step), STEPS[-1])
-    first = start.astimezone(UTC).replace(second=0, microsecond=0)
-    if step > timedelta(minutes=30):
-        first = first.replace(minute=0)
-    if step > timedelta(hours=1):
-        first = first.replace(hour=0)
-    if step < day:  # round times, such as 14:30
-        midnight = first.replace(hour=0, minute=0)
-        first = midnight + (first - midnight) // step * step
+    midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = midnight + (start - midnight) // step * step  # round times, such as 14:30
     places = [first + i * step for i in range(ticks + 2)]
     places = [at for at in places if start <= at <= end] or [start]
     words = [
