@@ -259,7 +259,7 @@ def test_an_alarm_that_is_over_is_told_and_marked_and_its_photos_are_shown() -> 
     assert "brightness" in {end.finding.statistic for end in report.monitor.ended}
     assert "brightness" not in {finding.statistic for finding in report.monitor.moved}
     text = draw_report(report, records, WATCH, CARD, lambda _: None)
-    assert re.search(r"<b>brightness</b> moved 2026-05-06 \d\d:\d\d, was noticed 2026-05-06", text)
+    assert re.search(r"<b>brightness</b> moved about 2026-05-06 \d\d:\d\d, was noticed 2026-05-06", text)
     assert "alarm, over now" in text
     assert "Over since 2026-05-" in text
 

@@ -435,7 +435,7 @@ class Finding(Payload):
 
 
 class Ended(Payload):
-    """An alarm that is over. finding: as it stood when it ended."""
+    """An alarm that is over. finding: as it stood while the evidence was strong."""
 
     finding: Finding
     ended_at: datetime
@@ -469,6 +469,11 @@ class _Track:
             hits=self.hits,
             examples=tuple(self.examples),
         )
+
+    @property
+    def share(self) -> float | None:
+        """How often it has happened since the change; None where nothing speaks for one."""
+        return round(self.hits / self.n, 4) if self.n else None
 
     def see(self, observation: Observation) -> None:
         happened = self.event.happens(observation)
@@ -530,6 +535,7 @@ class Drift:
         self._last, self.n = checkpoint.last, checkpoint.n
         self._raised, self._alarms = dict(checkpoint.raised), dict(checkpoint.alarms)
         self.ended: list[Ended] = []  # while this reads; a checkpoint keeps none
+        self._at_worst: dict[str, tuple[float | None, int, tuple[Example, ...]]] = {}
 
     def read(self, records: Iterable[Record]) -> None:
         """Take in the records that come after the last one read, oldest first."""
@@ -567,12 +573,18 @@ class Drift:
                 leader = self._leader(group)
                 self._raised[name] = (at, self._tracks[leader].since or at, leader)
                 self._alarms[name] = self._alarms.get(name, 0) + 1
+            led = self._tracks[self._raised[name][2]]
+            self._at_worst[name] = led.share, led.n, tuple(led.examples)
             # The cap loses nothing that counts, and lets an alarm end soon after what caused it.
             cap = self.threshold * len(group) * len(ODDS)
             for i in group:
                 self._tracks[i].evidence = [min(cap, r) for r in self._tracks[i].evidence]
         elif name in self._raised and evidence < self.threshold / RELEASE:
-            self.ended.append(Ended(finding=self._find(name, group), ended_at=at))
+            finding = self._find(name, group)
+            if name in self._at_worst:
+                observed, n, examples = self._at_worst.pop(name)
+                finding = finding.model_copy(update={"observed": observed, "n": n, "examples": examples})
+            self.ended.append(Ended(finding=finding, ended_at=at))
             del self._raised[name]
             for i in group:
                 self._tracks[i].load(EventState(seen=self._tracks[i].seen))
@@ -601,7 +613,7 @@ class Drift:
             raised_at=raised_at,
             since=since or track.since,
             event=str(track.event),
-            observed=round(track.hits / track.n, 4) if track.n else None,
+            observed=track.share,
             n=track.n,
             usual=round(track.event.usual, 4),
             told=track.event.told if raised_at else "",

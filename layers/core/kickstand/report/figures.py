@@ -76,7 +76,7 @@ mpl.rcParams.update(
 
 
 class Dot(NamedTuple):
-    """One photo on the timeline. wrong: a person found the answer wrong."""
+    """One photo on the timeline. wrong: it was accepted, and a person found the answer wrong."""
 
     at: datetime
     confidence: float
@@ -191,7 +191,7 @@ def draw_timeline(
             linestyle="none",
             markersize=6,
             markeredgewidth=1.6,
-            label="found wrong",
+            label="accepted, but wrong",
         )
     if bands:
         axes.plot(*_middles(bands), color=FILL, linewidth=2, label="median")
@@ -232,7 +232,7 @@ def draw_statistic(
     share: it is one, in per cent.
     """
     figure, axes = new_figure(1.6, NARROW)
-    _along_time(axes, period, ticks=4)
+    _along_time(axes, period, ticks=3)
     axes.axhspan(usual[0], usual[2], color=SOFT, alpha=0.16, linewidth=0)
     axes.axhline(usual[1], color=SOFT, linewidth=1, linestyle=(0, (4, 2)))
     middles, values = _middles(bands)
@@ -304,7 +304,7 @@ def _along_time(axes: Axes, period: Period, ticks: int = 5) -> None:
     allowed = [step for step in STEPS if step >= day or length < 2 * day]
     step = next((step for step in allowed if length <= ticks * step), STEPS[-1])
     midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    first = midnight + (start - midnight) // step * step  # round times, such as 14:30
+    first = midnight - (midnight - start) // min(step, day) * min(step, day)  # round times, such as 14:30
     places = [first + i * step for i in range(ticks + 2)]
     places = [at for at in places if start <= at <= end] or [start]
     words = [
@@ -401,7 +401,7 @@ def draw_risk_coverage(curves: Sequence[Curve], bound: str) -> Figure:
 
     bound: what the bar above the policy's point is called.
     """
-    figure = Figure(figsize=(WIDTH, 2.1 * max(1, len(curves)) + 0.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1 * max(1, len(curves)) + 1.0), layout="constrained")
     panels = figure.subplots(max(1, len(curves)), sharex=True, squeeze=False)[:, 0]
     for axes, curve in zip(panels, curves, strict=False):
         coverages = [coverage for coverage, _ in curve.points]
@@ -426,7 +426,7 @@ def draw_risk_coverage(curves: Sequence[Curve], bound: str) -> Figure:
     panels[-1].xaxis.set_major_locator(MaxNLocator(5))
     _in_percent(panels[-1].xaxis)
     panels[-1].set_xlim(0, 1.02 * max([0.01, *(coverage for curve in curves for coverage, _ in curve.points)]))
-    _legend(figure, 2)
+    _legend(figure, 1)
     return figure
 
 
@@ -438,7 +438,7 @@ def draw_confusion(
     ylabel: str,
 ) -> Figure:
     """A table of shares. cell: of a row and a column the share that shades it, and its text."""
-    figure, axes = new_figure(0.9 + 0.72 * len(rows), max(3.0, min(9.0, WIDTH + 0.95 * (len(columns) - 3))))
+    figure, axes = new_figure(1.1 + 0.72 * len(rows), max(3.0, min(9.0, WIDTH + 0.95 * (len(columns) - 3))))
     for y, row in enumerate(rows):
         for x, column in enumerate(columns):
             share, text = cell(row, column)

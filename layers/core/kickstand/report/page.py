@@ -332,7 +332,11 @@ def verdict(monitor: MonitorReport) -> Verdict:
         text = "; ".join(missing)
         return Verdict("unknown", "Not enough evidence", f"No alarm. But {text}.")
     guarantee = " Audits show that the guarantee holds." if check else ""
-    return Verdict("accept", "All is well", f"No statistic has moved.{guarantee}")
+    over = ""
+    if monitor.ended:
+        number, last = len(monitor.ended), moment(monitor.ended[-1].ended_at)
+        over = f" {number} alarm{'s are' if number > 1 else ' is'} over, the last since {last} UTC."
+    return Verdict("accept", "All is well", f"No statistic has moved now.{over}{guarantee}")
 
 
 def _list(moved: Iterable[Finding]) -> str:
@@ -425,7 +429,7 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
         share = cells[answer].truth[truth]
         if not cells[answer].answers:
             return 0.0, "?"
-        return share.share, f"{share.share:.1%}\n{share.low:.0%} to {share.high:.0%}".replace("%", " %")
+        return share.share, f"{share.share:.1%}\n{100 * share.low:.0f}–{share.high:.0%}".replace("%", " %")
 
     if not answers:
         titles = "Reliability", "Risk and coverage", "Confusion"
@@ -450,7 +454,7 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
             "Confusion",
             figures.draw_confusion(
                 truths,
-                [f"{row.answer}\nn = {row.images:,}\n{row.answers:,} checked" for row in report.confusion],
+                [f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked" for row in report.confusion],
                 lambda truth, column: cell(truth, column.partition("\n")[0]),
                 "Kickstand's answer",
                 "what it shows",
@@ -552,12 +556,17 @@ def _draw_board(
 
 def _sample_dots(scored: Sequence[Record]) -> list[figures.Dot]:
     """A random sample, the same each time, of those found wrong first."""
-    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not judge(record), _draw_number(record)))
+    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not _is_mistake(record), _draw_number(record)))
     return [
-        figures.Dot(record.recorded_at, record.prediction.confidence, record.decision.route, bool(judge(record)))
+        figures.Dot(record.recorded_at, record.prediction.confidence, record.decision.route, _is_mistake(record))
         for record in chosen
         if record.prediction
     ]
+
+
+def _is_mistake(record: Record) -> bool:
+    """Whether the policy accepted the answer, and a person found it wrong."""
+    return record.decision.by_policy is Route.ACCEPT and bool(judge(record))
 
 
 def _draw_number(record: Record) -> bytes:
