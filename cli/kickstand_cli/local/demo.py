@@ -268,8 +268,8 @@ def _running(
     started = time.monotonic()
     with ExitStack() as open_:
         with _show_steps() as steps:
-            steps.begin("Deploying the template on this machine")
             open_.enter_context(divert_output(folder / "functions.log"))
+            steps.begin("Deploying the template on this machine")
             # Imported here: moto takes a second, which no other command should wait for.
             from kickstand_cli.local.stack import deploy
 
