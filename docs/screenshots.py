@@ -154,7 +154,8 @@ def _fonts() -> str:
         f'src:url("{data_uri("font/ttf", (folder / file).read_bytes())}")}}'
         for family, weight, file in FONTS
     )
-    return f'{faces}*{{font-family:"Shot"!important;text-rendering:geometricPrecision}}code,.key{{font-family:"Shot Mono"!important}}{HIDDEN}'
+    every = '*{font-family:"Shot"!important;text-rendering:geometricPrecision}'
+    return f'{faces}{every}code,.key{{font-family:"Shot Mono"!important}}{HIDDEN}'
 
 
 def main() -> None:
