@@ -48,6 +48,10 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state machines anew, and write docs/cli.md and tables
 	PYTHONPATH=. $(BIN)/python docs/make.py
 
+.PHONY: screenshots
+screenshots: .venv/.installed  ## draw the README's pictures of the demo's pages anew, into docs/ (needs Chromium)
+	PYTHONPATH=. $(BIN)/python docs/screenshots.py
+
 .PHONY: site
 site: .venv-docs/.installed  ## build the documentation as a site into site/; a warning is an error
 	@# Not --quiet: then --strict counts no warning

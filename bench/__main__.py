@@ -1,5 +1,6 @@
 """`python -m bench`: runs every bench, and writes docs/benchmarks.md and docs/benchmarks.svg."""
 
+import io
 import json
 import os
 import platform
@@ -18,6 +19,9 @@ from bench.promise import HEADING
 from kickstand_cli.project import PROJECT
 
 BUILD, DOCS = PROJECT / "build", PROJECT / "docs"
+INK = "#000101"  # stands for the text's colour, which follows the reader's theme
+THEME = """<style>:root{--ink:#1c2733}@media(prefers-color-scheme:dark){:root{--ink:#e8edf2}}</style>
+"""
 ABOUT = """\
 `make bench` writes this page, and the numbers of each round into `build/bench.json`. Each row compares two things
 that were measured in turns. It shows medians of the rounds, quartiles in brackets, and the median of the rounds'
@@ -138,7 +142,9 @@ def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: 
 
 def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
     """Each row's ratio with its quartiles and target; and the monitor's time and memory by records."""
-    mpl.rcParams.update({"svg.hashsalt": "kickstand", "font.size": 9, "font.family": "sans-serif"})
+    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    style: dict[str, Any] = {"svg.hashsalt": "kickstand", "font.size": 9, "font.family": "sans-serif"}
+    mpl.rcParams.update(style | dict.fromkeys(ink, INK))
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 0.34 * len(rows) + 1.2), width_ratios=(3, 1), layout="constrained"
     )
@@ -146,13 +152,13 @@ def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
         low, _, high = statistics.quantiles(row.ratios, n=4)
         colour = "#5b6875" if row.target is None else "#1a7f4b" if row.ratio <= row.target else "#b3372f"
         left.barh(place, row.ratio, color=colour, alpha=0.75, height=0.6)
-        left.plot([low, high], [place, place], color="black", linewidth=1)
+        left.plot([low, high], [place, place], color=INK, linewidth=1)
         if row.target:
-            left.plot([row.target] * 2, [place - 0.4, place + 0.4], color="black", linewidth=2)
+            left.plot([row.target] * 2, [place - 0.4, place + 0.4], color=INK, linewidth=2)
         right_of = max(high, row.ratio, row.target or 0)
         left.annotate(f"{row.ratio:.2f}", (right_of, place), xytext=(5, -3), textcoords="offset points")
     left.set_yticks(range(len(rows)), [f"{row.what}\nagainst {row.against}" for row in reversed(rows)], fontsize=6.5)
-    left.axvline(1, color="black", linestyle=":", linewidth=1)
+    left.axvline(1, color=INK, linestyle=":", linewidth=1)
     left.set_xscale("log")
     left.set_title("times the anchor (dotted: the same; thick: the target)", fontsize=9)
     sizes = [look["records"] for look in looks]
@@ -160,10 +166,13 @@ def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
     right.loglog(sizes, [look["peak_mb"] / 1000 for look in looks], "s--", color="#b3372f", label="memory, GB")
     right.set_title("one run of the monitor", fontsize=9)
     right.set_xlabel("records")
-    right.legend(fontsize=7)
+    right.legend(fontsize=7, framealpha=0)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file, metadata={"Date": None, "Creator": None})
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    head, svg, rest = drawn.getvalue().replace(INK, "var(--ink)").partition("<defs>")
+    file.write_text(f"{head}{THEME}{svg}{rest}", "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Draws the sample images of `kickstand demo`: python samples/draw.py
+"""Draws the samples of `kickstand demo`: python samples/draw.py
 
-Drawings, not photos: they show that everything runs, bad files included, and are ours to ship. Every run draws the
-same ones.
+Drawings, not photos: they show that everything runs, bad files included, and may be shipped. Every run draws the same
+ones.
 """
 
 import io
@@ -502,7 +502,7 @@ def motorcycles() -> dict[str, Image.Image]:
 
 
 def hard_ones() -> dict[str, Image.Image]:
-    """Pictures that a person had better look at."""
+    """Photos that are hard to decide: most go to a person."""
     both = Scene(street(41))
     bicycle(both, "#2b2d33")
     half = Scene(both.finish(grain=0))
@@ -517,6 +517,8 @@ def hard_ones() -> dict[str, Image.Image]:
         "bicycle-blurred": vehicle(bicycle, street(43), "#6d4a8a", blur=7),
         "motorcycle-at-night": vehicle(motorcycle, dusk(), "#2a2430", style="cruiser", light=0.45, grain=14),
         "orange-trail": vehicle(motorcycle, meadow(33), "#e5701a", style="trail", tilt=4),
+        "trail-motorcycle": vehicle(motorcycle, street(31), "#e5701a", style="trail"),
+        "red-trail-motorcycle": vehicle(motorcycle, street(35), "#a32020", style="trail"),
         "scooter": vehicle(motorcycle, street(35), "#2456a6", style="scooter"),
         "wheel-close-up": close.finish().crop((170, 130, 350, 310)).resize((SIZE, SIZE), Image.Resampling.BICUBIC),
         "scooter-at-the-beach": vehicle(motorcycle, beach(), "#b03a2e", style="scooter", grain=14),
@@ -541,7 +543,7 @@ def neither() -> dict[str, Image.Image]:
 
 
 def formats() -> dict[str, bytes]:
-    """Every format and colour mode that a phone, a scanner or an old web page comes up with."""
+    """Every format and colour mode that a phone, a scanner or an old web page produces."""
     bike = vehicle(bicycle, street(61), "#b3261e", fenders=True)
     motor = vehicle(motorcycle, street(62), "#1f4fa0", style="sport")
     grey = np.asarray(motor.convert("L"), dtype=np.uint16) * 257
@@ -566,7 +568,7 @@ def formats() -> dict[str, bytes]:
 
 
 def broken() -> dict[str, bytes]:
-    """Files that are no photos, or that would hurt whoever opens them without care."""
+    """Files that are no photos, or that harm a program that opens them without care."""
     photo = encode(vehicle(bicycle, street(71), "#2456a6"), "JPEG", quality=82)
     text = PngInfo()
     text.add_text("Comment", "\0" * 40_000_000, zip=True)

@@ -1,4 +1,4 @@
-"""A real browser, where there is one."""
+"""A real browser, where there is one; and what every page must fulfil."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kickstand_cli.project import PROJECT
+
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
+
+AXE = PROJECT / "node_modules/axe-core/axe.min.js"
+STANDARD = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
@@ -28,3 +33,17 @@ def browser(absent: Callable[[str, str], None]) -> Iterator["Browser"]:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def meets_wcag(absent: Callable[[str, str], None]) -> Callable[["Page", str], None]:
+    """Fails where axe finds a violation of WCAG 2.2 AA on the page. The second argument says what the page shows."""
+    if not AXE.exists():
+        absent("axe-core", "npm ci has not installed axe-core")
+
+    def check(page: "Page", what: str) -> None:
+        page.evaluate(AXE.read_text("utf-8"))
+        found = page.evaluate("only => axe.run({ runOnly: only })", STANDARD)["violations"]
+        assert [(what, rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found] == []
+
+    return check

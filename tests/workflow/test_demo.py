@@ -1,12 +1,17 @@
 """`kickstand demo`, the whole command, on a few images."""
 
+import fcntl
 import json
 import os
 import pickle
+import pty
+import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 import xml.etree.ElementTree as ET
 from functools import partial
@@ -103,12 +108,68 @@ def test_the_terminal_shows_the_table_and_nothing_that_the_functions_print(run: 
         "unreadable",
         *Route,
         "4 uploads, 4 decisions",
-        "Your own images.",
+        "Your own files.",
         "ledger: 4 uploads =",
     ):
         assert words in run.stdout
     assert "{" not in run.stdout
-    assert run.stderr == ""
+    assert "Traceback" not in run.stderr
+
+
+def test_the_steps_are_told_line_by_line_where_there_is_no_terminal(run: Result) -> None:
+    assert run.stderr.splitlines() == [
+        "Deploying the template on this machine …",
+        "Uploading and deciding photos …",
+        *(f"  {number} of 4" for number in range(1, 5)),
+        "Simulating four weeks for the monitoring report …",
+        "Writing the pages …",
+    ]
+
+
+def test_on_a_terminal_a_bar_shows_the_step(images: Path, tmp_path: Path) -> None:
+    command = ["demo", "--images", str(images), "--limit", "1", "--out", str(tmp_path)]
+    terminal, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
+    demo = subprocess.Popen(
+        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command],
+        stdout=subprocess.DEVNULL,
+        stderr=side,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(side)
+    shown = b""
+    try:
+        while part := os.read(terminal, 65536):
+            shown += part
+    except OSError:  # Linux: the other side is closed
+        pass
+    assert demo.wait() == 0
+    for step in (b"Deploying the template", b"Uploading and deciding photos", b"Writing the pages"):
+        assert step in shown
+    assert b"of 1" not in shown  # no plain lines beside the bar
+
+
+def test_the_summary_names_one_file_to_open_and_it_links_to_the_others(run: Result, out: Path) -> None:
+    assert run.stdout.rstrip().splitlines()[-1] == f"Open {out}/report.html"
+    assert run.stdout.count(".html") == 1
+    linked = re.findall(r'href="([^"#:]+)"', (out / "report.html").read_text("utf-8"))
+    assert sorted(linked) == sorted(file.name for file in out.iterdir() if file.name != "report.html")
+
+
+def test_a_sample_of_which_the_model_is_unsure_is_answered_and_that_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "images" / "hard"
+    folder.mkdir(parents=True)
+    shutil.copy(SAMPLES / "hard" / "trail-motorcycle.jpg", folder)
+    result = demo("--images", folder.parent, "--out", tmp_path / "out")
+    said = "The demo answered “motorcycle”, as a reviewer would."
+    assert said in result.stdout
+    assert "0 waiting + 1 reviewed" in result.stdout
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert said in page
+    assert "the demo answered: motorcycle" in page
+    (line,) = (tmp_path / "out" / "records.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["decision"]["reason"] == "unsure"
+    assert json.loads(line)["review"]["answer"]["label"] == "motorcycle"
 
 
 def test_the_functions_output_is_kept(run: Result, out: Path) -> None:
@@ -128,16 +189,20 @@ def test_the_page_shows_every_upload(run: Result, out: Path) -> None:
     assert "<b>+1" not in page
 
 
-def test_the_page_links_to_the_monitoring_report_of_the_same_records(run: Result, out: Path) -> None:
-    assert 'href="monitoring.html"' in (out / "report.html").read_text("utf-8")
+def test_the_monitoring_report_is_simulated_says_so_and_has_the_numbers_of_the_monitor(run: Result, out: Path) -> None:
     report = (out / "monitoring.html").read_text("utf-8")
-    assert "<b>4</b><span>images</span>" in report
+    assert "<b>Simulated:</b> four weeks" in report
+    assert "Simulated: four weeks" in run.stdout
+    told = CliRunner().invoke(app, ["monitor", "--records", str(out / "simulated-weeks.jsonl"), "--json"])
+    (numbers,) = re.findall(r'id="numbers">(.*?)</script>', report, re.S)
+    monitor, page = json.loads(told.stdout), json.loads(numbers)
+    assert monitor["images"] == 28 * 90
+    assert {name: page[name] for name in monitor} == monitor
 
 
 def test_a_second_run_in_the_same_process_replaces_the_first(images: Path, out: Path, run: Result) -> None:
     again = demo("--out", out, "--limit", "1", images / "broken.jpg")
     assert again.exit_code == 0, again.output
-    assert again.stderr == ""
     assert "{" not in again.stdout
     assert (out / "records.jsonl").read_text("utf-8").count("\n") == 1
 
@@ -182,7 +247,7 @@ def test_names_that_xml_cannot_hold_and_files_that_cannot_be_read_lose_nothing(t
     assert f"{len(names)} uploads, {len(names)} decisions" in result.stdout
     assert f"ledger: {len(names)} uploads = " in result.stdout
     assert "missing" not in result.stdout
-    assert sorted(result.stderr.splitlines()) == [
+    assert sorted(line for line in result.stderr.splitlines() if line.startswith("error")) == [
         f"error: left out: {folder}/gone.jpg: No such file or directory",
         f"error: left out: {folder}/pipe.jpg: a named pipe, not a file",
     ]
@@ -211,7 +276,7 @@ def test_the_shells_settings_of_aws_and_its_proxy_change_nothing(
     for name, value in (shell | dict.fromkeys(urls, "http://127.0.0.1:9")).items():
         monkeypatch.setenv(name, value)
     result = demo("--images", images / "sub", "--limit", "1", "--out", tmp_path)
-    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    assert result.exit_code == 0, result.output
     assert "1 uploads, 1 decisions" in result.stdout
 
 
@@ -235,7 +300,10 @@ def test_an_interrupt_ends_it_without_logs_and_leaves_the_older_results(
         assert demo.poll() is None
         time.sleep(0.05)
     demo.send_signal(ended_by)
-    assert (*demo.communicate(), demo.returncode) == ("", said, code)
+    printed, told = demo.communicate()
+    assert (printed, demo.returncode) == ("", code)
+    assert told.endswith(said)
+    assert {line for line in told.splitlines() if line[0] not in " DU"} == set(said.split("\n")) - {""}
     assert (tmp_path / "records.jsonl").read_text() == "older"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["functions.log", "records.jsonl"]
 
@@ -254,7 +322,7 @@ def test_what_cannot_be_written_leaves_the_older_results(images: Path, out: Path
     ended = subprocess.run(full, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "cannot be written (File too large)" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.count("error:") == 1
     for file in out.iterdir():
         if file.name != "functions.log":
             assert file.read_bytes() == (tmp_path / "older" / file.name).read_bytes()
@@ -271,7 +339,7 @@ def test_cifar100_uploads_the_test_images_of_the_models_classes(tmp_path: Path) 
 
 def test_cifar100_may_be_named_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KICKSTAND_CIFAR100", str(write_archive(tmp_path, ["apple", "bear"])))
-    assert "no test images of" in demo("--cifar100", "--out", tmp_path / "out").output
+    assert "no test photos of" in demo("--cifar100", "--out", tmp_path / "out").output
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Draws the template as one SVG: what starts what, in which order, and who reads and writes where.
 
 A state machine is a card with a row for each function or service that it calls; everything else that runs is a card of
-one row. What is stored or told is a line from top to bottom; a dot where a row crosses it says that this row's own
-permissions reach it. So the picture is also the table of permissions, and it grows without ever crossing itself.
+one row. Each store, queue and topic is a line from top to bottom. A dot where a row crosses a line means that the row's
+own permissions reach it. So the drawing is also the table of permissions, and no line crosses another.
 """
 
 import re
@@ -30,7 +30,7 @@ READING = re.compile(r"(Get|List|Query|Scan|Receive|Describe|BatchGet|Head)", re
 
 @dataclass
 class Row:
-    """One thing that is done. name: of its states, or of the function; caption: what does it.
+    """One thing that is done. name: of its states, or of the function; caption: the service or function that does it.
 
     access: what it reaches, and whether it reads or writes there.
     """
@@ -56,7 +56,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Line:
-    """A store, or whatever is told. label: in words; kind: its colour."""
+    """A store, queue, topic or endpoint. label: in words; kind: its colour."""
 
     name: str
     label: str
@@ -374,7 +374,7 @@ def _draw_card(card: Card, x: float, y: float) -> tuple[str, list[tuple[Row, flo
         parts.append(
             f'<circle class="step" cx="{x + 25}" cy="{middle}" r="5"/>'
             f'<text x="{x + 40}" y="{middle + 4.5}">{escape(row.name)}</text>'
-            f'<text class="code end" x="{x + CARD - 14}" y="{middle + 4}">{escape(row.caption)}</text>'
+            f'<text class="code end" x="{x + CARD - 14}" y="{middle + 4}">{escape(_fit(row))}</text>'
         )
     for number, line in enumerate(ends):
         spans = '<tspan class="dot"> · </tspan>'.join(
@@ -386,6 +386,13 @@ def _draw_card(card: Card, x: float, y: float) -> tuple[str, list[tuple[Row, flo
     for number, (kind, text) in enumerate(card.triggers):
         parts.append(_draw_trigger(kind, text, x, y + (HEAD if card.title else head + ROW) / 2 + 4 + 50 * number))
     return "\n".join(parts), places, y + height
+
+
+def _fit(row: Row) -> str:
+    """The caption beside the name: without its service where both are too long, and cut where that is not enough."""
+    room = int((CARD - 70 - 7.8 * len(row.name)) / 6.7)  # the widths of letters
+    short = row.caption if len(row.caption) <= room else row.caption.rpartition(":")[2]
+    return short if len(short) <= room else f"{short[: max(0, room - 1)]}…"
 
 
 def _wrap_ends(ends: Sequence[tuple[bool, str]]) -> list[list[tuple[bool, str]]]:

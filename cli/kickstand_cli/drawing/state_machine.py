@@ -533,7 +533,7 @@ font:14px system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-
 --good:#1a7f4b;--good-fill:#e7f5ed;--bad:#b3372f;--bad-fill:#fcebea;--ask:#3b5bb5;--ask-fill:#ebf0fd}}
 .sm .paper{fill:var(--paper)}.sm text{text-anchor:middle;fill:var(--ink)}
 .sm .state rect,.sm .state path{fill:var(--fill);stroke:var(--edge);stroke-width:1.4}
-.sm .state text{font-weight:600}.sm .state .kind{font-size:11.5px;font-weight:400;fill:var(--soft)}
+.sm .state text{font-weight:600}.sm .state .kind{font-size:12px;font-weight:400;fill:var(--soft)}
 .sm .pass rect{stroke-dasharray:2 3}.sm .choice path{fill:var(--ask-fill);stroke:var(--ask)}
 .sm .succeed rect{fill:var(--good-fill);stroke:var(--good)}.sm .fail rect{fill:var(--bad-fill);stroke:var(--bad)}
 .sm .start{fill:var(--ink)}
@@ -541,7 +541,7 @@ font:14px system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-
 .sm .way.caught.taken{stroke:var(--bad)}
 .sm .count rect{fill:var(--paper);stroke:var(--idle)}.sm .count text{font-size:12px;fill:var(--soft)}
 .sm .count.taken rect{stroke:var(--line)}.sm .count.taken text{fill:var(--ink)}.sm .count tspan{font-weight:700}
-.sm .legend{font-size:11.5px;fill:var(--soft)}
+.sm .legend{font-size:12px;fill:var(--soft)}
 </style>
 <defs>
 <marker id="sm-taken" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto"

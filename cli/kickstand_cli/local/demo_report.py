@@ -1,4 +1,4 @@
-"""The page that shows a run: every picture with what was decided about it and why, in one file without a network."""
+"""The page that shows a run of the demo: each photo with its decision and the reason, in one file without a network."""
 
 import io
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from kickstand.records import Record
 from kickstand.report.pages import data_uri, make_environment
 
 THUMBNAIL = 288  # pixels, the longer side: sharp on a phone, and 50 of them stay near a megabyte
-CRISP = 64  # pixels: pictures up to this size are shown pixel by pixel, not smoothed
+CRISP = 64  # pixels: photos up to this size are shown pixel by pixel, not smoothed
 
 ROUTES = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "rejected"}
 
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One upload and what became of it. ms: from the upload to its recorded decision; picture: None if unreadable."""
+    """One upload and its decision. ms: from the upload to the recorded decision; picture: None if unreadable."""
 
     key: str
     record: Record
@@ -44,8 +44,14 @@ class Outcome:
 
     @property
     def explanation(self) -> str:
-        """The decision's, without the image's own name in front."""
+        """The decision's, without the photo's name in front."""
         return self.record.decision.explanation.removeprefix(f"{self.record.image}: ")
+
+    @property
+    def answer(self) -> str:
+        """What a person answered; empty where nobody has."""
+        given = self.record.review and self.record.review.answer
+        return f"{given.reviewer} answered: {given.label.replace('_', ' ')}" if given else ""
 
     @property
     def reason(self) -> str:
@@ -62,7 +68,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Run:
-    """All that there is to show. about: what was run, sentence by sentence; state_machine: its SVG."""
+    """All that the page shows. about: what was run, sentence by sentence. state_machine: its SVG. weeks: what the
+    monitoring page shows, a sentence.
+    """
 
     uploads: int
     outcomes: Sequence[Outcome]
@@ -70,9 +78,20 @@ class Run:
     about: Sequence[str]
     card: ModelCard
     state_machine: str
+    weeks: str = ""
 
     def count(self, route: Route) -> int:
         return sum(outcome.record.decision.route is route for outcome in self.outcomes)
+
+    @property
+    def answered(self) -> int:
+        """How many photos a person has answered for."""
+        return sum(bool(outcome.answer) for outcome in self.outcomes)
+
+    @property
+    def story(self) -> list[Outcome]:
+        """The photos as the page shows them: those that people answer for first."""
+        return sorted(self.outcomes, key=lambda o: (not o.answer, o.record.decision.route is not Route.REVIEW))
 
     @property
     def median_ms(self) -> float:
@@ -80,7 +99,7 @@ class Run:
 
 
 def make_picture(data: bytes, input_shape: tuple[int, int, int]) -> Picture | None:
-    """A thumbnail of the uploaded bytes; None where they are not a picture that we read."""
+    """A thumbnail of the uploaded bytes; None where they are not a photo that can be read."""
     try:
         kind, encoded = thumbnail(data, "", THUMBNAIL)
         prepared = prepare(data, "", input_shape)

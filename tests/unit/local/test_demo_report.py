@@ -61,6 +61,12 @@ OUTCOMES = (
 )
 
 
+LINKED = [
+    *("monitoring.html", "state-machine.svg", "records.jsonl", "ledger.json"),
+    *("simulated-weeks.jsonl", "functions.log"),
+]
+
+
 def rendered(*outcomes: Outcome, failures: tuple[Failure, ...] = ()) -> str:
     uploads = len(outcomes) + len(failures)
     return render_report(Run(uploads, outcomes, failures, ["What was run."], CARD, '<svg id="drawn"></svg>'))
@@ -140,14 +146,14 @@ def test_a_cause_and_an_explanation_cannot_become_markup() -> None:
 
 def test_an_unreadable_upload_gets_a_placeholder_and_its_reason_without_its_name() -> None:
     page = Page(rendered(OUTCOMES[3]))
-    assert "no picture to show" in page.text
+    assert "no photo to show" in page.text
     assert "unreadable : 0 bytes" in page.text
     assert not [tag for tag, _ in page.tags if tag == "img"]
 
 
 def test_the_page_needs_no_network() -> None:
     page = rendered(*OUTCOMES)
-    assert re.findall(r'(?:src|href)="(?!data:)([^"]*)', page) == ["monitoring.html"]
+    assert re.findall(r'(?:src|href)="(?!data:)([^"]*)', page) == LINKED
     assert not re.findall(r"https?://", page)
 
 

@@ -434,6 +434,13 @@ class Finding(Payload):
     examples: tuple[Example, ...]
 
 
+class Ended(Payload):
+    """An alarm that is over. finding: as it stood while the evidence was strong."""
+
+    finding: Finding
+    ended_at: datetime
+
+
 class _Track:
     """The running evidence about one event."""
 
@@ -462,6 +469,11 @@ class _Track:
             hits=self.hits,
             examples=tuple(self.examples),
         )
+
+    @property
+    def share(self) -> float | None:
+        """How often it has happened since the change; None where nothing speaks for one."""
+        return round(self.hits / self.n, 4) if self.n else None
 
     def see(self, observation: Observation) -> None:
         happened = self.event.happens(observation)
@@ -522,6 +534,8 @@ class Drift:
         }
         self._last, self.n = checkpoint.last, checkpoint.n
         self._raised, self._alarms = dict(checkpoint.raised), dict(checkpoint.alarms)
+        self.ended: list[Ended] = []  # while this reads; a checkpoint keeps none
+        self._at_worst: dict[str, tuple[float | None, int, tuple[Example, ...]]] = {}
 
     def read(self, records: Iterable[Record]) -> None:
         """Read the records after the last one read, oldest first."""
@@ -559,11 +573,18 @@ class Drift:
                 leader = self._leader(group)
                 self._raised[name] = (at, self._tracks[leader].since or at, leader)
                 self._alarms[name] = self._alarms.get(name, 0) + 1
+            led = self._tracks[self._raised[name][2]]
+            self._at_worst[name] = led.share, led.n, tuple(led.examples)
             # The cap changes no alarm, and lets it end soon after its cause.
             cap = self.threshold * len(group) * len(ODDS)
             for i in group:
                 self._tracks[i].evidence = [min(cap, r) for r in self._tracks[i].evidence]
         elif name in self._raised and evidence < self.threshold / RELEASE:
+            finding = self._find(name, group)
+            if name in self._at_worst:
+                observed, n, examples = self._at_worst.pop(name)
+                finding = finding.model_copy(update={"observed": observed, "n": n, "examples": examples})
+            self.ended.append(Ended(finding=finding, ended_at=at))
             del self._raised[name]
             for i in group:
                 self._tracks[i].load(EventState(seen=self._tracks[i].seen))
@@ -576,29 +597,28 @@ class Drift:
 
     def findings(self) -> list[Finding]:
         """The present result of each statistic: alarms first, pages before notices, the strongest evidence first."""
-        found = []
-        for name, group in self._groups.items():
-            raised_at, since, leader = self._raised.get(name, (None, None, self._leader(group)))
-            track = self._tracks[leader]
-            strength = math.log(max(1.0, self._evidence(group))) / math.log(max(2.0, self.threshold))
-            found.append(
-                Finding(
-                    statistic=name,
-                    severity=track.event.severity,
-                    seen=max(self._tracks[i].seen for i in group),
-                    alarm=raised_at is not None,
-                    strength=round(min(1.0, strength), 4),
-                    raised_at=raised_at,
-                    since=since or track.since,
-                    event=str(track.event),
-                    observed=round(track.hits / track.n, 4) if track.n else None,
-                    n=track.n,
-                    usual=round(track.event.usual, 4),
-                    told=track.event.told if raised_at else "",
-                    examples=tuple(track.examples),
-                )
-            )
+        found = [self._find(name, group) for name, group in self._groups.items()]
         return sorted(found, key=lambda f: (not f.alarm, f.severity is not Severity.PAGE, -f.strength))
+
+    def _find(self, name: str, group: list[int]) -> Finding:
+        raised_at, since, leader = self._raised.get(name, (None, None, self._leader(group)))
+        track = self._tracks[leader]
+        strength = math.log(max(1.0, self._evidence(group))) / math.log(max(2.0, self.threshold))
+        return Finding(
+            statistic=name,
+            severity=track.event.severity,
+            seen=max(self._tracks[i].seen for i in group),
+            alarm=raised_at is not None,
+            strength=round(min(1.0, strength), 4),
+            raised_at=raised_at,
+            since=since or track.since,
+            event=str(track.event),
+            observed=track.share,
+            n=track.n,
+            usual=round(track.event.usual, 4),
+            told=track.event.told if raised_at else "",
+            examples=tuple(track.examples),
+        )
 
     def checkpoint(self) -> Checkpoint:
         """The state to keep until the next run, with examples for the events that have moved most."""

@@ -17,6 +17,7 @@ from kickstand.monitor.drift import (
     Budget,
     Checkpoint,
     Drift,
+    Ended,
     Finding,
     PromisedMix,
     Severity,
@@ -164,6 +165,7 @@ class MonitorReport(Seen):
     overall: live accuracy of all answers.
     mix: of the answers; empty if the policy guarantees none.
     refused: classes without accepted answers, which need no check.
+    ended: the alarms of drift that ended among these records, the first to end first.
     """
 
     first: datetime | None
@@ -172,6 +174,7 @@ class MonitorReport(Seen):
     overall: LiveAccuracy
     mix: tuple[AnswerShare, ...]
     refused: tuple[str, ...]
+    ended: tuple[Ended, ...] = ()
 
 
 def read_watch(artefact: Path) -> Watch:
@@ -221,6 +224,7 @@ def examine(
         promises=check_promise(filter(watch.concerns, seen), watch.promise, budget, watch.refused),
         mix=_answer_shares(seen, watch.mix),
         refused=watch.refused,
+        ended=tuple(drift.ended) if drift else (),
     )
     return report, drift.checkpoint() if drift else None
 

@@ -1,20 +1,20 @@
-"""The figures of our pages: drawn by matplotlib as SVG that takes its colours from the page around it.
+"""The charts of the pages: SVG by matplotlib that takes its colours from the page around it.
 
-matplotlib is imported here and nowhere else in the core, so only who draws needs it.
+matplotlib is imported here and nowhere else in the core, so only code that draws needs it.
 """
 
 import io
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import matplotlib as mpl
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
@@ -41,21 +41,24 @@ WORDS = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "r
 
 DASHES = ((4, 2), (1, 1.5), (7, 2, 1, 2))
 
-WIDTH = 4.4  # inches: a phone shows it at three quarters of that, where the letters are still 10 pixels high
+WIDTH, NARROW = 3.6, 2.6  # inches. A phone of 390 pixels shows both so large that letters of TEXT are 12 pixels high
+TEXT = 9.5
 
 mpl.rcParams.update(
     {
         "svg.fonttype": "none",
         "svg.hashsalt": "kickstand",
         "savefig.transparent": True,
-        "font.size": 9.5,
-        "axes.labelsize": 9.5,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "legend.fontsize": 8.5,
+        "font.size": TEXT,
+        "axes.labelsize": TEXT,
+        "xtick.labelsize": TEXT,
+        "ytick.labelsize": TEXT,
+        "legend.fontsize": TEXT,
         "legend.frameon": False,
         "legend.handlelength": 1.2,
         "legend.columnspacing": 1.2,
+        "legend.handletextpad": 0.5,
+        "legend.labelspacing": 0.25,
         "text.color": INK,
         "axes.labelcolor": SOFT,
         "xtick.labelcolor": SOFT,
@@ -68,13 +71,12 @@ mpl.rcParams.update(
         "axes.spines.right": False,
         "axes.axisbelow": True,
         "lines.solid_capstyle": "round",
-        "timezone": "UTC",
     }
 )
 
 
 class Dot(NamedTuple):
-    """One image on the timeline. wrong: a person found the answer wrong."""
+    """One photo on the timeline. wrong: it was accepted, and a person found the answer wrong."""
 
     at: datetime
     confidence: float
@@ -83,10 +85,10 @@ class Dot(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The selective risk of one label's answers over their coverage: (coverage, risk) for each threshold.
+    """The selective risk of one class's answers over their coverage: (coverage, risk) for each threshold.
 
-    title: names the label. policy: the policy's own point; None where it accepts no answer of the label.
-    promised: largest risk that is.
+    title: names the class. policy: the policy's own point; None where it accepts no answer of the class.
+    promised: the largest risk that the policy guarantees.
     """
 
     title: str
@@ -95,8 +97,15 @@ class Curve(NamedTuple):
     promised: float | None = None
 
 
+class Period(NamedTuple):
+    """From when until when."""
+
+    start: datetime
+    end: datetime
+
+
 class Band(NamedTuple):
-    """A span of time: the middle value with a lower and an upper one, of n images."""
+    """A span of time: the middle value with a lower and an upper one, of n photos."""
 
     start: datetime
     end: datetime
@@ -113,7 +122,7 @@ def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
 
 
 def as_svg(figure: Figure, says: str) -> Markup:
-    """The figure as an element of a page. says: what it shows, for whoever cannot see it.
+    """The figure as an element of a page. says: what it shows, for people who cannot see it. A wide one scrolls.
 
     CloudWatch's widgets remove `<use>`, so that each is replaced by what it stands for:
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_security.html
@@ -144,33 +153,36 @@ def as_svg(figure: Figure, says: str) -> Markup:
     root.attrib.update({"role": "img", "aria-label": says})
     ElementTree.register_namespace("", svg[1:-1])
     text = ElementTree.tostring(root, encoding="unicode").replace(f' xmlns="{svg[1:-1]}"', "")  # HTML knows it
+    if figure.get_figwidth() > WIDTH:
+        says = escape(says)
+        text = f'<div class="wide" tabindex="0" role="region" aria-label="{says}">{text}</div>'
     text = re.sub(r"font-family: [^;\"]*|font: ([\d.]+px)[^;\"]*", lambda m: f"font-size: {m[1]}" if m[1] else "", text)
     for stand_in, name in COLOURS.items():
         text = text.replace(stand_in, f"var({name})")
     return Markup(text)  # noqa: S704 - written and escaped by ElementTree
 
 
-# ---- along time
+# ---- along time: every chart of a page has the same axis
 
 
 def draw_timeline(
+    period: Period,
     dots: Sequence[Dot],
     bands: Sequence[Band],
     thresholds: Mapping[str, float | None],
     since: Sequence[datetime] = (),
+    ended: Sequence[Period] = (),
 ) -> Figure:
-    """Confidence over time: a dot for each image, by where it went; the median and each label's threshold.
+    """Confidence over time: a dot for each photo, by where it went; the median and each class's threshold.
 
-    bands: median and quartiles. since: when statistics began to move.
+    since: when statistics began to move. ended: alarms that are over, from the change to their end.
     """
-    figure, axes = new_figure(3.0)
-    if bands:
-        _along_time(axes, bands[0].start, bands[-1].end)
-    _mark_changes(axes, since)
+    figure, axes = new_figure(3.5)
+    _along_time(axes, period)
+    _mark_changes(axes, since, ended)
     for route, colour in ROUTES.items():
         _scatter(axes, [(dot.at, dot.confidence) for dot in dots if dot.route is route], colour, WORDS[route])
-    wrong = [dot for dot in dots if dot.wrong]
-    if wrong:
+    if wrong := [dot for dot in dots if dot.wrong]:
         axes.plot(
             [_days(dot.at) for dot in wrong],
             [dot.confidence for dot in wrong],
@@ -179,87 +191,80 @@ def draw_timeline(
             linestyle="none",
             markersize=6,
             markeredgewidth=1.6,
-            label="found wrong",
+            label="accepted, but wrong",
         )
     if bands:
-        middles = [_days(band.start + (band.end - band.start) / 2) for band in bands]
-        axes.plot(middles, [band.middle for band in bands], color=FILL, linewidth=2, label="median")
+        axes.plot(*_middles(bands), color=FILL, linewidth=2, label="median")
     _mark_thresholds(axes.axhline, thresholds)
     lowest = min((dot.confidence for dot in dots), default=0.5)
     axes.set(ylabel="confidence", ylim=(min(0.5, lowest) - 0.02, 1.02))
-    _legend(figure, 3)
+    _legend(figure, 2)
     return figure
 
 
-def draw_routes(bins: Sequence[tuple[datetime, datetime, Mapping[Route, int]]]) -> Figure:
+def draw_routes(period: Period, bins: Sequence[tuple[Period, Mapping[Route, int]]]) -> Figure:
     """Shares of the routes in each span of time, stacked."""
     figure, axes = new_figure(2.6)
-    _along_time(axes, bins[0][0], bins[-1][1])
-    base = [0.0] * len(bins)
-    for route, colour in ROUTES.items():
-        shares = [counts[route] / max(1, sum(counts.values())) for _, _, counts in bins]
-        axes.bar(
-            [_days(start) for start, _, _ in bins],
-            shares,
-            [0.94 * (_days(end) - _days(start)) for start, end, _ in bins],
-            base,
-            align="edge",
-            color=colour,
-            label=WORDS[route],
-        )
-        base = [low + share for low, share in zip(base, shares, strict=True)]
-    axes.set(ylim=(0, 1), ylabel="share of images")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    _along_time(axes, period)
+    totals = [max(1, sum(counts.values())) for _, counts in bins]
+    shares = [
+        ([counts[route] / n for (_, counts), n in zip(bins, totals, strict=True)], colour, WORDS[route])
+        for route, colour in ROUTES.items()
+    ]
+    _stack(axes, [span for span, _ in bins], shares)
+    axes.set(ylim=(0, 1), ylabel="share of photos")
+    _in_percent(axes.yaxis)
     _legend(figure, 3)
     return figure
 
 
 def draw_statistic(
-    bands: Sequence[Band], usual: tuple[float, float, float], since: datetime | None, *, share: bool
+    period: Period,
+    bands: Sequence[Band],
+    usual: tuple[float, float, float],
+    since: datetime | None,
+    ended: Sequence[Period] = (),
+    *,
+    share: bool,
 ) -> Figure:
     """One statistic over time, beside what is usual: (low, middle, high) of the baseline.
 
     share: it is one, in per cent.
     """
-    figure, axes = new_figure(1.75, 3.4)
-    if bands:
-        _along_time(axes, bands[0].start, bands[-1].end, ticks=4)
+    figure, axes = new_figure(1.6, NARROW)
+    _along_time(axes, period, ticks=3)
     axes.axhspan(usual[0], usual[2], color=SOFT, alpha=0.16, linewidth=0)
     axes.axhline(usual[1], color=SOFT, linewidth=1, linestyle=(0, (4, 2)))
-    middles = [_days(band.start + (band.end - band.start) / 2) for band in bands]
-    axes.fill_between(
-        middles, [b.low for b in bands], [b.high for b in bands], color=FILL, alpha=0.25, linewidth=0, step=None
-    )
-    axes.plot(middles, [b.middle for b in bands], color=FILL, linewidth=1.8, marker="." if len(bands) < 3 else "")
-    if since:
-        axes.axvline(_days(since), color=RED, linewidth=1.4)
+    middles, values = _middles(bands)
+    axes.fill_between(middles, [b.low for b in bands], [b.high for b in bands], color=FILL, alpha=0.25, linewidth=0)
+    axes.plot(middles, values, color=FILL, linewidth=1.8, marker="." if len(bands) < 3 else "")
+    _mark_changes(axes, [since] if since else [], ended)
     values = [*usual, *(value for band in bands for value in (band.low, band.high))]
     room = 0.08 * (max(values) - min(values)) or 0.05
     axes.set_ylim(max(0.0, min(values) - room) if share else min(values) - room, max(values) + room)
     axes.yaxis.set_major_locator(MaxNLocator(4))
     if share:
-        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        _in_percent(axes.yaxis)
     return figure
 
 
-def draw_load(bins: Sequence[tuple[datetime, datetime, int, int]]) -> Figure:
-    """What people were asked in each span of time, answered and still waiting."""
+def draw_load(period: Period, bins: Sequence[tuple[Period, int, int]]) -> Figure:
+    """Questions to people in each span of time: answered, and still waiting."""
     figure, axes = new_figure(2.4)
-    _along_time(axes, bins[0][0], bins[-1][1])
-    starts = [_days(start) for start, _, _, _ in bins]
-    widths = [0.94 * (_days(end) - _days(start)) for start, end, _, _ in bins]
-    answered = [count for _, _, count, _ in bins]
-    waiting = [count for _, _, _, count in bins]
-    axes.bar(starts, answered, widths, align="edge", color=FILL, label="answered")
-    axes.bar(starts, waiting, widths, answered, align="edge", color=AMBER, label="waiting")
-    axes.set(ylabel="questions", ylim=(0, 1.05 * max(1, *map(sum, zip(answered, waiting, strict=True)))))
+    _along_time(axes, period)
+    counts = [
+        ([answered for _, answered, _ in bins], FILL, "answered"),
+        ([waiting for *_, waiting in bins], AMBER, "waiting"),
+    ]
+    _stack(axes, [span for span, *_ in bins], counts)
+    axes.set(ylabel="questions", ylim=(0, 1.05 * max(1, *(answered + waiting for _, answered, waiting in bins))))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _legend(figure, 2)
     return figure
 
 
 def draw_ages(answered: Sequence[float], waiting: Sequence[float]) -> Figure:
-    """How long answers took, and how long what waits has waited; hours, on a scale of powers."""
+    """How long answers took, and how long open questions have waited; in hours."""
     figure, axes = new_figure(2.4)
     edges = [0, 1 / 60, 1 / 6, 1, 4, 12, 24, 48, 168, float("inf")]
     names = ["< 1 min", "< 10 min", "< 1 h", "< 4 h", "< 12 h", "< 1 day", "< 2 days", "< 1 week", "longer"]
@@ -268,13 +273,13 @@ def draw_ages(answered: Sequence[float], waiting: Sequence[float]) -> Figure:
         spans = itertools.pairwise(edges)
         return [sum(low <= value < high for value in hours) for low, high in spans]
 
-    told, open_ = count(answered), count(waiting)
+    done, open_ = count(answered), count(waiting)
     rows = range(len(names))
-    axes.barh(rows, told, 0.8, color=FILL, label="time to the answer")
-    axes.barh(rows, open_, 0.8, told, color=AMBER, label="waiting for so long")
+    axes.barh(rows, done, 0.8, color=FILL, label="time to the answer")
+    axes.barh(rows, open_, 0.8, done, color=AMBER, label="waiting so far")
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
-    axes.set(xlabel="questions", xlim=(0, 1.05 * max(1, *map(sum, zip(told, open_, strict=True)))))
+    axes.set(xlabel="questions", xlim=(0, 1.05 * max(1, *map(sum, zip(done, open_, strict=True)))))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _legend(figure, 2)
     return figure
@@ -285,28 +290,73 @@ def _days(at: datetime) -> float:
     return at.timestamp() / 86400
 
 
-def _along_time(axes: Axes, start: datetime, end: datetime, ticks: int = 6) -> None:
-    """To be called first: a single moment gives matplotlib nothing to scale by."""
-    locator = AutoDateLocator(minticks=2, maxticks=ticks)  # type: ignore[no-untyped-call]
-    low, high = _days(start), _days(end)
-    axes.set_xlim(low - 0.02 * (high - low), high + 0.02 * (high - low))
-    axes.xaxis_date()
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+STEPS = [
+    *(timedelta(minutes=n) for n in (1, 2, 5, 10, 15, 30)),
+    *(timedelta(hours=n) for n in (1, 2, 3, 6, 12)),
+    *(timedelta(days=n) for n in (1, 2, 4, 7, 14, 28, 91, 182, 365, 730, 1826, 3652)),
+]
 
 
-def _mark_changes(axes: Axes, since: Sequence[datetime]) -> None:
+def _along_time(axes: Axes, period: Period, ticks: int = 5) -> None:
+    """Hours where the period is shorter than two days, else dates; of more than ten months, months."""
+    start, end = period
+    length, day = end - start, timedelta(days=1)
+    allowed = [step for step in STEPS if step >= day or length < 2 * day]
+    step = next((step for step in allowed if length <= ticks * step), STEPS[-1])
+    midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = midnight - (midnight - start) // min(step, day) * min(step, day)  # round times, such as 14:30
+    places = [first + i * step for i in range(ticks + 2)]
+    places = [at for at in places if start <= at <= end] or [start]
+    words = [
+        f"{at:%H:%M}" if step < day else f"{at:%b %Y}" if length > 300 * day else f"{at.day} {at:%b}" for at in places
+    ]
+    axes.set_xlim(_days(start) - 0.02 * length / day, _days(end) + 0.02 * length / day)
+    axes.set_xticks([_days(at) for at in places], words)
+
+
+def _middles(bands: Sequence[Band]) -> tuple[list[float], list[float]]:
+    return [(_days(band.start) + _days(band.end)) / 2 for band in bands], [band.middle for band in bands]
+
+
+def _stack(axes: Axes, spans: Sequence[Period], layers: Sequence[tuple[Sequence[float], str, str]]) -> None:
+    """Bars on top of each other: of each layer its values, colour and name."""
+    starts, widths = [_days(span.start) for span in spans], [0.94 * (_days(s.end) - _days(s.start)) for s in spans]
+    base = [0.0] * len(spans)
+    for values, colour, name in layers:
+        axes.bar(starts, values, widths, base, align="edge", color=colour, label=name)
+        base = [low + value for low, value in zip(base, values, strict=True)]
+
+
+def _mark_changes(axes: Axes, since: Sequence[datetime], ended: Sequence[Period]) -> None:
     for index, at in enumerate(sorted(since)):
-        axes.axvline(_days(at), color=RED, linewidth=1.2, label="" if index else "a statistic moved")
+        axes.axvline(_days(at), color=RED, linewidth=1.4, label="" if index else "a statistic moved")
+    for index, (start, end) in enumerate(_merge(ended)):
+        name = "" if index else "alarm, over now"
+        axes.axvspan(_days(start), _days(end), color=RED, alpha=0.14, linewidth=0, label=name)
+
+
+def _merge(periods: Sequence[Period]) -> list[Period]:
+    """Periods that overlap as one, so that their shades do not add up."""
+    merged: list[Period] = []
+    for period in sorted(periods):
+        if merged and period.start <= merged[-1].end:
+            merged[-1] = Period(merged[-1].start, max(merged[-1].end, period.end))
+        else:
+            merged.append(period)
+    return merged
+
+
+def _in_percent(axis: Axis) -> None:
+    axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
 
 
 def _mark_thresholds(mark: Callable[..., object], thresholds: Mapping[str, float | None]) -> None:
-    """A line for each label's threshold, one line where all have the same; none where a person decides about all."""
+    """A line for each class's threshold, one line where all have the same; none where a person decides about all."""
     same = len(set(thresholds.values())) == 1
     for index, (label, at) in enumerate(list(thresholds.items())[: 1 if same else None]):
         if at is not None:
-            told = f"{'threshold' if same else f'{label} from'} {at:.3f}"
-            mark(at, color=INK, linewidth=1.2, linestyle=(0, DASHES[index % len(DASHES)]), label=told)
+            name = f"{'threshold' if same else f'{label} from'} {at:.3f}"
+            mark(at, color=INK, linewidth=1.2, linestyle=(0, DASHES[index % len(DASHES)]), label=name)
 
 
 def _scatter(axes: Axes, points: Sequence[tuple[datetime, float]], colour: str, label: str) -> None:
@@ -322,7 +372,7 @@ def _scatter(axes: Axes, points: Sequence[tuple[datetime, float]], colour: str, 
 
 
 def _legend(figure: Figure, columns: int) -> None:
-    """One for all panels; what several of them show stands in it once."""
+    """One for all panels, each entry once."""
     found = {
         label: handle for axes in figure.axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
@@ -339,18 +389,19 @@ def draw_reliability(points: Sequence[tuple[float, Interval]], xlabel: str) -> F
     for sure, accuracy in points:
         axes.vlines(sure, accuracy.low, accuracy.high, color=FILL, linewidth=2.5, alpha=0.55)
         axes.plot(sure, accuracy.value, "o", color=FILL, markersize=6)
-    axes.set(xlabel=xlabel, ylabel="share that is right")
+    axes.set(xlabel=xlabel, ylabel="right")
+    _in_percent(axes.yaxis)
     axes.set_xlim(max(0.0, min([0.5, *(sure for sure, _ in points)]) - 0.04), 1.02)
     axes.set_ylim(max(0.0, min([0.5, *(accuracy.low for _, accuracy in points)]) - 0.04), 1.02)
     return figure
 
 
 def draw_risk_coverage(curves: Sequence[Curve], bound: str) -> Figure:
-    """Selective risk over coverage, one panel below the other for each label.
+    """Selective risk over coverage, one panel below the other for each class.
 
     bound: what the bar above the policy's point is called.
     """
-    figure = Figure(figsize=(WIDTH, 2.1 * max(1, len(curves)) + 0.8), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 2.1 * max(1, len(curves)) + 1.0), layout="constrained")
     panels = figure.subplots(max(1, len(curves)), sharex=True, squeeze=False)[:, 0]
     for axes, curve in zip(panels, curves, strict=False):
         coverages = [coverage for coverage, _ in curve.points]
@@ -361,17 +412,21 @@ def draw_risk_coverage(curves: Sequence[Curve], bound: str) -> Figure:
         axes.plot(coverages, [r.value for r in risks], color=FILL, linewidth=2, label="risk of the accepted")
         tops = [risk.value for risk in risks] + [2 * (curve.promised or 0.0), 0.02]
         if curve.promised is not None:
-            axes.axhline(curve.promised, color=RED, linestyle=(0, (4, 2)), linewidth=1.2, label="promise")
+            axes.axhline(curve.promised, color=RED, linestyle=(0, (4, 2)), linewidth=1.2, label="guarantee")
         if curve.policy:
             coverage, risk = curve.policy
             tops.append(1.15 * risk.high if risk.high < 0.5 else 0.0)
             axes.vlines(coverage, risk.value, risk.high, color=GREEN, linewidth=2.5)
             axes.plot(coverage, risk.value, "o", color=GREEN, markersize=7, label=f"policy; bar: {bound}")
-        axes.set_title(curve.title, loc="left", fontsize=9.5)
-        axes.set(ylabel="selective risk", ylim=(0, min(1.0, 1.25 * max(tops))))
-    panels[-1].set(xlabel="coverage: share of images accepted")
+        axes.set_title(curve.title, loc="left", fontsize=TEXT)
+        axes.set(ylabel="wrong", ylim=(0, min(1.0, 1.25 * max(tops))))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        _in_percent(axes.yaxis)
+    panels[-1].set(xlabel="coverage: share of photos accepted")
+    panels[-1].xaxis.set_major_locator(MaxNLocator(5))
+    _in_percent(panels[-1].xaxis)
     panels[-1].set_xlim(0, 1.02 * max([0.01, *(coverage for curve in curves for coverage, _ in curve.points)]))
-    _legend(figure, 3 if len(bound) < 12 else 2)
+    _legend(figure, 1)
     return figure
 
 
@@ -383,14 +438,14 @@ def draw_confusion(
     ylabel: str,
 ) -> Figure:
     """A table of shares. cell: of a row and a column the share that shades it, and its text."""
-    figure, axes = new_figure(0.9 + 0.72 * len(rows), max(3.0, min(6.4, 1.5 + 1.05 * len(columns))))
+    figure, axes = new_figure(1.1 + 0.72 * len(rows), max(3.0, min(9.0, WIDTH + 0.95 * (len(columns) - 3))))
     for y, row in enumerate(rows):
         for x, column in enumerate(columns):
             share, text = cell(row, column)
             box = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=FILL, edgecolor=PAPER, linewidth=2)
             box.set_alpha(0.04 + 0.5 * share)
             axes.add_patch(box)
-            axes.text(x, y, text, ha="center", va="center", fontsize=9)
+            axes.text(x, y, text, ha="center", va="center")
     axes.set_xticks(range(len(columns)), columns, rotation=30 if len(columns) > 4 else 0)
     axes.set_yticks(range(len(rows)), rows)
     axes.set(
@@ -402,35 +457,33 @@ def draw_confusion(
 
 
 def draw_accuracy(rows: Sequence[tuple[str, Interval, float | None]]) -> Figure:
-    """Accuracies with their intervals, one below the other; and the least that was promised of each."""
+    """Accuracies with their intervals, one below the other; and the least that is guaranteed of each."""
     figure, axes = new_figure(0.75 + 0.5 * len(rows))
     for y, (_, accuracy, promised) in enumerate(rows):
         axes.hlines(y, accuracy.low, accuracy.high, color=FILL, linewidth=3, alpha=0.55)
         axes.plot(accuracy.value, y, "o", color=FILL, markersize=7)
         if promised is not None:
-            axes.vlines(promised, y - 0.4, y + 0.4, color=RED, linewidth=1.6, label="promise: right at least")
+            axes.vlines(promised, y - 0.4, y + 0.4, color=RED, linewidth=1.6, label="guaranteed: right at least")
     _legend(figure, 1)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     lows = [0.9, *(accuracy.low for _, accuracy, _ in rows), *(least for _, _, least in rows if least is not None)]
-    axes.set(
-        xlim=(max(0.0, min(lows) - 0.02), 1.005), ylim=(len(rows) - 0.4, -0.6), xlabel="share of answers that is right"
-    )
-    axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set(xlim=(max(0.0, min(lows) - 0.02), 1.005), ylim=(len(rows) - 0.4, -0.6), xlabel="share of right answers")
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    _in_percent(axes.xaxis)
     return figure
 
 
 def draw_histograms(
     groups: Mapping[str, tuple[Sequence[float], str]], lowest: float, thresholds: Mapping[str, float | None]
 ) -> Figure:
-    """Confidences of each group, one panel below the other; (values, colour) by name; and each label's threshold."""
+    """Confidences of each group, one panel below the other; (values, colour) by name; and each class's threshold."""
     figure = Figure(figsize=(WIDTH, 1.0 * max(1, len(groups)) + 0.6), layout="constrained")
     panels = figure.subplots(max(1, len(groups)), sharex=True, squeeze=False)
     for panel, (name, (values, colour)) in zip(panels[:, 0], groups.items(), strict=False):
         panel.hist(values, bins=40, range=(lowest, 1.0), color=colour)
         _mark_thresholds(panel.axvline, thresholds)
-        panel.set_ylabel(f"{name}\nn = {len(values):,}")
+        panel.set_ylabel(f"{name}\n{len(values):,}")
         panel.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     panels[-1, 0].set_xlabel("confidence")
-    _legend(figure, 3)
+    _legend(figure, 2)
     return figure

@@ -1,4 +1,4 @@
-"""The monitoring report: one page, from records, that says whether all is well and shows why."""
+"""The monitoring report: one page, from records, that says whether all is well, and on what evidence."""
 
 import hashlib
 import heapq
@@ -25,12 +25,14 @@ from kickstand.monitor.drift import (
     Baseline,
     Budget,
     Checkpoint,
+    Ended,
     Finding,
     PromisedMix,
+    Severity,
     describe,
     observe,
 )
-from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, judge
+from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, PromiseStatus, judge
 from kickstand.monitor.live_quality import (
     ConfusionRow,
     LiveRiskCoverage,
@@ -51,19 +53,21 @@ from kickstand.report import figures
 from kickstand.report.pages import data_uri, make_environment, moment, percent
 from kickstand.review.agreement import describe as describe_agreement
 
-DOTS = 1200  # images on the timeline: more would only cover each other
+DOTS = 1200  # photos on the timeline: more would only cover each other
 SPANS = 36  # at most, along any time axis
 IMAGES_PER_SPAN = 15
+ENOUGH = 100  # photos from which a statistic that has not moved counts as steady
+FEW = f"there are fewer than {2 * IMAGES_PER_SPAN} photos"
 MOMENT = timedelta(minutes=1)  # no time axis is shorter
 PICTURES = 8  # on each contact sheet
 LONGEST = 160  # pixels of such a picture
 
 ReadPicture = Callable[[Record], str | None]
-"""The image of a record as an address (`pages.data_uri`); None where it is not to be had."""
+"""The photo of a record as an address (`pages.data_uri`); None where it is not available."""
 
 
 class Evidence(Payload):
-    """The photos that the promise was shown on. domain: which they are, in words. photos: by what they show."""
+    """The photos that the guarantee was shown on. domain: which they are, in words. photos: by what they show."""
 
     domain: str = ""
     date: str = ""
@@ -78,7 +82,7 @@ def read_evidence(artefact: Path) -> Evidence:
 class Report(Payload):
     """All numbers of the page. monitor: as `kickstand.monitor.run.examine` gives it.
 
-    answers: images by their answer's label, whatever became of them.
+    answers: photos by the class that the model answered.
     """
 
     monitor: MonitorReport
@@ -111,23 +115,28 @@ class Spans:
         """Which span this moment falls into; moments outside fall into the first or the last."""
         return max(0, min(self.n - 1, int((at - self.start) / self.length)))
 
-    def edges(self, index: int) -> tuple[datetime, datetime]:
+    def edges(self, index: int) -> figures.Period:
         """Where this span starts and ends."""
-        return self.start + index * self.length, self.start + (index + 1) * self.length
+        return figures.Period(self.start + index * self.length, self.start + (index + 1) * self.length)
+
+    @property
+    def period(self) -> figures.Period:
+        """From the first record to the last."""
+        return figures.Period(self.start, self.end)
 
 
 class Verdict(NamedTuple):
-    """How it stands. colour: the route whose colour says it."""
+    """How it stands. colour: "accept" (green), "review" (amber), "reject" (red), "unknown" (grey)."""
 
-    colour: Route
+    colour: str
     words: str
     sentence: str
 
 
 class LabelRow(NamedTuple):
-    """One label's answers as the page shows them.
+    """One class's answers as the page shows them.
 
-    coverage: accepted share of the answers. share: of all accepted answers. mix: promised, of the photos.
+    coverage: accepted share of the answers. share: of all accepted answers. mix: of the photos, under the guarantee.
     """
 
     label: str
@@ -139,19 +148,28 @@ class LabelRow(NamedTuple):
 
 
 class Drawing(NamedTuple):
-    """A figure as the page shows it."""
+    """A chart as the page shows it. figure: None where it would be empty; then the caption says why."""
 
     title: str
-    figure: Figure
+    figure: Figure | None
     caption: str
 
     @property
     def svg(self) -> Markup:
-        return figures.as_svg(self.figure, f"{self.title}. {self.caption}")
+        return figures.as_svg(self.figure, f"{self.title}. {self.caption}") if self.figure else Markup()
+
+
+class Statistic(NamedTuple):
+    """A statistic of drift as the page shows it. state: "alarm", "notice", "steady" or "unknown"."""
+
+    finding: Finding
+    state: str
+    words: str
+    svg: Markup
 
 
 class Tile(NamedTuple):
-    """An image on a contact sheet. record: None where it is not among those that were read."""
+    """A photo on a contact sheet. record: None where it is not among those that were read."""
 
     record: Record | None
     image: str
@@ -159,7 +177,7 @@ class Tile(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """It as the page shows it. uri: None where the image is not to be had."""
+    """A photo as the page shows it. uri: None where it is not available."""
 
     uri: str | None
     name: str
@@ -167,9 +185,9 @@ class Picture(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """A finding, the pictures that moved it most, and usual ones; before: these are of the time before it moved."""
+    """A finding, the photos that moved it most, and usual ones; before: these are of the time before it moved."""
 
-    finding: Finding
+    name: str
     words: str
     moved: list[Picture]
     usual: list[Picture]
@@ -187,8 +205,8 @@ def compose(
 ) -> Report:
     """The numbers, in time and memory linear in the records.
 
-    evidence: of the promise.
-    as_of: when the records were read, for the age of what waits; by default the latest moment that they tell of.
+    evidence: of the guarantee.
+    as_of: when the records were read, for the age of open questions; by default the latest moment in the records.
     """
     monitor, _ = examine(records, watch, budget, checkpoint)
     level = watch.confidence_level
@@ -212,10 +230,13 @@ def _latest(records: Sequence[Record]) -> datetime | None:
 
 
 def draw_report(
-    report: Report, records: Sequence[Record], watch: Watch, card: ModelCard, read_picture: ReadPicture
+    report: Report, records: Sequence[Record], watch: Watch, card: ModelCard, read_picture: ReadPicture, about: str = ""
 ) -> str:
-    """The whole page, which needs no other file and no network. records: those that the report was composed of."""
-    return _page("report.html", report, records, watch, card, read_picture)
+    """The whole page, which needs no other file and no network.
+
+    records: those that the report was composed of. about: what a reader must know of them, such as "simulated".
+    """
+    return _page("report.html", report, records, watch, card, read_picture, about)
 
 
 def draw_widget(report: Report, records: Sequence[Record], watch: Watch, card: ModelCard) -> str:
@@ -224,7 +245,7 @@ def draw_widget(report: Report, records: Sequence[Record], watch: Watch, card: M
 
 
 def frame_widget(drawn: str, link: str, endpoint: str, *, dark: bool) -> str:
-    """What the dashboard shows: the widget as `draw_widget` drew it, empty if it never did, and what to do next.
+    """What the dashboard shows: the widget as `draw_widget` drew it, empty before the first time, and what to do next.
 
     link: to the whole page. endpoint: ARN of the function that the button calls.
     """
@@ -233,7 +254,7 @@ def frame_widget(drawn: str, link: str, endpoint: str, *, dark: bool) -> str:
 
 
 def small_pictures(read: Callable[[Record], bytes] | None) -> ReadPicture:
-    """Thumbnails of the uploads that this reads; none of what is gone or cannot be decoded, or where nothing reads."""
+    """Thumbnails of the photos that `read` reads; None for one that is gone or cannot be decoded."""
 
     def picture(record: Record) -> str | None:
         try:
@@ -251,12 +272,15 @@ def _page(
     watch: Watch,
     card: ModelCard,
     read_picture: ReadPicture | None,
+    about: str = "",
 ) -> str:
     spans = Spans([record.recorded_at for record in records]) if records else None
     content: dict[str, Any] = {
         "report": report,
         "monitor": report.monitor,
         "card": card,
+        "about": about,
+        "enough": ENOUGH,
         "level": f"{watch.confidence_level:.0%}".replace("%", " %"),
         "verdict": verdict(report.monitor),
         "promise": watch.promise,
@@ -272,30 +296,47 @@ def _page(
             "board": _draw_board(report.monitor, records, watch.baseline, watch.mix, spans)
             if spans and watch.baseline
             else [],
-            "sheets": [_lay_out(finding, records, read_picture) for finding in report.monitor.moved],
-            # What a script block may hold: no end of it, whatever the images are called.
+            "sheets": [
+                *(_lay_out(finding, records, read_picture) for finding in report.monitor.moved),
+                *(_lay_out(end.finding, records, read_picture, end.ended_at) for end in report.monitor.ended),
+            ],
+            # What a script block may hold: no end of it, whatever the photos are called.
             "numbers": Markup(json.dumps(report.numbers()).replace("<", "\\u003c")),  # noqa: S704
         }
     return make_environment().get_template(template).render(content)
 
 
 def verdict(monitor: MonitorReport) -> Verdict:
-    """The worst that the monitor sees, for whoever looks for two seconds."""
+    """The worst that the monitor sees, for a reader of two seconds. Nothing is green without evidence."""
     check = monitor.promise
     if not monitor.images:
-        return Verdict(Route.REVIEW, "No records", "There is nothing to say about no images.")
+        return Verdict("unknown", "No records", "There are no photos to report on.")
     if check and monitor.broken_promise:
         about = f" “{check.label}”" if check.label else ""
         wrong = f"{check.errors:,} of {check.audits:,} audited answers{about} were wrong"
-        sentence = f"{wrong}; at most {percent(check.max_risk)} of the accepted ones is promised."
-        return Verdict(Route.REJECT, f"The promise is {check.status}", sentence)
+        sentence = f"{wrong}; the policy guarantees at most {percent(check.max_risk)} of the accepted ones."
+        words = "The guarantee is broken" if check.status is PromiseStatus.BROKEN else "The guarantee is in doubt"
+        return Verdict("reject", words, sentence)
     if monitor.paged:
-        return Verdict(Route.REJECT, "The model is harmed", _list(monitor.paged))
+        return Verdict("reject", "The model is harmed", _list(monitor.paged))
     if monitor.moved:
-        return Verdict(Route.REVIEW, "The input has changed", _list(monitor.moved))
+        return Verdict("review", "The input has changed", _list(monitor.moved))
     if monitor.drift is None:
-        return Verdict(Route.REVIEW, "No baseline", "Without a baseline in model.json nothing can be said of drift.")
-    return Verdict(Route.ACCEPT, "All is well", "No statistic has moved, and nothing speaks against the promise.")
+        return Verdict("unknown", "No baseline", "Drift needs a baseline in model.json: kickstand baseline makes one.")
+    few = [finding for finding in monitor.drift if finding.seen < ENOUGH]
+    missing = [f"{len(few)} of {len(monitor.drift)} statistics have fewer than {ENOUGH} photos"] * bool(few)
+    for open_ in (check for check in monitor.promises if check.status is PromiseStatus.OPEN):
+        about = f" about “{open_.label}”" if open_.label else ""
+        missing.append(f"the guarantee{about} needs about {open_.audits_missing:,} more audits without an error")
+    if missing:
+        text = "; ".join(missing)
+        return Verdict("unknown", "Not enough evidence", f"No alarm. But {text}.")
+    guarantee = " Audits show that the guarantee holds." if check else ""
+    over = ""
+    if monitor.ended:
+        number, last = len(monitor.ended), moment(monitor.ended[-1].ended_at)
+        over = f" {number} alarm{'s are' if number > 1 else ' is'} over, the last since {last} UTC."
+    return Verdict("accept", "All is well", f"No statistic has moved now.{over}{guarantee}")
 
 
 def _list(moved: Iterable[Finding]) -> str:
@@ -331,12 +372,14 @@ def _draw_essentials(
     shown += [(f"as {label}", live, risks.get(label)) for label, live in monitor.accepted_by_label.items()]
     shown.append(("all", monitor.overall, None))
     rows = [
-        (f"{name}\nn = {live.images:,}", _right(live), None if risk is None else 1 - risk) for name, live, risk in shown
+        (f"{name}\nn = {live.images:,}", _right(live), None if risk is None else 1 - risk)
+        for name, live, risk in shown
+        if live.answers
     ]
     thresholds = {label: card.policy.threshold(label) for label in card.labels}
     scored = [record for record in records if record.prediction]
     dots = _sample_dots(scored)
-    drawn = f"{len(dots):,} of {len(scored):,} images" if len(dots) < len(scored) else f"n = {len(scored):,} images"
+    drawn = f"{len(dots):,} of {len(scored):,} photos" if len(dots) < len(scored) else f"n = {len(scored):,} photos"
     confidences = _split(
         ((record.recorded_at, record.prediction.confidence) for record in scored if record.prediction), spans
     )
@@ -349,19 +392,31 @@ def _draw_essentials(
             "Estimated accuracy",
             figures.draw_accuracy(rows),
             f"Dot: the estimate from {monitor.overall.answers:,} answers by people, weighted by how probable it was "
-            "that a person was asked, and from confidences. Bar: its interval, which assumes nothing about the images.",
-        ),
+            "that a person was asked, and from confidences. Bar: its interval, which assumes nothing about the photos.",
+        )
+        if rows
+        else Drawing("Estimated accuracy", None, "no person has answered yet"),
         Drawing(
             "Confidence over time",
-            figures.draw_timeline(dots, _medians(confidences, spans), thresholds, since),
+            figures.draw_timeline(
+                spans.period, dots, _medians(confidences, spans), thresholds, since, _periods(monitor.ended)
+            ),
             f"{drawn}: each a dot, coloured by where it went. The line is the median of all. Times are UTC.",
-        ),
+        )
+        if scored
+        else Drawing("Confidence over time", None, "the model has seen no photo"),
         Drawing(
             "Routes",
-            figures.draw_routes([(*spans.edges(i), counts[i]) for i in range(spans.n)]),
-            f"n = {monitor.images:,} images in {spans.n:,} equal span{'s' * (spans.n > 1)} of time.",
-        ),
+            figures.draw_routes(spans.period, [(spans.edges(i), counts[i]) for i in range(spans.n)]),
+            f"n = {monitor.images:,} photos in {spans.n:,} equal spans of time.",
+        )
+        if spans.n > 1
+        else Drawing("Routes", None, FEW),
     ]
+
+
+def _periods(ended: Iterable[Ended]) -> list[figures.Period]:
+    return [figures.Period(end.finding.since or end.ended_at, end.ended_at) for end in ended]
 
 
 def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing]:
@@ -374,8 +429,11 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
         share = cells[answer].truth[truth]
         if not cells[answer].answers:
             return 0.0, "?"
-        return share.share, f"{share.share:.1%}\n{share.low:.0%} to {share.high:.0%}".replace("%", " %")
+        return share.share, f"{share.share:.1%}\n{100 * share.low:.0f}–{share.high:.0%}".replace("%", " %")
 
+    if not answers:
+        titles = "Reliability", "Risk and coverage", "Confusion"
+        return [Drawing(title, None, "no person has answered yet") for title in titles]
     return [
         Drawing(
             "Reliability",
@@ -383,12 +441,12 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
                 [(part.live.predicted, _right(part.live)) for part in bins],
                 "probability of being right, by the model",
             ),
-            f"n = {answers:,} answers by people, about equally many behind each dot. On the diagonal the model is as "
-            "often right as it says; bars are intervals.",
+            f"n = {answers:,} answers by people, about equally many behind each dot. On the diagonal the model is "
+            "right as often as it says. Bars are intervals.",
         ),
         Drawing(
             "Risk and coverage",
-            figures.draw_risk_coverage(_list_curves(report, watch, card), "up to the interval's end"),
+            figures.draw_risk_coverage(_list_curves(report, watch, card), "to the interval's end"),
             "Each point of a curve is a threshold on the confidence: to the right more is accepted, and more of it is "
             f"wrong. Band: interval. n = {answers:,} answers by people.",
         ),
@@ -396,19 +454,19 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
             "Confusion",
             figures.draw_confusion(
                 truths,
-                [f"{row.answer}\nn = {row.images:,}\n{row.answers:,} checked" for row in report.confusion],
+                [f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked" for row in report.confusion],
                 lambda truth, column: cell(truth, column.partition("\n")[0]),
                 "Kickstand's answer",
                 "what it shows",
             ),
-            "For each answer, what the images that were given it really show, by people: estimate and interval. "
-            "“neither” is answered by rejecting.",
+            "For each answer, what the photos with this answer really show, by people: estimate and interval. A "
+            "rejected photo has the answer “neither”: none of the classes.",
         ),
     ]
 
 
 def _list_curves(report: Report, watch: Watch, card: ModelCard) -> list[figures.Curve]:
-    """One for each label that has a threshold of its own, else one for all together."""
+    """One for each class that has a threshold of its own, else one for all together."""
     curves = []
     for label in card.policy.thresholds or (ANY_LABEL,):
         threshold = card.policy.threshold(label)
@@ -417,27 +475,31 @@ def _list_curves(report: Report, watch: Watch, card: ModelCard) -> list[figures.
         from_ = "never accepted" if threshold is None else f"accepted from {threshold:.3f}"
         promised = watch.promise.max_risk.get(label) if watch.promise else None
         curve = [(point.coverage, _wrong(point.live)) for point in points]
-        curves.append(figures.Curve(f"{label or 'all labels'}, {from_}", curve, own, promised))
+        curves.append(figures.Curve(f"{label or 'all classes'}, {from_}", curve, own, promised))
     return curves
 
 
 def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[Drawing]:
     load, asked = report.reviews, [record for record in records if record.asks_a_person]
-    told, open_ = [0] * spans.n, [0] * spans.n
+    done, open_ = [0] * spans.n, [0] * spans.n
     for record in asked:
-        (open_ if hours_to_answer(record) is None else told)[spans.of(record.recorded_at)] += 1
+        (open_ if hours_to_answer(record) is None else done)[spans.of(record.recorded_at)] += 1
     answered = [hours for record in asked if (hours := hours_to_answer(record)) is not None]
     waiting = [
         hours_between(asked_at(record), load.as_of)
         for record in asked
         if hours_to_answer(record) is None and load.as_of
     ]
+    if not asked:
+        return [Drawing(title, None, "no person was asked") for title in ("Review load", "Review age")]
     return [
         Drawing(
             "Review load",
-            figures.draw_load([(*spans.edges(i), told[i], open_[i]) for i in range(spans.n)]),
-            f"n = {load.asked:,} questions to people, {load.audits:,} of them audits, by when the image was decided.",
-        ),
+            figures.draw_load(spans.period, [(spans.edges(i), done[i], open_[i]) for i in range(spans.n)]),
+            f"n = {load.asked:,} questions to people, {load.audits:,} of them audits, by when the photo was decided.",
+        )
+        if spans.n > 1
+        else Drawing("Review load", None, FEW),
         Drawing(
             "Review age",
             figures.draw_ages(answered, waiting),
@@ -449,8 +511,8 @@ def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[
 
 def _draw_board(
     monitor: MonitorReport, records: Sequence[Record], baseline: Baseline, mix: PromisedMix | None, spans: Spans
-) -> list[tuple[Finding, str, Markup]]:
-    """Each statistic with what it says and how it went; alarms first. mix: whose limits take the class mix's place."""
+) -> list[Statistic]:
+    """Each statistic and how it went; alarms first. mix: whose limits take the place of the class mix's baseline."""
     seen = [observe(record, baseline.model_version, baseline.policy_version) for record in records]
     board = []
     for finding in monitor.drift or ():
@@ -464,42 +526,57 @@ def _draw_board(
             label = finding.event.rpartition(" ")[2]
             source = f"{CLASS_MIX}:{label}" if name == CLASS_MIX else name
             if name == CLASS_MIX and mix:
-                told: Iterable[tuple[datetime, float | None]] = (
+                shares: Iterable[tuple[datetime, float | None]] = (
                     (record.recorded_at, mix.measure(record).get(label)) for record in records
                 )
                 usual = 0.0, finding.usual, finding.usual
             else:
-                told = ((one.at, one.rates.get(source)) for one in seen)
+                shares = ((one.at, one.rates.get(source)) for one in seen)
                 share = wilson_interval(baseline.rates[source].hits, baseline.rates[source].n)
                 usual = share.low, share.value, share.high
-            values = _split(told, spans)
+            values = _split(shares, spans)
             bands = _shares(values, spans)
-        says = f"{finding.event} over time, beside the baseline"
-        drawing = figures.draw_statistic(
-            bands, usual, finding.since if finding.alarm else None, share=name not in FEATURES
-        )
-        board.append((finding, describe(finding) if finding.alarm else finding.event, figures.as_svg(drawing, says)))
+        svg = Markup()
+        if bands and spans.n > 1:
+            drawing = figures.draw_statistic(
+                spans.period,
+                bands,
+                usual,
+                finding.since if finding.alarm else None,
+                _periods(end for end in monitor.ended if end.finding.statistic == name),
+                share=name not in FEATURES,
+            )
+            svg = figures.as_svg(drawing, f"{finding.event} over time, beside the baseline")
+        state = "steady" if finding.seen >= ENOUGH else "unknown"
+        if finding.alarm:
+            state = "alarm" if finding.severity is Severity.PAGE else "notice"
+        board.append(Statistic(finding, state, describe(finding) if finding.alarm else finding.event, svg))
     return board
 
 
 def _sample_dots(scored: Sequence[Record]) -> list[figures.Dot]:
-    """A random sample, the same each time; whatever was found wrong is in it, as far as it goes."""
-    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not judge(record), _lot(record)))
+    """A random sample, the same each time, of those found wrong first."""
+    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not _is_mistake(record), _draw_number(record)))
     return [
-        figures.Dot(record.recorded_at, record.prediction.confidence, record.decision.route, bool(judge(record)))
+        figures.Dot(record.recorded_at, record.prediction.confidence, record.decision.route, _is_mistake(record))
         for record in chosen
         if record.prediction
     ]
 
 
-def _lot(record: Record) -> bytes:
+def _is_mistake(record: Record) -> bool:
+    """Whether the policy accepted the answer, and a person found it wrong."""
+    return record.decision.by_policy is Route.ACCEPT and bool(judge(record))
+
+
+def _draw_number(record: Record) -> bytes:
     return hashlib.sha256(f"{record.image}\n{record.version}".encode()).digest()
 
 
-def _split(told: Iterable[tuple[datetime, float | None]], spans: Spans) -> list[list[float]]:
+def _split(values_at: Iterable[tuple[datetime, float | None]], spans: Spans) -> list[list[float]]:
     """The values in each span of time; None is none."""
     values: list[list[float]] = [[] for _ in range(spans.n)]
-    for at, value in told:
+    for at, value in values_at:
         if value is not None:
             values[spans.of(at)].append(float(value))
     return values
@@ -536,14 +613,16 @@ def _wrong(live: LiveAccuracy) -> Interval:
 # ---- contact sheets
 
 
-def _lay_out(finding: Finding, records: Sequence[Record], read_picture: ReadPicture) -> Sheet:
-    """The pictures that moved the finding most, and a random handful of the ones before it moved."""
+def _lay_out(
+    finding: Finding, records: Sequence[Record], read_picture: ReadPicture, ended_at: datetime | None = None
+) -> Sheet:
+    """The photos that moved the finding most, and a random sample of the ones before it moved."""
     by_key = {(record.image, record.version): record for record in records}
     keys = [(example.image, example.version) for example in finding.examples]
     moved = [Tile(by_key.get(key), key[0], example.value) for key, example in zip(keys, finding.examples, strict=True)]
     readable = [record for record in records if record.prepared_image and (record.image, record.version) not in keys]
     before = [record for record in readable if finding.since and record.recorded_at < finding.since]
-    usual = heapq.nsmallest(PICTURES, before or readable, key=_lot)
+    usual = heapq.nsmallest(PICTURES, before or readable, key=_draw_number)
     name = finding.statistic
 
     def value(record: Record) -> float | None:
@@ -558,9 +637,11 @@ def _lay_out(finding: Finding, records: Sequence[Record], read_picture: ReadPict
             caption = f"{record.decision.route}, {record.prediction.label} {record.prediction.confidence:.2f}"
         return Picture(read_picture(record) if record else None, tile.image.rpartition("/")[2], caption)
 
+    until = f". Over since {moment(ended_at)} UTC" if ended_at else ""
+    since = f", since {moment(finding.since)} UTC" if finding.since else ""
     return Sheet(
-        finding,
-        describe(finding),
+        name,
+        f"{describe(finding)}{since}{until}.",
         [show(tile) for tile in moved],
         [show(Tile(record, record.image, value(record))) for record in usual],
         before=bool(before),
