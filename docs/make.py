@@ -76,12 +76,6 @@ def with_rooms(page: str) -> str:
 # ---- what it costs, in the README
 
 COSTS = re.compile(r"(?<=<!-- make docs writes this table -->\n).*?(?=<!-- until here -->)", re.DOTALL)
-SET_UPS = {
-    "embedded-STANDARD": "`embedded`, `STANDARD`",
-    "serverless-EXPRESS": "`sagemaker`, a serverless endpoint, `EXPRESS`",
-    "instances-EXPRESS": "`sagemaker`, instances, `EXPRESS`",
-    "seed": "one fixed endpoint, three functions, no records, reviews or alarms",
-}
 
 
 def with_costs(text: str) -> str:
@@ -92,15 +86,13 @@ def with_costs(text: str) -> str:
         bills = [set_ups()[name](year(count, 0, retention_days)[month - 1], share).total for count in counts]
         return f"| {words} | {' | '.join(f'{bill:,.0f}' for bill in bills)} |"
 
-    compute = [set_ups()["embedded-EXPRESS"](year(count)[0], share).orchestration_and_compute for count in counts]
     lines = [
-        f"| dollars a month, for so many images | {' | '.join(f'{count:,}' for count in counts)} |",
+        f"| dollars a month, by photos a month | {' | '.join(f'{count:,}' for count in counts)} |",
         f"|---|{'--:|' * len(counts)}",
-        row("`embedded`, `EXPRESS`, the default: month 1", "embedded-EXPRESS", 1),
-        f"| … of these for orchestration and compute | {' | '.join(f'{each:.2f}' for each in compute)} |",
-        row("the same: month 12, all kept for ever", "embedded-EXPRESS", 12),
-        row("the same: month 12, `RetentionDays=30`", "embedded-EXPRESS", 12, 30),
-        *(row(f"{words}: month 1", name, 1) for name, words in SET_UPS.items()),
+        row("as shipped: month 1", "embedded-EXPRESS", 1),
+        row("month 12, all kept for ever", "embedded-EXPRESS", 12),
+        row("month 12, `RetentionDays=30`", "embedded-EXPRESS", 12, 30),
+        row("for comparison: one fixed endpoint, three functions, no records, reviews or alarms: month 1", SEED, 1),
     ]
     return COSTS.sub("\n".join(lines) + "\n", text)
 
