@@ -64,7 +64,7 @@ Set them under `parameter_overrides` in `samconfig.toml`, then `make deploy`.
 **{urgent}**: wrong answers may be accepted, photos may be missing, or no photo is decided. These alarms go to the
 topic `AlarmTopicArn` and to `AlarmEmail`.
 
-**{soon}**: photos or people wait, or the system has helped itself. These go to `ThisWeekTopicArn` and to
+**{soon}**: reviews wait, or the system has helped itself. These go to `ThisWeekTopicArn` and to
 `ThisWeekEmail`, or without it to `AlarmEmail`.
 
 An alarm's description begins with its urgency, names the stack, and ends with the address of its runbook below

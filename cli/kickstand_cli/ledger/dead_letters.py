@@ -37,7 +37,7 @@ def dead_letters(
     """List the uploads whose processing failed, and what happens next.
 
     Newest first: when and why processing failed, how often it was tried again, and whether it is tried again by itself
-    or waits for you. A letter disappears once its upload has an outcome.
+    or waits for you. A letter is no longer shown once its upload has an outcome.
 
     Exit codes: 0 listed, also where there are none; 1 an error.
 
