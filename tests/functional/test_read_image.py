@@ -35,8 +35,8 @@ def answering(code: str, status: int, head: int | None = None) -> S3Client:
 @pytest.mark.parametrize(
     ("code", "status", "head", "reason"),
     [
-        ("InvalidRequest", 400, None, "encrypted by a key of the uploader's own"),
-        ("AccessDenied", 403, 200, "encrypted by a KMS key that we must not use"),
+        ("InvalidRequest", 400, None, "encrypted with the uploader's own key"),
+        ("AccessDenied", 403, 200, "encrypted with a KMS key that Kickstand has no permission to use"),
         ("KMS.DisabledException", 400, None, "KMS.DisabledException"),
         ("KMS.NotFoundException", 400, None, "KMS.NotFoundException"),
         ("KMS.KMSInvalidStateException", 400, None, "KMS.KMSInvalidStateException"),

@@ -270,7 +270,7 @@ def test_the_command_says_how_often_the_reviewers_of_a_stack_agree(stack: Stack,
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs))
     command = ["labels", "agreement", "--outputs", str(outputs)]
-    assert "nothing is known" in CliRunner().invoke(app, command).output
+    assert "it is unknown" in CliRunner().invoke(app, command).output
     claim(stack, answered(stack), "Grace")
     give(stack, stack.records()[0].image, "bicycle", "Grace")
     result = CliRunner().invoke(app, [*command, "--json", "--confidence", "0.9"])

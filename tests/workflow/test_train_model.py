@@ -398,7 +398,7 @@ def test_a_job_that_is_never_done_is_stopped(stack: Stack, sagemaker: SageMaker)
     assert status == "FAILED"
     assert [operation for operation, _ in sagemaker.requests].count("DescribeTrainingJob") == 4
     assert sagemaker.requests[-1][0] == "StopTrainingJob"
-    assert "not done after 3 looks" in outcome(stack)["outcome"]
+    assert "not done after 3 checks" in outcome(stack)["outcome"]
 
 
 def test_an_artefact_that_is_none_fails_the_execution_with_its_reason(stack: Stack, sagemaker: SageMaker) -> None:
