@@ -325,7 +325,7 @@ def test_images_of_other_classes_are_drawn_into_neither_but_not_into_the_lists(a
 def test_more_of_neither_than_the_archive_holds_is_a_clear_error(archive: Path, tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"--neither 5: .* has 4 test photos of classes other than bicycle"):
         write_dataset(read_archive(archive), tmp_path / "out", ["bicycle", "motorcycle"], neither=5)
-    with pytest.raises(CommandError, match="has no train images of classes other than"):
+    with pytest.raises(CommandError, match="has no train photos of classes other than"):
         write_dataset(read_archive(archive), tmp_path / "out", CLASSES[:4], neither=1)
     assert not (tmp_path / "out").exists()
 
