@@ -78,7 +78,8 @@ def plain(parameters: Sequence[Any], ctx: Any) -> Sequence[Any]:
             parameter.metavar = kind if "|" in kind else "N" if re.match("int|float", kind) else "TEXT"
         if len(shown) > MANY + 1 and not parameter.rich_help_panel:  # one of them is --help
             parameter.rich_help_panel = next((PANEL_OF[name] for name in parameter.opts if name in PANEL_OF), CHANGE)
-    return parameters
+    place = {None: 0, READ: 1, OUTPUT: 3}
+    return sorted(parameters, key=lambda each: place.get(each.rich_help_panel, 2))
 
 
 def renamed(command: Any, words: Sequence[str]) -> list[str]:

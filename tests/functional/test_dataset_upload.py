@@ -67,7 +67,7 @@ def test_an_s3_uri_names_bucket_and_prefix(uri: str, expected: Destination) -> N
 
 @pytest.mark.parametrize("uri", ["photos/x", "s3:/photos", "s3://", "s3://UPPER/x", "https://photos/x", "s3://ab"])
 def test_what_is_no_s3_uri_is_a_clear_error(uri: str) -> None:
-    with pytest.raises(CommandError, match="not an S3 URI like s3://bucket/prefix"):
+    with pytest.raises(CommandError, match="expected an S3 URI such as s3://bucket/prefix"):
         parse_s3_uri(uri)
 
 
@@ -133,7 +133,7 @@ def test_an_upload_cut_off_in_the_middle_has_no_manifest(
 
 def test_a_foreign_manifest_at_the_prefix_is_not_overwritten(s3: Any, folder: Path) -> None:
     s3.put_object(Bucket=BUCKET, Key="some/where/manifest.json", Body=b'{"theirs": true}')
-    with pytest.raises(CommandError, match=r"some/where/manifest.json: not of our writing"):
+    with pytest.raises(CommandError, match=r"some/where/manifest.json: not written by Kickstand"):
         upload_dataset(folder, DESTINATION)
     assert list(list_objects(s3)) == ["some/where/manifest.json"]
 
@@ -156,7 +156,7 @@ def test_missing_credentials_are_a_clear_error(folder: Path, monkeypatch: pytest
 
 def test_an_incomplete_folder_is_not_staged(s3: Any, folder: Path) -> None:
     (folder / "test/dog/b.png").unlink()
-    with pytest.raises(CommandError, match=r"half written, test/dog/b.png is missing"):
+    with pytest.raises(CommandError, match=r"incomplete, test/dog/b.png is missing"):
         upload_dataset(folder, DESTINATION)
     assert list_objects(s3) == {}
 

@@ -72,7 +72,7 @@ def test_help_shows_no_types_whole_paragraphs_and_examples() -> None:
 def test_many_options_are_in_panels() -> None:
     shown = CliRunner().invoke(app, ["policy", "--help"]).output
     titles = [line.split("─")[1].strip() for line in shown.splitlines() if line.startswith("╭")]
-    assert titles == ["The guarantee", "What to do", "What to read", "Output"]
+    assert titles == ["What to read", "The guarantee", "What to do", "Output"]
 
 
 def test_classify_prints_a_table_for_people_and_lines_for_programs() -> None:

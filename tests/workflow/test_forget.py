@@ -231,10 +231,10 @@ def test_it_asks_first_and_removes_nothing_without_a_yes(stack: Stack) -> None:
 def test_it_says_what_it_cannot_remove_and_when_to_repeat_it(stack: Stack) -> None:
     told = " ".join(run(stack, upload(stack), "--yes").output.split())
     assert all(f"stays: {line}" in told for line in STAYS)
-    assert "repeat this in an hour" in told
+    assert "repeat the command in an hour" in told
 
 
-@pytest.mark.parametrize("reason", ["", "Uploads wait to be classified", "A backfill goes on"])
+@pytest.mark.parametrize("reason", ["", "Uploads wait to be classified", "A backfill is running"])
 def test_of_an_old_photo_it_says_when_a_record_may_still_come(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
@@ -250,7 +250,7 @@ def test_of_an_old_photo_it_says_when_a_record_may_still_come(
     if reason.startswith("Uploads"):
         stack.sqs.purge_queue(QueueUrl=queue)
     stack.dynamodb.delete_item(TableName=stack.outputs["ControlTableName"], Key=CONTROL)
-    assert ("repeat this in an hour" in told) is bool(reason)
+    assert ("repeat the command in an hour" in told) is bool(reason)
     assert reason in told
 
 

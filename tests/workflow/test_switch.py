@@ -86,7 +86,7 @@ def test_whoever_asks_is_told_who_why_since_when_and_until_when(outputs: list[st
     assert told == {"on": True, "reason": "fog", "by": "Ada", "until": "2999-01-01T08:00:00Z"}
     said = kickstand("switch", "status", *outputs).stdout
     assert said.startswith(
-        "on: all photos that would be accepted go to review until 2999-01-01 08:00 UTC: fog\nswitched on by Ada"
+        "on: all photos that would be accepted go to review until 2999-01-01 08:00 UTC: fog\nturned on by Ada"
     )
 
 

@@ -283,12 +283,8 @@ def check_output(out: Path, *, force: bool = False) -> None:
         return
     manifest = read_manifest(out)
     if manifest is None and not (out / MARKER).is_file():
-        looks = (
-            "unfinished, or not written by Kickstand"
-            if (out / "train").exists() or (out / "test").exists()
-            else "not empty"
-        )
-        raise CommandError(f"{out}: {looks}: Kickstand wrote no {MANIFEST} there; remove it or choose another --out")
+        why = "unfinished" if (out / "train").exists() or (out / "test").exists() else "not empty"
+        raise CommandError(f"{out}: {why}: Kickstand wrote no {MANIFEST} there; remove it or choose another --out")
     if not force:
         raise CommandError(
             f"{out}: there is {'a' if manifest else 'an unfinished'} dataset already; --force replaces it"

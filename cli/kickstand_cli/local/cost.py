@@ -322,7 +322,7 @@ def bill_of(backend: str, workflow: str, month: Month, share: float) -> Bill:
             "CloudWatch metrics": watching(counts, assumed),
             "X-Ray": traces(images, reviews) * price("xray_trace"),
             "ledger": ledger(month, counts, assumed),
-            "monitor": looks("MonitorSchedule") * assumed["monitor_gb_seconds"] * price("lambda_gb_second")
+            "monitor": runs("MonitorSchedule") * assumed["monitor_gb_seconds"] * price("lambda_gb_second")
             + images * assumed["monitor_read_units_per_image"] * price("dynamodb_read_unit"),
             "report": report(month, assumed),
             "reviews": people(reviews, counts, assumed),
@@ -361,7 +361,7 @@ def keys(images: float, reviews: float, assumed: Any) -> float:
     most = SECONDS / assumed["key_refreshed_after_seconds"]
     at_once = 1 + images / SECONDS * assumed["execution_milliseconds"] / 1000 * assumed["peak_over_mean"]
     jobs = [("LedgerSchedule", 2), ("MonitorSchedule", 3), ("ReportSchedule", 1)]
-    asked = sum(tables * min(looks(schedule), most) for schedule, tables in jobs)
+    asked = sum(tables * min(runs(schedule), most) for schedule, tables in jobs)
     asked += 2 * min(images, most * at_once)  # the record, the switch
     asked += 5 * min(reviews, most)  # one table to ask, two to answer, two to record it
     return float(asked * price("kms_request"))
@@ -369,7 +369,7 @@ def keys(images: float, reviews: float, assumed: Any) -> float:
 
 def traces(images: float, reviews: float) -> float:
     """Executions by the sampling rules; jobs by Lambda, which takes one a second."""
-    jobs = sum(looks(schedule) for schedule in ("LedgerSchedule", "MonitorSchedule", "ReportSchedule"))
+    jobs = sum(runs(schedule) for schedule in ("LedgerSchedule", "MonitorSchedule", "ReportSchedule"))
     return float(template()["Parameters"]["TraceShare"]["Default"]) * (images + reviews) + jobs
 
 
@@ -379,13 +379,13 @@ def ledger(month: Month, counts: Any, assumed: Any) -> float:
     compute = assumed["ledger_milliseconds_per_image"] / 1000 * price("lambda_gb_second")  # with 1 GB
     if assumed["ledger_reads"] == "everything":
         scanned = month.records * (read_units * price("dynamodb_read_unit") + compute)
-        return float(looks("LedgerSchedule") * (scanned + month.photos * price("s3_put") / 1000))
+        return float(runs("LedgerSchedule") * (scanned + month.photos * price("s3_put") / 1000))
     fetched = price("dynamodb_read_unit") / 2 + compute
     new = month.images * (fetched + 1.2 * price("sqs_request"))  # sent alone, received and deleted by ten
     # An audit also asks for each photo's dead letter, in half a unit, and scans the records.
     audited = fetched + (0.5 + read_units) * price("dynamodb_read_unit")
     audits = assumed["audits_a_month"] * month.photos * audited
-    idle = looks("LedgerSchedule") * price("lambda_gb_second")
+    idle = runs("LedgerSchedule") * price("lambda_gb_second")
     return float(new + audits + idle)
 
 
@@ -393,7 +393,7 @@ def report(month: Month, assumed: Any) -> float:
     """Each record of the latest days is fetched by its key, in half a unit."""
     records = min(month.recent, assumed["report_records_at_most"] or math.inf)
     compute = 2 * assumed["report_milliseconds_per_record"] / 1000 * price("lambda_gb_second")  # with 2 GB
-    return float(looks("ReportSchedule") * records * (price("dynamodb_read_unit") / 2 + compute))
+    return float(runs("ReportSchedule") * records * (price("dynamodb_read_unit") / 2 + compute))
 
 
 def people(reviews: float, counts: Any, assumed: Any) -> float:
@@ -410,7 +410,7 @@ def people(reviews: float, counts: Any, assumed: Any) -> float:
     return float(reviews * (one + lambda_dollars(review["invocations"], assumed)))
 
 
-def looks(schedule: str) -> float:
+def runs(schedule: str) -> float:
     """How often in a month, by the parameter's default, such as rate(15 minutes)."""
     number, unit = template()["Parameters"][schedule]["Default"].removeprefix("rate(").removesuffix(")").split()
     every = int(number) * {"minute": 60, "hour": 3600, "day": 86400}[unit.removesuffix("s")]

@@ -114,10 +114,10 @@ def _answers(port: int) -> bool:
     return True
 
 
-def _wait(look: Callable[[], T | None], what: str) -> T:
-    """The first true result of `look`. Raises RehearsalError naming `what` it waited for."""
+def _wait(check: Callable[[], T | None], what: str) -> T:
+    """The first true result of `check`. Raises RehearsalError naming `what` it waited for."""
     deadline = time.monotonic() + SECONDS
-    while not (seen := look()):
+    while not (seen := check()):
         if time.monotonic() > deadline:
             raise RehearsalError(f"waited {SECONDS:.0f} s for {what} without success; the logs are in {WORK}")
         time.sleep(0.1)

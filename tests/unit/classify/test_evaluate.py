@@ -226,7 +226,7 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert "1 are accepted as red, 0 accepted as green" in page
     card = (tmp_path / "report" / "model-card.md").read_text()
     assert f"| accuracy | {result['accuracy']['value']:.4f} |" in card
-    assert "| red | 0.9000 | not promised |" in card
+    assert "| red | 0.9000 | not guaranteed |" in card
     assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
 
 

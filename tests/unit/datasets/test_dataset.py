@@ -323,9 +323,9 @@ def test_images_of_other_classes_are_drawn_into_neither_but_not_into_the_lists(a
 
 
 def test_more_of_neither_than_the_archive_holds_is_a_clear_error(archive: Path, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match=r"--neither 5: .* has 4 test images of classes other than bicycle"):
+    with pytest.raises(CommandError, match=r"--neither 5: .* has 4 test photos of classes other than bicycle"):
         write_dataset(read_archive(archive), tmp_path / "out", ["bicycle", "motorcycle"], neither=5)
-    with pytest.raises(CommandError, match="has no train images of classes other than"):
+    with pytest.raises(CommandError, match="has no train photos of classes other than"):
         write_dataset(read_archive(archive), tmp_path / "out", CLASSES[:4], neither=1)
     assert not (tmp_path / "out").exists()
 
@@ -333,10 +333,10 @@ def test_more_of_neither_than_the_archive_holds_is_a_clear_error(archive: Path, 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("motorcycles", "unknown class 'motorcycles'; near it: motorcycle.*--list-classes shows all 5"),
-        ("Bicycle", "unknown class 'Bicycle'; near it: bicycle"),
+        ("motorcycles", "unknown class 'motorcycles'; similar: motorcycle.*--list-classes shows all 5"),
+        ("Bicycle", "unknown class 'Bicycle'; similar: bicycle"),
         ("zzz", "unknown class 'zzz'; --list-classes"),
-        ("empty_class", "class 'empty_class' has no train images in cifar-100-python.tar.gz"),
+        ("empty_class", "class 'empty_class' has no train photos in cifar-100-python.tar.gz"),
     ],
 )
 def test_a_class_that_cannot_be_had_is_a_clear_error(archive: Path, tmp_path: Path, name: str, message: str) -> None:
@@ -437,9 +437,9 @@ def test_the_same_archive_unpacked_counts_as_the_same(archive: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("path", "content", "message"),
     [
-        ("train/apple/apple_s_000000.png", None, "half written, train/apple/apple_s_000000.png is missing"),
+        ("train/apple/apple_s_000000.png", None, "incomplete, train/apple/apple_s_000000.png is missing"),
         ("train/apple/apple_s_000000.png", b"?", "apple_s_000000.png has changed since it was written"),
-        ("test.lst", None, "half written, test.lst is missing"),
+        ("test.lst", None, "incomplete, test.lst is missing"),
     ],
 )
 def test_a_damaged_dataset_is_named_and_written_again_with_force(
@@ -463,7 +463,7 @@ def test_a_damaged_dataset_is_named_and_written_again_with_force(
     ("foreign", "message"),
     [
         ("notes.txt", "not empty"),
-        ("train/apple/apple_s_000000.png", "half written, or not ours"),
+        ("train/apple/apple_s_000000.png", "unfinished: Kickstand wrote no"),
         ("manifest.json", "not empty"),
     ],
 )
@@ -495,7 +495,7 @@ def test_force_does_not_delete_a_foreign_file_in_our_folder(archive: Path, tmp_p
     (tmp_path / "out" / foreign).write_text("mine")
     refused = fetch(*arguments, "--force")
     assert refused.exit_code == 1
-    assert f"not replaced, {foreign} is not of our writing" in refused.stderr
+    assert f"not replaced, {foreign} was not written by Kickstand" in refused.stderr
     assert (tmp_path / "out" / foreign).read_text() == "mine"
 
 
@@ -506,7 +506,7 @@ def test_what_a_killed_run_left_is_a_clear_error_until_forced(archive: Path, tmp
     arguments = ["--archive", archive, "--out", tmp_path / "out", "--classes", "apple"]
     refused = fetch(*arguments)
     assert refused.exit_code == 1
-    assert ".out.partial-0123abcd: half written by a run that was cut off" in refused.stderr
+    assert ".out.partial-0123abcd: unfinished: a run was interrupted" in refused.stderr
     assert not (tmp_path / "out").exists()
     assert fetch(*arguments, "--force").exit_code == 0
     assert not left.exists()
@@ -519,7 +519,7 @@ def test_a_half_written_folder_with_our_mark_is_replaced_only_with_force(archive
     arguments = ["--archive", archive, "--out", tmp_path / "out", "--classes", "apple"]
     refused = fetch(*arguments)
     assert refused.exit_code == 1
-    assert "a half-written dataset already" in refused.stderr
+    assert "an unfinished dataset already" in refused.stderr
     assert fetch(*arguments, "--force").exit_code == 0
 
 

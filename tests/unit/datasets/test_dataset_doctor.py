@@ -244,7 +244,7 @@ def test_balance_and_sizes_are_told_and_a_missing_class_shows(folder: Path) -> N
 
 def test_a_folder_without_images_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CommandError, match="empty: no images; expected"):
+    with pytest.raises(CommandError, match="empty: no photos; expected"):
         examine_dataset(tmp_path / "empty")
     result = check(tmp_path / "nowhere")
     assert result.exit_code == 1
@@ -316,7 +316,7 @@ def test_a_file_that_holds_no_predictions_is_a_clear_error(tmp_path: Path, conte
 
 
 def test_predictions_of_other_images_or_classes_are_a_clear_error(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(CommandError, match="none is of an image in this folder"):
+    with pytest.raises(CommandError, match="none is about a photo in this folder"):
         examine_dataset(folder, out_of_fold=OutOfFold(labels=CLASSES, probabilities={"x.png": (1, 0, 0)}))
     with pytest.raises(CommandError, match="none of star, only of circle, square"):
         examine_dataset(
