@@ -137,8 +137,9 @@ def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: 
 
 def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
     """Each row's ratio with its quartiles and target; and the monitor's time and memory by records."""
-    ink = dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
-    mpl.rcParams.update({"svg.hashsalt": "kickstand", "font.size": 9, "font.family": "sans-serif", **ink})
+    mpl.rcParams.update({"svg.hashsalt": "kickstand", "font.size": 9, "font.family": "sans-serif"})
+    mpl.rcParams.update({"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK})
+    mpl.rcParams.update({"xtick.color": INK, "ytick.color": INK})
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 0.34 * len(rows) + 1.2), width_ratios=(3, 1), layout="constrained"
     )
