@@ -218,7 +218,7 @@ ARCHIVE ?= $(or $(KICKSTAND_CIFAR100),$(wildcard ../shared/data/cifar-100-python
 
 .PHONY: bench-drift
 bench-drift: .venv/.installed .venv-bench/.installed  ## how soon drift is found, and how often for nothing; FOREIGN=images.npz
-	$(BIN)/kickstand dataset --out build/cifar100 $(if $(ARCHIVE),--archive $(ARCHIVE))
+	$(BIN)/kickstand dataset fetch --out build/cifar100 $(if $(ARCHIVE),--archive $(ARCHIVE))
 	PYTHONPATH=layers/core:cli .venv-bench/bin/python bench/drift.py build/cifar100 $(if $(FOREIGN),--foreign $(FOREIGN))
 
 .PHONY: bench-promise
@@ -242,4 +242,4 @@ fuzz: .venv/.installed .venv-fuzz/.installed  ## hostile photos, keys, events, a
 
 .PHONY: load
 load: .venv/.installed  ## 2,000 uploads in bursts, with bad files, duplicates and throttling; the ledger must balance
-	$(BIN)/kickstand load -n 2000 --rate 200 --throttle 0.1
+	$(BIN)/kickstand load-test -n 2000 --rate 200 --throttle 0.1

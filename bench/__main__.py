@@ -15,6 +15,7 @@ from rich.console import Console
 
 from bench import cold_start, handlers, inference, many_files, monitor
 from bench.harness import Row, spread
+from bench.promise import HEADING
 from kickstand_cli.project import PROJECT
 
 BUILD, DOCS = PROJECT / "build", PROJECT / "docs"
@@ -22,24 +23,26 @@ INK = "#000101"  # stands for the text's colour, which follows the reader's them
 THEME = """<style>:root{--ink:#1c2733}@media(prefers-color-scheme:dark){:root{--ink:#e8edf2}}</style>
 """
 ABOUT = """\
-Written by `make bench`; the numbers of each round are in `build/bench.json`. Every row compares two things that were
-measured in turns in the same run: medians of the rounds, quartiles in brackets, and the median of the rounds' ratios.
-Warm rows count CPU time, so that a busy machine disturbs them little; cold starts are wall time, and their ratios are
-what counts."""
+`make bench` writes this page, and the numbers of each round into `build/bench.json`. Each row compares two things
+that were measured in turns. It shows medians of the rounds, quartiles in brackets, and the median of the rounds'
+ratios. Compare ratios, not times: machines differ. Warm rows count CPU time, which other work disturbs little; cold
+starts count wall time."""
 ABOUT_HANDLERS = """\
-AWS answers at once here, so this is the handlers' own work: decoding, hashing, statistics, checks, logs and metrics
-of four functions, and JSON between them. That is about two milliseconds, and a thumbnail of 32 × 32 pixels leaves
-nothing else to do; a phone's photo, which is what drivers send, does. The student design, serialize → classify →
-filter, carries the photo in the state, which is limited to 262,144 bytes:"""
+This is the handlers' own work, as AWS answers at once here. Four functions decode, hash, measure, check and log, and
+pass JSON to each other. With a thumbnail of 32 × 32 pixels this takes about two milliseconds more than the bare work.
+A larger photo is also measured, and decoded in a separate process.
+
+The reference design (serialize → classify → filter) carries the photo in the state, which may have 262,144 bytes:"""
 ABOUT_MANY_FILES = """\
-What a further photo costs, so that starting up does not count, on all cores. Bare batches decode and scale to the same
-pixels, and answer eight at a time; they need no statistics, which take 2.5 ms of a photo whatever its size."""
+The price of one more photo on all cores, without starting up. Bare batches decode and scale to the same pixels, and
+answer eight photos at a time. They compute no statistics, which take 2.5 ms of each photo."""
 ABOUT_COLD_START = """\
-Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. Counted is what
-happens once: the time from its start to the first answer, less what the second one takes. The bare function is what
-`sam init` writes for Powertools (Logger, Metrics, Tracer), with a Pydantic model and a client of the service that ours
-talks to first. The sizes are with layers and unzipped, of the 250 MB that Lambda takes. Those that ship NumPy, because
-they hold the model or draw pictures, have no target."""
+Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. A row counts
+what happens once. That is the time from the start to the first answer, less the time of the second answer.
+
+The bare function is what `sam init` writes for Powertools (Logger, Metrics, Tracer). It also has a Pydantic model and
+one client of AWS, as the compared function does. Sizes are unzipped, with layers; Lambda takes 250 MB. Functions that
+ship NumPy hold the model or draw charts; they have no target."""
 
 
 def main() -> None:
@@ -60,7 +63,9 @@ def main() -> None:
     measured = {"rows": [row.as_dict() for row in rows], "states": notes, "monitor": looks, "machine": about}
     (BUILD / "bench.json").write_text(json.dumps(measured, indent=1), "utf-8")
     draw(rows, looks, DOCS / "benchmarks.svg")
-    (DOCS / "benchmarks.md").write_text(page(rows, notes, looks, about), "utf-8")
+    file = DOCS / "benchmarks.md"
+    _, heading, promise = file.read_text("utf-8").partition(HEADING)  # which bench-promise writes
+    file.write_text("\n".join([page(rows, notes, looks, about), heading + promise]), "utf-8")
 
 
 def cold_rows(measured: dict[str, Any]) -> list[Row]:
@@ -121,7 +126,7 @@ def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: 
             lines += ["", ABOUT_MANY_FILES]
         if bench == "handlers":
             lines += ["", ABOUT_HANDLERS, "", *(f"- {note}" for note in notes)]
-    lines += ["", "## Monitor", "", "One look at all records, each size in a process of its own.", ""]
+    lines += ["", "## Monitor", "", "One run over all records. Each size has its own process.", ""]
     lines += ["| records | CPU s | µs per record | peak MB | kB per record |", "|---|---|---|---|---|"]
     for look in looks:
         number, least = look["records"], looks[0]["peak_mb"]

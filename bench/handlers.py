@@ -1,7 +1,7 @@
-"""One image through all handlers, warm, against the bare work; and against the three handlers of the student design.
+"""One image through all handlers, warm, against the bare work; and against the three handlers of the reference design.
 
 Both are loaded as Lambda loads them, pass JSON from one to the next as Step Functions does, and talk to an AWS that
-answers at once. The bare work is Pillow's decoding and one ONNX Runtime call, with nothing around them. The student
+answers at once. The bare work is Pillow's decoding and one ONNX Runtime call, with nothing around them. The reference
 design (serialize → classify → filter, with the image as base64 in the state) is written from its description, with the
 endpoint's part done by the same network in the same process.
 """
@@ -28,7 +28,7 @@ from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 
 STEPS = ("prepare_image", "classify_image", "decide", "record_result")
 STATE_LIMIT = 262_144  # bytes: https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
-THRESHOLD = 0.93  # the student design's
+THRESHOLD = 0.93  # the reference design's
 HEIGHT, WIDTH, _ = read_card(MODEL).input_shape
 
 
@@ -138,8 +138,8 @@ def bare_session() -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(MODEL / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
-def student_design(photo: bytes) -> tuple[Callable[[], dict[str, Any]], Callable[[], int]]:
-    """The student design's three handlers in a row; and the largest state, in bytes."""
+def reference_design(photo: bytes) -> tuple[Callable[[], dict[str, Any]], Callable[[], int]]:
+    """The reference design's three handlers in a row; and the largest state, in bytes."""
     aws, session, largest = Aws(photo), bare_session(), 0
 
     def serialize(event: dict[str, Any]) -> dict[str, Any]:
@@ -181,15 +181,15 @@ def measure(rounds: int = 15) -> tuple[list[Row], list[str]]:
         modules = load_handlers()
         for name, photo in photos().items():
             ours, our_state = through_handlers(modules, photo)
-            student, student_state = student_design(photo)
+            reference, reference_state = reference_design(photo)
             per_round = 40 if len(photo) < 10_000 else 5
-            taken = in_turns({"ours": ours, "bare": bare_work(photo), "student": student}, rounds, per_round)
+            taken = in_turns({"ours": ours, "bare": bare_work(photo), "reference": reference}, rounds, per_round)
             what = f"{name} ({len(photo):,} bytes) through all handlers"
             rows.append(Row("handlers", what, "the bare work", "ms", taken["ours"], taken["bare"], 1.5))
-            against = "the student design's handlers"
-            rows.append(Row("handlers", what, against, "ms", taken["ours"], taken["student"]))
-            fails = "" if student_state() <= STATE_LIMIT else ": over the limit of 262,144, so the execution fails"
-            notes.append(f"{name}: {our_state():,} bytes of state; the student design {student_state():,}{fails}")
+            against = "the reference design's handlers"
+            rows.append(Row("handlers", what, against, "ms", taken["ours"], taken["reference"]))
+            fails = "" if reference_state() <= STATE_LIMIT else ": over the limit of 262,144, so the execution fails"
+            notes.append(f"{name}: {our_state():,} bytes of state; the reference design {reference_state():,}{fails}")
             out.truncate(0)
     return rows, notes
 

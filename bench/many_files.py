@@ -137,7 +137,7 @@ def main() -> None:
         else:
             from kickstand_cli.classify.classify import classify
 
-            classify(files, args.model)
+            classify(files, args.model, as_json=True)
         return
     console = Console(width=140, highlight=False)
     rows = []

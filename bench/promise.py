@@ -1,6 +1,6 @@
 """How often is the promise of a policy broken? Simulated worlds whose true risk is known.
 
-`make bench-promise` runs it: the section "Promise" of docs/benchmarks.md, and build/bench-promise.json. In each world
+`make bench-promise` runs it: the section "Guarantee" of docs/benchmarks.md, and build/bench-promise.json. In each world
 a model answers photos of two labels and of neither; its error rates and confidences are drawn anew. The evidence is a
 third each bicycles, motorcycles and neither; a share of its labels is wrong. Then thresholds are chosen. A world counts
 as broken where, for any label, at any promised mix, more of the accepted answers are wrong than promised.
@@ -32,7 +32,7 @@ LABELS = ("bicycle", "motorcycle")
 MAX_RISK, FOREIGN_SHARE, CONFIDENCE = 0.1, 0.05, 0.95
 MIXES, LABEL_ERRORS = (0.5, 0.7, 0.9, 0.95, 0.98), (0.0, 0.02, 0.05, 0.1)
 PHOTOS = 3000  # of each label, and of neither
-HEADING = "## Promise"
+HEADING = "## Guarantee"
 
 Thresholds = Mapping[str, float | None]
 
@@ -237,16 +237,21 @@ def write_section(measured: Mapping[str, Any]) -> str:
     lines = [
         HEADING,
         "",
-        f"Written by `make bench-promise` on {measured['date']}. Each row is {worlds:,} simulated worlds, each with "
-        f"another model and {PHOTOS:,} labelled photos each of bicycles, motorcycles and neither; a share of the "
-        f"labels is wrong. Promised: of the accepted answers of each label at most {MAX_RISK:.0%} is wrong, with "
-        f"confidence {CONFIDENCE:.0%}, at every mix from 50 % bicycles to the share in the row, with "
-        f"{FOREIGN_SHARE:.0%} of photos of neither.",
-        "“Broken”: worlds in which any label's true share is above that, at its worst promised mix, with the exact "
-        "95 % interval. “One threshold”: the rule that this one replaced. “Refused”: the photos cannot show the "
-        "promise of one of the labels, whose answers then go to a person.",
+        f"`make bench-promise` wrote this section on {measured['date']}. Each row is {worlds:,} simulated worlds. Each "
+        f"world has its own model, and {PHOTOS:,} labelled photos each of bicycles, motorcycles, and none of them. "
+        "A share of the labels is wrong.",
         "",
-        "| bicycles up to | labels wrong | per label: broken | refused | coverage | one threshold: broken | coverage |",
+        f"The guarantee: at most {MAX_RISK:.0%} of the accepted answers of each class are wrong, with confidence "
+        f"{CONFIDENCE:.0%}. It covers every mix from 50 % bicycles to the share in the row, with {FOREIGN_SHARE:.0%} "
+        "of out-of-distribution photos.",
+        "",
+        "| column | meaning |",
+        "|---|---|",
+        "| broken | worlds in which the true share of any class is larger, at its worst mix; exact 95 % interval |",
+        "| refused | worlds whose photos cannot show the guarantee of one of the classes: people decide that class |",
+        "| one threshold | the former rule: one threshold for all classes |",
+        "",
+        "| bicycles up to | labels wrong | per class: broken | refused | coverage | one threshold: broken | coverage |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in measured["rows"]:
@@ -257,8 +262,9 @@ def write_section(measured: Mapping[str, Any]) -> str:
         )
     lines += [
         "",
-        "In the mix of the evidence, without photos of neither and without wrong labels, MAPIE's control of precision "
-        "(fixed sequence of 100 thresholds, each label at half of the allowed error) promises the same:",
+        "MAPIE's control of precision makes the same guarantee for the mix of the evidence, without "
+        "out-of-distribution photos and without wrong labels. It has a fixed sequence of 100 thresholds. Each class "
+        "gets half of the allowed error:",
         "",
         "| rule | broken | refused | coverage |",
         "|---|---|---|---|",

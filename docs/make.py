@@ -17,14 +17,14 @@ from docs.reference import write_reference
 from docs.schemas import write_schemas
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
 from kickstand_cli.drawing.state_machine import draw_state_machine
-from kickstand_cli.local.cost import expected_review_share, set_ups, year
+from kickstand_cli.help import DEFAULT_COMMANDS, OLD_COMMANDS, OLD_OPTIONS
+from kickstand_cli.local.cost import SEED, expected_review_share, set_ups, year
 from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT, TEMPLATE
+from kickstand_cli.terminal import ExitCode
 from tests.contracts.changes import describe_changes
 
 DOCS, README = PROJECT / "docs", PROJECT / "README.md"
-KINDS = {"Path": "PATH", "list[Path]": "PATH", "int": "N", "float": "NUMBER"}
-EVERYWHERE = {"help", "install_completion", "show_completion"}
 
 
 def write_all() -> dict[Path, str]:
@@ -68,7 +68,7 @@ def with_rooms(page: str) -> str:
         rooms = {words[1] for name in imports if (words := name.split("."))[0] == "kickstand" and len(words) > 2}
         arrows |= {(home.name, room) for room in rooms - {home.name}}
     lines = ["```mermaid", "flowchart TD", *(f"    {above} --> {below}" for above, below in sorted(arrows)), "```", ""]
-    lines += ["| room | what it is for | modules |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
+    lines += ["| folder | what it is for | modules |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
     found = re.compile(r"(<!-- rooms: make docs -->\n).*(<!-- /rooms -->)", re.DOTALL)
     return found.sub(lambda marks: "\n".join([marks[1], *lines, "", marks[2]]), page)
 
@@ -76,12 +76,6 @@ def with_rooms(page: str) -> str:
 # ---- what it costs, in the README
 
 COSTS = re.compile(r"(?<=<!-- make docs writes this table -->\n).*?(?=<!-- until here -->)", re.DOTALL)
-SET_UPS = {
-    "embedded-STANDARD": "`embedded`, `STANDARD`",
-    "serverless-EXPRESS": "`sagemaker`, a serverless endpoint, `EXPRESS`",
-    "instances-EXPRESS": "`sagemaker`, instances, `EXPRESS`",
-    "seed": "one fixed endpoint, three functions, no records, reviews or alarms",
-}
 
 
 def with_costs(text: str) -> str:
@@ -92,15 +86,13 @@ def with_costs(text: str) -> str:
         bills = [set_ups()[name](year(count, 0, retention_days)[month - 1], share).total for count in counts]
         return f"| {words} | {' | '.join(f'{bill:,.0f}' for bill in bills)} |"
 
-    compute = [set_ups()["embedded-EXPRESS"](year(count)[0], share).orchestration_and_compute for count in counts]
     lines = [
-        f"| dollars a month, for so many images | {' | '.join(f'{count:,}' for count in counts)} |",
+        f"| dollars a month, by photos a month | {' | '.join(f'{count:,}' for count in counts)} |",
         f"|---|{'--:|' * len(counts)}",
-        row("`embedded`, `EXPRESS`, the default: month 1", "embedded-EXPRESS", 1),
-        f"| … of these for orchestration and compute | {' | '.join(f'{each:.2f}' for each in compute)} |",
-        row("the same: month 12, all kept for ever", "embedded-EXPRESS", 12),
-        row("the same: month 12, `RetentionDays=30`", "embedded-EXPRESS", 12, 30),
-        *(row(f"{words}: month 1", name, 1) for name, words in SET_UPS.items()),
+        row("as shipped: month 1", "embedded-EXPRESS", 1),
+        row("month 12, all kept for ever", "embedded-EXPRESS", 12),
+        row("month 12, `RetentionDays=30`", "embedded-EXPRESS", 12, 30),
+        row("for comparison: one fixed endpoint, three functions, no records, reviews or alarms: month 1", SEED, 1),
     ]
     return COSTS.sub("\n".join(lines) + "\n", text)
 
@@ -109,11 +101,12 @@ def with_costs(text: str) -> str:
 
 
 def with_bills(page: str) -> str:
-    """The page with the bills of a million images between its two marks."""
+    """The page with the bills of a million photos between its two marks."""
     first = year(1_000_000)[0]
     bills = {name: bill(first, expected_review_share()) for name, bill in set_ups().items()}
     services = dict.fromkeys(service for bill in bills.values() for service in bill.by_service)
-    rows = [("dollars for the first month, of a million images", [name.replace("-", " ") for name in bills])]
+    names = ["one fixed endpoint" if name == SEED else name.replace("-", " ") for name in bills]
+    rows = [("dollars for the first month, of a million photos", names)]
     rows.append(("---", ["---:"] * len(bills)))
     rows += [(name, [dollars(bill.by_service.get(name, 0)) for bill in bills.values()]) for name in services]
     rows.append(("**total**", [dollars(bill.total) for bill in bills.values()]))
@@ -141,35 +134,42 @@ def with_changes(page: str) -> str:
 
 INTRODUCTION = """# The command line
 
-Written by `make docs` from the commands themselves: `kickstand COMMAND --help` says the same.
-`kickstand --version` prints the version.
-Also written from the code: [parameters, alarms and metrics](reference.md), [events](events.md).
+`kickstand COMMAND --help` shows the same as this page, which `make docs` writes from the commands.
+Other generated pages: [parameters, alarms and metrics](reference.md), [events](events.md).
+
+## Output
+
+- Every command that shows facts prints a table or sentences for people. With `--json` it prints one JSON object for
+  programs. `classify --json` prints one object a line, each as soon as its photo is classified.
+- With `--json`, standard output holds nothing else, in ASCII; progress and remarks go to standard error. Fields are
+  only added, never renamed or removed.
+- `--json` is always a flag. To write a file, use `--out FILE` where a command has it, or `kickstand … --json > FILE`.
+- A table is as wide as the terminal; in a pipe or a file it has 120 columns. Long names are shortened in the middle;
+  JSON has them whole.
+- Names are printed escaped (`\\x1b` for an escape character), and characters that the terminal cannot show as `?`.
 
 ## Exit codes
 
 {codes}
 
-2 also means: a key has to be pressed, and there is no terminal.
+- *Nothing found is an error.* A folder without photos, a file without records or a pattern without a match ends with
+  1, and an older output stays as it was; `import-capture --allow-empty` allows it. A stack without records is not an
+  error.
+- *One bad file does not stop a run.* A file that cannot be read, a dangling link, a named pipe or a folder without
+  permission is named on standard error (`error: left out: <path>: <reason>`). The others are used, and the exit code is
+  1 instead of 0. `train` names the files that it leaves out, and ends with 0. Photos are recognised by their content,
+  not their name; hidden files are skipped, links are followed.
+- *An output is replaced completely or not at all.* After a full disk or an interrupt, the older file is still there.
+  A command checks that it can write its output before it starts the work.
+- A closed standard output is like `/dev/null`.
+- `demo`, `load-test` and commands that only read files ignore the AWS settings and proxies of your shell.
+- An internal error is one line, too; `KICKSTAND_TRACEBACK=1` shows the traceback.
 
-- *Nothing found is an error.* A folder without photos, a file without records or a pattern that matches nothing ends in
-  1, and an older output stays as it was. `import-capture --allow-empty` allows it. A stack without records is none.
-- *One bad file ends no run.* A file that cannot be read, a dangling link, a named pipe or a folder without permission
-  is named on standard error (`error: left out: <path>: <reason>`), the others are used, and the exit code is 1 where it
-  would be 0. `train` names what it leaves out, and ends in 0. Photos are known by their content, whatever the file's
-  name; hidden files are left out, links are followed.
-- *Outputs are replaced whole.* They are written beside their place first: a full disk or an interrupt leaves the older
-  file. Where an output cannot be written, the command says so before the work.
-- *Names are printed escaped*, `\\x1b` for an escape character, and what the terminal's encoding cannot hold as `?`. A
-  closed standard output is like `/dev/null`.
-- `demo`, `load` and what reads files only take nothing of the shell's AWS settings and proxies.
-- An internal error is one line too; `KICKSTAND_TRACEBACK=1` shows all of it.
+## Older names
 
-## JSON
+These names work until the next release; a line on standard error names the new one.
 
-{json}
-
-Standard output then holds nothing else, in ASCII; progress and remarks go to standard error. Fields are only ever
-added. `kickstand classify` prints one JSON object a line in any case.
+{old}
 """
 
 
@@ -180,107 +180,78 @@ def walk(command: Any, words: tuple[str, ...] = ("kickstand",)) -> Iterator[tupl
         if inner.hidden:
             continue
         if hasattr(inner, "commands"):
-            if inner.invoke_without_command:
-                yield (*words, name), inner
             yield from walk(inner, (*words, name))
         else:
             yield (*words, name), inner
 
 
-EXIT_CODES = {
-    0: "done, and all is well",
-    1: "an error: one line on standard error names the input and the reason",
-    2: "the command line itself is wrong: an unknown option, a value out of range",
-    3: "refused: the data cannot support what was asked for",
-    4: "done, and something is wrong that needs a person",
-    130: "ended by Ctrl-C: what was half written is cleared away",
-    143: "ended by SIGTERM: likewise",
-}
-
-
 def codes_told(command: Any) -> set[int]:
-    """The exit codes that the command's help names, but for 0 and 1."""
-    text = " ".join((command.help or "").split())
-    told = re.search(r"[Ee]xit codes?:? [^.]*", text)
-    return {int(code) for code in re.findall(r"\b(\d)\b", told[0] if told else "")} - {0, 1}
+    """The exit codes that the command's help names, except 0 and 1."""
+    named = re.search(r"Exit codes: [^.]*", command.help or "")
+    return {int(code) for code in re.findall(r"\b(\d)\b", named[0] if named else "")} - {0, 1}
 
 
 def describe_codes(commands: Sequence[tuple[tuple[str, ...], Any]]) -> str:
-    """Every exit code, and the commands that have one of their own."""
+    """Every exit code, and the commands that use it."""
     rows = []
-    for number, meaning in EXIT_CODES.items():
+    for number in ExitCode:
         users = [code(" ".join(words[1:])) for words, command in commands if number in codes_told(command)]
-        rows.append((str(number), meaning, ", ".join(users) or "all"))
+        rows.append((str(number.value), number.meaning, ", ".join(users) or "all"))
     return table(("code", "meaning", "commands"), rows)
 
 
 def describe_cli() -> str:
     """cli.md."""
     commands = list(walk(typer.main.get_command(app)))
-    flags: list[str] = []
-    files: list[str] = []
-    for words, command in commands:
-        for parameter in command.params:
-            if "--json" in parameter.opts:
-                (flags if getattr(parameter, "is_flag", False) else files).append(f"`{' '.join(words[1:])}`")
-    json = f"`--json` makes these commands print one JSON object: {', '.join(flags)}."
-    if files:
-        json += f" {', '.join(files)} takes a file there, or `-` for standard output: `--json -`."
-    return "\n".join(
-        [INTRODUCTION.format(json=json, codes=describe_codes(commands)), *(describe(*command) for command in commands)]
-    )
+    old = OLD_COMMANDS | {name: f"{name} {new}" for name, new in DEFAULT_COMMANDS.items()} | OLD_OPTIONS
+    old |= {"evaluate --json FILE": "evaluate --out FILE", "report FILE": "report --records FILE"}
+    rows = [(code(before), code(now)) for before, now in old.items()]
+    introduction = INTRODUCTION.format(codes=describe_codes(commands), old=table(("older name", "name"), rows))
+    return "\n".join([introduction, *(describe(*command) for command in commands)])
 
 
 def describe(words: tuple[str, ...], command: Any) -> str:
     """A section of cli.md."""
-    arguments = [parameter for parameter in command.params if not parameter.opts[0].startswith("-")]
-    options = [parameter for parameter in command.params if parameter.opts[0].startswith("-")]
-    usage = " ".join([*words, *(name_of(argument) for argument in arguments), "[OPTIONS]" if options else ""]).strip()
-    lines = [f"## {' '.join(words)}", "", f"    {usage}", "", escape(reflow(command.help or "")), ""]
-    rows = [row for parameter in [*arguments, *options] if (row := describe_parameter(parameter))]
+    context = typer.Context(command)
+    shown = [parameter for parameter in command.get_params(context) if not parameter.hidden]
+    usage = " ".join([*words, *command.collect_usage_pieces(context)])
+    lines = [f"## {' '.join(words)}", "", f"    {usage}", "", escape(command.help or ""), ""]
+    if command.epilog:
+        lines += [*(f"    {line}" for line in command.epilog.splitlines()[1:]), ""]
+    rows = [describe_parameter(parameter) for parameter in shown if parameter.name != "help"]
     return "\n".join([*lines, "| | | default |", "|---|---|---|", *rows, ""] if rows else lines)
 
 
-def describe_parameter(parameter: Any) -> str | None:
-    if parameter.name in EVERYWHERE or getattr(parameter, "hidden", False):
-        return None
-    help_text = " ".join((getattr(parameter, "help", None) or "").split())
+def describe_parameter(parameter: Any) -> str:
+    """A row: its name as one writes it, what it is for, its default."""
+    help_text = parameter.help or ""
     if variable := getattr(parameter, "envvar", None):
         help_text += f" Or the variable `{variable}`."
     return f"| {code(name_of(parameter))} | {escape(help_text)} | {escape(default_of(parameter))} |"
 
 
 def name_of(parameter: Any) -> str:
-    """As one writes it: `--limit N`, `FILE…`."""
-    metavar = (parameter.metavar or parameter.name.upper()).strip("[]")
+    """As one writes it: `--limit N`, `FILE...`."""
     if not parameter.opts[0].startswith("-"):
-        many = parameter.nargs == -1 and not metavar.endswith("…")
-        return f"{'' if parameter.required else '['}{metavar}{'…' if many else ''}{'' if parameter.required else ']'}"
+        return " ".join(parameter.usage)
     name = ", ".join(parameter.opts) + "".join(f" / {name}" for name in parameter.secondary_opts)
-    if getattr(parameter, "is_flag", False):
-        return name
-    if metavar := parameter.metavar:
-        return f"{name} {metavar}"
-    choices = parameter.display_type(typer.Context(typer.main.get_command(app))).strip("<>")
-    return f"{name} {choices if '|' in choices else KINDS.get(parameter.bare_type(), 'TEXT')}"
+    return f"{name} {parameter.metavar or ''}".strip()
 
 
 def default_of(parameter: Any) -> str:
-    """In words; a file of the checkout by its place there, as this page is the same on every machine."""
+    """In words, or as one writes it."""
+    default = parameter.default
     if parameter.required:
         return "required"
-    default = parameter.default
-    if default is None or default is False or callable(default) or getattr(parameter, "is_flag", False):
+    if isinstance(parameter.show_default, str):
+        return parameter.show_default
+    if default is None or isinstance(default, bool) or callable(default):
         return ""
     if isinstance(default, (list, tuple)):
         default = ",".join(map(str, default))
     default = getattr(default, "value", default)
+    # A file of the checkout by its place there: this page is the same on every machine.
     return code(re.sub(rf"^{re.escape(str(PROJECT))}/", "", str(default))) if str(default) else ""
-
-
-def reflow(text: str) -> str:
-    """The docstring's paragraphs, each on one line."""
-    return "\n\n".join(" ".join(part.split()) for part in re.split(r"\n\s*\n", text.replace("\f", "").strip()))
 
 
 if __name__ == "__main__":

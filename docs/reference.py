@@ -1,6 +1,7 @@
-"""reference.md: the template's parameters, alarms and metrics, as they are."""
+"""Writes reference.md: the parameters and alarms of the templates, and the metrics of the functions."""
 
 import ast
+import re
 import shlex
 import tomllib
 from collections.abc import Iterator
@@ -13,66 +14,36 @@ from kickstand_cli.project import PROJECT, TEMPLATE
 
 TEMPLATES = [TEMPLATE, *(PROJECT / f"{name}.yaml" for name in ("serving", "training"))]
 
-NOW, SOON = "at once", "in working hours"
-URGENCY = {  # at once: wrong answers may be accepted, photos may be missing, or no photo is decided
-    "ExecutionsFailed": NOW,
-    "ReviewsFailed": SOON,
-    "BackfillFailed": SOON,
-    "ReviewsUnanswered": SOON,
-    "DeadLetter": NOW,
-    "UploadsWait": NOW,
-    "Ledger": NOW,
-    "Promise": NOW,
-    "Drift": NOW,
-    "ReviewAge": SOON,
-    "LedgerSilence": NOW,
-    "MonitorSilence": NOW,
-    "ReportSilence": SOON,
-    "PhotoErrors": NOW,
-    "PhotoThrottles": NOW,
-    "JobErrors": SOON,
-    "JobThrottles": SOON,
-    "CircuitOpen": SOON,
-    "NewVersionErrors": SOON,
-    "NewVersionLatency": SOON,
-    "NewVersionReviews": SOON,
-    "EndpointErrors": SOON,
-    "EndpointLatency": SOON,
-    "TrainingsFailed": SOON,
-    "Undelivered": SOON,
-    "TrainingSilence": SOON,
-    "TrainingErrors": SOON,
-    "TrainingThrottles": SOON,
-}
+URGENT, SOON = "Wakes somebody", "This week"  # how each alarm's description begins
 METRICS = {
     "AcceptedAccuracy": "estimated share of right answers among the accepted ones of the last 30 days",
     "AcceptedAccuracyLow": "lower bound of that estimate",
     "CircuitOpen": "how often the circuit to the endpoint opened",
-    "DeadLetters": "photos that have failed for a reason, or again and again: they wait for a person",
+    "DeadLetters": "dead letters that no retry cures: they wait for a person",
     "DecidedAccept": "photos that were accepted",
     "DecidedReject": "photos that were rejected",
-    "DecidedReview": "photos that were sent to a person",
-    "DriftNotices": "statistics that have moved, perhaps without harm",
-    "DriftPages": "statistics that have moved in a way that harms the model",
-    "DriftStrength": "evidence of the statistic that has moved most; 100 raises the alarm",
-    "DuplicateUploads": "uploads that had a record already: their event was delivered twice",
-    "FallbackAnswers": "photos that the embedded model answered in place of the endpoint",
+    "DecidedReview": "photos that were sent to review",
+    "DriftNotices": "statistics that have moved without harm",
+    "DriftPages": "statistics that have moved in a way that makes the model worse",
+    "DriftStrength": "evidence of the statistic that has moved most, in per cent of the threshold",
+    "DuplicateUploads": "uploads that already had a record, because their event was delivered twice",
+    "FallbackAnswers": "photos that the embedded model classified in place of the endpoint",
     "ImagesDecidedAgain": "photos that a newer model decided again, in a backfill",
     "ImagesReceived": "photos that were prepared",
     "ImagesRecorded": "records that were written",
-    "InferenceLatency": "time of a prediction; for an endpoint with the network",
+    "InferenceLatency": "duration of a prediction; for an endpoint with the network",
     "LedgerMissing": "uploads without an outcome, and records without a photo",
-    "OldestReviewHours": "how many hours the oldest open review has waited",
+    "OldestReviewHours": "age of the oldest open review, in hours",
     "PercentRejected": "share of the photos since the last run that were rejected",
-    "PercentReviewed": "share of the photos since the last run that were sent to a person",
-    "PromiseUnsupported": "labels for which people's answers no longer support the guarantee",
-    "ReportsDrawn": "monitoring reports that were drawn",
-    "ReviewEverything": "1 while the switch “review everything” is on",
+    "PercentReviewed": "share of the photos since the last run that were sent to review",
+    "PromiseUnsupported": "classes whose guarantee people's answers no longer support",
+    "ReportsDrawn": "monitoring reports that were written",
+    "ReviewEverything": "1 while review-everything mode is on",
     "ReviewsAnswered": "reviews that a person answered",
     "ReviewsEscalated": "reviews that nobody answered in the first wait",
     "ReviewsOpened": "reviews that were opened",
     "ReviewsUnanswered": "reviews that nobody answered in both waits",
-    "VersionReviewShare": "share of photos that this version sends to a person; with the dimension `version` too",
+    "VersionReviewShare": "share of photos that this version sends to review; also with the dimension `version`",
 }
 OPERATORS = {"GreaterThanThreshold": ">", "GreaterThanOrEqualToThreshold": "≥", "LessThanThreshold": "<"}
 
@@ -90,9 +61,14 @@ Set them under `parameter_overrides` in `samconfig.toml`, then `make deploy`.
 
 ## Alarms of the stack
 
-Urgency **{now}**: wrong answers may be accepted, photos may be missing, or no photo is decided.
-Urgency **{soon}**: photos or people wait, or the system has helped itself.
-The stack sends both to the same topic. Each alarm has a [runbook](operating.md#alarms).
+**{urgent}**: wrong answers may be accepted, photos may be missing, or no photo is decided. These alarms go to the
+topic `AlarmTopicArn` and to `AlarmEmail`.
+
+**{soon}**: photos or people wait, or the system has helped itself. These go to `ThisWeekTopicArn` and to
+`ThisWeekEmail`, or without it to `AlarmEmail`.
+
+An alarm's description begins with its urgency, names the stack, and ends with the address of its runbook below
+`DocsUrl`.
 
 {alarms}
 
@@ -106,10 +82,10 @@ In CloudWatch's namespace `Kickstand`, with the name of the stack as dimension `
 
 def write_reference() -> str:
     return PAGE.format(
-        now=NOW,
+        urgent=URGENT,
         soon=SOON,
         parameters=table(("name", "default", "values", "meaning"), parameters()),
-        alarms=table(("name", "urgency", "meaning", "condition"), alarms()),
+        alarms=table(("name", "urgency", "meaning", "condition", "runbook"), alarms()),
         metrics=table(("name", "unit", "sent by", "meaning", "alarm"), metrics()),
     )
 
@@ -143,8 +119,19 @@ def values_of(declared: dict[str, Any]) -> str:
 
 def alarms() -> Iterator[tuple[str, ...]]:
     for name, properties in all_alarms():
-        meaning = properties["AlarmDescription"].replace(" docs/operating.md", "")
-        yield code(name), URGENCY[name], escape(meaning), escape(condition_of(properties))
+        urgency, meaning, runbook = described(properties)
+        link = f"[{runbook.partition('#')[2].replace('-', ' ')}]({runbook})"
+        yield code(name), urgency, escape(meaning), escape(condition_of(properties)), link
+
+
+def described(properties: dict[str, Any]) -> tuple[str, str, str]:
+    """The alarm's urgency, what has happened, and its runbook, relative to docs/; read from its description."""
+    text = properties["AlarmDescription"]["Fn::Sub"]
+    form = rf"({URGENT}|{SOON}): in \$\{{AWS::StackName\}}, (.+\.) Runbook: \$\{{DocsUrl\}}/(\S+#\S+)"
+    if not (found := re.fullmatch(form, text)):
+        raise ValueError(f"not “urgency: in stack, what. Runbook: address”: {text}")
+    urgency, meaning, runbook = found.groups()
+    return urgency, re.sub(r"\$\{(\w+)\}", r"`\1`", meaning[0].upper() + meaning[1:]), runbook
 
 
 def all_alarms() -> Iterator[tuple[str, dict[str, Any]]]:

@@ -35,15 +35,16 @@ Written by `make docs` from the code.
 
 ## Decisions
 
-Each upload gets one record in DynamoDB, under its `image` (`s3://bucket/key`) and `version`, even if its event arrives
-twice. The record holds all that is needed to derive the decision again: the photo's SHA-256 and statistics, the model's
-version and probabilities, the policy's version, the route with its reason, the execution and the time.
+Each upload gets one record in DynamoDB, under its `image` (`s3://bucket/key`) and `version`, even if its event
+arrives twice. The record holds all that is needed to derive the decision again. It has the photo's SHA-256 and
+statistics, and the model's version and probabilities. It has the policy's version, the route with its reason, the
+execution and the time.
 
 {routes}
 
-A random sample of accepted and rejected photos (`AuditRate`) also goes to a person, with `audited` in the record: this
-measures the accuracy. A rejected photo is a success. A failed execution is always a system fault: the event is kept in
-the dead-letter queue, and an alarm fires.
+A random sample of accepted and rejected photos (`AuditRate`) also goes to a person, with `audited` in the record:
+this measures the accuracy. A rejected photo is a success. A failed execution is always a system fault: the event is
+kept in the dead-letter queue, and an alarm fires.
 
 ## Events
 
@@ -53,15 +54,8 @@ Kickstand publishes to EventBridge's default bus, with the source `kickstand`:
 
 {events}
 
-The [record](events/record.schema.json) is what the records table holds: the detail of the first two events, and what a
-person has answered.
-
-## What you can rely on
-
-- An event comes at least once. Repeats of “Image Classified” have the same `image` and `version`.
-- Fields are only ever added. Accept fields that you do not know, and a `reason` that you do not know.
-- A field without a value is left out.
-- No event names a reviewer or holds a photo. But it has the key of the object: put no personal data into keys.
+The [record](events/record.schema.json) is what the records table holds: the detail of the first two events, and what
+a person has answered.
 
 ## Listen
 
@@ -70,6 +64,13 @@ A rule with this pattern gets all accepted photos:
 ```json
 {{"source": ["kickstand"], "detail-type": ["Image Classified"], "detail": {{"decision": {{"route": ["accept"]}}}}}}
 ```
+
+## What you can rely on
+
+- An event comes at least once. Repeats of “Image Classified” have the same `image` and `version`.
+- Fields are only ever added. Accept fields that you do not know, and a `reason` that you do not know.
+- A field without a value is left out.
+- No event names a reviewer or holds a photo. But it has the key of the object: put no personal data into keys.
 """
 
 

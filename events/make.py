@@ -73,7 +73,7 @@ WIDGET = {
         "timeRange": {"mode": "relative", "start": 1777884600000, "end": 1777888200000, "relativeStart": 3600000},
         "theme": "light",
         "linkCharts": True,
-        "title": "Photos that wait for a person",
+        "title": "Photos waiting for review",
         "forms": {"all": {"reviewer": "Ada"}},
         "params": {},
         "width": 588,
@@ -97,7 +97,7 @@ DATASET = {
     "audited": 0,
     "left_out": {},
 }
-# As far as we read it: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
+# The fields that Kickstand reads: https://docs.aws.amazon.com/sagemaker/latest/dg/automating-sagemaker-with-eventbridge.html
 MODEL_PACKAGE_CHANGED = {
     "version": "0",
     "id": "844e2571-85d4-695f-b930-0153b71dcb42",
@@ -118,7 +118,7 @@ MODEL_PACKAGE_CHANGED = {
 
 
 def draw() -> bytes:
-    """A bicycle, as far as lines and circles go, as PNG."""
+    """A bicycle of lines and circles, as PNG."""
     image = Image.new("RGB", (128, 96), "#dfe8ee")
     pen = ImageDraw.Draw(image)
     pen.rectangle((0, 72, 128, 96), fill="#9aa58a")
@@ -136,7 +136,7 @@ def draw() -> bytes:
 
 
 def compose(photo: bytes) -> dict[str, dict[str, Any]]:
-    """Every sample event, by file name: all speak of the upload of this photo."""
+    """Every sample event, by file name: all about the upload of this photo."""
     uploaded = object_created(photo, version_id="IYV3p45BT0ac8hjHg1houSdS1a.Mro8e")
     prepared = prepare(photo, KEY, read_card(MODEL).input_shape).model_dump(mode="json")
     state: dict[str, Any] = {**uploaded, "prepared_image": prepared, "prediction": PREDICTION, "decision": DECISION}
@@ -146,7 +146,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
     return {
         "s3_object_created": uploaded,
         "admit_uploads": {"Records": [received(uploaded)]},
-        # Without a version, it is about whichever bucket holds just this photo, on AWS or on a laptop.
+        # Without a version, it works with any bucket that holds this photo, on AWS or on a laptop.
         "prepare_image": object_created(photo),
         "classify_image": prepared,
         "decide": {"prediction": PREDICTION, "switch": {}, "statistics": prepared["statistics"]},
@@ -175,7 +175,7 @@ def compose(photo: bytes) -> dict[str, dict[str, Any]]:
 
 
 def received(event: dict[str, Any]) -> dict[str, Any]:
-    """As Lambda gives it to a function: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
+    """As Lambda passes it to a function: https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html."""
     return {
         "messageId": "059f36b4-87a3-44ab-83d2-661975830a7d",
         "receiptHandle": "AQEBwJnKyrHigUMZj6rYigCgxlaS3SLy0a",

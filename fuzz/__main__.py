@@ -33,17 +33,23 @@ UNSURE = {"route": "review", "reason": "unsure", "explanation": "made unsure", "
 ABOUT = """\
 # Hostile input
 
-Anybody who can upload chooses bytes and names. Written by `make fuzz`: what was tried, and how it ended. *Decided*
-went through like any other input; *refused* ended in a rejected record or in an error that names what is wrong;
-*unhandled* is anything else, and there must be none. Time is CPU seconds of the slowest attempt. Memory is the largest
-resident set of the process; of photos, of a process with the function's imports and of its decoder together. The
-functions that read photos have 1,024 MB, and 20 seconds at 58 % of a CPU: a photo that takes more than 60 % of either
-(614 MB, 6.9 CPU seconds) counts as unhandled. `make test-all` tries a part of each family.
+Anybody who can upload chooses bytes and names. `make fuzz` tries bad ones and writes this page. `make test-all` tries
+a part of each family.
 
-What a photo may be: at most 40 MB, 50 million pixels (JPEG: 110), 32,767 pixels on a side. Only the first frame counts.
-What takes more than 5 CPU seconds or 420 MB to decode is refused: a decoder is a process, which the operating system
-ends. What was found is in the families since: a GIF of 116 bytes that took 3 GB, a picture of 50 million lines, a JPEG
-of a thousand scans, a TIFF of shared tiles, EXIF of three million fractions.
+| column | meaning |
+|---|---|
+| decided | went through like any other input |
+| refused | ended in a rejected record, or in an error that names what is wrong |
+| unhandled | anything else; there must be none |
+| slowest, s | CPU seconds of the slowest attempt |
+| peak, MB | largest resident set of the process; for photos, with the function's imports and the decoder |
+
+A photo also counts as unhandled if it takes more than 614 MB or 6.9 CPU seconds. Functions that read photos have
+1,024 MB, and 20 seconds at 58 % of a CPU: 60 % of that is the limit. [The FAQ](faq.md#what-are-its-limits) has the
+limits of a photo. A separate process decodes it, with 5 CPU seconds and 420 MB at most.
+
+Earlier findings are tried again each time. A GIF of 116 bytes took 3 GB. EXIF with three million fractions took 21
+seconds. Others were 50 million lines, a JPEG of a thousand scans, and a TIFF of shared tiles.
 """
 
 

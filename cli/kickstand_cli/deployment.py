@@ -27,10 +27,10 @@ OutputsFile = Annotated[
     typer.Option(
         "--outputs",
         metavar="FILE",
-        help="The stack's outputs as JSON (`sam list stack-outputs --output json`), instead of asking CloudFormation.",
+        help="The stack's outputs (`sam list stack-outputs --output json`); else CloudFormation is asked.",
     ),
 ]
-REMEDIES: dict[type[Exception], str] = {  # where botocore's message does not say what to do
+REMEDIES: dict[type[Exception], str] = {  # where botocore's message names no remedy
     NoCredentialsError: ": `aws configure` stores some; AWS_PROFILE names a profile",
 }
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
@@ -38,7 +38,7 @@ DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 @contextmanager
 def reporting() -> Iterator[None]:
-    """What goes wrong in AWS or on the way there ends in one line on stderr and exit code 1."""
+    """An error from AWS, or on the way to it, ends the command: one line on stderr and exit code 1."""
     try:
         yield
     except (CommandError, StoreUnavailable, BotoCoreError, ClientError) as error:
@@ -64,7 +64,7 @@ def use_region() -> str:
 
 
 def name_region(region: str) -> None:
-    """Say on stderr where a command works, so that a wrong region does not stay unseen."""
+    """Print the region on stderr, so that a wrong one is noticed."""
     stderr.print(f"AWS region: {region}")
 
 
@@ -72,7 +72,7 @@ class Outputs(dict[str, str]):
     """A stack's outputs by name; asking for one that is missing raises CommandError."""
 
     def __missing__(self, name: str) -> str:
-        raise CommandError(f"the stack has no output {name!r}: is it one of Kickstand's?")
+        raise CommandError(f"the stack has no output {name!r}: it is not a Kickstand stack, or an older one")
 
 
 def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:

@@ -1,4 +1,4 @@
-"""The one way to read files and to write results: nothing blocks for ever, and nothing is half written."""
+"""Reads files without blocking forever, and writes results completely or not at all."""
 
 import errno
 import mimetypes
@@ -26,17 +26,17 @@ KINDS = {
 
 
 def read_file(path: Path, most: int = MAX_IMAGE_BYTES) -> bytes:
-    """The file's bytes, and one more than `most` of a larger one. Raises OSError, also for what is no regular file."""
-    _expect_regular(path, os.stat(path).st_mode)  # noqa: PTH116 - opening a device may do something
+    """The file's bytes; of a larger one, `most` and one more. Raises OSError, also if it is not a regular file."""
+    _expect_regular(path, os.stat(path).st_mode)  # noqa: PTH116 - opening a device may have an effect
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
         _expect_regular(path, os.fstat(file.fileno()).st_mode)
         return file.read(most + 1)
 
 
 def open_file(path: Path) -> BufferedReader:
-    """A file that the user has named, which may be a pipe: it is read to its end, but no writer is waited for.
+    """A file that the user has named. It may be a pipe: it is read to its end, but a missing writer is not waited for.
 
-    Raises OSError, also for a device: one such as /dev/zero has no end.
+    Raises OSError, also for a device, such as /dev/zero, which has no end.
     """
     if not stat.S_ISFIFO(mode := os.stat(path).st_mode):  # noqa: PTH116
         _expect_regular(path, mode)
@@ -53,10 +53,10 @@ def _expect_regular(path: Path, mode: int) -> None:
 
 
 def list_files(folder: Path, unread: list[str]) -> list[Path]:
-    """What lies below the folder, sorted, whatever it is; hidden files and folders are nobody's photos.
+    """All files below the folder, sorted, of any kind; hidden files and folders are skipped.
 
-    Links are followed, into no folder twice. A folder with the name of a photo, such as x.png, is no folder of photos
-    but one of the files. unread: gets the reason for each folder that cannot be listed.
+    Links are followed, but each folder is read once. A folder with the name of a photo, such as x.png, is listed as a
+    file. unread: gets the reason for each folder that cannot be listed.
     """
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
@@ -109,13 +109,13 @@ def make_folder(path: Path) -> None:
 
 
 def expect_writable(path: Path, *, new_folder: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Raise CommandError now, and not after long work, where the file cannot be written, or is one that is read.
+    """Raise CommandError before long work if the file cannot be written, or is one of the inputs.
 
-    new_folder: whether its folder may be missing. Nothing is left of the attempt.
+    new_folder: whether its folder may be missing. The check leaves no file.
     """
     with writing(path):
         if _is_regular(path) and path.exists() and any(given.exists() and given.samefile(path) for given in inputs):
-            raise CommandError(f"{path}: it is read, so it is not written; choose another file")
+            raise CommandError(f"{path}: it is an input, so it cannot be the output; choose another file")
         if _is_regular(path):
             home = path.parent
             while new_folder and not home.exists():
@@ -128,12 +128,12 @@ def expect_writable(path: Path, *, new_folder: bool = False, inputs: Iterable[Pa
 
 
 def write_file(path: Path, content: str | bytes) -> None:
-    """Write the file, all or nothing. Raises CommandError; an older file is then as it was."""
+    """Write the file, all or nothing. Raises CommandError; an older file is then unchanged."""
     write_files({path: content})
 
 
 def write_files(contents: Mapping[Path, str | bytes]) -> None:
-    """Write all of these files, or none. Raises CommandError; older files are then as they were."""
+    """Write all of these files, or none. Raises CommandError; older files are then unchanged."""
     with ExitStack() as drafts:
         for path, content in contents.items():
             file = drafts.enter_context(replacing(path))
@@ -144,18 +144,20 @@ def write_files(contents: Mapping[Path, str | bytes]) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` when the block ends; when the block fails, the older one is as it was.
+    """A file that replaces `path` when the block ends; when the block fails, the older one is unchanged.
 
-    What is no regular file, such as /dev/null or a pipe, is written to. Raises CommandError.
+    Anything but a regular file, such as /dev/null or a pipe, is written directly. Raises CommandError.
     """
     with writing(path):
         if not _is_regular(path):
-            descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))  # no reader of a pipe is waited for
+            descriptor = os.open(
+                path, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0)
+            )  # a missing reader of a pipe is not waited for
             os.set_blocking(descriptor, True)
             with open(descriptor, "wb") as file:  # noqa: PTH123
                 yield file
             return
-        path = Path(os.path.realpath(path))  # of a link, what it names
+        path = Path(os.path.realpath(path))  # a link is replaced at its target
         make_folder(path.parent)
         draft = _draft(path)
         try:
@@ -166,13 +168,13 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):
                 draft.chmod(stat.S_IMODE(path.stat().st_mode))
             draft.replace(path)
-        except BaseException:  # an interrupt too must leave nothing half done
+        except BaseException:  # after an interrupt too
             draft.unlink(missing_ok=True)
             raise
 
 
 def _is_regular(path: Path) -> bool:
-    """Whether there is such a file, or nothing yet. Raises OSError for a folder."""
+    """Whether it is a regular file, or missing. Raises OSError for a folder."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     return path.is_file() or not path.exists()

@@ -1,9 +1,8 @@
-"""The `kickstand` command: what there is, and what `kickstand --help` says of it.
+"""The `kickstand` command: the list of commands that `kickstand --help` shows.
 
 A command's module is imported when the command is called, so that help and typing errors cost no NumPy and no boto3.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from kickstand import __version__
+from kickstand_cli.help import OLD_COMMANDS, dress, note, plain
 from kickstand_cli.terminal import console, interruptible, printable, session
 
 # Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
@@ -23,91 +23,43 @@ COMMANDS = {
             "local.demo",
             "Run the shipped template, state machine and functions on this machine, and watch photos being decided.",
         ),
-        "doctor": (
-            "local.doctor",
-            "Check this machine for what Kickstand needs, and say how to fix what is missing.",
-        ),
-        "classify": ("classify.classify", "Classify files and print one JSON line for each."),
+        "doctor": ("local.doctor", "Check prerequisites, and suggest fixes."),
+        "classify": ("classify.classify", "Classify photos, and show what the workflow would decide about each."),
     },
-    "Classify": {
-        "evaluate": ("classify.evaluate", "Evaluate the model and its policy on labelled images."),
-        "policy": (
-            "classify.policy",
-            "Derive each label's threshold from a promise, --max-risk, or from prices, --review-cost and --error-cost.",
-        ),
-        "replay": (
-            "classify.replay",
-            "Decide stored records again by another policy or model: which answers change, errors, review load.",
-        ),
-        "backfill": (
-            "classify.backfill",
-            "Decide photos that have no record yet, or again those that an older model version decided.",
-        ),
-        "switch": (
-            "classify.switch",
-            "Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
-        ),
-        "serve": (
-            "classify.serve",
-            "Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs.",
-        ),
-    },
-    "Review": {
-        "review": (
-            "review.review",
-            "Decide about the photos that the model is unsure of. Calls the deployed stack's review function.",
-        ),
-        "labels": ("review.labels", "What people have answered: as a dataset, and how often two of them agree."),
-    },
-    "Ledger": {
-        "ledger": (
-            "ledger.ledger",
-            "Show what the last run and the last audit found; with --audit, audit now; with --replay, send again.",
-        ),
-        "explain": ("ledger.explain", "Explain in one paragraph what happened to an image, and why."),
-        "forget": (
-            "ledger.forget",
-            "Remove a photo and all that says something about it: record, review, answers, dead letters, report pages.",
-        ),
-    },
-    "Monitor": {
-        "monitor": (
-            "monitor.monitor",
-            "Compare records with the model's baseline, and estimate how often the answers are right.",
-        ),
-        "baseline": (
-            "monitor.baseline",
-            "Store in model.json how images and answers look when all is well; `kickstand monitor` compares with it.",
-        ),
-        "report": (
-            "monitor.report",
-            "Write the monitoring report: one HTML page that needs no other file and no network.",
-        ),
-        "import-capture": (
-            "monitor.import_capture",
-            "Turn an endpoint's captured inferences into records, every line of every file.",
-        ),
+    "Model and policy": {
+        "evaluate": ("classify.evaluate", "Measure the model and its policy on labelled photos."),
+        "policy": ("classify.policy", "Derive the thresholds from a guarantee or from prices."),
+        "replay": ("classify.replay", "Re-evaluate stored decisions under another policy or model."),
+        "baseline": ("monitor.baseline", "Store the statistics of a time when all was well, for `kickstand monitor`."),
+        "gate": ("training.gate", "Compare two models on the same held-out photos: may the new one replace the old?"),
     },
     "Training": {
-        "train": (
-            "training.train",
-            "Learn a classifier of your own from photos, with its threshold, its evidence and a report.",
-        ),
-        "training": ("training.training_command", "The deployed training: what it learns from, and starting it."),
-        "gate": ("training.gate", "Compare two models on the same held-out images, by an exact paired test."),
+        "train": ("training.train", "Train a classifier of your own on this machine, from folders of photos."),
+        "training": ("training.training_command", "Train on AWS: upload photos, start a training, show its status."),
+        "dataset": ("datasets.dataset", "Fetch a dataset of labelled photos, or check one for faults."),
     },
-    "Datasets": {
-        "dataset": ("datasets.dataset", "Fetch a dataset of labelled images, stage it on S3, check it."),
+    "Operating": {
+        "monitor": ("monitor.monitor", "Report drift and live accuracy."),
+        "report": ("monitor.report", "Write the monitoring report: one HTML page."),
+        "ledger": ("ledger.ledger", "Account for all uploads; find missing ones and process them again."),
+        "dead-letters": (
+            "ledger.dead_letters",
+            "List the uploads whose processing failed, and what happens next.",
+        ),
+        "explain": ("ledger.explain", "Explain one decision."),
+        "forget": ("ledger.forget", "Remove a photo and everything that the stack stores about it."),
+        "switch": ("classify.switch", "Turn review-everything mode on or off."),
+        "backfill": ("classify.backfill", "Decide photos that are in the bucket without a decision of this stack."),
     },
-    "Local": {
-        "load": (
-            "local.load",
-            "Upload many photos, some of them bad or twice, and see that each is decided exactly once.",
-        ),
-        "cost": (
-            "local.cost",
-            "What a year costs, month by month and by service, for each set-up and for the student project's design.",
-        ),
+    "Reviews": {
+        "review": ("review.review", "Answer the reviews that wait: which class does a photo show?"),
+        "labels": ("review.labels", "Export reviewers' answers as a dataset, and measure how often reviewers agree."),
+    },
+    "Endpoints, tests and costs": {
+        "serve": ("classify.serve", "Serve a model on this machine as a SageMaker endpoint does."),
+        "import-capture": ("monitor.import_capture", "Turn an endpoint's captured inferences into records."),
+        "load-test": ("local.load", "Upload many photos, and check that each is decided exactly once."),
+        "cost": ("local.cost", "Estimate what a year costs, by month and by service."),
     },
 }
 
@@ -118,6 +70,7 @@ class Deferred(TyperCommand):
     def __init__(self, name: str, module: str, summary: str, panel: str) -> None:
         super().__init__(name, help=summary, rich_help_panel=panel)
         self.module = f"kickstand_cli.{module}"
+        self.function = "load" if name == "load-test" else name.replace("-", "_")
 
     def load(self) -> Any:
         """The command itself."""
@@ -126,10 +79,10 @@ class Deferred(TyperCommand):
             command: Any = get_group(group)
         else:
             single = typer.Typer(add_completion=False)
-            single.command()(getattr(module, str(self.name).replace("-", "_")))
+            single.command()(getattr(module, self.function))
             command = get_command(single)
         command.name = self.name
-        refuse_infinite(command)
+        dress(command)
         return command
 
     def make_context(self, *parts: Any, **named_parts: Any) -> Any:
@@ -142,29 +95,9 @@ def loaded(command: Any) -> Any:
     return command.load() if isinstance(command, Deferred) else command
 
 
-def refuse_infinite(command: Any) -> None:
-    """A range alone lets "nan" pass, and "inf" where it has one end only."""
-    for inner in getattr(command, "commands", {}).values():
-        refuse_infinite(inner)
-    parse = command.parse_args
-
-    def parse_args(ctx: Any, arguments: list[str]) -> Any:
-        rest = parse(ctx, arguments)
-        for parameter in command.params:
-            value = ctx.params.get(parameter.name)
-            if isinstance(value, float) and not math.isfinite(value):
-                low, high = getattr(parameter, "min", None), getattr(parameter, "max", None)
-                limits = [f"{word} {limit:g}" for word, limit in (("from", low), ("to", high)) if limit is not None]
-                wanted = " ".join(["a finite number", *limits])
-                raise typer.BadParameter(f"{value} is not {wanted}", ctx=ctx, param=parameter)
-        return rest
-
-    command.parse_args = parse_args
-
-
 @contextmanager
 def plain_mistakes() -> Iterator[None]:
-    """A mistake in the command line is told in its own words, which may be a file's name with escape sequences."""
+    """The message of a usage error repeats the user's words, which may hold escape sequences: print them escaped."""
     try:
         yield
     except Exception as error:
@@ -181,6 +114,16 @@ class Commands(TyperGroup):
         for panel, commands in COMMANDS.items():
             for name, (module, summary) in commands.items():
                 self.add_command(Deferred(name, module, summary, panel))
+
+    def get_params(self, ctx: Any) -> Any:
+        """Those of the help."""
+        return plain(super().get_params(ctx), ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Also by an older name."""
+        if new := OLD_COMMANDS.get(cmd_name):
+            note(f"kickstand {cmd_name}", f"kickstand {new}")
+        return super().get_command(ctx, new or cmd_name)
 
     def main(self, *parts: Any, **named_parts: Any) -> Any:
         """From reading the command line to the exit code."""
@@ -218,4 +161,4 @@ def kickstand(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Classifies photos as they are uploaded to S3, and guards every answer."""
+    """Accepts confident predictions, sends uncertain ones to review, alerts on drift, accounts for every upload."""

@@ -1,4 +1,4 @@
-"""Many items at a time, in order, and never more of them in memory than are being worked on."""
+"""Works on many items at a time, in order; only those in progress are in memory."""
 
 import multiprocessing
 import os
@@ -14,20 +14,20 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCH = 8
-"""Items that a process is given at a time. ONNX Runtime is quickest with 4 to 8 photos in a call."""
+"""Items of a process at a time. ONNX Runtime is fastest with 4 to 8 photos in a call."""
 FEW = 4
-"""So many batches are done before a new process has imported what it needs."""
+"""Batches that are done before a new process has finished its imports."""
 FETCHES = 10
 """As many connections as botocore keeps open."""
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_batches(items: Iterable[Item], size: int = BATCH) -> Iterator[list[Item]]:
-    """The items, so many at a time.
+    """The items in lists of this size.
 
     >>> list(in_batches("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
@@ -58,10 +58,10 @@ def in_processes(
     lost: Callable[[Item], Result],
     processes: int | None = None,
 ) -> Iterator[Result]:
-    """The result for each item, in order, by as many processes as there are cores. A few items need no other process.
+    """The result for each item, in order, on all cores. A few items are done in this process.
 
     call: gives a result for each item of a batch; it must be importable by name.
-    lost: the result for an item that ends the process that works on it.
+    lost: the result for an item that crashes its process.
     """
     batches = in_batches(items)
     first = list(islice(batches, FEW))
@@ -89,7 +89,7 @@ def in_processes(
                 batch = next(remaining)
             except StopIteration:
                 break
-            except Exception as error:  # in reading the items: what has been read before is finished first
+            except Exception as error:  # while reading the items: the earlier ones are finished first
                 failure = error
                 break
             try:
@@ -112,19 +112,19 @@ def in_processes(
 
 
 def start_pool(processes: int) -> ProcessPoolExecutor:
-    """Ctrl-C ends the command, which ends its processes: they say nothing of their own."""
+    """Processes that ignore Ctrl-C: the command ends them."""
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(processes, context, signal.signal, (signal.SIGINT, signal.SIG_IGN))
 
 
 def end_now(pool: ProcessPoolExecutor) -> None:
-    """Ctrl-C may meet a process that is only starting, and the pool would wait for it for ever."""
+    """After Ctrl-C, the pool would wait forever for a process that is just starting."""
     for process in list((pool._processes or {}).values()):
         process.kill()
 
 
 def _alone(call: Callable[[list[Item]], Sequence[Result]], item: Item, lost: Callable[[Item], Result]) -> Result:
-    """In a process of its own, because an item of its batch has ended the last one."""
+    """In a process of its own, because an item of its batch has crashed the last one."""
     with start_pool(1) as pool:
         try:
             return pool.submit(call, [item]).result()[0]

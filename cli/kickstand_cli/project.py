@@ -1,4 +1,4 @@
-"""Where the template, the functions, the model and the samples lie: in the wheel, or in the checkout."""
+"""Where the template, the functions, the model and the samples are: in the wheel, or in the checkout."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Reads decision records, from a file or a deployed stack's table, and the uploaded bytes that they speak of."""
+"""Reads decision records, from files or a deployed stack's table, and the photos that they are about."""
 
 import codecs
 import shutil
@@ -21,25 +21,33 @@ from kickstand.records import Record
 from kickstand.store import first_complaint, from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.files import open_file, read_file
+from kickstand_cli.help import note
 from kickstand_cli.terminal import CommandError
 
-RecordsFile = Annotated[
-    Path | None,
+RecordsFiles = Annotated[
+    list[Path] | None,
     typer.Option(
-        "--records",
-        metavar="FILE",
-        help="Records, one JSON object a line, such as the demo's records.jsonl, instead of the stack's table.",
+        "--records", metavar="FILE", help="Records, one JSON object a line, instead of a stack's; may be repeated."
     ),
 ]
+OldRecords = Annotated[list[Path] | None, typer.Argument(hidden=True)]
+"""Records as `report` and `labels agreement` took them before; for one release after 0.2.0."""
 ImagesFolder = Annotated[
     Path | None,
     typer.Option("--images", metavar="DIR", help="The folder that was uploaded, instead of the stack's bucket."),
 ]
 ReadUpload = Callable[[Record], bytes]
-"""Raises InvalidImage where the upload is not there any more, saying which."""
-LONGEST_LINE = 100_000_000  # characters; a captured line holds a photo of 25 MB at most
+"""Raises InvalidImage, naming the upload, where it is gone."""
+LONGEST_LINE = 100_000_000  # characters; a captured line holds at most a photo of 25 MB
 LONGEST = timedelta(days=36_525)
 UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+
+
+def take_old_records(old: list[Path] | None, records: list[Path] | None) -> list[Path] | None:
+    """All records that the command line names, those without --records too."""
+    if old:
+        note("records without an option", f"--records {old[0]}")
+    return [*(old or []), *(records or [])] or None
 
 
 def read_lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -68,7 +76,7 @@ def _decode(file: Path, content: BufferedReader) -> Iterator[tuple[int, str]]:
             number += 1
             if len(line) == LONGEST_LINE:
                 raise CommandError(f"{file}, line {number}: longer than {LONGEST_LINE:,} characters")
-            if line := line.strip().removeprefix("\ufeff"):  # a mark in between: files that were joined
+            if line := line.strip().removeprefix("\ufeff"):  # a mark inside: files that were joined
                 yield number, line
     except UnicodeDecodeError as error:
         raise CommandError(f"{file}: neither UTF-8 nor UTF-16 text ({error.reason} after line {number})") from error
@@ -77,7 +85,7 @@ def _decode(file: Path, content: BufferedReader) -> Iterator[tuple[int, str]]:
 
 
 def _find_encoding(start: bytes) -> str:
-    """What a file is written in that begins so; records begin with a brace, so that UTF-16 shows without a mark too."""
+    """The encoding of a file that begins so. Records begin with a brace, which shows UTF-16 without a mark too."""
     if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     return {b"\0": "utf-16-be"}.get(start[:1], "utf-16-le" if start[1:2] == b"\0" else "utf-8-sig")
@@ -86,10 +94,10 @@ def _find_encoding(start: bytes) -> str:
 def read_records(*files: Path) -> Iterator[Record]:
     """The records of JSON Lines files, such as the demo's `records.jsonl`, each upload once.
 
-    Exports overlap, and files are appended to each other: of several records of one upload counts the first that
-    knows most of its review. To find it, files are read twice, a pipe from a copy of its content.
+    Exports overlap, so an upload may have several records: the first with the most complete review is used. To find it,
+    files are read twice; a pipe is copied first.
 
-    Raises CommandError naming the line, or all files where none of them holds a record.
+    Raises CommandError naming the line, or all files where none holds a record.
     """
     with ExitStack() as copies:
         contents = [(file, _content(file, copies)) for file in files]
@@ -104,7 +112,7 @@ def read_records(*files: Path) -> Iterator[Record]:
 
 
 def _content(file: Path, copies: ExitStack) -> BufferedReader:
-    """The file, open; a copy of what can be read only once."""
+    """The file, open; a copy of a pipe, which can be read only once."""
     content = copies.enter_context(_opened(file))
     if content.seekable():
         return content
@@ -120,8 +128,8 @@ def _parse(contents: Iterable[tuple[Path, BufferedReader]]) -> Iterator[Record]:
             try:
                 yield Record.model_validate_json(line)
             except ValueError as error:
-                told = first_complaint(error)
-                raise CommandError(f"{file}, line {number}: no decision record ({told})") from error
+                why = first_complaint(error)
+                raise CommandError(f"{file}, line {number}: no decision record ({why})") from error
 
 
 def _knows(record: Record) -> tuple[bool, ...]:
@@ -133,7 +141,7 @@ def _knows(record: Record) -> tuple[bool, ...]:
 def open_records(
     files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
 ) -> tuple[list[Record], ReadUpload | None]:
-    """What `stream_records` gives, all of it in memory."""
+    """As `stream_records`, all in memory."""
     found, read = stream_records(files, images, stack_name, outputs, since)
     return list(found), read
 
@@ -141,10 +149,10 @@ def open_records(
 def stream_records(
     files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
 ) -> tuple[Iterator[Record], ReadUpload | None]:
-    """The records of these files, else of the stack, one after the other as they are read; and how to read their
-    images, None where nothing names a place.
+    """The records of these files, else of the stack, one after the other; and how to read their photos: None where
+    neither a stack nor a folder is given.
 
-    images: the folder that was uploaded, instead of the stack's bucket. since: only what was decided since then.
+    images: the folder that was uploaded, instead of the stack's bucket. since: only photos decided since then.
     """
     read = read_from_folder(images) if images else None
     if files:
@@ -157,7 +165,7 @@ def stream_records(
 
 
 def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:
-    if since:  # costs what those records cost, however many there are; one that is answered meanwhile may come twice
+    if since:  # reads only those; one that is answered meanwhile may come twice
         changes = read_changes(books.dynamodb, books.records_table, since, datetime.now(UTC))
         yield from {(record.image, record.version): record for record in changes}.values()
         return
@@ -180,11 +188,13 @@ def parse_since(text: str, now: datetime) -> datetime:
 
 
 def parse_since_option(text: str, now: datetime, example: str = "7d") -> datetime:
-    """What --since says; a BadParameter that names the forms, one of them this example, where it says nothing."""
+    """The moment that --since names. Raises BadParameter, which shows the forms, with this example."""
     try:
         return parse_since(text, now)
     except ValueError as error:
-        raise typer.BadParameter(f"{text}: neither 24h, {example} nor ISO 8601", param_hint="--since") from error
+        raise typer.BadParameter(
+            f"{text}: expected a length such as 24h or {example}, or a date in ISO 8601", param_hint="--since"
+        ) from error
 
 
 def parse_duration(text: str) -> timedelta:
@@ -209,7 +219,7 @@ def read_from_folder(folder: Path) -> ReadUpload:
             raise InvalidImage(f"{file}: outside of {folder}")
         try:
             return read_file(file)
-        except (OSError, ValueError) as error:  # ValueError: a key that no file can have
+        except (OSError, ValueError) as error:  # ValueError: an impossible file name
             raise InvalidImage(f"{file}: {getattr(error, 'strerror', None) or error}") from error
 
     return read

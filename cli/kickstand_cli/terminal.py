@@ -11,31 +11,52 @@ import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from enum import IntEnum
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, Self, TextIO
 
 import typer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.segment import Segment
+from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
 TRACEBACK = "KICKSTAND_TRACEBACK"
 STDOUT = "standard output"
-INTERRUPTED, TERMINATED = 130, 143  # as shells have it: 128 and the number of the signal
-LOG_WIDTH = 120  # of a table in a file or a pipe, where nobody wants names broken
+LOG_WIDTH = 120  # characters, of a table in a file or a pipe
+
+
+class ExitCode(IntEnum):
+    """How a command ends; the meanings are the table in docs/cli.md."""
+
+    meaning: str
+
+    def __new__(cls, number: int, meaning: str) -> Self:
+        code = int.__new__(cls, number)
+        code._value_, code.meaning = number, meaning
+        return code
+
+    OK = 0, "done, and all is well"
+    ERROR = 1, "an error: one line on standard error names the input and the reason"
+    USAGE = 2, "the command line is wrong: an unknown option, a value out of range, a key to press without a terminal"
+    REFUSED = 3, "refused: the data cannot support what was asked for"
+    ATTENTION = 4, "done, and a person must do something: the output says what"
+    INTERRUPTED = 130, "stopped by Ctrl-C; partial output is removed"
+    TERMINATED = 143, "stopped by SIGTERM; partial output is removed"
 
 
 class CommandError(Exception):
-    """The command cannot do what it is asked to; the message says why, and what to do."""
+    """The command cannot do its work; the message says why, and what to do."""
 
 
 # ---- printing
 
 
 def printable(text: str) -> str:
-    r"""The text without what steers a terminal or hides letters: anybody can choose an object's key.
+    r"""The text with control characters and hidden letters escaped: anybody can choose an object's key.
 
     >>> print(printable("s3://bucket/\x1b[31mred\u202e.png"))
     s3://bucket/\x1b[31mred\u202e.png
@@ -46,10 +67,7 @@ def printable(text: str) -> str:
 
 
 class Terminal(Console):
-    """Prints text as it is, in one line: nothing in it is markup, and `printable` escapes the rest.
-
-    Whatever is printed, cells of tables among it, comes by here. A line of its own is a call of its own.
-    """
+    """Prints each text on one line, without markup, and escaped by `printable`; cells of tables too."""
 
     def __init__(self, *, to_stderr: bool = False, file: TextIO | None = None) -> None:
         super().__init__(stderr=to_stderr, file=file, soft_wrap=True, markup=False, emoji=False, highlight=False)
@@ -74,9 +92,55 @@ class Terminal(Console):
             raise _of_a_stream(error, self.stderr) from error
 
     def table(self, table: Table) -> None:
-        """A table as wide as the terminal; wide in a file or a pipe, whatever COLUMNS says."""
-        self.print(table, soft_wrap=False, width=None if self.is_terminal else LOG_WIDTH)
+        """A table as wide as the terminal; wide in a file or a pipe, whatever COLUMNS says.
 
+        Only the last column is wrapped: a Name is shortened, and numbers stay whole. The title is a line of its own.
+        """
+        if table.title:
+            self.print(table.title)
+            table.title = None
+        for column in table.columns[:-1]:
+            column.no_wrap = not any(isinstance(cell, Name) for cell in column.cells)
+        table.columns[-1].overflow = "fold"
+        options = self.options.update(width=self.width if self.is_terminal else LOG_WIDTH)
+        self.print(Segments(self.render(table, options)), end="")
+
+
+class Name:
+    """A file's or a photo's name in a table: where there is too little room, its middle is left out.
+
+    >>> Name("s3://photos/2026/11/29/bike.jpg").shorten(20)
+    's3://phot…9/bike.jpg'
+    """
+
+    LEAST = 16
+
+    def __init__(self, name: object) -> None:
+        self._name = printable(str(name))
+
+    def shorten(self, width: int) -> str:
+        """At most so many characters."""
+        if cell_len(self._name) <= width:
+            return self._name
+        half = max(width - 1, 0) // 2
+        return f"{set_cell_size(self._name, width - 1 - half).rstrip()}…{_end(self._name, half)}"
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
+        yield Text(self.shorten(options.max_width), no_wrap=True)
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        width = cell_len(self._name)
+        return Measurement(min(width, self.LEAST), width).with_maximum(options.max_width)
+
+
+def _end(text: str, width: int) -> str:
+    """The end of the text that fits; a letter may be two cells wide."""
+    while cell_len(text) > width:
+        text = text[1:]
+    return text
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 console = Terminal()
 stderr = Terminal(to_stderr=True)  # stdout is for the result alone
@@ -89,12 +153,12 @@ def painted(*parts: str | tuple[str, str]) -> Text:
 
 
 def print_json(content: Any, indent: int | None = None) -> None:
-    """One JSON object on standard output, in ASCII: so no name in it can steer a terminal."""
+    """One JSON object on standard output, in ASCII: no name in it can send control characters to a terminal."""
     if hasattr(content, "model_dump"):
         content = content.model_dump(mode="json")
     try:
         sys.stdout.write(json.dumps(content, indent=indent) + "\n")
-        sys.stdout.flush()  # who reads a pipe sees each line when it is there
+        sys.stdout.flush()  # a reader of a pipe sees each line at once
     except OSError as error:
         raise _of_a_stream(error) from error
 
@@ -107,8 +171,8 @@ def _of_a_stream(error: OSError, is_stderr: bool = False) -> OSError:
 
 @contextmanager
 def show_progress(*, in_bytes: bool = False, hidden: bool = False) -> Iterator[Progress]:
-    """Bars on stderr, gone when they are done; nothing where stderr is no terminal."""
-    bars = Terminal(file=sys.stderr)  # as it is now: it may be diverted meanwhile
+    """Progress bars on stderr, removed at the end; none where stderr is not a terminal."""
+    bars = Terminal(file=sys.stderr)  # the present one: it may be diverted later
     amount = DownloadColumn() if in_bytes else MofNCompleteColumn()
     with Progress(
         *(TextColumn("{task.description}", markup=False), BarColumn(), amount, TimeRemainingColumn()),
@@ -122,10 +186,10 @@ def show_progress(*, in_bytes: bool = False, hidden: bool = False) -> Iterator[P
 
 
 class _Diverted(io.TextIOBase):
-    """Stands in for stdout while the functions run.
+    """Replaces stdout while the functions run.
 
-    Powertools' loggers keep for good the stdout that they find at import, so this outlives every single log file.
-    What they write when there is none is dropped: after Ctrl-C a function may run on for a while.
+    Powertools' loggers keep the stdout that they find at import, so this object outlives each log file. Text without a
+    log file is dropped: after Ctrl-C a function may still run for a while.
     """
 
     target: TextIO | None = None
@@ -135,7 +199,7 @@ class _Diverted(io.TextIOBase):
         if self.target and not self.failure:
             try:
                 return self.target.write(text)
-            except OSError as error:  # a full disk is no fault of the function that writes its log
+            except OSError as error:  # a full disk is not an error of the function that logs
                 self.failure = error
         return len(text)
 
@@ -152,7 +216,7 @@ _diverted = _Diverted()
 
 @contextmanager
 def divert_output(log: Path) -> Iterator[None]:
-    """Send what the functions print, their logs and metrics, to a file, and keep the terminal clean."""
+    """Write the logs and metrics of the functions to a file instead of the terminal."""
 
     def incomplete(error: OSError) -> CommandError:
         return CommandError(f"{log}: cannot be written ({error.strerror})")
@@ -184,7 +248,7 @@ def divert_output(log: Path) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """In one line: what, and why."""
+    """The error in one line: what, and why."""
     if isinstance(error, OSError) and error.strerror:
         named = error.filename
         name = os.fsdecode(named) if isinstance(named, (str, bytes)) else named
@@ -199,7 +263,7 @@ def fail(error: BaseException, remedy: str = "", code: int = 1) -> NoReturn:
 
 
 def expect_terminal(instead: str) -> None:
-    """End the command with exit code 2 where no key can be pressed. instead: what to do then."""
+    """End the command with exit code 2 where there is no terminal. instead: what to do then."""
     if sys.stdin.isatty():
         return
     try:
@@ -222,7 +286,7 @@ def exit_on(*errors: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Around all that a command does: whatever it prints can be printed, and no error ends it in a traceback."""
+    """Around a whole command: unprintable characters are replaced, and no error ends in a traceback."""
     _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -236,7 +300,7 @@ def session() -> Iterator[None]:
         stderr.print(f"error: {reason(error)}")
         raise SystemExit(1) from error
     except MemoryError as error:
-        stderr.print("error: this machine has too little memory for it")
+        stderr.print("error: this machine has too little memory for this command")
         raise SystemExit(1) from error
     except Exception as error:
         if os.environ.get(TRACEBACK):
@@ -258,18 +322,18 @@ def interruptible() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         stderr.print("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 @contextmanager
 def _termination_unwinds() -> Iterator[None]:
-    """SIGTERM ends a command as Ctrl-C does: what is half written is cleared away."""
+    """SIGTERM ends a command as Ctrl-C does: partial output is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def end(*_: object) -> None:
-        raise SystemExit(TERMINATED)
+        raise SystemExit(ExitCode.TERMINATED)
 
     before = signal.signal(signal.SIGTERM, end)
     try:
@@ -300,13 +364,13 @@ def _flush() -> None:
 
 
 def _drop_output() -> None:
-    """What could not be written, Python would try once more at its end."""
+    """Else Python would try to write the rest once more at its end."""
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
 
 
 def login(option: str) -> str:
-    """The user's name on this machine. Raises CommandError naming the option to say it by, where there is none."""
+    """The user's login name. Raises CommandError, which names the option to give instead, where there is none."""
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError) as error:
-        raise CommandError(f"this machine has no name for you: say it by {option}") from error
+        raise CommandError(f"this machine does not know your login name: give it with {option}") from error

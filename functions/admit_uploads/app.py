@@ -1,4 +1,4 @@
-"""On uploads that wait in the queue: start classify_image for each, and leave there what could not be executed."""
+"""On uploads in the queue: run classify_image for each. An upload that could not be executed stays in the queue."""
 
 import os
 from contextlib import suppress
@@ -29,11 +29,11 @@ WORKFLOW = Workflow(boto3.client("stepfunctions", config=EXECUTION), settings.cl
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     messages = {message.message_id: message for message in Batch.model_validate(event).records}
-    # Behind one that comes alone nothing waits, and the wait would cost more than its execution.
+    # No other upload waits behind a single one, and waiting would cost more than its execution.
     left = admit(WORKFLOW, {name: message.body for name, message in messages.items()}, wait=len(messages) > 1)
     for name, error in left.items():
         logger.error("stays in the queue", message_id=name, error=repr(error))
-        with suppress(ClientError, BotoCoreError):  # the message stays in the queue, for longer
+        with suppress(ClientError, BotoCoreError):  # the message stays in the queue, and comes later
             sqs.change_message_visibility(
                 QueueUrl=settings.upload_queue,
                 ReceiptHandle=messages[name].receipt_handle,

@@ -1,4 +1,4 @@
-"""On "SageMaker Model Package State Change": record what was decided about a challenger, and tell what follows."""
+"""On "SageMaker Model Package State Change": record the decision about a challenger, and notify the team."""
 
 import os
 from datetime import UTC, datetime

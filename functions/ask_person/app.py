@@ -1,4 +1,4 @@
-"""States "Ask a Person" and "Ask Again": put the question where reviewers find it; the answer wakes the execution."""
+"""States "Ask a Person" and "Ask Again": put the question on the review page; the answer resumes the execution."""
 
 import os
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""State "Backfill Photos": execute those photos of a batch that are wanted, in the lane of the past."""
+"""State "Backfill Photos": classify the photos of a batch that the run selects, within the capacity of backfill."""
 
 import os
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""CodeDeploy's hook before traffic: a new version of Classify Image must first get the golden images right."""
+"""CodeDeploy's hook before traffic: a new version of Classify Image must get the golden photos right."""
 
 import json
 import os
@@ -42,12 +42,12 @@ def classify(data: bytes, name: str) -> Prediction:
 
 
 def find_mistakes() -> list[str]:
-    """What the new version gets wrong, or why it cannot be told."""
+    """The golden photos that the new version gets wrong, or why they could not be checked."""
     try:
         images = list(read_golden_images(settings.golden_dir, CARD.labels))
         answers = [(image, classify(image.data, image.name)) for image in images]
     except Exception as error:  # CodeDeploy waits an hour for a hook that never reports
-        logger.exception("golden images could not be checked")
+        logger.exception("golden photos could not be checked")
         return [f"{type(error).__name__}: {error}"]
     found = [find_mistake(image, answer, answer.policy or CARD.policy) for image, answer in answers]
     return [mistake for mistake in found if mistake]
@@ -62,5 +62,5 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
         status="Failed" if mistakes else "Succeeded",
     )
-    logger.info("golden images checked", version=settings.new_version, mistakes=mistakes)
+    logger.info("golden photos checked", version=settings.new_version, mistakes=mistakes)
     return {"mistakes": mistakes}

@@ -26,7 +26,7 @@ class ClassifyImageSettings(Settings):
 
 
 class EndpointSettings(Settings):
-    """What the backend "sagemaker" needs besides."""
+    """The additional settings of the backend "sagemaker"."""
 
     endpoint_name: str
     endpoint_timeout_seconds: int
@@ -41,7 +41,7 @@ settings = ClassifyImageSettings.model_validate(os.environ)
 
 
 def load_model() -> "EmbeddedModel | GuardedEndpoint":
-    """The model that the deployment chose; what only the other one needs is not imported."""
+    """The model that the deployment has chosen. Imports only what this model needs."""
     return load_embedded() if settings.inference_backend == "embedded" else guard_endpoint()
 
 
@@ -71,7 +71,7 @@ MODEL = load_model()
 
 
 def count_review(image: PreparedImage, prediction: Prediction, version: str) -> None:
-    """By version, so that a rollout is rolled back when the new one asks people more often than the old one."""
+    """By version, so that a rollout is rolled back if the new version sends more photos to review."""
     if prediction.policy:
         asks = decide(prediction, prediction.policy, flaw=find_flaw(image.statistics)).route is Route.REVIEW
         version_metrics.add_dimension(name="version", value=version)

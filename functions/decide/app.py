@@ -1,4 +1,4 @@
-"""State "Decide": accept the prediction, ask a person, or reject the image."""
+"""State "Decide": accept the prediction, send the photo to review, or reject it."""
 
 import os
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ class DecideSettings(Settings):
 logger = Logger()
 metrics = Metrics()
 settings = DecideSettings.model_validate(os.environ)
-POLICY = read_card(settings.model_dir).policy  # for predictions that bring none, from before they did
+POLICY = read_card(settings.model_dir).policy  # for older predictions, which bring no policy
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -1,4 +1,4 @@
-"""State "Evaluate Model": champion and challenger on the same held-out images, and the gate's verdict."""
+"""State "Evaluate Model": compare champion and challenger on the same held-out photos; the gate decides."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ class EvaluateModelSettings(Settings):
     training_bucket: str
     model_dir: Path
     inference_image: str
-    image_classification_image: str = Field(min_length=0)  # empty where nobody trains by it
+    image_classification_image: str = Field(min_length=0)  # empty if it is not used
 
 
 logger = Logger()

@@ -1,4 +1,4 @@
-"""On a schedule: find what is missing of new uploads, report it and send it again; and audit the bucket by slices."""
+"""On a schedule: find missing uploads, report them and send them again; and audit the bucket in slices."""
 
 import os
 from datetime import UTC, datetime
@@ -44,7 +44,7 @@ BOOKS = Books(
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: `audit` begins an audit of the whole bucket, unless one is under way; every run goes on with it."""
+    """event: `audit` starts an audit of the whole bucket, unless one is in progress; every run continues it."""
     now = datetime.now(UTC)
 
     def seconds_left() -> float:
@@ -58,7 +58,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     for (image, version), reason in refused.items():
         logger.error("not sent again", image=image, version=version, reason=reason)
     replayed = len(ledger.lost) - len(refused)
-    logger.info("drawn up", uploads=ledger.uploads, under_way=ledger.under_way, replayed=replayed, counts=ledger.counts)
+    logger.info(
+        "ledger done", uploads=ledger.uploads, under_way=ledger.under_way, replayed=replayed, counts=ledger.counts
+    )
     letters = heal_letters(BOOKS, now, lambda: seconds_left() > RESERVE_SECONDS)
     metrics.add_metric(name="DeadLetters", unit=MetricUnit.Count, value=letters.for_a_person)
     logger.info("dead letters", **letters.model_dump())

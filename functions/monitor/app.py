@@ -1,4 +1,4 @@
-"""On a schedule: look at what was recorded and answered since the last run; tell what harms, and act on it."""
+"""On a schedule: check new records and answers for drift and wrong answers, report them, and act on harm."""
 
 import os
 from datetime import UTC, datetime

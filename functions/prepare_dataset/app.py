@@ -1,4 +1,4 @@
-"""State "Prepare Dataset": the base dataset and what people have answered since, in the folder of this run."""
+"""State "Prepare Dataset": put the base dataset and people's new answers into the folder of this run."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""State "Prepare Image": read the uploaded object once and make the model's input of it."""
+"""State "Prepare Image": read the uploaded object once, and turn it into the model's input."""
 
 import os
 from pathlib import Path
@@ -32,7 +32,7 @@ INPUT_SHAPE = read_card(settings.model_dir).input_shape
 
 
 def prepare_upload(upload: dict[str, Any]) -> PreparedImage:
-    """What the model takes of the upload. Raises InvalidImage where it is no photo that can be read."""
+    """The model's input for this upload. Raises InvalidImage if it is not a readable photo."""
     ref = ImageRef.model_validate(upload)
     logger.append_keys(image=ref.uri, version=ref.version)
     data = read_image(s3, ref, MAX_IMAGE_BYTES)
@@ -43,7 +43,7 @@ def prepare_upload(upload: dict[str, Any]) -> PreparedImage:
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: the upload, and how to say that it cannot be read: an older state machine expects an error."""
+    """event: the upload, and how to report an unreadable file: an older state machine expects an error."""
     metrics.add_metric(name="ImagesReceived", unit=MetricUnit.Count, value=1)
     try:
         prepared = prepare_upload(event)

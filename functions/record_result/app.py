@@ -41,7 +41,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     composed = compose_record(recording.state, recording.execution, datetime.now(UTC), settings.retention_days)
     record = sample(composed, settings.audit_rate, settings.audit_key)
     stored = put_record(dynamodb, settings.records_table, record)
-    # Repeated for a duplicate too: whoever wrote the record may have died before announcing it.
+    # For a duplicate too: the execution that wrote the record may have failed before it published the event.
     announce(events, stored, recording.execution)
     duplicate = stored.execution.rpartition(":")[2] != record.execution
     metrics.add_metric(name="DuplicateUploads" if duplicate else "ImagesRecorded", unit=MetricUnit.Count, value=1)
@@ -50,7 +50,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
 
 
 def record_later(recording: Recording, run: str) -> dict[str, Any]:
-    """Add a repeated decision to the record. It is not announced: no person is asked anew, and nothing was uploaded."""
+    """Add a repeated decision to the record. No event is published: there is no new upload, and no new review."""
     ref = ImageRef.model_validate(recording.state)
     later = compose_later(recording.state, recording.execution, datetime.now(UTC), run)
     added = later is not None and put_later(dynamodb, settings.records_table, ref.uri, ref.version, later)

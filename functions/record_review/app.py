@@ -1,4 +1,4 @@
-"""States "Record Review" and "Record Unanswered": the decision record tells what came of asking a person."""
+"""States "Record Review" and "Record Unanswered": write the outcome of the review into the decision record."""
 
 import os
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""Draws the monitoring report on a schedule, and shows its essentials as a CloudWatch dashboard's custom widget."""
+"""Writes the monitoring report on a schedule, and shows a summary as a custom widget on the dashboard."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -34,19 +34,19 @@ class ReportSettings(Settings):
 logger = Logger()
 metrics = Metrics()
 dynamodb = boto3.client("dynamodb", config=PATIENT)
-s3 = boto3.client("s3", config=PATIENT.merge(Config(signature_version="s3v4")))  # newer regions know no older one
+s3 = boto3.client("s3", config=PATIENT.merge(Config(signature_version="s3v4")))  # newer regions have no older version
 settings = ReportSettings.model_validate(os.environ)
 CARD, WATCH, EVIDENCE = read_card(settings.model_dir), read_watch(settings.model_dir), read_evidence(settings.model_dir)
-MOST = 100_000  # records that are read, the latest: they and their figures fit into the function's memory and time
+MOST = 100_000  # the latest records that are read: with their charts they fit into the function's memory and time
 PAGE, WIDGET = "report.html", "widget.html"
-LINK_SECONDS = 3600  # how long the widget's link opens the page, for whoever may see the dashboard
-ABOUT = {"markdown": "The monitoring report's essentials, as drawn on its schedule, with a link to the whole page."}
+LINK_SECONDS = 3600  # how long the widget's link to the page works, for everybody who may see the dashboard
+ABOUT = {"markdown": "A summary of the latest monitoring report, with a link to the whole page."}
 
 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
-    """event: of the schedule, or the widget's (`describe`, `widgetContext`), with `action` "draw" from its button."""
+    """event: of the schedule, or of the widget (`describe`, `widgetContext`), with `action` "draw" from its button."""
     metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=0)
     widget = CloudWatchDashboardCustomWidgetEvent(event)
     if widget.describe:
@@ -62,13 +62,13 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
 
 
 def draw(now: datetime) -> dict[str, Any]:
-    """Draw page and widget of the latest days, and put them into the bucket; a copy of the page for each day."""
+    """Write page and widget about the latest days into the bucket, with a copy of the page for each day."""
     start = now - timedelta(days=settings.report_days)
     changes = read_changes(dynamodb, settings.records_table, start, now, newest_first=True)
     records = list(islice(changes, MOST))
     if len(records) == MOST:
         start = max(start, min(record.changed_at or record.recorded_at for record in records))
-    # Older records that were answered since would be the answered ones only: they would bias every estimate.
+    # Of older records only the answered ones would be included, and bias every estimate.
     records = [record for record in records if record.recorded_at >= start]
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
     report = compose(records, WATCH, CARD, budget, as_of=now, evidence=EVIDENCE)
@@ -88,7 +88,7 @@ def draw(now: datetime) -> dict[str, Any]:
 
 
 def fetch_widget() -> str:
-    """What was drawn last; empty before the first time."""
+    """The latest page; empty before the first one."""
     try:
         return s3.get_object(Bucket=settings.report_bucket, Key=WIDGET)["Body"].read().decode()
     except s3.exceptions.NoSuchKey:

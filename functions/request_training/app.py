@@ -1,4 +1,4 @@
-"""On "Model Degraded", on a schedule, or when a person asks: start `train_model`, unless it is too soon."""
+"""On "Model Degraded", on a schedule, or on request: start `train_model`, unless it is too soon."""
 
 import os
 from datetime import UTC, datetime

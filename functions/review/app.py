@@ -1,4 +1,4 @@
-"""Where people answer: a CloudWatch dashboard's custom widget; as JSON, the same for a terminal."""
+"""The review page: a custom widget on a CloudWatch dashboard, or JSON for the terminal."""
 
 import base64
 import os
@@ -61,10 +61,8 @@ start_decoder(wall_s=12)  # while the rest is imported, and well within the func
 TABLES = settings.reviews_table, settings.records_table
 LABELS = read_card(settings.model_dir).labels
 PAGE = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent)).get_template("page.html.j2")
-ABOUT = {
-    "markdown": "Photos that wait for a person. Parameter: `reviewer`, your name, so that you are not asked for it."
-}
-LONGEST = 512  # pixels of the photo's longer side: sharp on a dashboard, and far from Lambda's limit of 6 MB
+ABOUT = {"markdown": "Photos waiting for review. Parameter: `reviewer`, your name; without it the page asks for it."}
+LONGEST = 512  # pixels of the longer side: sharp on a dashboard, and far below Lambda's limit of 6 MB
 ZOOMED = 2048  # the same, larger: noise of this size is a JPEG of 3 MB, and 4 MB in base64
 REASONS = {
     "": "all",
@@ -76,7 +74,7 @@ REASONS = {
 
 
 def read_golden() -> tuple[GoldenImage, ...]:
-    """The model's golden photos; none where it has not all of them, which must not keep anybody from answering."""
+    """The model's golden photos; none if some are missing, since people must still be able to answer."""
     try:
         return tuple(read_golden_images(settings.golden_dir, LABELS))
     except ValueError as error:
@@ -118,7 +116,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
 
 
 def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
-    """Do what the reviewer asks for; returns what they are to be told, and the review that their answer changed."""
+    """Do what the reviewer asks for. Returns the message for them, and the review that their answer changed."""
     key = desk.image, desk.version
     try:
         match desk.action:
@@ -152,7 +150,7 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
                 return "", review
             case "skip":
                 skip_review(dynamodb, TABLES[0], *key, desk.reviewer, now)
-            case "show" | "leave" if desk.image:  # another photo, or none, in the place of this one
+            case "show" | "leave" if desk.image:  # another photo, or none, takes the place of this one
                 release_review(dynamodb, TABLES[0], *key, desk.former or desk.reviewer)
     except Refused as refusal:
         logger.info("refused", image=desk.image, version=desk.version, reason=str(refusal))
@@ -161,7 +159,7 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
 
 
 def count_done(desk: Desk, changed: Review | None) -> dict[str, int]:
-    """How many answers the page has given, by label; with the one just given, or without the one just undone."""
+    """The number of answers on this page, by label; with the one just given, or without the one just undone."""
     step = {"answer": 1, "check": 1, "undo": -1}.get(desk.action, 0) if changed else 0
     label = desk.given if desk.action == "undo" else desk.label
     counts = {**desk.done, label: desk.done.get(label, 0) + step} if step else desk.done
@@ -169,7 +167,7 @@ def count_done(desk: Desk, changed: Review | None) -> dict[str, int]:
 
 
 def choose(desk: Desk, changed: Review | None, now: datetime) -> dict[str, Any]:
-    """What the reviewer sees now or, sent ahead, next: what was undone, a golden photo after an answer, or what waits.
+    """The next photo for the reviewer: an undone one, a golden photo after an answer, or one from the queue.
 
     ahead: whether the photo on the page stays there.
     """
@@ -184,7 +182,7 @@ def choose(desk: Desk, changed: Review | None, now: datetime) -> dict[str, Any]:
             hold_review(dynamodb, table, *on_page, desk.reviewer, now)
         except Refused as refusal:
             notice, ahead = str(refusal), False
-    # A golden photo on the page only: a terminal that draws nothing names the file instead.
+    # Golden photos only on the page: a terminal without graphics would show the file name instead.
     golden = None
     if changed and first and desk.action in ("answer", "undo") and desk.format == "html" and not changed.golden:
         golden = pick(changed.image, changed.version)
@@ -196,21 +194,21 @@ def choose(desk: Desk, changed: Review | None, now: datetime) -> dict[str, Any]:
 
 
 def pick(image: str, version: str) -> GoldenImage | None:
-    """The golden photo that follows the answer to this image; mostly none does."""
+    """The golden photo that follows the answer about this photo; usually none."""
     return pick_golden(GOLDEN, image, version, settings.golden_review_share, settings.draw_key)
 
 
 def show(review: Review, now: datetime, drawn: bool = True, photo: bytes | None = None) -> dict[str, Any]:
-    """What the reviewer sees of a review; never its task token, nor an answer. photo: another one in its place.
+    """A review as the reviewer sees it, without its task token and answers. photo: another one in its place.
 
-    drawn: whether to decode the photo at all.
+    drawn: whether to decode the photo.
     """
     why = AUDIT if photo else why_shown(review)
     shown = review.model_dump(mode="json", include={"image", "version"})
     shown |= {"name": review.image.rsplit("/", 1)[-1], "hours": (now - review.requested_at).total_seconds() / 3600}
     shown |= {"action": "answer", "why": why, "question": QUESTION, "picture": "", "missing": ""}
     if not drawn:
-        return shown | {"missing": "drawing it failed"}
+        return shown | {"missing": "photo cannot be shown"}
     try:
         return shown | {"picture": draw(review, LONGEST, photo)}
     except InvalidImage as error:
@@ -226,7 +224,7 @@ def draw(review: Review, longest: int, photo: bytes | None = None) -> str:
 
 
 def zoom(desk: Desk) -> str:
-    """The photo in front of this reviewer, larger; nothing where it is not, or cannot be drawn."""
+    """A larger version of the photo that this reviewer sees; nothing if they see another, or it cannot be decoded."""
     try:
         review = load_review(dynamodb, TABLES[0], desk.image, desk.version)
         if desk.golden:

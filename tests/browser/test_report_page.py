@@ -48,7 +48,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "model" / "model.json").write_text(json.dumps(card))
     records = make_records(700, night_from=500, names=NASTY, images=home / "images")
     (home / "records.jsonl").write_text("".join(f"{record.model_dump_json()}\n" for record in records))
-    command = ["report", home / "records.jsonl", "--model", home / "model", "--images", home / "images"]
+    command = ["report", "--records", home / "records.jsonl", "--model", home / "model", "--images", home / "images"]
     result = CliRunner().invoke(app, [*map(str, command), "--out", str(home / "monitoring.html")])
     assert result.exit_code == 0, result.output
     return home / "monitoring.html"

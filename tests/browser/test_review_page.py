@@ -233,7 +233,7 @@ def test_an_answer_to_a_picture_that_somebody_has_answered_is_refused(stack: Sta
     await_ahead(stack, page, following)
     give(stack, review_of(stack, image), "Grace")
     press(page, "2")
-    shows(page, "that answer stands")
+    shows(page, "their answer counts")
     shows(page, "raced 2.png")
 
 

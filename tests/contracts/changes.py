@@ -14,6 +14,7 @@ BASES: tuple[dict[str, str], ...] = ({}, SERVES | {"Serving": "none", "EndpointN
 
 OTHERS = {  # another value, where neither the type nor the allowed values give one
     "AlarmEmail": "others@example.com",
+    "DocsUrl": "https://example.com/docs",
     "EndpointName": "other-photos",
     "ImageClassificationImage": "811284229777.dkr.ecr.us-east-1.amazonaws.com/image-classification:1",
     "InventoryBucket": "other-inventories",
@@ -27,6 +28,7 @@ OTHERS = {  # another value, where neither the type nor the allowed values give 
     "ServingModel": "s3://models/other.tar.gz",
     "TrainingGpuInstanceType": "ml.g5.xlarge",
     "TrainingImage": "123456789012.dkr.ecr.us-east-1.amazonaws.com/train:2",
+    "ThisWeekEmail": "others@example.com",
     "TrainingInstanceType": "ml.c6i.4xlarge",
 }
 
@@ -126,7 +128,7 @@ def describe_changes() -> str:
         for before, after in pairs(parameter):
             found = effects(before, after)
             for logical_id, effect in found.items():
-                if is_told_by_its_stack(logical_id, before, after):
+                if is_covered_by_its_stack(logical_id, before, after):
                     continue
                 kind = (before.all.get(logical_id) or after.all[logical_id])["Type"]
                 name = re.sub(r"[0-9a-f]{10}$", "", logical_id)
@@ -148,8 +150,8 @@ def named(kinds: dict[str, str]) -> str:
     return ", ".join(f"`{name}`" for name in sorted(kinds))
 
 
-def is_told_by_its_stack(logical_id: str, before: Stack, after: Stack) -> bool:
-    """Whether it comes or goes with its nested stack; or is a nested stack whose resources tell what changes."""
+def is_covered_by_its_stack(logical_id: str, before: Stack, after: Stack) -> bool:
+    """Whether it comes or goes with its nested stack; or is a nested stack whose resources show what changes."""
     if logical_id in before.nested.keys() & after.nested.keys():
         return True
     lone = before.nested.keys() ^ after.nested.keys()

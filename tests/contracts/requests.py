@@ -46,7 +46,11 @@ class Asker:
         found = set()
         for call in calls:
             if call.function == folder_of(properties):
-                found |= self.of_call(call.service, call.operation, call.named)
+                try:
+                    found |= self.of_call(call.service, call.operation, call.named)
+                except (LookupError, ValueError) as error:
+                    error.add_note(f"the recorded call: {call}")
+                    raise
         for config in self.stack.of("Lambda::EventInvokeConfig").values():
             if config["FunctionName"] == self.stack.physical(function):
                 found |= {Request("sqs:SendMessage", arn) for arn in of_key(config, "Destination")}

@@ -38,6 +38,8 @@ def drawn(deployed: Stack) -> Iterator[Metric]:
         for widget in json.loads(board["DashboardBody"])["widgets"]:
             words: list[str] = []
             for row in widget["properties"].get("metrics", []):
+                if "expression" in row[0]:
+                    continue
                 words = spell_out([word for word in row if isinstance(word, str)], words)
                 namespace, name, *rest = words
                 yield Metric(namespace, name, frozenset(zip(rest[::2], rest[1::2], strict=True)))

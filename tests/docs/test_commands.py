@@ -48,7 +48,7 @@ CANNOT_RUN = {  # what a command looks like (a regular expression from its begin
     r".*bin/kickstand serve\b": "it serves until Ctrl-C: tests/functional/test_serve.py",
     r".*bin/kickstand forget ": "it asks before it removes anything: tests/workflow/test_forget.py",
     r"kickstand training ": "it needs a stack with Training=on: tests/workflow/test_train_model.py",
-    r".*bin/kickstand dataset( --classes| *$)": DOWNLOAD,
+    r".*bin/kickstand dataset fetch( --classes| *$)": DOWNLOAD,
     r".*kickstand demo --review": PERSON,
     r"kickstand baseline --stack-name": "it takes a stack's records of some weeks: tests/functional has some",
     r".*bin/kickstand demo --cifar100": "it needs the archive that was downloaded; .ci/run has it",
@@ -146,6 +146,21 @@ def check_kickstand(words: list[str]) -> str | None:
     except Exception as error:
         return str(getattr(error, "message", error))
     return None
+
+
+def list_examples(command: Any) -> Iterator[str]:
+    """The examples in the help of this command, and of those in it."""
+    command = loaded(command)
+    yield from (command.epilog or "").splitlines()[1:]
+    for inner in getattr(command, "commands", {}).values():
+        yield from list_examples(inner)
+
+
+@pytest.mark.parametrize("example", [*list_examples(typer.main.get_command(app))])
+def test_an_example_in_help_exists_with_all_its_options(example: str) -> None:
+    prompt, program, *words = shlex.split(example)
+    assert (prompt, program) == ("$", "kickstand")
+    assert check_kickstand(words) is None
 
 
 @cache

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 import typer
 
+from docs.markdown import anchors, prose
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
+from kickstand_cli.terminal import ExitCode
 
 DOCS = PROJECT / "docs"
 PAGES = [*sorted(PROJECT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
@@ -41,24 +43,6 @@ def test_what_is_generated_is_up_to_date(path: Path) -> None:
 
 
 # ---- links
-
-
-def prose(page: Path) -> str:
-    """The page without its blocks of code."""
-    return re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
-
-
-def anchors(page: Path) -> set[str]:
-    """Of the headings, as GitHub makes them."""
-    found: set[str] = set()
-    for heading in re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE):
-        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
-        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
-        number = 0
-        while (unique := f"{slug}-{number}" if number else slug) in found:
-            number += 1
-        found.add(unique)
-    return found
 
 
 def links(page: Path) -> Iterator[str]:
@@ -167,25 +151,21 @@ def test_an_option_of_the_same_name_takes_the_same_everywhere() -> None:
     either = {"--out", "--json", "--images", "--records"}  # a folder or a file, as the command needs
     found: dict[str, set[str]] = {}
     for command in COMMANDS.values():
-        for parameter in command.params:
+        for parameter in command.get_params(typer.Context(command)):
             if parameter.opts[0].startswith("-") and parameter.opts[0] not in either:
                 found.setdefault(parameter.opts[0], set()).add(MAKE.name_of(parameter))
     assert {option: takes for option, takes in found.items() if len(takes) > 1} == {}
 
 
 def exit_codes(command: Any) -> set[int]:
-    """What the command's own module leaves with, names resolved."""
+    """The exit codes in the command's module or, where several commands share one, in its function."""
     function = inspect.unwrap(command.callback)
     module = sys.modules[function.__module__]
-    found: set[int] = set()
-    for node in ast.walk(ast.parse(inspect.getsource(module))):
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Exit") and node.args:
-            codes = [node.args[0].body, node.args[0].orelse] if isinstance(node.args[0], ast.IfExp) else node.args[:1]
-            for code in codes:
-                found.add(
-                    int(ast.unparse(code)) if isinstance(code, ast.Constant) else getattr(module, ast.unparse(code))
-                )
-    return found
+    source = inspect.getsource(function if hasattr(module, "app") else module)
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    codes = [call.args[0] for call in calls if ast.unparse(call.func).endswith("Exit") and call.args]
+    codes += [part.value for call in calls if ast.unparse(call.func) == "fail" for part in call.keywords]
+    return {int(eval(ast.unparse(code), {"ExitCode": ExitCode})) for code in codes} - {ExitCode.USAGE}  # of our code
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -196,5 +176,22 @@ def test_exit_codes_beyond_errors_are_told(name: str) -> None:
 
 def test_the_page_on_the_command_line_knows_every_code() -> None:
     page = (DOCS / "cli.md").read_text("utf-8")
-    told = {int(code) for code in re.findall(r"^\| (\d) \|", page, re.MULTILINE)}
-    assert told == {0, 1, 2}.union(*map(exit_codes, COMMANDS.values()))
+    assert {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)} == set(ExitCode)
+    assert {ExitCode.REFUSED, ExitCode.ATTENTION} == set[int]().union(*map(exit_codes, COMMANDS.values())) - {1}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_short_and_without_types(name: str) -> None:
+    command = COMMANDS[name]
+    with typer.Context(command, info_name=name) as context:
+        parameters = [each for each in command.get_params(context) if not each.hidden]
+    options = [each for each in parameters if each.opts[0].startswith("-")]
+    for each in parameters:
+        assert len(each.help or "") <= 100 or each.opts == ["--cifar100"], f"{each.opts}: {each.help}"
+    for each in options:
+        assert not (each.is_flag and each.metavar)
+        assert each.default is True or not each.secondary_opts, f"{each.opts} is off by default"
+    if len(options) > 9:  # one of them is --help
+        assert {each.rich_help_panel for each in options} > {"Output"}
+    assert "[" not in f"{command.help}{command.epilog}", "rich takes it for markup"
+    assert len((command.help or "").partition("\n")[0]) <= 102

@@ -85,8 +85,8 @@ def test_a_version_that_fails_gets_no_traffic(lambdas: LambdaService, monkeypatc
 @pytest.mark.parametrize(
     ("folders", "complaint"),
     [
-        ([], f"no golden image of {LABELS[0]}"),
-        ([*LABELS], "no golden image of neither"),
+        ([], f"no golden photo of {LABELS[0]}"),
+        ([*LABELS], "no golden photo of neither"),
         ([*LABELS, "neither", "cow"], "cow: the model knows"),
     ],
 )

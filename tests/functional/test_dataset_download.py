@@ -156,7 +156,7 @@ def test_pieces_that_do_not_fit_together_start_over_once(server: Server, tmp_pat
 def test_an_answer_with_another_range_is_refused(server: Server, tmp_path: Path) -> None:
     server.wrong_range = True
     leave_part(tmp_path / "cache", CONTENT[:200_000])
-    with pytest.raises(CommandError, match="another range than was asked for"):
+    with pytest.raises(CommandError, match="another range than the requested one"):
         download(server, tmp_path / "cache")
 
 
@@ -175,7 +175,9 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, tmp_path: 
 
 def test_a_connection_that_breaks_without_a_byte_gives_up_and_keeps_what_came(server: Server, tmp_path: Path) -> None:
     server.break_after = [100_000, 0]
-    with pytest.raises(CommandError, match=r"cannot be fetched .*closed early.*100000 bytes are kept; run again"):
+    with pytest.raises(
+        CommandError, match=r"cannot be fetched .*closed early.*100000 bytes are kept; run the command again"
+    ):
         download(server, tmp_path / "cache")
     assert download(server, tmp_path / "cache").read_bytes() == CONTENT
 
@@ -190,7 +192,7 @@ def test_an_http_error_names_url_and_status(server: Server, tmp_path: Path, stat
 def test_offline_the_error_names_the_url_and_the_way_out(server: Server, tmp_path: Path) -> None:
     url = server.url
     server.server_close()
-    with pytest.raises(CommandError, match=rf"{re.escape(url)}: cannot be fetched .*local copy with --archive PATH"):
+    with pytest.raises(CommandError, match=rf"{re.escape(url)}: cannot be fetched .*local copy with --archive FILE"):
         download_archive(url, tmp_path / "cache")
 
 
@@ -213,7 +215,7 @@ def test_the_command_refuses_a_download_with_a_wrong_checksum(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("KICKSTAND_CIFAR100_URL", server.url)
     monkeypatch.delenv("KICKSTAND_CIFAR100", raising=False)
-    result = CliRunner().invoke(app, ["dataset", "--out", str(tmp_path / "out")])
+    result = CliRunner().invoke(app, ["dataset", "fetch", "--out", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "wrong checksum" in result.stderr
     assert "instead of eb9058c3a382ffc7106e4002c42a8d85" in result.stderr

@@ -167,7 +167,7 @@ def test_the_command_says_where_the_channels_are(
     monkeypatch.setattr(commands, "read_archive", lambda path: archived())
     monkeypatch.setattr(upload, "WORKERS", 1)
     arguments = ["--archive", str(tmp_path), "--out", str(tmp_path / "new"), "--classes", "cat,dog"]
-    result = CliRunner().invoke(app, ["dataset", *arguments, "--upload", "s3://photos/x", "--json"])
+    result = CliRunner().invoke(app, ["dataset", "fetch", *arguments, "--upload", "s3://photos/x", "--json"])
     assert result.exit_code == 0, result.output
     uploaded = json.loads(result.stdout)["uploaded"]
     assert uploaded["sent"] == 9

@@ -36,24 +36,26 @@ USES = {  # what each command is used for most often; without a network, the one
     "review": (f"review {NO_STACK}", 2),
     "labels export": (f"labels export --out {{folder}}/labels {NO_STACK}", 1),
     "backfill": (f"backfill {NO_STACK}", 1),
-    "labels agreement": ("labels agreement {folder}/records.jsonl", 0),
+    "labels agreement": ("labels agreement --records {folder}/records.jsonl", 0),
     "ledger": (f"ledger {NO_STACK}", 1),
+    "dead-letters": (f"dead-letters {NO_STACK}", 1),
     "explain": ("explain bike.jpg --records {folder}/records.jsonl", 0),
     "forget": (f"forget s3://photos/x.jpg {NO_STACK}", 1),
     "monitor": ("monitor --records {folder}/records.jsonl", 0),
     "baseline": ("baseline --records {folder}/records.jsonl --model {folder}", 1),
-    "report": ("report {folder}/records.jsonl --out {folder}/page.html", 0),
+    "report": ("report --records {folder}/records.jsonl --out {folder}/page.html", 0),
     "import-capture": ("import-capture {folder} --out {folder}/captured.jsonl", 1),
     "train": ("train {folder}/nowhere --out {folder}/model", 1),
     "training upload": (f"training upload {{folder}}/photos {NO_STACK}", 1),
     "training start": (f"training start --reason x {NO_STACK}", 1),
+    "training status": (f"training status {NO_STACK}", 1),
     "gate": ("gate {model} {model} {folder}/photos", 4),
-    "dataset": ("dataset --archive {folder}/nowhere --out {folder}/dataset", 1),
+    "dataset fetch": ("dataset fetch --archive {folder}/nowhere --out {folder}/dataset", 1),
     "dataset check": ("dataset check {folder}/photos", 0),
-    "load": ("load -n 1 --bad 0 --duplicates 0", 0),
+    "load-test": ("load-test -n 1 --bad 0 --duplicates 0", 0),
     "cost": ("cost", 0),
 }
-HEAVY = {"demo", "load", "evaluate", "gate"}
+HEAVY = {"demo", "load-test", "evaluate", "gate"}
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def test_quick_commands_and_help_work_in_this_environment(environment: Environme
 def test_every_command_works_in_this_environment(environment: Environment, run: Any) -> None:
     uses = {name: use for name, use in USES.items() if environment.heavy or name not in HEAVY}
     if environment.read_only:
-        uses["load"] = (USES["load"][0], 1)  # it writes into the folder where it is called
+        uses["load-test"] = (USES["load-test"][0], 1)  # it writes into the folder where it is called
     helps = [f"{name} --help" for name in COMMANDS]
     codes, said = run(environment, helps + [use for use, _ in uses.values()])
     expect_no_traceback(said)

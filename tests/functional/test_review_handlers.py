@@ -189,6 +189,6 @@ def test_the_first_answer_on_record_is_never_replaced(stack: Stack, invoke: Invo
     invoke("review")
     invoke("review", **answer())
     (before,) = stack.records()
-    assert "that answer stands" in invoke("review", format="json", **answer("bicycle"))["notice"]
+    assert "their answer counts" in invoke("review", format="json", **answer("bicycle"))["notice"]
     assert invoke("record_review", answered=False)["status"] == "answered"
     assert stack.records() == [before]

@@ -108,7 +108,7 @@ def test_the_built_in_algorithms_bare_list_is_in_label_order(sagemaker: Any, mod
     [
         ("empty.jpg", "0 bytes"),
         ("truncated.jpg", "upload incomplete; send it again"),
-        ("document.pdf", "not an image (a PDF)"),
+        ("document.pdf", "not a photo (a PDF)"),
         ("bomb-of-pixels.png", "more than 50,000,000 pixels"),
     ],
 )

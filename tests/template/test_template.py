@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from docs.markdown import anchors
+from docs.reference import SOON, URGENT, described
 from kickstand.clients import EXECUTION
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand.review.rules import UNDO
@@ -20,6 +22,7 @@ TEXT = (PROJECT / "template.yaml").read_text("utf-8")
 TEMPLATE: dict[str, Any] = load_yaml(PROJECT / "template.yaml")
 TRAINING: dict[str, Any] = load_yaml(PROJECT / "training.yaml")  # nested; for serving.yaml see test_serving.py
 RESOURCES: dict[str, dict[str, Any]] = TEMPLATE["Resources"] | TRAINING["Resources"]
+NESTED = [item["Properties"] for item in TEMPLATE["Resources"].values() if item["Type"] == "AWS::CloudFormation::Stack"]
 GLOBALS: dict[str, Any] = TEMPLATE["Globals"]["Function"]
 
 RAISES_TO_ANSWER = {"AskPersonFunction"}  # AlreadyAsked, for every duplicate: its execution fails where it matters
@@ -35,6 +38,10 @@ MACHINES = of_type("Serverless::StateMachine")
 BUCKETS, TABLES = of_type("S3::Bucket"), of_type("DynamoDB::Table")
 QUEUES, TOPICS = of_type("SQS::Queue"), of_type("SNS::Topic")
 ALARMS = of_type("CloudWatch::Alarm")
+SERVING: dict[str, Any] = load_yaml(PROJECT / "serving.yaml")
+ALL_ALARMS = ALARMS | {
+    name: item["Properties"] for name, item in SERVING["Resources"].items() if item["Type"] == "AWS::CloudWatch::Alarm"
+}
 
 
 def every(resources: Iterable[str]) -> pytest.MarkDecorator:
@@ -298,11 +305,38 @@ def test_classification_runs_as_express_or_as_standard() -> None:
 # ---- alarms
 
 
-@every(ALARMS)
-def test_an_alarm_reaches_the_topic_and_says_what_is_wrong(name: str) -> None:
-    assert ALARMS[name]["AlarmActions"] == [{"Ref": "AlarmTopicArn" if name in TRAINING["Resources"] else "AlarmTopic"}]
-    assert len(ALARMS[name]["AlarmDescription"]) > 20
-    assert ALARMS[name]["TreatMissingData"] in ("notBreaching", "breaching", "ignore")
+@every(ALL_ALARMS)
+def test_an_alarm_says_how_urgent_it_is_in_which_stack_and_where_its_runbook_is(name: str) -> None:
+    urgency, meaning, runbook = described(ALL_ALARMS[name])
+    assert urgency in (URGENT, SOON)
+    assert len(meaning) > 20
+    page, _, anchor = runbook.partition("#")
+    assert anchor in anchors(PROJECT / "docs" / page)
+
+
+@every(ALL_ALARMS)
+def test_an_alarm_goes_to_the_topic_of_its_urgency(name: str) -> None:
+    topic = {"Ref": "AlarmTopic" if described(ALL_ALARMS[name])[0] == URGENT else "ThisWeekTopic"}
+    actions = ALL_ALARMS[name]["AlarmActions"] + ALL_ALARMS[name]["OKActions"]
+    if name in TEMPLATE["Resources"]:
+        assert actions == [topic] * 2
+    else:
+        (stack,) = (item for item in NESTED if name in load_yaml(PROJECT / item["TemplateURL"])["Resources"])
+        assert actions == [{"Ref": "AlarmTopicArn"}] * 2
+        assert stack["Parameters"]["AlarmTopicArn"] == topic
+
+
+@every(ALL_ALARMS)
+def test_an_alarms_description_fits_with_a_long_stack_name_and_address(name: str) -> None:
+    """CloudWatch's limit: https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html"""
+    text = ALL_ALARMS[name]["AlarmDescription"]["Fn::Sub"]
+    longest = text.replace("${AWS::StackName}", "s" * 128).replace("${DocsUrl}", "u" * 400)
+    assert len(longest) <= 1024
+
+
+@every(ALL_ALARMS)
+def test_an_alarm_says_what_missing_data_means(name: str) -> None:
+    assert ALL_ALARMS[name]["TreatMissingData"] in ("notBreaching", "breaching", "ignore")
 
 
 def watched(metric: str) -> set[str]:
@@ -382,11 +416,41 @@ def test_traffic_is_shared_between_versions_by_the_alias_that_the_workflow_calls
 # ---- what is watched and shown is there
 
 
-def test_the_dashboard_shows_every_alarm_and_every_statistic_of_drift() -> None:
-    text = json.dumps(RESOURCES["Dashboard"]["Properties"])
-    own = ALARMS.keys() - TRAINING["Resources"].keys()  # of a stack that may not be there nothing can be shown
-    assert [name for name in own if f"${{{name}.Arn}}" not in text] == []
-    assert [name for name in (*FEATURES, *RATES, CLASS_MIX) if f"max(drift.{name}) as {name}" not in text] == []
+DASHBOARD: str = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"][0]
+RESOLVED = DASHBOARD.replace("${CircuitOpen}", "").replace("${ReviewAgeAlarmHours}", "36")
+WIDGETS = [widget["properties"] for widget in json.loads(RESOLVED)["widgets"]]
+
+
+def test_the_dashboard_shows_every_alarm_of_the_stack_by_its_urgency() -> None:
+    own = ALARMS.keys() - TRAINING["Resources"].keys() - {"CircuitOpenAlarm"}
+    shown = {widget["title"]: {arn[2:-5] for arn in widget["alarms"]} for widget in WIDGETS if "alarms" in widget}
+    assert shown == {
+        "Alarms that wake somebody": {name for name in own if described(ALARMS[name])[0] == URGENT},
+        "Alarms for this week": {name for name in own if described(ALARMS[name])[0] == SOON},
+    }
+    optional = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"][1]["CircuitOpen"]["Fn::If"]
+    assert optional == ["UsesEndpoint", {"Fn::Sub": ', "${CircuitOpenAlarm.Arn}"'}, ""]
+
+
+def test_the_dashboard_shows_every_statistic_of_drift() -> None:
+    assert [name for name in (*FEATURES, *RATES, CLASS_MIX) if f"max(drift.{name}) as {name}" not in DASHBOARD] == []
+
+
+def test_a_metric_on_the_dashboard_that_fires_an_alarm_has_its_threshold_drawn_on_its_axis() -> None:
+    fires = {
+        alarm["MetricName"]
+        for alarm in ALARMS.values()
+        if alarm.get("Namespace") == "Kickstand" and alarm["ComparisonOperator"].startswith("Greater")
+    }
+    drawn = set()
+    for widget in WIDGETS:
+        lines = widget.get("annotations", {}).get("horizontal", [])
+        for series in widget.get("metrics", []):
+            for name in fires & {word for word in series if isinstance(word, str)}:
+                axis = next((part.get("yAxis") for part in series if isinstance(part, dict)), None)
+                assert axis in [line.get("yAxis") for line in lines], name
+                drawn.add(name)
+    assert drawn == fires - {"LedgerMissing"}
 
 
 # ---- the whole

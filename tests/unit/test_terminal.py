@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 import typer
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner, Result
 
-from kickstand_cli import main
+from kickstand_cli import main, terminal
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT
-from kickstand_cli.terminal import CommandError, Terminal, console, painted, print_json, show_progress
+from kickstand_cli.terminal import CommandError, Name, Terminal, console, painted, print_json, show_progress
 
 HOSTILE = "a\x1b]0;PWNED\x07\x9b2J\u202e\n\r\udc80[red]b[/] :bike:"
 SHOWN = r"a\x1b]0;PWNED\x07\x9b2J\u202e\n\r\udc80[red]b[/] :bike:"
@@ -112,6 +113,24 @@ def test_such_a_way_would_be_found(line: str, tmp_path: Path, monkeypatch: pytes
     assert list(own_ways(file))
 
 
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize(
+    "name", ["s3://photos/2026/11/29/front-door-camera-2/IMG_000123.jpg", "自転車/" * 12 + "é.png"]
+)
+def test_a_name_in_a_table_is_shortened_in_its_middle_and_never_wrapped(
+    name: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(terminal, "LOG_WIDTH", width)
+    out = io.StringIO()
+    table = Table("photo", "n", "why")
+    table.add_row(Name(name), "123,456", "too dark " * 8)
+    Terminal(file=out).table(table)
+    (row,) = [line for line in out.getvalue().splitlines() if "123,456" in line]
+    assert row.split()[1].startswith(name[:3])
+    assert row.split()[1].endswith(name[-4:])
+    assert all(cell_len(line) <= width for line in out.getvalue().splitlines())
+
+
 # ---- how a command ends
 
 
@@ -140,7 +159,7 @@ def ending(monkeypatch: pytest.MonkeyPatch) -> Any:
         (CommandError(f"{HOSTILE}: wrong"), 1, r"error: a\x1b]0;PWNED\x07\x9b2J\u202e \udc80[red]b[/] :bike:: wrong"),
         (FileNotFoundError(2, "No such file or directory", "x.json"), 1, "error: x.json: No such file or directory"),
         (OSError(28, "No space left on device"), 1, "error: No space left on device"),
-        (MemoryError(), 1, "error: this machine has too little memory for it"),
+        (MemoryError(), 1, "error: this machine has too little memory for this command"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (typer.BadParameter("[red]\x1b[2J"), 2, None),
     ],
@@ -171,8 +190,9 @@ def test_a_mistake_in_the_command_line_is_told_without_its_escape_sequences() ->
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
 @pytest.mark.parametrize(
     "command",
-    ["load --rate", "load --waves", "ledger --grace", "ledger --wait", "policy --review-cost", "cost --growth",
-     "monitor --false-alarms", "replay --neither-accept-at-most", "dataset check x --near", "policy --confidence"],
+    ["load-test --rate", "load-test --waves", "ledger --grace", "ledger --wait", "policy --review-cost",
+     "cost --growth", "monitor --false-alarms", "replay --neither-accept-at-most", "dataset check x --near",
+     "policy --confidence"],
 )  # fmt: skip
 def test_a_number_that_is_none_is_refused(command: str, number: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), number])

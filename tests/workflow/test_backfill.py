@@ -203,7 +203,7 @@ def test_a_newer_model_decides_beside_the_first_decision_and_asks_nobody(stack: 
     assert "Model old-1" in explained
     assert "Another model decided again" in explained
     assert f"Model {CARD.model_version}" in explained.partition("the first decision stands")[2]
-    assert "Nobody was asked about it anew." in explained
+    assert "It was not sent to review again." in explained
     assert "0 photos to decide" in run(stack, "--yes", "--model-version-before", "old-1")
 
 

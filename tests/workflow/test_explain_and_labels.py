@@ -94,7 +94,7 @@ def test_the_paragraph_tells_the_whole_story(stack: Stack, outputs: list[str]) -
         *(key[0], f"version {key[1]}", "PNG, 64 × 48 pixels", f"Model {record.prediction.model_version} (embedded"),
         *(
             f"{record.prediction.label} with confidence",
-            "was sent to a person as unsure: bicycle with confidence 0.612",
+            "was sent to review as unsure: bicycle with confidence 0.612",
         ),
         *(
             "because the model's answer was unsure",
@@ -141,16 +141,16 @@ def test_where_nothing_says_which_upload_is_the_latest_explain_does_not_say_so(
     ties = [record.model_copy(update={"version": version, "image_ref": ref}) for version in ("a", "b")]
     (tmp_path / "records.jsonl").write_text("".join(f"{tie.model_dump_json()}\n" for tie in ties))
     said = kickstand("explain", record.image, "--records", str(tmp_path / "records.jsonl")).output
-    assert "It is one of the latest, which came in the same second, of 2 uploads" in said
+    assert "It is one of the latest, from the same second, of 2 uploads" in said
 
 
 @pytest.mark.parametrize(
     ("decision", "answers", "words"),
     [
-        (ACCEPTED, None, "audited by a person, by lot, which fell on it. A person is to be asked"),
+        (ACCEPTED, None, "of such answers is audited; this one is in it. It waits for a person"),
         (ACCEPTED, "neither", "for the audit. Ada Lovelace answered neither"),
-        (UNSURE, "cannot_tell", "Ada Lovelace could not tell what it shows"),
-        (UNSURE, None, "A person is to be asked, and has not answered yet."),
+        (UNSURE, "cannot_tell", "Ada Lovelace could not say what it shows"),
+        (UNSURE, None, "It waits for a person's answer."),
     ],
 )
 def test_the_part_of_people_is_told(stack: Stack, decision: dict[str, str], answers: str | None, words: str) -> None:
@@ -164,7 +164,7 @@ def test_an_unreadable_image_is_explained_and_verified_without_a_model(stack: St
     key = upload(stack, "no photo.jpg", b"hello")
     result = kickstand("explain", key[0], "--verify", *outputs)
     assert result.exit_code == 0, result.output
-    assert "No model was asked. It was rejected as unreadable" in result.output
+    assert "No model classified it. It was rejected as unreadable" in result.output
     assert "verified: " in result.output
 
 
@@ -173,7 +173,7 @@ def test_a_decision_is_verified_from_the_version_that_was_decided_on(stack: Stac
     upload(stack, "verified.png", b"something else")
     result = kickstand("explain", key[0], "--version", key[1], "--verify", *outputs)
     assert result.exit_code == 0, result.output
-    assert result.output.endswith("verified: computed again from the stored image, it comes out the same\n")
+    assert result.output.endswith("verified: computed again from the stored photo, the result is the same\n")
 
 
 def test_a_record_that_was_tampered_with_does_not_match(stack: Stack, outputs: list[str]) -> None:
@@ -197,7 +197,7 @@ def test_another_model_cannot_verify(stack: Stack, outputs: list[str]) -> None:
     function.handler = handler
     result = kickstand("explain", key[0], "--verify", *outputs)
     assert result.exit_code == 1
-    assert "error: model older decided, and this artefact is" in result.output
+    assert "error: model older decided, but this artefact is" in result.output
 
 
 def test_an_image_that_is_gone_cannot_be_verified(stack: Stack, outputs: list[str]) -> None:
@@ -211,7 +211,7 @@ def test_an_image_that_is_gone_cannot_be_verified(stack: Stack, outputs: list[st
 def test_an_image_without_a_record_is_a_one_line_error(stack: Stack, outputs: list[str]) -> None:
     result = kickstand("explain", "s3://photos/nothing.png", *outputs)
     assert result.exit_code == 1
-    assert result.stderr.endswith("\nerror: s3://photos/nothing.png: there is no record of it\n")
+    assert result.stderr.endswith("\nerror: s3://photos/nothing.png: it has no record\n")
 
 
 def test_the_records_of_a_demo_are_explained_and_verified_too(stack: Stack, tmp_path: Path) -> None:

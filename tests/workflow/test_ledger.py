@@ -131,7 +131,7 @@ def test_a_lost_upload_is_named_and_an_exit_code_of_its_own_tells(stack: Stack, 
     assert result.exit_code == 4
     assert ", 1 missing\n" in result.output
     assert f"/{key} (version " in result.output
-    assert "nothing was decided about it" in result.output
+    assert "was uploaded, but has no decision" in result.output
     told = json.loads(kickstand_ledger(stack, tmp_path, "--json").stdout)
     assert (told["uploads"], told["missing"]) == (2, 1)
     assert [(lack["image"].rsplit("/", 1)[1], lack["lack"]) for lack in told["lacks"]] == [(key, "decision")]
@@ -139,8 +139,8 @@ def test_a_lost_upload_is_named_and_an_exit_code_of_its_own_tells(stack: Stack, 
 
 def test_a_lost_upload_is_sent_again(stack: Stack, tmp_path: Path) -> None:
     lose(stack)
-    result = kickstand_ledger(stack, tmp_path, "--replay", "--wait", "0")
-    assert "replayed: 1 sent again, 0 of them settled" in result.output
+    result = kickstand_ledger(stack, tmp_path, "--redrive", "--wait", "0")
+    assert "processed again: 1, of which 0 have an outcome now" in result.output
     stack.settle()
     assert kickstand_ledger(stack, tmp_path).exit_code == 0
     assert len(stack.records()) == 1
@@ -168,15 +168,15 @@ def test_a_dead_letter_stays_until_its_upload_has_an_outcome(stack: Stack, tmp_p
     upload(stack)
     shown = kickstand_ledger(stack, tmp_path)
     assert "1 dead-letter" in shown.output
-    assert "dead letters: 1 failed of ZeroDivisionError" in shown.output
+    assert "dead letters: 1 failed with ZeroDivisionError" in shown.output
 
     for _ in range(2):
-        kickstand_ledger(stack, tmp_path, "--replay", "--wait", "0")
+        kickstand_ledger(stack, tmp_path, "--redrive", "--wait", "0")
         stack.settle()
         assert json.loads(kickstand_ledger(stack, tmp_path, "--json").stdout)["dead_letter"] == 1
 
     repair()
-    kickstand_ledger(stack, tmp_path, "--replay", "--wait", "0")
+    kickstand_ledger(stack, tmp_path, "--redrive", "--wait", "0")
     stack.settle()
     assert len(stack.records()) == 1
     assert keep_ledger(stack)["letters"]["closed"] == 1
@@ -188,7 +188,7 @@ def test_exactly_the_removed_image_is_named_and_stays_named(stack: Stack, tmp_pa
     uploads = upload(stack, 3)
     key, version = uploads[1]
     stack.s3.delete_object(Bucket=stack.outputs["ImageBucketName"], Key=key, VersionId=version)
-    for options in ([], ["--replay"]):
+    for options in ([], ["--redrive"]):
         result = kickstand_ledger(stack, tmp_path, *options)
         assert result.exit_code == 4
         assert "ledger: 3 uploads" in result.output

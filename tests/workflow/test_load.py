@@ -1,4 +1,4 @@
-"""`kickstand load`: bursts with bad files, duplicates and throttling; each upload is decided exactly once."""
+"""`kickstand load-test`: bursts with bad files, duplicates and throttling; each upload is decided exactly once."""
 
 import json
 import time
@@ -22,7 +22,7 @@ def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
     monkeypatch.chdir(tmp_path)
     shares = ["--bad", "0.2", "--duplicates", "0.2", "--throttle", "0.2", *waves]
-    arguments = ["load", "-n", "20", "--rate", "1000", *shares, "--json"]
+    arguments = ["load-test", "-n", "20", "--rate", "1000", *shares, "--json"]
     told = CliRunner().invoke(app, arguments)
     assert told.exit_code == 0, told.output
     summary = json.loads(told.stdout.splitlines()[-1])
@@ -61,7 +61,7 @@ def test_when_nothing_is_decided_it_says_so(monkeypatch: pytest.MonkeyPatch, tmp
         return SimpleNamespace(thrown={}, refuse_model=lambda _: None)
 
     monkeypatch.setattr(load_command, "Throttling", burn)
-    told = CliRunner().invoke(app, ["load", "-n", "2", "--bad", "0", "--duplicates", "0", "--rate", "1000"])
+    told = CliRunner().invoke(app, ["load-test", "-n", "2", "--bad", "0", "--duplicates", "0", "--rate", "1000"])
     assert told.exit_code == 4, told.output
     assert "ALL FAILED" in told.stdout
     assert "balanced" not in told.stdout

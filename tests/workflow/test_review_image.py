@@ -130,7 +130,7 @@ def test_a_second_answer_is_refused_and_changes_nothing(stack: Stack) -> None:
     stack.settle()
     first = review_of(stack, image)
     for reviewer in ("Grace", "Ada"):
-        assert "that answer stands" in give(stack, image, "motorcycle", reviewer)["notice"]
+        assert "their answer counts" in give(stack, image, "motorcycle", reviewer)["notice"]
     stack.settle()
     assert review_of(stack, image) == first
     outcome = record_of(stack, image).review
@@ -146,7 +146,7 @@ def test_an_answer_about_a_picture_that_nobody_asked_about_is_refused(stack: Sta
 
 def test_an_answer_by_somebody_who_was_not_shown_the_picture_is_refused(stack: Stack) -> None:
     image = upload(stack)
-    assert "not taken" in give(stack, image)["notice"]
+    assert "not saved" in give(stack, image)["notice"]
     assert review_of(stack, image).status is ReviewStatus.WAITING
 
 

@@ -147,8 +147,8 @@ def test_what_another_reviewer_answered_is_never_undone(twice: Stack) -> None:
     claim(twice, image, "Grace")
     assert "Somebody else is looking" in undo(twice, image)["notice"]
     assert give(twice, image, "neither", "Grace")["notice"] == ""
-    assert "somebody else’s stands" in undo(twice, image)["notice"]
-    assert "somebody else’s stands" in undo(twice, image, "Alan")["notice"]
+    assert "somebody else’s answer counts" in undo(twice, image)["notice"]
+    assert "somebody else’s answer counts" in undo(twice, image, "Alan")["notice"]
     outcome = record_of(twice, image).review
     assert outcome
     assert outcome.answer

@@ -178,7 +178,7 @@ def stack(sagemaker: SageMaker) -> Iterator[Stack]:
         deployed.s3.put_object(Bucket=bucket, Key="base/auxiliary.npz", Body=b"more images of neither")
         queue = deployed.sqs.create_queue(QueueName="told")["QueueUrl"]
         arn = deployed.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        deployed.sns.subscribe(TopicArn=deployed.outputs["AlarmTopicArn"], Protocol="sqs", Endpoint=arn)
+        deployed.sns.subscribe(TopicArn=deployed.outputs["ThisWeekTopicArn"], Protocol="sqs", Endpoint=arn)
         yield deployed
 
 
@@ -356,8 +356,8 @@ def test_a_worse_challenger_is_not_registered_and_the_reason_is_told(
     assert len(packages(stack.outputs["ModelPackageGroupName"])) == before
     (told,) = messages(stack)
     assert told["Subject"] == "Kickstand training, champion stays"
-    assert "the promise is broken" in told["Message"]
-    assert "the promise is broken" in outcome(stack)["outcome"]
+    assert "the guarantee is broken" in told["Message"]
+    assert "the guarantee is broken" in outcome(stack)["outcome"]
 
 
 @pytest.mark.parametrize(
@@ -445,7 +445,7 @@ def test_sagemakers_own_image_classification_is_judged_by_what_its_container_ans
     assert job["HyperParameters"]["num_classes"] == "2"
     assert "test/" not in json.dumps(job), "what is held out is not for choosing an epoch"
     assert state["evaluation"]["promote"] is False
-    assert "the challenger keeps no promise" in state["evaluation"]["reason"]
+    assert "the challenger has no valid guarantee" in state["evaluation"]["reason"]
     assert "are needed" in state["evaluation"]["reason"]
 
 
@@ -612,7 +612,7 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
     boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="empty")
     told_of = {**stack.outputs, "ModelPackageGroupName": "empty"}
     outputs.write_text(json.dumps(told_of))
-    for said in ("champion registered as", "the registry has its champion"):
+    for said in ("champion registered as", "the registry already has a champion"):
         told = CliRunner().invoke(app, ["training", "upload", str(tmp_path / "dataset"), "--outputs", str(outputs)])
         assert told.exit_code == 0, told.output
         assert said in told.output
@@ -629,11 +629,20 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
 def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemaker: SageMaker, outputs: Path) -> None:
     sagemaker.statuses = ["Failed"]
     command = ["training", "start", "--reason", "new cameras", "--outputs", str(outputs)]
+    ask = ["training", "status", "--outputs", str(outputs)]
+    none = CliRunner().invoke(app, ask)
+    assert (none.exit_code, none.stdout) == (0, "This stack has started no training.\n")
     first = CliRunner().invoke(app, command)
     second = CliRunner().invoke(app, command)
     stack.settle()
+    status = CliRunner().invoke(app, ask)
+    assert status.exit_code == 4, status.output
+    assert status.stdout.startswith("failed, started ")
+    assert status.stdout.splitlines()[0].endswith(" UTC: new cameras")
+    told = json.loads(CliRunner().invoke(app, [*ask, "--json"]).stdout)
+    assert (told["status"], told["outcome"]) == ("failed", outcome(stack)["outcome"])
     assert (first.exit_code, second.exit_code) == (0, 1), second.output
-    assert "a training is under way" in second.stderr
+    assert "a training is in progress" in second.stderr
     assert outcome(stack)["reason"] == "new cameras"
 
 

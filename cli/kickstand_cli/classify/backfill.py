@@ -1,4 +1,4 @@
-"""`kickstand backfill`: decide photos of the past: what it takes, first; then start it, watch it, stop it."""
+"""`kickstand backfill`: decide older photos: estimate, start, watch and stop a run."""
 
 import json
 import math
@@ -23,35 +23,34 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open
 from kickstand_cli.local import cost
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import parse_since_option
-from kickstand_cli.terminal import CommandError, console, print_json, show_progress, stderr
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, show_progress, stderr
 
-ENDED_EARLY = 4
-MARGIN = 1.2  # without --max-dollars: so many times the estimate may be spent
+MARGIN = 1.2  # the limit without --max-dollars, as a multiple of the estimate
 ASK_AFTER_SECONDS = 5
-STARTING = timedelta(minutes=5)  # a run that stands in the table may have no execution yet
+STARTING = timedelta(minutes=5)  # a run in the table may have no execution yet
 BATCH = 250  # keys, as in statemachine/backfill.asl.yaml
 COUNTED = {
-    "keys": "keys looked at",
-    "executed": "photos executed",
-    "decided_before": "photos that had their decision",
-    "not_asked_for": "keys outside of what was asked for",
-    "gone": "keys without an object any more",
+    "keys": "keys read",
+    "executed": "photos decided",
+    "decided_before": "photos that had a decision already",
+    "not_asked_for": "keys outside the selection",
+    "gone": "keys whose object is gone",
     "archived": "photos in an archive, which must be restored first",
     "expired": "photos older than RetentionDays",
     "failed_batches": "batches of up to 250 keys that failed; each is a dead letter that names no upload",
-    "unfinished": "photos that could not be executed; the log of BackfillPhotosFunction names them",
+    "unfinished": "photos that could not be decided; the log of BackfillPhotosFunction names them",
 }
 ENDS = {
     State.STOPPED: "It was stopped.",
-    State.SPENT: "Its money is spent.",
+    State.SPENT: "It reached its limit of money.",
     State.BROKEN: "It failed: see the execution in the Step Functions console.",
-    State.DONE: "It has come to the end.",
+    State.DONE: "It is complete.",
 }
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What lies in the bucket. unchecked: lines of an inventory without a version."""
+    """The content of the bucket. unchecked: lines of an inventory without a version."""
 
     keys: int = 0
     wanted: int = 0
@@ -60,9 +59,9 @@ class Survey:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run takes. dollars_by_service: of one photo. reviews: photos that a person is expected to be asked about.
+    """The cost of a run. dollars_by_service: of one photo. reviews: photos that are expected to go to review.
 
-    photos_at_once: how many the lane executes side by side.
+    photos_at_once: how many the lane decides at the same time.
     """
 
     survey: Survey
@@ -82,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Lane:
-    """What the stack says of the lane: its state machine, the one of each photo, batches at once, photos of a batch."""
+    """The stack's lane: its state machine, the one of each photo, batches at a time, photos of a batch."""
 
     machine: str
     classify_image: str
@@ -91,53 +90,61 @@ class Lane:
 
 
 def backfill(
-    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="Only keys that begin with this.")] = "",
+    prefix: Annotated[str, typer.Option(metavar="PREFIX", help="Only keys with this prefix.")] = "",
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Only photos uploaded since: 90d, or ISO 8601, in UTC.")
+        str | None, typer.Option(metavar="WHEN", help="Only photos uploaded since then: 90d, or ISO 8601.")
     ] = None,
     model_version_before: Annotated[
         str | None,
-        typer.Option(metavar="VERSION", help="Decide again what this model version decided; else what has no record."),
+        typer.Option(
+            metavar="VERSION", help="Decide the photos of this model version again; else those without a record."
+        ),
     ] = None,
     inventory: Annotated[
         str | None,
-        typer.Option(metavar="S3-URI", help="An S3 inventory's manifest.json instead of the bucket's listing."),
+        typer.Option(metavar="S3URI", help="The manifest.json of an S3 inventory, instead of a listing of the bucket."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Start it; without this, only say what it takes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Start the run; without it, only the estimate is shown.")] = False,
     max_dollars: Annotated[
-        float | None, typer.Option(min=0.000001, help="Stop before it costs more; else a fifth above the estimate.")
+        float | None,
+        typer.Option(min=0.000001, show_default="a fifth above the estimate", help="Stop before the run costs more."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="With --yes: watch it until it ends.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Ask for what the last run asked for.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="With --yes: wait until the run ends.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Use the selection of the last run.")] = False,
     status: Annotated[
-        bool, typer.Option("--status", help="Show how far the run is, or how the last one ended.")
+        bool, typer.Option("--status", help="Show the progress of the run, or how the last one ended.")
     ] = False,
     stop: Annotated[
-        bool, typer.Option("--stop", help="Stop the run; what is being executed gets its decision.")
+        bool, typer.Option("--stop", help="Stop the run; photos in progress still get their decision.")
     ] = False,
     backend: Annotated[
-        str, typer.Option(metavar="BACKEND", help="For the price: embedded, serverless or instances.")
+        str, typer.Option(metavar="BACKEND", help="For the estimate: embedded, serverless or instances.")
     ] = "embedded",
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the plan, or the run, as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Decide photos that have no record yet, or again those that an older model version decided.
+    """Decide photos that are in the bucket without a decision of this stack.
 
-    First it says how many photos, how long and how much money. With --yes it starts, in a lane of its own that waits
-    while live uploads wait. A photo that has its decision is left out, so the same command again goes on after a stop.
-    The first decision stays; a newer model's is kept beside it, and no person is asked anew.
+    Without --yes it only shows the number of photos, the time and the price. With --yes it starts a run, which pauses
+    while live uploads wait. Photos with a decision are skipped, so the same command continues a stopped run. With
+    --model-version-before, a newer model decides again: the first decision stays, the newer one is stored beside it,
+    and no new review is opened.
 
-    Exit codes: 0 done as asked; 1 an error; 4 with --watch or --status: it ended early, or left photos unfinished.
+    Exit codes: 0 done; 1 an error; 4 with --watch or --status: the run ended early, or left photos undecided.
+
+    Examples:
+    $ kickstand backfill --stack-name kickstand-dev --prefix 2025/
+    $ kickstand backfill --status --stack-name kickstand-dev
     """
     now = datetime.now(UTC)
     moment = parse_since_option(since, now, "90d") if since else None
     if backend not in cost.BACKENDS:
-        raise typer.BadParameter(f"{backend}: one of {', '.join(cost.BACKENDS)}", param_hint="--backend")
+        raise typer.BadParameter(f"{backend}: expected one of {', '.join(cost.BACKENDS)}", param_hint="--backend")
     if sum((yes, status, stop)) > 1:
-        raise typer.BadParameter("only one of --yes, --status and --stop at a time")
+        raise typer.BadParameter("use one of --yes, --status and --stop")
     if resume and (prefix or since or model_version_before or inventory):
-        raise typer.BadParameter("--resume asks for what the last run asked for, and takes no other selection")
+        raise typer.BadParameter("--resume uses the selection of the last run, and takes no other")
     with reporting():
         found = read_outputs(stack_name, outputs)
         books = open_books(found)
@@ -146,7 +153,7 @@ def backfill(
             if standing is None:
                 raise CommandError("there was no backfill yet")
             if stop and not end(books.dynamodb, books.control_table, standing.order.run, State.STOPPED, now):
-                raise CommandError(f"no backfill is under way: the last one is {standing.state}")
+                raise CommandError(f"no backfill is running: the last one is {standing.state}")
             _show(books, as_json, strict=status)
             return
         if resume:
@@ -183,18 +190,20 @@ def backfill(
         _show(books, as_json, strict=watch)
 
 
-# ---- what it takes
+# ---- the estimate
 
 
 def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
-    """Count the photos, and multiply. Nothing is changed.
+    """Count the photos, and estimate. Nothing is changed.
 
-    Raises CommandError where the model that is to decide again is the one that decided before.
+    Raises CommandError where the newer model is the same as the older one.
     """
     workflow = str(books.stepfunctions.describe_state_machine(stateMachineArn=lane.classify_image)["type"])
     current = read_card(MODEL).model_version
     if order.model_version_before == current:
-        raise CommandError(f"{current} is the model of this checkout; name an older one, or check out what is deployed")
+        raise CommandError(
+            f"{current} is the model of this checkout; name an older one, or check out the deployed commit"
+        )
     with show_progress() as progress:
         task = progress.add_task("list", total=None)
         survey = Survey()
@@ -208,15 +217,15 @@ def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
     if workflow == "STANDARD":
         seconds_of_one = max(seconds_of_one, PACE_SECONDS)
     assumed = [
-        f"classify_image runs as {workflow} with the backend {backend}, and takes {seconds_of_one:g} s for a photo",
-        f"the lane executes {at_once} photos at once, and waits while live uploads wait",
-        *([f"{share:.1%} of the photos go to a person"] if share else []),
+        f"classify_image runs as {workflow} with the backend {backend}, and takes {seconds_of_one:g} s a photo",
+        f"the run decides {at_once} photos at a time, and pauses while live uploads wait",
+        *([f"{share:.1%} of the photos go to review"] if share else []),
         *([f"the stack's model is {current}, as in this checkout"] if again else []),
         *(
             [f"{survey.unchecked:,} lines of the inventory name no version: they may be decided already"]
             * bool(survey.unchecked)
         ),
-        "photos are not counted that are older than RetentionDays or archived: the run leaves them out",
+        "photos that are archived, or older than RetentionDays, are counted but skipped by the run",
         *cost.doubts(),
     ]
     return Plan(
@@ -233,7 +242,7 @@ def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
 
 
 def take_survey(books: Books, order: Order, current: str) -> Iterator[Survey]:
-    """How many photos there are and are wanted so far, after each thousand: no more of them is held at a time."""
+    """The number of photos so far, and of those selected, after each thousand: memory stays flat."""
     survey = Survey()
     for keys, photos, unchecked in _pages(books, order):
         models = read_models(books.dynamodb, books.records_table, photos)
@@ -246,7 +255,7 @@ Photos = list[tuple[str, str]]
 
 
 def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
-    """The keys by the thousand: how many, the uploads among them, and how many have no known version."""
+    """The keys, a thousand at a time: their number, the uploads among them, and those without a known version."""
     if order.inventory is None:
         for page in books.s3.get_paginator("list_object_versions").paginate(
             Bucket=books.image_bucket, Prefix=order.prefix
@@ -282,10 +291,10 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key. Raises CommandError where it is no s3://bucket/key."""
+    """Bucket and key. Raises CommandError for anything else than s3://bucket/key."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket or not key:
-        raise CommandError(f"{uri}: not like s3://bucket/folder/manifest.json")
+        raise CommandError(f"{uri}: expected s3://bucket/folder/manifest.json")
     return bucket, key
 
 
@@ -302,10 +311,10 @@ def _in_time(at: datetime, order: Order) -> bool:
 
 
 def price_photo(backend: str, workflow: str, again: bool, share: float, at_once: int) -> dict[str, float]:
-    """Dollars for one photo by service, as `kickstand cost` reckons them, less what only an upload causes.
+    """Dollars for one photo by service, as in `kickstand cost`, without the costs of an upload.
 
-    again: a decision beside the first one: nobody is asked, nothing is announced. at_once: photos that share a batch
-    function while it waits for them. What is stored afterwards costs as in `kickstand cost`, month by month.
+    again: a second decision: no review, no event. at_once: photos that share a batch function while it waits. The
+    storage afterwards costs as in `kickstand cost`, month by month.
     """
     many = 1_000_000
     none, all_of_them = (
@@ -322,7 +331,7 @@ def price_photo(backend: str, workflow: str, again: bool, share: float, at_once:
         found |= {"monitor": 0.0, "reviews": 0.0}
     waits = 0.25 * assumed["execution_milliseconds"] / 1000 * price("lambda_gb_second")
     found["Lambda"] += waits / at_once
-    # Of a group: what it is paid from, whether uploads wait; and where it is not waited for, three steps.
+    # Of a group: the budget, the check for waiting uploads; and three steps where nothing waits for it.
     group = price("dynamodb_write_unit") + price("sqs_request")
     if workflow == "STANDARD":
         group += 3 * price("step_functions_standard_transition")
@@ -331,7 +340,7 @@ def price_photo(backend: str, workflow: str, again: bool, share: float, at_once:
 
 
 def price_key() -> float:
-    """Dollars for looking at one key: its place in a listing, HeadObject, its record, its share of a batch."""
+    """Dollars for one key: its place in a listing, HeadObject, its record, its share of a batch."""
     price = cost.price
     seconds = 0.25 * 1.0  # GB × seconds for the keys of a batch
     batch = 4 * price("step_functions_standard_transition") + 2 * price("dynamodb_write_unit")
@@ -340,7 +349,7 @@ def price_key() -> float:
 
 
 def _decimal(dollars: float) -> Decimal:
-    """With nine digits after the point: a photo costs some millionths."""
+    """With nine decimals: a photo costs millionths of a dollar."""
     return Decimal(f"{dollars:.9f}")
 
 
@@ -348,17 +357,17 @@ def _decimal(dollars: float) -> Decimal:
 
 
 def refuse_second(books: Books, standing: Run | None, now: datetime) -> None:
-    """Raises CommandError where a run is under way: two would share one lane's room, and each other's money."""
+    """Raises CommandError where a run is in progress: two would share one lane and its budget."""
     if standing is None or standing.state is not State.RUNNING:
         return
     status = _status(books, standing)
     if status == "RUNNING" or (status is None and now - standing.started_at < STARTING):
         since = f"{standing.started_at:%Y-%m-%d %H:%M} UTC"
-        raise CommandError(f"a backfill is under way since {since}: --status shows it, --stop stops it")
+        raise CommandError(f"a backfill has been running since {since}: --status shows it, --stop stops it")
 
 
 def _status(books: Books, run: Run) -> str | None:
-    """Of the run's execution; None where there is none."""
+    """The status of the run's execution; None where there is none."""
     try:
         return str(books.stepfunctions.describe_execution(executionArn=run.execution)["status"])
     except books.stepfunctions.exceptions.ExecutionDoesNotExist:
@@ -366,7 +375,7 @@ def _status(books: Books, run: Run) -> str | None:
 
 
 def start(books: Books, lane: Lane, order: Order, limit: Decimal, standing: Run | None, now: datetime) -> None:
-    """Start the run. Raises CommandError where another one was faster."""
+    """Start the run. Raises CommandError where another one was started first."""
     execution = f"{lane.machine.replace(':stateMachine:', ':execution:')}:{order.run}"
     run = Run(order=order, state=State.RUNNING, execution=execution, started_at=now, dollars_left=limit)
     if not begin(books.dynamodb, books.control_table, run, standing.order.run if standing else None):
@@ -386,7 +395,7 @@ def start(books: Books, lane: Lane, order: Order, limit: Decimal, standing: Run 
 
 
 def _watch(books: Books, keys: int) -> None:
-    """Until the run has ended, or its execution has."""
+    """Wait until the run or its execution ends."""
     with show_progress() as progress:
         task = progress.add_task("decide", total=keys)
         while (run := load_run(books.dynamodb, books.control_table)) and run.state is State.RUNNING:
@@ -398,22 +407,22 @@ def _watch(books: Books, keys: int) -> None:
 
 def _print_plan(plan: Plan, limit: float, yes: bool, as_json: bool) -> None:
     if as_json and not yes:
-        told = asdict(plan) | {"dollars_per_photo": plan.dollars_per_photo, "max_dollars": limit}
-        print_json(told)
+        content = asdict(plan) | {"dollars_per_photo": plan.dollars_per_photo, "max_dollars": limit}
+        print_json(content)
         return
     shown = stderr if as_json else console
     shown.print(f"{plan.photos:,} photos to decide, of {plan.survey.keys:,} keys")
     shown.print(f"about ${plan.dollars:,.2f}, ${plan.dollars_per_photo * 1e6:,.2f} for a million photos")
-    shown.print(f"about {_length(plan.seconds)}, {plan.photos_at_once} photos at once")
+    shown.print(f"about {_length(plan.seconds)}, {plan.photos_at_once} photos at a time")
     if plan.reviews:
-        shown.print(f"about {plan.reviews:,} of them go to a person")
+        shown.print(f"about {plan.reviews:,} of them go to review")
     for line in plan.assumptions:
         shown.print(f"assumed: {line}")
     if plan.dollars > limit:
         part = max(0.0, limit - plan.survey.keys * plan.dollars_per_key) / plan.dollars_per_photo
         shown.print(f"--max-dollars {limit:g} is enough for about {int(part):,} of them")
     if plan.photos and not yes:
-        shown.print(f"Nothing has been started. --yes starts it; it stops before it costs more than ${limit:g}.")
+        shown.print(f"Nothing was started. --yes starts the run; it stops before it costs more than ${limit:g}.")
 
 
 def _length(seconds: float) -> str:
@@ -423,7 +432,7 @@ def _length(seconds: float) -> str:
 
 
 def _show(books: Books, as_json: bool, strict: bool = True) -> None:
-    """How far the run is. Raises Exit where it ended early."""
+    """Show the progress of the run. Raises Exit where it ended early."""
     run = load_run(books.dynamodb, books.control_table)
     if run is None:
         raise CommandError("there was no backfill yet")
@@ -436,22 +445,22 @@ def _show(books: Books, as_json: bool, strict: bool = True) -> None:
             console.print(line)
     early = run.state in (State.SPENT, State.BROKEN, State.STOPPED) or dead
     if strict and (early or run.unfinished or run.failed_batches):
-        raise typer.Exit(ENDED_EARLY)
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def describe(run: Run, dead: str | None = None) -> Iterator[str]:
-    """How far the run is, for people. dead: how its execution ended, where the run did not notice."""
+    """The progress of the run, for people. dead: how its execution ended, where the run did not notice."""
     asked = [f"below {run.order.prefix}"] * bool(run.order.prefix)
     asked += [f"decided by {run.order.model_version_before}, again"] * bool(run.order.model_version_before)
     yield ", ".join([f"backfill {run.order.run}", f"started {run.started_at:%Y-%m-%d %H:%M} UTC", *asked])
     for name, words in COUNTED.items():
         if number := getattr(run, name):
             yield f"{number:,} {words}"
-    yield f"${run.dollars_spent:.4f} taken of ${run.dollars_left + run.dollars_spent:.4f}, by the prices assumed"
+    yield f"${run.dollars_spent:.4f} spent of ${run.dollars_left + run.dollars_spent:.4f}, by the assumed prices"
     if dead:
-        yield f"Its execution has ended, {dead}. The same command again, or --resume, does what is left."
+        yield f"Its execution ended: {dead}. The same command again, or --resume, does the rest."
     elif run.state is State.RUNNING:
-        yield "It goes on. --stop stops it."
+        yield "It is running. --stop stops it."
     else:
         left = run.state is not State.DONE or run.unfinished or run.failed_batches
-        yield ENDS[run.state] + " --resume does what is left." * bool(left)
+        yield ENDS[run.state] + " --resume does the rest." * bool(left)

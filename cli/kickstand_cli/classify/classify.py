@@ -1,4 +1,4 @@
-"""`kickstand classify`: files in, one JSON line each out; the same core as the workflow's functions."""
+"""`kickstand classify`: what the workflow would decide about files, by the same code."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from rich.table import Table
 
 from kickstand.classify.decoding import start as start_decoder
 from kickstand.classify.images import scale
@@ -20,23 +21,29 @@ from kickstand.events import Decision, Prediction, Reason, Route
 from kickstand_cli.files import read_file
 from kickstand_cli.parallel import in_processes
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import exit_on, print_json, show_progress, stderr
+from kickstand_cli.terminal import ExitCode, Name, console, exit_on, print_json, show_progress, stderr
 
 ModelOption = Annotated[
-    Path, typer.Option("--model", metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
+    Path,
+    typer.Option(
+        "--model",
+        metavar="DIR",
+        show_default="the shipped model",
+        help="The model artefact: a folder with model.onnx and model.json.",
+    ),
 ]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the workflow would decide about one file. prediction: None for an unreadable image."""
+    """What the workflow would decide about one file. prediction: None for an unreadable file."""
 
     prediction: Prediction | None
     decision: Decision
 
 
 def load_model(artefact: Path) -> EmbeddedModel:
-    """The model, or a one-line error and exit code 1."""
+    """The model. Ends the command with one line where it cannot be loaded."""
     with exit_on(ModelUnavailable):
         return EmbeddedModel(artefact)
 
@@ -69,9 +76,9 @@ def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> l
 
 
 def answer_files(files: Iterable[Path], model: EmbeddedModel) -> Iterator[Answer | str]:
-    """The answer to each file, in order, by all cores; of a file that cannot be read, why."""
+    """The answer to each file, in order, on all cores; for a file that cannot be read, the reason."""
     return in_processes(
-        partial(_answer_files, model.artefact), files, lambda file: f"{file}: reading it has ended a process"
+        partial(_answer_files, model.artefact), files, lambda file: f"{file}: the process that read it has crashed"
     )
 
 
@@ -85,14 +92,14 @@ def _answer_files(artefact: Path, files: Sequence[Path]) -> list[Answer | str]:
     for file in files:
         try:
             photos.append((str(file), read_file(file)))
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        except (OSError, ValueError) as error:  # ValueError: an impossible file name
             missing[file] = f"{file}: {getattr(error, 'strerror', None) or error}"
     answers = iter(answer_batch(photos, cached_model(artefact)))
     return [missing.get(file) or next(answers) for file in files]
 
 
-def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
-    """One line of `kickstand classify`."""
+def as_dict(image: str, given: Answer, model_version: str) -> dict[str, Any]:
+    """One line of `kickstand classify --json`."""
     prediction, decision = given.prediction, given.decision
     return {
         "image": image,
@@ -107,25 +114,41 @@ def as_json(image: str, given: Answer, model_version: str) -> dict[str, Any]:
 
 def classify(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE…", help="Photos: JPEG, HEIC, AVIF, PNG, WebP, GIF, BMP, TIFF.")
+        list[Path], typer.Argument(metavar="FILE", help="Photos: JPEG, HEIC, AVIF, PNG, WebP, GIF, BMP, TIFF.")
     ],
     artefact: ModelOption = MODEL,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a line, each as soon as its photo is classified.")
+    ] = False,
 ) -> None:
-    """Classify files and print one JSON line for each.
+    """Classify photos, and show what the workflow would decide about each.
 
-    The lines are in the files' order. An unreadable image is an answer (route "reject", reason "unreadable"); a file
-    that is not there is an error: the others are still classified, and the exit code is 1. Many files are classified
-    by all cores, several in one call of the network; latency_ms is a photo's share of the network's forward pass alone.
+    The answers are in the order of the files. An unreadable file is an answer: route "reject", reason "unreadable". A
+    missing file is an error: the others are still classified, and the exit code is 1. `latency_ms` is the photo's share
+    of the network's forward pass.
+
+    Examples:
+    $ kickstand classify photo.jpg
+    $ kickstand classify samples/images/*/*.jpg --json
     """
     model = load_model(artefact)
     failed = False
-    with show_progress(hidden=sys.stdout.isatty()) as progress:
+    table = Table("photo", "route", "class", "confidence", "why", box=None)
+    table.columns[3].justify = "right"
+    with show_progress(hidden=as_json and sys.stdout.isatty()) as progress:
         answers = progress.track(answer_files(files, model), total=len(files), description="classifying")
         for file, given in zip(files, answers, strict=True):
             if isinstance(given, str):
                 stderr.print(f"error: {given}")
                 failed = True
+            elif as_json:
+                print_json(as_dict(str(file), given, model.card.model_version))
             else:
-                print_json(as_json(str(file), given, model.card.model_version))
+                prediction, decision = given.prediction, given.decision
+                scores = (prediction.label, f"{prediction.confidence:.3f}") if prediction else ("", "")
+                why = "" if decision.route is Route.ACCEPT else decision.explanation.removeprefix(f"{file}: ")
+                table.add_row(Name(file), decision.route, *scores, why)
+    if table.rows:
+        console.table(table)
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)

@@ -1,4 +1,4 @@
-"""`kickstand evaluate`: how good are the model and its policy on labelled images?"""
+"""`kickstand evaluate`: how good the model and its policy are on labelled photos."""
 
 import json
 from pathlib import Path
@@ -12,35 +12,39 @@ from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import PAGE, answer_all, estimates, find_images, name_unread, summarise
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import console, exit_on, print_json, show_progress
+from kickstand_cli.terminal import AsJson, console, exit_on, print_json, show_progress
 
 
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Images in DIR/<label>/, and foreign ones in DIR/neither/.")
+        Path,
+        typer.Argument(metavar="DIR", help="Photos in DIR/CLASS/, and those of none of the classes in DIR/neither/."),
     ],
     artefact: ModelOption = MODEL,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers as JSON; - for standard output.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the numbers as JSON.")] = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write evaluation.html with pictures, model-card.md and evaluation.json."),
+        typer.Option(metavar="DIR", help="Also write evaluation.html with charts, model-card.md, evaluation.json."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Evaluate the model and its policy on labelled images.
+    """Measure the model and its policy on labelled photos.
 
-    Every number comes with its n and a 95 % interval: Wilson for shares, bootstrap for the rest.
+    Each number has its n and a 95 % interval: Wilson for shares, bootstrap for the rest.
 
-    Exit codes: 0 evaluated; 1 an error, or files that cannot be read: they are named, and left out of the numbers.
+    Exit codes: 0 measured; 1 an error, or files that cannot be read: they are named, and left out of the numbers.
+
+    Examples:
+    $ kickstand evaluate dataset/test
+    $ kickstand evaluate dataset/test --report evaluation --json
     """
     model = load_model(artefact)
     labels = model.card.labels
     unread: list[str] = []
     with exit_on():
         images = find_images(folder, labels, unread)
-        if json_file and json_file != Path("-"):
-            expect_writable(json_file)
+        if out:
+            expect_writable(out)
         if report:
             expect_writable(report / PAGE, new_folder=True)
     with show_progress() as progress:
@@ -59,15 +63,15 @@ def evaluate(
             raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
             with exit_on(ValueError):
                 evaluation_report.write_report(report, result, examples, model.card, raw_card)
-    if json_file == Path("-"):
+    if out:
+        with exit_on():
+            write_file(out, json.dumps(result, indent=2) + "\n")
+    if as_json:
         print_json(result, indent=2)
     else:
-        if json_file:
-            with exit_on():
-                write_file(json_file, json.dumps(result, indent=2) + "\n")
         show(result)
         if report:
-            console.print(f"pictures in {report / 'evaluation.html'}")
+            console.print(f"report: {report / 'evaluation.html'}")
     name_unread(unread)
 
 
@@ -80,7 +84,7 @@ def show(result: dict[str, Any]) -> None:
         interval = f"{row['low']:.4f} to {row['high']:.4f}"
         numbers.add_row(row["title"], f"{row['value']:.4f}", interval, f"{row['n']:,}")
     console.table(numbers)
-    routes = Table(title="images by truth, label and route", title_justify="left")
+    routes = Table(title="photos by truth, answer and route", title_justify="left")
     routes.add_column("truth")
     for column in [*result["confusion"], *Route]:
         routes.add_column(column, justify="right")
@@ -91,6 +95,6 @@ def show(result: dict[str, Any]) -> None:
     console.table(routes)
     for label, count in result["foreign_accepted_as"].items():
         if result["foreign_n"]:
-            console.print(f"foreign images accepted as {label}: {count:,} of {result['foreign_n']:,}")
+            console.print(f"photos of none of the classes accepted as {label}: {count:,} of {result['foreign_n']:,}")
     for path in result["unreadable"]:
         console.print(f"unreadable, not counted: {path}")

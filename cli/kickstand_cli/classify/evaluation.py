@@ -1,4 +1,4 @@
-"""What a model and its policy do on labelled images: numbers, each with its n and an interval."""
+"""How a model and its policy do on labelled photos: numbers, each with its n and an interval."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from kickstand.quality import (
 )
 from kickstand_cli.classify.classify import Answer, answer_files
 from kickstand_cli.files import list_files
-from kickstand_cli.terminal import CommandError, stderr
+from kickstand_cli.terminal import CommandError, ExitCode, stderr
 
 PAGE = "evaluation.html"
 
 TITLES = {  # key in the JSON → what a person reads
-    "accuracy": "accuracy of the label",
+    "accuracy": "accuracy",
     "coverage": "coverage (share accepted)",
     "selective_risk": "selective risk (wrong among accepted)",
-    "foreign_accepted": "foreign images accepted",
+    "foreign_accepted": "photos of none of the classes accepted",
     "foreign_auroc": "AUROC of p(neither)",
     "auroc_of_correctness": "AUROC of confidence, right against wrong",
     "ece": "expected calibration error",
@@ -42,7 +42,7 @@ BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective ri
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled image and the answer to it. truth: a label, or "neither"."""
+    """One labelled photo and the answer to it. truth: a class, or "neither"."""
 
     path: Path
     truth: str
@@ -55,7 +55,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Readable(Example):
-    """An example that the model has seen."""
+    """An example that the model could read."""
 
     prediction: Prediction
 
@@ -70,11 +70,11 @@ class Readable(Example):
 
 
 def find_images(folder: Path, labels: Sequence[str], unread: list[str]) -> list[tuple[Path, str]]:
-    """The files of DIR/<label>/ and DIR/neither/, whatever their names, with their labels, sorted.
+    """The files of DIR/CLASS/ and DIR/neither/, whatever their names, with their classes, sorted.
 
     unread: gets the reason for each folder that cannot be listed.
 
-    Raises CommandError for a folder that is missing, is empty, or has a class that the model does not know.
+    Raises CommandError for a folder that is missing, is empty, or holds a class that the model does not know.
     """
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder")
@@ -85,10 +85,13 @@ def find_images(folder: Path, labels: Sequence[str], unread: list[str]) -> list[
     classes = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
     known = [*labels, NEITHER]
     if unknown := [name for name in classes if name not in known]:
-        raise CommandError(f"{folder}: the model knows {', '.join(known)}, not {', '.join(unknown)}")
+        raise CommandError(
+            f"{folder / unknown[0]}: {unknown[0]!r} is not a class of this model, which knows {', '.join(known)}; "
+            "another model: --model"
+        )
     found = [(path, name) for name in classes for path in list_files(folder / name, unread)]
     if not found and not unread:
-        raise CommandError(f"{folder}: no images in folders named {', '.join(known)}")
+        raise CommandError(f"{folder}: no photos in folders named {', '.join(known)}")
     if not found:
         raise CommandError(unread[0])
     return found
@@ -100,7 +103,7 @@ def answer_all(
     progress: Callable[[], None],
     unread: list[str],
 ) -> list[Example]:
-    """Every image through the same core as in the workflow, by all cores.
+    """Every photo by the same code as in the workflow, on all cores.
 
     unread: gets the reason for each file that cannot be read, which is left out.
     """
@@ -118,21 +121,21 @@ def answer_all(
 
 
 def name_unread(unread: Sequence[str]) -> None:
-    """Name what was left out; then the exit code is 1, whatever else came of the command."""
+    """Name the files that were left out; the exit code is then 1."""
     for why in unread:
         stderr.print(f"error: left out: {why}")
     if unread:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)
 
 
 def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:
     """The evaluation as JSON-ready values; `{value, low, high, n}` is an estimate with its 95 % interval, or null.
 
-    Rates of unreadable images would say nothing of the model: those are counted apart.
-    accuracy: of the label, whatever the route. coverage: share accepted; by_label: of the images that show the label.
-    selective_risk: share wrong of the accepted; by_label: of those accepted as the label. Accepted images of neither/
-    are in none of these: their share here says nothing of their share in use. foreign_accepted_as counts them by label.
-    foreign_*: of the images in neither/. foreign_auroc: how well p(neither) tells them from the labels' images.
+    Unreadable files say nothing about the model, and are counted apart.
+    accuracy: on every route. coverage: share accepted; by_label: of the photos of the class.
+    selective_risk: share wrong of the accepted; by_label: of those accepted as the class. Accepted photos of neither/
+    are in none of these: their share here is not their share in use. foreign_accepted_as counts them by class.
+    foreign_*: of the photos in neither/. foreign_auroc: how well p(neither) separates them from the others.
     Shares have Wilson intervals; ece, brier, nll and the AUROCs are bootstrapped (1,000 resamples).
     """
     readable = [example for example in examples if isinstance(example, Readable)]
@@ -204,7 +207,7 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
 
 
 def estimates(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """The result's estimates that apply, with their titles, in the order of TITLES; below a total its labels'."""
+    """The result's estimates that apply, with their titles, in the order of TITLES; below a total its classes'."""
     rows = []
     for key, title in TITLES.items():
         by_label = result.get(f"{key}_by_label", {})

@@ -1,4 +1,4 @@
-"""The evaluation's pictures and the model card: drawn and written from the same numbers."""
+"""The evaluation's charts and the model card, from the same numbers."""
 
 import json
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def write_report(
 ) -> None:
     """Write evaluation.html (one self-contained page), model-card.md and evaluation.json.
 
-    result: as `evaluation.summarise` gives it. raw_card: model.json as it is, for what only people read.
+    result: as `evaluation.summarise` gives it. raw_card: the whole model.json, with the parts that only people read.
     """
     readable = [example for example in examples if isinstance(example, Readable)]
     known = [example for example in readable if example.truth != NEITHER]
@@ -71,34 +71,33 @@ def write_report(
 
 
 def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:
-    """The card's metrics of each source that has photos of the labels; none where there is but one such source."""
+    """The card's metrics of each source that has photos of the classes; none where there is only one such source."""
     found = [{"name": name, **told} for name, told in raw_card.get("sources", {}).items() if "accuracy" in told]
     return found if len(found) > 1 else []
 
 
 RISK_COVERAGE = (
-    "One curve for each label that has a threshold of its own. Each point is a threshold on the confidence: to the "
-    "right it accepts more, and more of it is wrong. The band is the 95 % interval of the risk; the dot is the policy, "
-    "the bar above it the largest risk that these images do not rule out (one-sided, 95 %). Photos of none of the "
-    "labels are not in it: they are counted below the numbers. Where no answer of a label is accepted, its curve is "
-    "drawn without the gate on none."
+    "One curve for each class that has a threshold of its own. Each point is a threshold on the confidence: further "
+    "right, it accepts more photos and more wrong answers. The band is the 95 % interval of the risk. The dot is the "
+    "policy; the bar above it is the largest risk that these photos do not rule out (one-sided, 95 %). Photos of none "
+    "of the classes are left out; they are counted below the numbers. Where no answer of a class is accepted, its "
+    "curve ignores the limit on p(neither)."
 )
 RELIABILITY = (
-    "Where confidence is calibrated the dots lie on the diagonal. Bars are 95 % intervals; bins hold equal numbers of "
-    "images, so a dot never stands for a handful."
+    "Where confidence is calibrated, the dots lie on the diagonal. Bars are 95 % intervals; all bins hold the same "
+    "number of photos."
 )
-CONFUSION = "Rows are the truth, columns the label of the largest probability, whatever the route."
+CONFUSION = "Rows are the truth, columns the most probable class, on every route."
 CONFIDENCES = (
-    "How confidence spreads among right answers, wrong ones and photos of none of the classes; the lines are the "
-    "policy's thresholds. Photos of none beyond them are stopped by the first gate, the probability of showing none of "
-    "the labels."
+    "How confidence is distributed among right answers, wrong answers and photos of none of the classes. The lines are "
+    "the policy's thresholds. Photos of none of the classes beyond them are stopped by the limit on p(neither)."
 )
 
 
 def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, Any]) -> Figure:
-    """Selective risk over coverage for every threshold behind the gate on neither, and the policy's point; label by
-    label, where the policy has a threshold for each. Where no answer of a label is accepted, or the gate lets no image
-    through, the curve is without it.
+    """Selective risk over coverage for every threshold on the photos within the limit on p(neither), and the policy's
+    point; class by class, where the policy has a threshold for each. Where no answer of a class is accepted, or no
+    photo is within the limit, the curve ignores the limit.
     """
     promise = read_promise(raw_card["policy"])
     curves = []
@@ -106,7 +105,7 @@ def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, An
         threshold = card.policy.threshold(label)
         gate = 1.0 if threshold is None else card.policy.neither_accept_at_most or 1.0
         answers = [e for e in known if label in (ANY_LABEL, e.label) and e.prediction.neither <= gate]
-        # The left end of the curve is a handful of images: an error among them says nothing.
+        # The left end of the curve is a few photos: an error among them says nothing.
         least = min(max(10, len(answers) // 50), len(answers))
         points = [
             (point.accepted / len(known), wilson_interval(point.errors, point.accepted))
@@ -120,7 +119,7 @@ def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, An
             policy = n / len(known), Interval(errors / n, 0.0, upper_bound(errors, n), n)
         from_ = "never accepted" if threshold is None else f"accepted from {threshold:.3f}"
         promised = promise.max_risk.get(label) if promise else None
-        curves.append(Curve(f"{label or 'all labels'}, {from_}", points, policy, promised))
+        curves.append(Curve(f"{label or 'all classes'}, {from_}", points, policy, promised))
     return draw_risk_coverage(curves, "at most, 95 %")
 
 
@@ -137,21 +136,21 @@ def draw_calibration(known: Sequence[Readable]) -> Figure:
 
 
 def draw_counts(confusion: dict[str, dict[str, int]]) -> Figure:
-    """Counts of truth by label, shaded by their share of the row."""
+    """Counts of truth by answer, shaded by their share of the row."""
 
     def cell(truth: str, label: str) -> tuple[float, str]:
         count = confusion[truth][label]
         return count / max(1, sum(confusion[truth].values())), f"{count:,}"
 
-    return draw_confusion(list(confusion), list(confusion), cell, "label", "truth")
+    return draw_confusion(list(confusion), list(confusion), cell, "answer", "truth")
 
 
 def draw_confidences(readable: Sequence[Readable], card: ModelCard) -> Figure:
-    """Histograms of confidence: right, wrong, foreign."""
+    """Histograms of confidence: right, wrong, none of the classes."""
     groups = {
         "right": ([e for e in readable if e.truth != NEITHER and e.correct], FILL),
         "wrong": ([e for e in readable if e.truth != NEITHER and not e.correct], RED),
-        "foreign": ([e for e in readable if e.truth == NEITHER], SOFT),
+        "none of the classes": ([e for e in readable if e.truth == NEITHER], SOFT),
     }
     shown = {
         name: ([e.prediction.confidence for e in examples], colour)

@@ -1,4 +1,4 @@
-"""What a policy is to promise, as the options of `policy` and `train` say it."""
+"""What a policy is to guarantee: the options of `policy` and `train`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,41 +12,48 @@ from kickstand.records import Record
 from kickstand.review.agreement import agreement
 
 FOREIGN_SHARE = 0.05
-"""Share of photos that show none of the labels, where nobody says another and there are photos to show it by."""
+"""Default share of photos of none of the classes, where there are such photos as evidence."""
+
+PANEL = "The guarantee"
 
 MaxRisk = Annotated[
     list[str] | None,
     typer.Option(
         "--max-risk",
-        metavar="[LABEL=]SHARE",
-        help="Largest share of wrong answers among the accepted answers of each label, or of this one; repeatable.",
+        metavar="[CLASS=]SHARE",
+        rich_help_panel=PANEL,
+        help="Largest share of wrong answers among the accepted ones, of each class or of one; may be repeated.",
     ),
 ]
 ConfidenceLevel = Annotated[
-    float, typer.Option("--confidence", help="How sure the promise must be, for all labels at once.")
+    float,
+    typer.Option("--confidence", rich_help_panel=PANEL, help="Confidence of the guarantee, for all classes at once."),
 ]
 MixOption = Annotated[
     str | None,
     typer.Option(
         "--mix",
-        metavar="LABEL=SHARE,...",
-        help="Shares of the labels for which the promise must hold, each a number or a range, bicycle=0.5..0.95; "
-        "default: the mix of the evidence.",
+        metavar="CLASS=SHARE,...",
+        rich_help_panel=PANEL,
+        show_default="the evidence's",
+        help="Shares of the classes for which the guarantee must hold: a number or a range, bicycle=0.5..0.95.",
     ),
 ]
 ForeignShare = Annotated[
     float | None,
     typer.Option(
-        "--foreign-share",
-        help="Largest share of all photos that show none of the labels, for which the promise must hold; "
-        f"default: {FOREIGN_SHARE:g} where the evidence has such photos.",
+        "--neither-share",
+        rich_help_panel=PANEL,
+        show_default=f"{FOREIGN_SHARE:g} where the evidence has such photos",
+        help="Largest share of photos of none of the classes for which the guarantee must hold.",
     ),
 ]
 LabelError = Annotated[
     str,
     typer.Option(
         metavar="SHARE|auto",
-        help="Largest probability that a person's label is wrong; auto: by the reviewers' agreement in the records.",
+        rich_help_panel=PANEL,
+        help="Largest probability that a label is wrong; auto: from the reviewers' agreement in the records.",
     ),
 ]
 
@@ -62,7 +69,7 @@ class Goal:
     label_error: float = 0.0
 
     def promise(self, labels: Sequence[str], photos: Mapping[str, int]) -> Promise:
-        """The promise about these labels. photos: how many there are that show each label, and "neither".
+        """The guarantee for these classes. photos: how many show each class, and "neither".
 
         Raises BadParameter naming the option.
         """
@@ -95,9 +102,9 @@ class Goal:
             elif everywhere is None:
                 everywhere = _number("--max-risk", share)
             else:
-                raise typer.BadParameter("--max-risk: said twice for all labels")
+                raise typer.BadParameter("--max-risk: given twice for all classes")
         if everywhere is None and (missing := [label for label in labels if label not in risks]):
-            raise typer.BadParameter(f"--max-risk: nothing is said about {', '.join(missing)}")
+            raise typer.BadParameter(f"--max-risk: no value for {', '.join(missing)}")
         return {label: risks.get(label, everywhere or 0.0) for label in labels}
 
 
@@ -111,7 +118,7 @@ def read_mix(text: str, labels: Sequence[str]) -> Mix:
     for part in text.split(","):
         label, equals, share = (piece.strip() for piece in part.rpartition("="))
         if not equals:
-            raise typer.BadParameter(f"--mix {part.strip()!r}: expected LABEL=SHARE or LABEL=SHARE..SHARE")
+            raise typer.BadParameter(f"--mix {part.strip()!r}: expected CLASS=SHARE or CLASS=SHARE..SHARE")
         _known("--mix", label, labels)
         if label in mix:
             raise typer.BadParameter(f"--mix: {label} is named twice")
@@ -122,7 +129,7 @@ def read_mix(text: str, labels: Sequence[str]) -> Mix:
 
 def _known(option: str, label: str, labels: Sequence[str]) -> None:
     if label not in labels:
-        raise typer.BadParameter(f"{option}: the model knows {', '.join(labels)}, not {label}")
+        raise typer.BadParameter(f"{option}: {label!r} is not a class of this model, which knows {', '.join(labels)}")
 
 
 def _number(option: str, text: str) -> float:
@@ -131,21 +138,21 @@ def _number(option: str, text: str) -> float:
     except ValueError:
         number = -1.0
     if not 0.0 <= number <= 1.0:
-        raise typer.BadParameter(f"{option}: {text or 'nothing'} is no number between 0 and 1")
+        raise typer.BadParameter(f"{option}: {text or 'nothing'} is not a number from 0 to 1")
     return number
 
 
 def read_label_error(text: str, records: Iterable[Record] | None = None) -> float:
-    """A share below 0.5; "auto" is the bound that the records show. Raises BadParameter where there is none."""
+    """A share below 0.5; for "auto", the bound that the records show. Raises BadParameter where there is none."""
     if text == "auto":
         found = agreement(records or ()).label_error_at_most
         if found is None:
-            raise typer.BadParameter("--label-error auto: no two people have judged one photo of these records")
+            raise typer.BadParameter("--label-error auto: no photo of these records was judged by two people")
         text = f"{found:.6f}"
     try:
         share = float(text)
     except ValueError:
         share = -1.0
     if not 0.0 <= share < 0.5:
-        raise typer.BadParameter(f"--label-error: {text} is no share below 0.5")
+        raise typer.BadParameter(f"--label-error: {text} is not a share below 0.5")
     return share

@@ -1,4 +1,4 @@
-"""Reads an S3 inventory line by line, as Step Functions does: its manifest, and the files that this names."""
+"""Reads an S3 inventory line by line, as Step Functions does: its manifest, and the files that it names."""
 
 import csv
 import gzip
@@ -14,9 +14,9 @@ from kickstand_cli.terminal import CommandError
 
 
 def read_inventory(s3: S3Client, bucket: str, key: str) -> Iterator[dict[str, Any]]:
-    """Each line by the columns of the manifest's schema; keys are URL-encoded. One file after the other, none whole.
+    """Each line by the columns of the manifest's schema; keys are URL-encoded. Memory stays flat.
 
-    Raises CommandError where it is no inventory in CSV, or one of its files is not there.
+    Raises CommandError where it is not an inventory in CSV, or one of its files is missing.
     """
     place = f"s3://{bucket}/{key}"
     try:

@@ -1,4 +1,4 @@
-"""`kickstand policy`: state the promise, get the thresholds."""
+"""`kickstand policy`: from a guarantee to the thresholds."""
 
 import hashlib
 import json
@@ -34,13 +34,12 @@ from kickstand_cli.classify.goal import (
 from kickstand_cli.deployment import OutputsFile, reporting
 from kickstand_cli.files import expect_writable, open_file, write_file
 from kickstand_cli.project import MODEL, PROJECT
-from kickstand_cli.records import RecordsFile, open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, reason, stderr
+from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, reason, stderr
 from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
 OUT_OF_FOLD_SOURCE = "out-of-fold answers"
-REFUSED = 3
 
 
 @dataclass(frozen=True)
@@ -56,20 +55,27 @@ class Evidence:
 
     @property
     def counts(self) -> Counter[str]:
-        """How many photos show each label, and "neither"."""
+        """How many photos show each class, and "neither"."""
         return Counter(photo.truth for photo in self.photos)
 
 
-def find_out_of_fold(artefact: Path) -> Path:
-    """Where `kickstand train` wrote the answers: beside its artefact, or for the shipped one into model-evidence/."""
+def find_out_of_fold(artefact: Path, raw_card: dict[str, Any]) -> Path:
+    """Where `kickstand train` wrote the answers: beside its artefact; those of the shipped model in model-evidence/.
+
+    Raises CommandError where another model has none there: the shipped model's would be evidence about that one.
+    """
     beside = artefact.parent / f"{artefact.name}-evidence" / OUT_OF_FOLD.name
-    return beside if beside.is_file() else OUT_OF_FOLD
+    if beside.is_file():
+        return beside
+    if "out_of_fold_sha256" not in raw_card:
+        raise CommandError(f"{artefact}: {beside} is missing; name evidence by --images, --records or --out-of-fold")
+    return OUT_OF_FOLD
 
 
-def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evidence:
+def read_out_of_fold(file: Path, card: ModelCard, raw_card: dict[str, Any]) -> Evidence:
     """The answers that cross-validation gave to the training photos.
 
-    told: what `model.json` holds; it names the SHA-256 of its answers.
+    raw_card: model.json; it names the SHA-256 of its answers.
 
     Raises CommandError when the file is missing, damaged, or of another model.
     """
@@ -77,11 +83,11 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
         with open_file(file) as answers:
             text = answers.read()
         sha256 = hashlib.sha256(text).hexdigest()
-        if told.get("out_of_fold_sha256", sha256) != sha256:
-            raise CommandError(f"{file}: answers of another model; name those of this one by --out-of-fold")
+        if raw_card.get("out_of_fold_sha256", sha256) != sha256:
+            raise CommandError(f"{file}: answers of another model; name this model's by --out-of-fold")
         rows = json.loads(text)
         if tuple(rows["labels"]) != card.labels:
-            raise CommandError(f"{file}: of a model with the labels {', '.join(rows['labels'])}")
+            raise CommandError(f"{file}: answers of a model with the classes {', '.join(rows['labels'])}")
         known, foreign = (np.array(rows[part]["probabilities"], dtype=float) for part in ("known", "foreign"))
         gate = card.policy.neither_accept_at_most or choose_gate(foreign)
         truths = [card.labels[index] for index in rows["known"]["label"]]
@@ -89,19 +95,19 @@ def read_out_of_fold(file: Path, card: ModelCard, told: dict[str, Any]) -> Evide
         photos += list_answers(foreign, [NEITHER] * len(foreign), card.labels, gate)
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: {reason(error)}") from error
-    before = told.get("policy", {}).get("evidence", {})
+    before = raw_card.get("policy", {}).get("evidence", {})
     if "procedure" not in before and not before.get("source", "").startswith(OUT_OF_FOLD_SOURCE):
         before = {}  # of other photos, by --images, --records or --stack-name
     about = {
-        "domain": before.get("domain") or "the photos that the model was trained with, answered out of fold",
-        "date": before.get("date") or told.get("training", {}).get("date"),
+        "domain": before.get("domain") or "the training photos, answered out of fold",
+        "date": before.get("date") or raw_card.get("training", {}).get("date"),
         "source": f"{OUT_OF_FOLD_SOURCE}, SHA-256 {sha256}",
     }
     return Evidence(photos, gate, about)
 
 
 def answer_labelled(folder: Path, artefact: Path, unread: list[str]) -> Evidence:
-    """The model's own answers to the photos of DIR/<label>/ and DIR/neither/.
+    """The model's own answers to the photos of DIR/CLASS/ and DIR/neither/.
 
     unread: gets the reason for each file that cannot be read, which is left out.
 
@@ -125,13 +131,12 @@ def answer_labelled(folder: Path, artefact: Path, unread: list[str]) -> Evidence
 
 
 def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> Evidence:
-    """A uniform sample of what people said of a stack's photos.
+    """A uniform sample of the photos of a stack that people have labelled.
 
-    Every photo that a person has judged is kept so that all have had the same chance to be in the sample: that of the
-    photo that was least likely to be asked about. So an accepted photo, of which few are audited, counts as much as one
-    that went to a person for certain, and the sample shows the stack's photos as they come.
+    Few accepted photos are audited, but every unsure one is reviewed. So each labelled photo is kept with a chance that
+    makes all photos equally likely to be in the sample: as likely as the one that was least likely to be reviewed.
 
-    Raises CommandError where people have judged nothing that this model answered.
+    Raises CommandError where people have labelled no photo that this model answered.
     """
     mine = [r for r in records if r.used_prediction and r.used_prediction.model_version == card.model_version]
     judged = [
@@ -140,12 +145,12 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
         if seen.wrong is not None and seen.probability > 0.0
     ]
     if not judged:
-        raise CommandError(f"{source}: no answer of model {card.model_version} that a person has judged")
+        raise CommandError(f"{source}: no photo that model {card.model_version} answered has a label")
     gate = card.policy.neither_accept_at_most
     least = min(probability for _, probability in judged)
     photos = [
         Answered(
-            # An answer that this model does not know, such as an older name of a label, shows none of its labels.
+            # A label that this model does not know, such as an older name of a class, is none of its classes.
             record.review.answer.label if record.review.answer.label in card.labels else NEITHER,
             record.prediction.label,
             record.prediction.confidence if record.prediction.neither <= gate else 0.0,
@@ -156,9 +161,9 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
     ]
     days = sorted(record.recorded_at.date() for record, _ in judged)
     about = {
-        "domain": f"photos of {source} from {days[0]} to {days[-1]} that people judged",
+        "domain": f"photos of {source} from {days[0]} to {days[-1]} that people labelled",
         "date": _today(),
-        "source": f"{len(photos)} of {len(judged)} judged photos, each kept so that all had the chance {least:.3g}",
+        "source": f"{len(photos)} of {len(judged)} labelled photos, sampled so that each had the chance {least:.3g}",
     }
     return Evidence(photos, gate, about)
 
@@ -170,50 +175,58 @@ def policy(
     foreign_share: ForeignShare = None,
     label_error: LabelError = "0",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Go on where a label is refused: a person decides about its answers.")
+        bool, typer.Option("--partial", help="Continue where a class is refused: its answers go to review.")
     ] = False,
-    review_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of asking a person once.")] = None,
-    error_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of accepting one wrong answer.")] = None,
+    review_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of one review.")] = None,
+    error_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of one accepted wrong answer.")] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Labelled photos in DIR/<label>/ and DIR/neither/ that the model never saw."),
+        typer.Option(metavar="DIR", help="Evidence: photos in DIR/CLASS/ and DIR/neither/ that the model never saw."),
     ] = None,
-    records: RecordsFile = None,
+    records: RecordsFiles = None,
     stack_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Use what people said of this stack's photos.")
+        str | None, typer.Option(metavar="NAME", help="Evidence: the labels that people gave this stack's photos.")
     ] = None,
     outputs: OutputsFile = None,
     since: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Of the records, those since then: 30d, or ISO 8601.")
+        str | None, typer.Option(metavar="WHEN", help="Only records since then: 30d, or ISO 8601.")
     ] = None,
     artefact: ModelOption = MODEL,
     out_of_fold: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Out-of-fold answers from training, used where nothing else is named; "
-            "default: where training wrote them.",
+            show_default="where the training wrote them",
+            help="Evidence: the out-of-fold answers of the training; used where no other evidence is named.",
         ),
     ] = None,
-    write: Annotated[bool, typer.Option("--write", help="Store the policy, with its evidence, in model.json.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the policy as JSON.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Store the policy and its evidence in model.json.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Derive each label's threshold from a promise, --max-risk, or from prices, --review-cost and --error-cost.
+    """Derive the thresholds from a guarantee or from prices.
 
-    The promise is about each label: of its accepted answers at most this share is wrong, for all labels at once. It
-    holds for finite data, by exact binomial bounds in fixed sequence (Learn-then-Test). It holds for photos like those
-    of the evidence: labelled photos (--images), what people said of a stack's photos (--stack-name, --records), or the
-    out-of-fold answers of the training, which come from models that learnt from a little less data than this one.
+    --max-risk asks for a guarantee: of the accepted answers of each class, at most this share is wrong, with the given
+    confidence for all classes at once (exact binomial bounds in fixed sequence, Learn-then-Test). --review-cost and
+    --error-cost ask for the cheapest thresholds instead.
 
-    Where the photos cannot show a label's promise it is refused, naming which photos are missing; exit code 3.
+    The result holds for photos like those of the evidence: labelled photos (--images), a stack's reviewed photos
+    (--stack-name or --records), or else the out-of-fold answers of the training, from models that learnt from slightly
+    less data than this one.
+
+    A guarantee that the evidence cannot support is refused, and the missing photos are named. Exit codes: 0 derived;
+    1 an error; 3 refused.
+
+    Examples:
+    $ kickstand policy --max-risk 0.02
+    $ kickstand policy --max-risk 0.02 --records demo-output/records.jsonl --json
     """
     prices = (review_cost, error_cost) if review_cost is not None and error_cost is not None else None
     if bool(max_risk) == (prices is not None) or (review_cost is None) != (error_cost is None):
-        raise typer.BadParameter("say either --max-risk, or both --review-cost and --error-cost")
+        raise typer.BadParameter("give either --max-risk, or both --review-cost and --error-cost")
     if prices and (mix is not None or foreign_share is not None or label_error != "0" or partial):
-        raise typer.BadParameter("--mix, --foreign-share, --label-error and --partial belong to --max-risk")
+        raise typer.BadParameter("--mix, --neither-share, --label-error and --partial need --max-risk")
     if since and not (records or stack_name):
-        raise typer.BadParameter("--since belongs to --records or --stack-name")
+        raise typer.BadParameter("--since needs --records or --stack-name")
     if sum(named is not None for named in (images, records, stack_name, out_of_fold)) > 1:
         raise typer.BadParameter("name one of --images, --records, --stack-name and --out-of-fold")
     start = parse_since_option(since, datetime.now(UTC), "30d") if since else None
@@ -221,19 +234,21 @@ def policy(
         card = read_card(artefact)
         if write:
             expect_writable(artefact / "model.json")
-        told = json.loads((artefact / "model.json").read_text("utf-8"))
+        raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
         stored: list[Record] = []
         unread: list[str] = []
         if images:
             evidence = answer_labelled(images, artefact, unread)
         elif records or stack_name:
-            stored, _ = open_records([records] if records else [], None, stack_name or "", outputs, start)
-            evidence = sample_records(stored, card, records.name if records else f"the stack {stack_name}")
+            stored, _ = open_records(records or [], None, stack_name or "", outputs, start)
+            evidence = sample_records(
+                stored, card, ", ".join(file.name for file in records or []) or f"the stack {stack_name}"
+            )
             if foreign_share is None:
                 n = evidence.counts
                 foreign_share = round(clopper_pearson(n[NEITHER], n.total(), confidence).high, 4)
         else:
-            evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact), card, told)
+            evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact, raw_card), card, raw_card)
         gates = {
             "neither_accept_at_most": evidence.gate,
             "neither_reject_at_least": card.policy.neither_reject_at_least,
@@ -256,7 +271,7 @@ def policy(
     else:
         _show(derived, written=write and not stop)
     if stop:
-        raise typer.Exit(REFUSED)
+        raise typer.Exit(ExitCode.REFUSED)
     name_unread(unread)
 
 
@@ -268,7 +283,7 @@ def store_in_card(artefact: Path, **parts: Any) -> None:
     """Replace parts of model.json, all or nothing; everything else there stays as it is."""
     file = artefact / "model.json"
     card = json.loads(file.read_text("utf-8")) | parts
-    # One line: a list of numbers, one a line, would bury what people read.
+    # On one line: its thousand numbers would bury the parts that people read.
     baseline = json.dumps(card.pop("baseline", None), separators=(",", ":"))
     text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
     write_file(file, f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n')
@@ -276,7 +291,7 @@ def store_in_card(artefact: Path, **parts: Any) -> None:
 
 def _show(derived: dict[str, Any], *, written: bool) -> None:
     evidence = derived["evidence"]
-    table = Table("label", "accepted from", "of its photos accepted", "wrong", "at most", box=None)
+    table = Table("class", "accepted from", "of its photos accepted", "wrong", "at most", box=None)
     for label, told in evidence["labels"].items():
         coverage = evidence["coverage"].get(label)
         wrong, accepted = told["wrong"] + told["foreign"], told["right"] + told["wrong"] + told["foreign"]
@@ -293,12 +308,12 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
         promise = Promise.model_validate(derived["promise"])
         risks = ", ".join(f"{label} {percent(risk)}" for label, risk in promise.max_risk.items())
         console.print(
-            f"promise: of the accepted answers of each label at most this share is wrong: {risks}; with confidence "
+            f"guarantee: of the accepted answers of each class at most this share is wrong: {risks}; with confidence "
             f"{promise.confidence_level:g}, {promise.holds_for()}",
         )
         for where, shares in list_mixes(promise, evidence["photos"]):
             covered = sum(share * evidence["coverage"][label]["value"] for label, share in shares.items())
-            console.print(f"coverage {where}: {covered:.1%} of the photos of the labels")
+            console.print(f"coverage {where}: {covered:.1%} of the photos of the classes")
     else:
         console.print(f"mean cost: {evidence['mean_cost']:.4f} per photo")
     photos = ", ".join(f"{n:,} of {truth}" for truth, n in evidence["photos"].items())
@@ -307,7 +322,7 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
 
 
 def list_mixes(promise: Promise, photos: dict[str, int]) -> list[tuple[str, dict[str, float]]]:
-    """Mixes to tell the coverage at: the evidence's own; or the ends of the promised range, for each label."""
+    """Mixes to give the coverage for: the evidence's; or the ends of the guaranteed range, for each class."""
     labels = [label for label in promise.max_risk if photos.get(label)]
     if promise.mix is None:
         known = sum(photos[label] for label in labels)

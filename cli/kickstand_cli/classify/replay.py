@@ -1,4 +1,4 @@
-"""`kickstand replay`: what another policy or model would have made of stored records; nothing in AWS is changed."""
+"""`kickstand replay`: stored decisions under another policy or model; nothing in AWS is changed."""
 
 import hashlib
 import json
@@ -25,30 +25,28 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, repo
 from kickstand_cli.files import open_file
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFile, stream_records
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress, stderr
+from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFiles, stream_records
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, show_progress, stderr
 
 LISTED = 20
 DIGITS = 4
-"""Of the expected errors that are counted: so memory does not grow with the records, and sums stay as they are."""
+"""Of expected errors: rounded ones are counted together, so memory does not grow with the records."""
 
 Rescored = tuple[Record, Prediction | None]
-"""A stored record, and the prediction that is to be decided on now; None for an unreadable image."""
+"""A stored record, and the prediction to decide on now; None for an unreadable file."""
 
 Found = tuple[str, bytes] | Prediction | str | None
-"""What there is of a stored image: its name and bytes, the model's answer, why it is left out; None: unreadable."""
+"""A stored photo: its name and bytes, the model's answer, or why it is left out; None: unreadable."""
 
 
 def replay(
-    records: RecordsFile = None,
+    records: RecordsFiles = None,
     policy: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What `kickstand policy --json` printed, or a model.json.")
+        Path | None, typer.Option(metavar="FILE", help="The output of `kickstand policy --json`, or a model.json.")
     ] = None,
     accept_at: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="[LABEL=]NUMBER", help="Another smallest confidence that is accepted: of all labels, or of one."
-        ),
+        typer.Option(metavar="[CLASS=]N", help="Another threshold, of all classes or of one; may be repeated."),
     ] = None,
     neither_accept_at_most: Annotated[
         float | None, typer.Option(min=0, max=1, help="Another largest p(neither) that is accepted.")
@@ -61,7 +59,7 @@ def replay(
         typer.Option(
             "--model",
             metavar="DIR",
-            help="Another model artefact: it looks at the stored images again, with its policy.",
+            help="Another model artefact: it classifies the stored photos again, with its policy.",
         ),
     ] = None,
     images: ImagesFolder = None,
@@ -69,22 +67,24 @@ def replay(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Keep the other model's answers in this SQLite file, and read no photo again whose answer is in it: "
-            "so an interrupted replay goes on where it was.",
+            help="Keep the other model's answers in this SQLite file: an interrupted replay then continues.",
         ),
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Decide stored records again by another policy or model: which answers change, errors, review load.
+    """Re-evaluate stored decisions under another policy or model.
 
-    The policy is that of --policy, else of the model's artefact, with what the options change. Another model reads the
-    stored images and runs on this machine; nothing in AWS is invoked or written. Errors come from reviews and audits,
-    weighted by how probable it was that a person was asked; so they stay honest for images that only the new policy
-    or model accepts. Records are read one after the other, and their images several at a time.
+    It shows which decisions change, the errors that people found, and the review load. The policy is that of --policy,
+    else the model's, with the changes that the options make. Another model reads the stored photos on this machine;
+    nothing in AWS is invoked or written. Errors come from reviews and audits, weighted by the probability of a review,
+    so they are unbiased also for photos that only the new policy or model accepts.
 
-    Exit codes: 0 all compared; 1 an error, or images that are gone: they are named, and left out of the comparison.
+    Exit codes: 0 all compared; 1 an error, or photos that are gone: they are named, and left out of the comparison.
+
+    Examples:
+    $ kickstand replay --records demo-output/records.jsonl --accept-at 0.99
     """
     changes = {
         "neither_accept_at_most": neither_accept_at_most,
@@ -92,19 +92,19 @@ def replay(
     }
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if images and not artefact:
-        raise typer.BadParameter("only another --model looks at images", param_hint="--images")
+        raise typer.BadParameter("only another --model reads photos", param_hint="--images")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
     with reporting(), exit_on(OSError, ValueError, AttributeError, RecursionError):
         if policy:
             with open_file(policy) as file:
-                told = json.load(file)
-            base = SelectivePolicy.model_validate(told.get("policy", told))
+                content = json.load(file)
+            base = SelectivePolicy.model_validate(content.get("policy", content))
         else:
             base = read_card(artefact or MODEL).policy
         given |= read_thresholds(accept_at or [], base)
         chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
-        stored, read = stream_records([records] if records else [], images, stack_name, outputs)
+        stored, read = stream_records(records or [], images, stack_name, outputs)
         gone: list[str] = []
         labels: set[str] = set()
         pairs = (
@@ -116,22 +116,22 @@ def replay(
         for reason in gone:
             stderr.print(f"error: left out: {reason}")
         if gone and not result["images"]:
-            raise CommandError("no image could be looked at again")
+            raise CommandError("no photo could be classified again")
         check_labels(accept_at or [], labels)
-        if chosen.thresholds:  # an older policy's one number is that of each label that --accept-at does not name
+        if chosen.thresholds:  # an older policy has one threshold: that of each class that --accept-at does not name
             result["policy"]["thresholds"] = {label: chosen.threshold(label) for label in sorted(labels)}
     if as_json:
         print_json(result)
     else:
         _print(result)
     if gone:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)
 
 
 def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str, Any]:
-    """The fields of the policy that --accept-at changes: a number for all labels, then those of single labels.
+    """The fields of the policy that --accept-at changes: the threshold of all classes, then those of single ones.
 
-    Raises typer.BadParameter for what is no number from 0 to 1.
+    Raises typer.BadParameter for anything but a number from 0 to 1.
     """
     changes: dict[str, Any] = {}
     thresholds: dict[str, float | None] = dict(policy.thresholds)
@@ -142,7 +142,7 @@ def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str
         except ValueError:
             number = math.nan
         if not 0.0 <= number <= 1.0:
-            raise typer.BadParameter(f"{option!r} is no number from 0 to 1", param_hint="--accept-at")
+            raise typer.BadParameter(f"{option!r} is not a number from 0 to 1", param_hint="--accept-at")
         if label:
             thresholds[label] = number
         else:
@@ -151,11 +151,13 @@ def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str
 
 
 def check_labels(options: Sequence[str], labels: Collection[str]) -> None:
-    """Raises typer.BadParameter where --accept-at names a label that no record has."""
+    """Raises typer.BadParameter where --accept-at names a class that no record has."""
     for label in (option.rpartition("=")[0] for option in options):
         if label and label not in labels:
             known = ", ".join(sorted(labels)) or "none"
-            raise typer.BadParameter(f"{label!r} is no label of the records: {known}", param_hint="--accept-at")
+            raise typer.BadParameter(
+                f"{label!r} is not a class in these records, which have {known}", param_hint="--accept-at"
+            )
 
 
 def _note_labels(pairs: Iterable[Rescored], labels: set[str]) -> Iterator[Rescored]:
@@ -167,13 +169,15 @@ def _note_labels(pairs: Iterable[Rescored], labels: set[str]) -> Iterator[Rescor
 class Kept:
     """The answers of one model, by the SHA-256 of the photo, in an SQLite file.
 
-    Raises CommandError where the file is no such one.
+    Raises CommandError where the file is not such a database.
     """
 
-    AT_ONCE = 200  # answers written together; at most so many are computed again after the process was killed
+    AT_ONCE = 200  # answers written together; at most so many are computed again after a crash
 
     def __init__(self, file: Path, artefact: Path) -> None:
-        self._model = hashlib.sha256((artefact / "model.json").read_bytes()).hexdigest()  # it names the network's hash
+        self._model = hashlib.sha256(
+            (artefact / "model.json").read_bytes()
+        ).hexdigest()  # it contains the network's hash
         self._new = 0
         self._database = sqlite3.connect(file)
         try:
@@ -206,10 +210,10 @@ class Kept:
 def rescore(
     stored: Iterable[Record], model: EmbeddedModel, read: ReadUpload, gone: list[str], keep: Path | None = None
 ) -> Iterator[Rescored]:
-    """What this model says of the stored images, in order; an image that is gone, or not the one that was decided on,
-    is left out and its reason added to `gone`.
+    """This model's answers to the stored photos, in order. A photo that is gone or has changed is left out, and the
+    reason added to `gone`.
 
-    keep: where answers are kept, so that none is computed twice.
+    keep: a file of answers, so that none is computed twice.
     """
     kept = Kept(keep, model.artefact) if keep else None
     waiting: deque[Record] = deque()
@@ -233,7 +237,7 @@ def rescore(
         return record.image, data
 
     def lost(found: Found) -> Prediction | str | None:
-        return f"{found[0]}: reading it has ended a process" if isinstance(found, tuple) else found
+        return f"{found[0]}: the process that read it has crashed" if isinstance(found, tuple) else found
 
     try:
         with show_progress() as progress:
@@ -252,7 +256,7 @@ def rescore(
 
 
 def _predict(artefact: Path, found: Sequence[Found]) -> list[Prediction | str | None]:
-    """The model's answer to what there is bytes of, or why there is none; the rest as it is."""
+    """The model's answer where there are bytes, or why there is none; everything else unchanged."""
     photos = [one for one in found if isinstance(one, tuple)]
     answers = iter(answer_batch(photos, cached_model(artefact)))
     return [_of(next(answers)) if isinstance(one, tuple) else one for one in found]
@@ -263,14 +267,14 @@ def _of(given: Answer) -> Prediction | str:
 
 
 def compare(pairs: Iterable[Rescored], policy: SelectivePolicy, listed: int | None = None) -> dict[str, Any]:
-    """Before and after, JSON-ready. Unreadable images have no scores: they stay as they were decided.
+    """Before and after, JSON-ready. Unreadable files have no scores: their decision stays.
 
-    listed: how many changes are listed; all, where it is None.
-    model: whose predictions are decided on; None where there is none, or more than one.
-    routes: how many the policies send where, whatever the switch "review everything" made of it.
-    accepted: live accuracy of the accepted answers; by_label: of each label's, and how many a person found wrong.
-    judged: answers that a person has checked, and how many of those were, and would be, wrong.
-    changes: every image with another route, or another label.
+    listed: how many changes are listed; None: all.
+    model: the one whose predictions are used; None where there is none, or more than one.
+    routes: how many the policies send to each route, without the review-everything switch.
+    accepted: live accuracy of the accepted answers; by_label: of each class, and how many a person found wrong.
+    judged: answers that a person has checked, and how many of them were wrong, and would be.
+    changes: every photo with another route or another class.
     """
     before, after, moves, judged, images = Counter[str](), Counter[str](), Counter[str](), Counter[str](), 0
     asked, answered, models = Counter[Route](), Counter[Route](), set[str]()
@@ -313,7 +317,7 @@ def compare(pairs: Iterable[Rescored], policy: SelectivePolicy, listed: int | No
                         "truth": record.review.answer.label if record.review and record.review.answer else None,
                     }
                 )
-    # Who was asked and has not answered would not have answered differently: `outcomes` does the same.
+    # Open reviews are assumed to be like the answered ones of their route: `outcomes` does the same.
     shares = {route: answered[route] / asked[route] if asked[route] else 0.0 for route in Route}
     accepted: dict[str, Counter[tuple[str, Outcome]]] = {"before": Counter(), "after": Counter()}
     for when, counts in seen.items():
@@ -344,7 +348,7 @@ def _rounded(one: Outcome) -> Outcome:
 
 
 def _counts(answers: Mapping[tuple[str, Outcome], int], label: str | None = None) -> Counter[Outcome]:
-    """How many there are of each outcome; label: of the answers with this one alone."""
+    """The number of each outcome; label: only of the answers with this class."""
     counts = Counter[Outcome]()
     for (answer, one), number in answers.items():
         if label in (None, answer):
@@ -358,16 +362,16 @@ def _about(counts: Mapping[Outcome, int]) -> dict[str, Any]:
 
 def _print(result: dict[str, Any]) -> None:
     policy, routes = result["policy"], result["routes"]
-    thresholds = policy["thresholds"] or {"every label": policy["accept_at"]}
-    told = (f"{label} {'never' if at is None else f'from confidence {at:.5f}'}" for label, at in thresholds.items())
+    thresholds = policy["thresholds"] or {"every class": policy["accept_at"]}
+    from_ = (f"{label} {'never' if at is None else f'from confidence {at:.5f}'}" for label, at in thresholds.items())
     console.print(
-        f"accept {', '.join(told)}, with p(neither) up to {policy['neither_accept_at_most']:g}; "
+        f"accept {', '.join(from_)}, with p(neither) up to {policy['neither_accept_at_most']:g}; "
         f"reject from p(neither) {policy['neither_reject_at_least']:g}",
     )
     moves = ", ".join(f"{count} {move}" for move, count in result["moves"].items())
     if result["model"]:
         console.print(f"model {result['model']}")
-    console.print(f"{result['changed']:,} of {result['images']:,} answers change{': ' + moves if moves else ''}")
+    console.print(f"{result['changed']:,} of {result['images']:,} decisions change{': ' + moves if moves else ''}")
     for route, before in routes["before"].items():
         console.print(f"  {route:<8} {before:,} → {routes['after'][route]:,}")
     judged = result["judged"]

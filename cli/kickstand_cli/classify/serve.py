@@ -1,8 +1,7 @@
-"""`kickstand serve`: the inference container on this machine, with SageMaker's runtime in front of it."""
+"""`kickstand serve`: the inference container on this machine, behind SageMaker's runtime API."""
 
 import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -13,26 +12,29 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.invocations import Application
 from kickstand.classify.invocations import serve as application
 from kickstand.errors import ModelUnavailable
+from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import console, exit_on
 
 
 def serve(
-    model: Annotated[
-        Path, typer.Option(metavar="DIR", help="The model artefact: a folder with model.onnx and model.json.")
-    ] = MODEL,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="On 127.0.0.1; 0 takes a free one.")] = 8080,
-    threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at once.")] = 4,
+    artefact: ModelOption = MODEL,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0: a free one.")] = 8080,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at a time.")] = 4,
 ) -> None:
-    """Serve a model as a SageMaker endpoint would: /ping, /invocations, and InvokeEndpoint for AWS SDKs.
+    """Serve a model on this machine as a SageMaker endpoint does.
 
-    On SIGTERM or Ctrl-C it answers what has been asked, for 25 seconds at most, and ends.
+    It answers /ping, /invocations, and InvokeEndpoint of AWS SDKs. After SIGTERM or Ctrl-C it finishes open requests,
+    for at most 25 seconds, and ends.
+
+    Examples:
+    $ kickstand serve --port 8080
     """
     with exit_on(ModelUnavailable, OSError):
-        app = runtime(application(EmbeddedModel(model)))
+        app = runtime(application(EmbeddedModel(artefact)))
         server = listen(app, "127.0.0.1", port, threads)
     url = f"http://127.0.0.1:{server.effective_port}"
-    console.print(f"Serving {model} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
+    console.print(f"Serving {artefact} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
     run(server)
 
 
@@ -57,8 +59,8 @@ def runtime(container: Application) -> Application:
         if not status.startswith("200"):
             code = int(status.split()[0])
             reason = f"Received client error ({code}) from primary with message {body.decode()!r}."
-            told = {"Message": reason, "OriginalStatusCode": code, "OriginalMessage": body.decode()}
-            body, status = json.dumps(told).encode(), "424 Failed Dependency"
+            refusal = {"Message": reason, "OriginalStatusCode": code, "OriginalMessage": body.decode()}
+            body, status = json.dumps(refusal).encode(), "424 Failed Dependency"
             headers = [("Content-Type", "application/json"), ("x-amzn-ErrorType", "ModelError")]
         start_response(status, [*headers, ("x-Amzn-Invoked-Production-Variant", "local")])
         return [body]

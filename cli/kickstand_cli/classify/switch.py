@@ -1,4 +1,4 @@
-"""`kickstand switch`: a person decides about everything, for a reason and for a while."""
+"""`kickstand switch`: temporarily send all would-be-accepted photos to review."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,36 +12,36 @@ from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.clients import DynamoDBClient
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.records import parse_duration
-from kickstand_cli.terminal import console, login, print_json
+from kickstand_cli.terminal import AsJson, console, login, print_json
 
-app = typer.Typer(
-    help="Review everything: no answer is accepted, a person decides, until the switch ends or is put off.",
-    no_args_is_help=True,
-)
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the switch as one JSON object.")]
+app = typer.Typer(help="Turn review-everything mode on or off.", no_args_is_help=True)
 
 
 @app.command()
 def on(
-    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; stands in every record that it changes.")],
-    length: Annotated[str | None, typer.Option("--for", metavar="LENGTH", help="How long: 30m, 4h, 7d.")] = None,
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="The reason; it is stored in every record that the switch changes.")
+    ],
+    length: Annotated[str | None, typer.Option("--for", metavar="LENGTH", help="The duration: 30m, 4h, 7d.")] = None,
     until: Annotated[
-        str | None, typer.Option(metavar="WHEN", help="Instead: until then, ISO 8601; UTC where it does not say.")
+        str | None, typer.Option(metavar="WHEN", help="Or the end: ISO 8601, in UTC unless it has an offset.")
     ] = None,
-    by: Annotated[str, typer.Option(metavar="NAME", help="Who you are; by default your login.")] = "",
+    by: Annotated[str, typer.Option(metavar="NAME", show_default="your login name", help="Your name.")] = "",
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Send to a person what would be accepted. It holds from the next image on; what is rejected stays rejected.
+    """Send all would-be-accepted photos to review, from the next photo on, until the given time.
 
-    It ends by itself. Once more replaces it, with another reason or end.
+    Rejected photos stay rejected. The same command again replaces the reason and the end.
+
+    Examples:
+    $ kickstand switch on --reason "new camera" --for 4h --stack-name kickstand-dev
     """
     now = datetime.now(UTC)
     end = _end(length, until, now)
     if not reason.strip():
-        raise typer.BadParameter("say why", param_hint="--reason")
+        raise typer.BadParameter("give a reason", param_hint="--reason")
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
         switch_on(dynamodb, table, Switch(reason=reason.strip(), by=by or login("--by"), since=now, until=end))
@@ -50,7 +50,7 @@ def on(
 
 @app.command()
 def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
-    """Let the policy decide again, from the next image on. What has been asked stays asked."""
+    """Let the policy decide again, from the next photo on. Open reviews stay open."""
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
         switch_off(dynamodb, table)
@@ -59,7 +59,7 @@ def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_j
 
 @app.command()
 def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
-    """Whether it is on: who switched it on, why, since when and until when."""
+    """Show whether it is on: who turned it on, why, since when and until when."""
     with reporting():
         _print(*_open(stack_name, outputs), datetime.now(UTC), as_json)
 
@@ -71,15 +71,17 @@ def _open(stack_name: str, outputs: Path | None) -> tuple[DynamoDBClient, str]:
 
 def _end(length: str | None, until: str | None, now: datetime) -> datetime:
     if (length is None) == (until is None):
-        raise typer.BadParameter("say --for or --until: it has to end")
+        raise typer.BadParameter("give either --for or --until: the switch needs an end")
     try:
         end = now + parse_duration(length) if length else datetime.fromisoformat(until or "")
     except (ValueError, OverflowError) as error:
         option, given = ("--for", length) if length else ("--until", until)
-        raise typer.BadParameter(f"{given}: neither like 30m, 4h, 7d nor ISO 8601", param_hint=option) from error
+        raise typer.BadParameter(
+            f"{given}: expected a duration such as 30m, 4h or 7d, or a date in ISO 8601", param_hint=option
+        ) from error
     end = (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
     if end <= now:
-        raise typer.BadParameter(f"{end:%Y-%m-%d %H:%M} UTC is over")
+        raise typer.BadParameter(f"{end:%Y-%m-%d %H:%M} UTC is in the past")
     return end
 
 
@@ -90,6 +92,6 @@ def _print(dynamodb: DynamoDBClient, table: str, now: datetime, as_json: bool) -
         print_json({"on": holds} | (switch.model_dump(mode="json") if switch and holds else {}))
     elif switch and holds:
         console.print(f"on: {switch}")
-        console.print(f"switched on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC")
+        console.print(f"turned on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC")
     else:
         console.print("off: the policy decides")

@@ -1,1 +1,1 @@
-"""Folders of labelled images: fetched, written, staged on S3 and checked. `kickstand dataset` is the way in."""
+"""`kickstand dataset`: folders of labelled photos are fetched, written, copied to S3 and checked."""

@@ -1,4 +1,4 @@
-"""Read CIFAR-100's python archive, packed or unpacked, without trusting what is inside."""
+"""Reads CIFAR-100's python archive, packed or unpacked, without trusting its content."""
 
 import codecs
 import hashlib
@@ -30,14 +30,14 @@ OFFICIAL_MEMBER_MD5 = {
 }
 
 MAX_MEMBER_BYTES = 256 * 2**20  # the original's largest member, train, has 155 MB
-MAX_TAR_ENTRIES = 1_000  # the original has 5; whatever else lies in the archive has to be skipped over
+MAX_TAR_ENTRIES = 1_000  # the original has 5; others must be skipped
 
 _WRONG_FORMAT = "not CIFAR-100's python format"
 
 
 @dataclass(frozen=True)
 class Split:
-    """The images of one part of the archive.
+    """The photos of one part of the archive.
 
     pixels: uint8, shape (n_images, 32, 32, 3), RGB.
     labels: index into the archive's class names, length n_images.
@@ -54,7 +54,7 @@ class Archive:
     """The whole archive in memory.
 
     name: file or folder name, without its path.
-    class_names: every class that the archive's meta knows, whether it has images or not.
+    class_names: all classes in the archive's meta, with or without photos.
     archive_md5: of the packed file; None for an unpacked folder.
     member_md5: of meta, train and test.
     """
@@ -93,7 +93,7 @@ def read_archive(path: Path) -> Archive:
 
 
 def hash_md5(path: Path) -> str:
-    """MD5 of a file, hexadecimal: the checksum that CIFAR's page publishes."""
+    """MD5 of a file, hexadecimal: the checksum on CIFAR's page."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

@@ -1,4 +1,4 @@
-"""`kickstand dataset`: fetch CIFAR-100, keep the classes asked for, write them as a folder, stage it on S3."""
+"""`kickstand dataset`: fetch classes of CIFAR-100 as a folder, copy it to S3; check a folder for faults."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,51 +22,69 @@ from kickstand_cli.datasets.folder import (
     write_dataset,
 )
 from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress, stderr
+from kickstand_cli.terminal import (
+    AsJson,
+    CommandError,
+    ExitCode,
+    console,
+    exit_on,
+    fail,
+    print_json,
+    show_progress,
+    stderr,
+)
 
-app = typer.Typer(help="Fetch a dataset of labelled images, stage it on S3, check it.")
-LISTED_IN_SUMMARY = 10  # of each kind; --json and --report tell more
+app = typer.Typer(help="Fetch a dataset of labelled photos, or check one for faults.", no_args_is_help=True)
+LISTED_IN_SUMMARY = 10  # of each kind; --json and --report list more
 
 
-@app.callback(invoke_without_command=True)
+@app.command()
 def fetch(
-    ctx: typer.Context,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder to write; it appears only once it is complete.")
+        Path, typer.Option(metavar="DIR", help="The folder to write; it appears once it is complete.")
     ] = Path("dataset"),
     archive: Annotated[
         Path | None,
         typer.Option(
             envvar="KICKSTAND_CIFAR100",
-            help="A local cifar-100-python.tar.gz, or the folder it unpacks to, instead of a download.",
+            metavar="FILE",
+            help="A local cifar-100-python.tar.gz, or its unpacked folder, instead of a download.",
         ),
     ] = None,
     classes: Annotated[
         list[str],
         typer.Option(
             metavar="NAMES",
-            help="Classes to keep, comma separated or repeated; their order is the order of the labels.",
+            help="Classes to keep, in the model's order; separated by commas, or repeated.",
         ),
     ] = ["bicycle,motorcycle"],  # noqa: B006 - typer copies it
     neither: Annotated[
-        int, typer.Option(min=0, help="Also draw N images of other classes into train/neither and test/neither.")
+        int, typer.Option(min=0, help="Also write N photos of other classes to train/neither and test/neither.")
     ] = 0,
-    upload: Annotated[str | None, typer.Option(metavar="S3URI", help="Stage the folder at s3://bucket/prefix.")] = None,
-    force: Annotated[bool, typer.Option(help="Replace a dataset, whole or half written, that is in the way.")] = False,
-    list_classes: Annotated[bool, typer.Option("--list-classes", help="Only list the archive's classes.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    upload: Annotated[
+        str | None, typer.Option(metavar="S3URI", help="Also copy the folder to s3://bucket/prefix.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an older or unfinished dataset.")] = False,
+    list_classes: Annotated[bool, typer.Option("--list-classes", help="Only list the classes of the archive.")] = False,
+    as_json: AsJson = False,
     url: Annotated[
         str,
         typer.Option(
             metavar="URL",
             envvar="KICKSTAND_CIFAR100_URL",
-            help="Download from a mirror; the checksum stays the original's.",
+            show_default="the original",
+            help="Download from a mirror; the checksum must be the original's.",
         ),
     ] = CIFAR100_URL,
 ) -> None:
-    """Fetch CIFAR-100 and write the classes asked for as a folder of images with manifests."""
-    if ctx.invoked_subcommand is not None:
-        return
+    """Fetch classes of CIFAR-100 as a folder of photos with manifests.
+
+    The download has 161 MB.
+
+    Examples:
+    $ kickstand dataset fetch
+    $ kickstand dataset fetch --classes cat,dog --neither 100 --out cats
+    """
     names = _split_names(classes)
     destination = _parse_destination(upload)
     with exit_on():
@@ -76,7 +94,7 @@ def fetch(
         manifest = None if force else _find_dataset(out, names, neither, archive)
         already_there = manifest is not None
         if manifest is None:
-            check_output(out.resolve(), force=force)  # before a download of minutes, not after it
+            check_output(out.resolve(), force=force)  # before a download that takes minutes
             manifest = _write(_read(archive, url), out, names, neither, force=force)
         uploaded = _upload(out, destination) if destination else None
         if as_json:
@@ -88,26 +106,29 @@ def fetch(
 @app.command()
 def check(
     folder: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="Folder of classes, or of train/ and test/ with classes.")
+        Path, typer.Argument(metavar="DATASET", help="A folder of classes, or of train/ and test/ with classes.")
     ],
     near: Annotated[
-        float, typer.Option(min=0.5, max=1.0, help="Pixel correlation from which two images are near duplicates.")
+        float, typer.Option(min=0.5, max=1.0, help="Pixel correlation from which two photos are near duplicates.")
     ] = 0.90,
     out_of_fold: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Out-of-fold predictions; with them, labels in doubt are looked for."),
+        typer.Option(metavar="FILE", help="Out-of-fold predictions, to find doubtful labels."),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also write DIR/index.html, with the pictures.")
+        Path | None, typer.Option(metavar="DIR", help="Also write DIR/index.html, with the photos.")
     ] = None,
     allow_leakage: Annotated[
-        bool, typer.Option("--allow-leakage", help="Exit 0 even if an image is in more than one split.")
+        bool, typer.Option("--allow-leakage", help="Exit with 0 even if a photo is in more than one split.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a summary.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Look for duplicates, leaks between the splits, labels in doubt, imbalance and unreadable files.
+    """Find duplicates, leaks between splits, doubtful labels, imbalance and unreadable files.
 
-    Exits with 1 if an image of one split is, exactly or nearly, in another.
+    Exit codes: 0 no leak; 1 an error; 4 a photo of one split is, exactly or nearly, in another.
+
+    Examples:
+    $ kickstand dataset check dataset
     """
     with exit_on():
         predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
@@ -119,10 +140,8 @@ def check(
         else:
             _print_findings(findings, page)
         if findings.leaks and not allow_leakage:
-            raise CommandError(
-                f"{folder}: leakage, {findings.pair_counts.leaks} of its pairs lie across splits; "
-                "--allow-leakage accepts that"
-            )
+            leaks = f"{folder}: leakage, {findings.pair_counts.leaks} pairs of equal photos are in different splits"
+            fail(CommandError(f"{leaks}; --allow-leakage accepts them"), code=ExitCode.ATTENTION)
 
 
 def _print_findings(findings: Findings, page: Path | None) -> None:
@@ -161,7 +180,7 @@ def _count(counts: dict[str, dict[str, int]], title: str) -> Table:
 def _split_names(classes: Sequence[str]) -> tuple[str, ...]:
     names = tuple(name.strip() for item in classes for name in item.split(",") if name.strip())
     if not names:
-        raise typer.BadParameter("no class is named", param_hint="--classes")
+        raise typer.BadParameter("no class is given", param_hint="--classes")
     if len(set(names)) < len(names):
         raise typer.BadParameter(f"a class is named twice: {', '.join(names)}", param_hint="--classes")
     return names
@@ -178,9 +197,9 @@ def _parse_destination(uri: str | None) -> Destination | None:
 
 
 def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Path | None) -> Manifest | None:
-    """The manifest of a complete dataset folder that matches the request; None without one.
+    """The manifest of a complete dataset folder that matches the request; None where there is none.
 
-    Raises CommandError where there is one, but damaged or another.
+    Raises CommandError where the folder is damaged, or does not match.
     """
     if read_manifest(out) is None:
         return None
@@ -192,9 +211,9 @@ def _find_dataset(out: Path, classes: tuple[str, ...], neither: int, archive: Pa
         differences.append(f"{manifest.neither} of neither")
     if not _comes_from(manifest, archive):
         original = "the original" if manifest.official else "not the original"
-        differences.append(f"images from another archive ({manifest.source}, {original})")
+        differences.append(f"photos from another archive ({manifest.source}, {original})")
     if differences:
-        raise CommandError(f"{out}: there already, but with {' and '.join(differences)}; --force replaces it")
+        raise CommandError(f"{out}: exists already, but with {' and '.join(differences)}; --force replaces it")
     return manifest
 
 
@@ -215,7 +234,7 @@ def _read(archive: Path | None, url: str) -> Archive:
     loaded = read_archive(archive)
     if not loaded.official:
         stderr.print(
-            f"notice: {archive} is not the original CIFAR-100 archive (its checksum differs); the manifest says so",
+            f"notice: {archive} is not the original CIFAR-100 archive (other checksum); the manifest notes it",
         )
     return loaded
 
@@ -249,7 +268,7 @@ def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, al
     console.table(_count(manifest.counts, f"{out}{' (already there)' if already_there else ''}"))
     console.print(f"data SHA-256 {manifest.data_sha256}")
     if uploaded:
-        console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} there already")
+        console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} already there")
         for channel, uri in uploaded.channels.items():
             console.print(f"  {channel:14} {uri}")
 

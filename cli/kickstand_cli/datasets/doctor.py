@@ -1,4 +1,4 @@
-"""Examine a folder of labelled images: duplicates, leaks between its parts, labels in doubt, files that do not open."""
+"""Checks a folder of labelled photos: duplicates, leaks between splits, doubtful labels, unreadable files."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -20,26 +20,26 @@ from kickstand_cli.files import open_file, read_file
 from kickstand_cli.terminal import CommandError
 
 SPLITS = ("train", "validation", "val", "test")
-NEAR = 0.90  # by eye, each pair that this finds among CIFAR-100's bicycles and motorcycles for training is one photo
+NEAR = 0.90  # checked by eye on CIFAR-100's bicycles and motorcycles: each pair is one photo
 LISTED = 200  # pairs that are listed one by one; all are counted
-SIDE = 32  # pixels; images are compared at this size
-BLOCK = 1024  # images; a block of correlations then takes 4 MB
+SIDE = 32  # pixels; photos are compared at this size
+BLOCK = 1024  # photos; a block of correlations then needs 4 MB
 
 
 class Unreadable(Payload):
-    """A file in a class folder that is no image we can read, and why."""
+    """A file in a class folder that is not a readable photo, and why."""
 
     path: str
     reason: str
 
 
 class Pair(Payload):
-    """Two images that show the same.
+    """Two photos that show the same.
 
-    kind: exact when every pixel is the same, at 512 pixels a side where the photo is larger.
+    kind: exact when every pixel is the same; larger photos are compared at 512 pixels a side.
     correlation: of the pixels at 32×32, from the near-duplicate threshold to 1.
     mirrored: whether it is the mirror image that correlates.
-    leaks: whether they lie in different splits, so that the test part is not unseen.
+    leaks: whether they are in different splits, so that the test photos are not unseen.
     conflicts: whether their labels differ.
     """
 
@@ -53,7 +53,7 @@ class Pair(Payload):
 
 
 class DoubtfulLabel(Payload):
-    """An image whose out-of-fold prediction is sure of another class than its label."""
+    """A photo whose out-of-fold prediction is sure of another class."""
 
     path: str
     label: str
@@ -63,7 +63,7 @@ class DoubtfulLabel(Payload):
 
 
 class PairCounts(Payload):
-    """How many pairs there are, also those that are not listed."""
+    """The number of all pairs, including those that are not listed."""
 
     exact: int
     near: int
@@ -72,12 +72,12 @@ class PairCounts(Payload):
 
 
 class Findings(Payload):
-    """All that was found in one folder.
+    """The findings about one folder.
 
-    counts: readable images by split and class; a folder without splits has the one split `all`.
-    imbalance: by split, images of the largest class per image of the smallest; None where a class has none.
-    sizes: images by `width×height`.
-    pairs: leaks first, then the most alike; at most 200 of them.
+    counts: readable photos by split and class; a folder without splits has the one split `all`.
+    imbalance: by split, photos of the largest class per photo of the smallest; None where a class has none.
+    sizes: photos by `width×height`.
+    pairs: leaks first, then the most similar; at most 200 of them.
     doubtful_labels: the most doubtful first; None where no out-of-fold predictions were given.
     """
 
@@ -93,15 +93,15 @@ class Findings(Payload):
 
     @property
     def leaks(self) -> bool:
-        """Whether an image of one split is, exactly or nearly, in another."""
+        """Whether a photo of one split is, exactly or nearly, in another."""
         return self.pair_counts.leaks > 0
 
 
 class OutOfFold(Payload):
-    """Predictions for images by models that were not trained on them.
+    """Predictions for photos by models that were not trained on them.
 
     labels: the classes, in the order of the probabilities.
-    probabilities: for each image, by its path relative to the folder or by the SHA-256 of its RGB pixels.
+    probabilities: for each photo, by its path relative to the folder or by the SHA-256 of its RGB pixels.
     """
 
     labels: tuple[str, ...] = Field(min_length=2)
@@ -110,10 +110,10 @@ class OutOfFold(Payload):
 
 @dataclass(frozen=True)
 class Photo:
-    """One readable image.
+    """One readable photo.
 
-    size: width and height as the file has them, upright.
-    sha256: of the RGB pixels row by row, hexadecimal; of a larger photo, of those that are left at 512 pixels a side.
+    size: width and height of the file, upright.
+    sha256: of the RGB pixels row by row, hexadecimal; of a larger photo, at 512 pixels a side.
     pixels: uint8, shape (32, 32, 3), as the model would see it.
     """
 
@@ -134,12 +134,12 @@ def examine_dataset(
 ) -> Findings:
     """Examine `<folder>/<class>/*` or `<folder>/{train,validation,val,test}/<class>/*`, any number of classes.
 
-    near: pixel correlation, in (0, 1], from which two images count as near duplicates.
+    near: pixel correlation, in (0, 1], from which two photos are near duplicates.
     Raises CommandError where there are no class folders, or the predictions do not fit them.
     """
     files = list(list_images(folder))
     if not files:
-        raise CommandError(f"{folder}: no images; expected {folder}/<class>/… or {folder}/train/<class>/…")
+        raise CommandError(f"{folder}: no photos; expected {folder}/<class>/… or {folder}/train/<class>/…")
     photos: list[Photo] = []
     unreadable: list[Unreadable] = []
     for done, (split, label, path) in enumerate(files, start=1):
@@ -182,7 +182,7 @@ def read_out_of_fold(path: Path) -> OutOfFold:
 
 
 def list_images(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Split, label and path of every file in a class folder, sorted; hidden files are not ours to judge."""
+    """Split, label and path of every file in a class folder, sorted; hidden files are skipped."""
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder")
     splits = [folder / split for split in SPLITS if (folder / split).is_dir()]
@@ -199,7 +199,7 @@ def _list_visible(folder: Path) -> list[Path]:
 
 def _read_photo(path: Path, name: str, split: str, label: str) -> Photo:
     if path.is_dir():
-        raise InvalidImage(f"{name}: a folder inside a class, which nobody reads")
+        raise InvalidImage(f"{name}: a folder inside a class, which is not read")
     decoded = decode(read_file(path), name, LONGEST)
     return Photo(
         path=name,
@@ -212,7 +212,7 @@ def _read_photo(path: Path, name: str, split: str, label: str) -> Photo:
 
 
 def _count(photos: Sequence[Photo], files: Sequence[tuple[str, str, Path]]) -> dict[str, dict[str, int]]:
-    """Readable images by split and class; every class is named in every split, so that a missing one shows."""
+    """Readable photos by split and class; every class is in every split, so that a missing one is visible."""
     found = Counter((photo.split, photo.label) for photo in photos)
     labels = sorted({label for _, label, _ in files})
     splits = dict.fromkeys(split for split, _, _ in files)
@@ -225,7 +225,7 @@ def _measure_imbalance(numbers: Mapping[str, int]) -> float | None:
 
 
 def _pair(photos: Sequence[Photo], near: float) -> tuple[PairCounts, tuple[Pair, ...]]:
-    """Count all pairs, list those that matter most."""
+    """Count all pairs, and list the most important."""
     exact = _pair_exact(photos)
     alike = pair_near([photo.pixels for photo in photos], near)
     content = np.array([f"{photo.size} {photo.sha256}" for photo in photos])
@@ -257,7 +257,7 @@ def _pair(photos: Sequence[Photo], near: float) -> tuple[PairCounts, tuple[Pair,
 
 
 def _pair_exact(photos: Sequence[Photo]) -> list[Pair]:
-    """Each further copy with the first one: a group over two splits, or of two labels, so has a pair that says it."""
+    """Each further copy with the first one, so that a group in two splits, or with two labels, has such a pair."""
     groups: dict[tuple[tuple[int, int], str], list[Photo]] = defaultdict(list)
     for photo in photos:
         groups[photo.size, photo.sha256].append(photo)
@@ -278,7 +278,7 @@ def _pair_exact(photos: Sequence[Photo]) -> list[Pair]:
 
 @dataclass(frozen=True)
 class Alike:
-    """Pairs of images as columns, one row a pair: there may be millions of them.
+    """Pairs of photos as columns, one row a pair: there may be millions of them.
 
     first, second: indices, first < second.
     correlation: of the pixels, the larger of the plain and the mirrored one.
@@ -298,7 +298,7 @@ class Alike:
 def pair_near(images: Sequence[NDArray[np.uint8]], near: float) -> Alike:
     """All pairs whose pixels, or those of one and the other's mirror image, correlate at least so much.
 
-    images: of one shape, (height, width, 3). A picture of one flat colour correlates with nothing.
+    images: of one shape, (height, width, 3). A photo of one colour correlates with nothing.
     """
     rows = np.array(images or np.zeros((0, 1, 1, 3)), dtype=np.float32)
     rows -= rows.mean(axis=(1, 2, 3), keepdims=True)
@@ -327,19 +327,19 @@ def _pair_blocks(rows: NDArray[np.float32], a: int, b: int, near: float) -> Alik
 
 
 def _doubt_labels(photos: Sequence[Photo], out_of_fold: OutOfFold) -> tuple[DoubtfulLabel, ...]:
-    """Doubt a label where another class is as sure as it usually is of its own images.
+    """A label is doubtful where another class is as probable as it usually is for its own photos.
 
-    That is the rule of confident learning: Northcutt, Jiang, Chuang, 2021, https://arxiv.org/abs/1911.00068
+    This is the rule of confident learning: Northcutt, Jiang, Chuang, 2021, https://arxiv.org/abs/1911.00068
     """
     known = out_of_fold.probabilities
     scored = [(photo, known.get(photo.path, known.get(photo.sha256))) for photo in photos]
     predicted = [(photo, np.array(p)) for photo, p in scored if p is not None]
     if not predicted:
-        raise CommandError("out-of-fold predictions: none is of an image in this folder; wrong file or folder?")
+        raise CommandError("out-of-fold predictions: none is about a photo in this folder; wrong file or folder?")
     labels = out_of_fold.labels
     if unknown := sorted({photo.label for photo, _ in predicted} - set(labels)):
         raise CommandError(f"out-of-fold predictions: none of {', '.join(unknown)}, only of {', '.join(labels)}")
-    usual = np.full(len(labels), 0.5)  # for a class that no image is labelled with
+    usual = np.full(len(labels), 0.5)  # for a class without photos
     for index, label in enumerate(labels):
         own = [p[index] for photo, p in predicted if photo.label == label]
         usual[index] = np.mean(own) if own else usual[index]

@@ -1,4 +1,4 @@
-"""Show what the examination found as one HTML page, with the pictures inside it."""
+"""The findings about a dataset as one HTML page with its photos."""
 
 import base64
 import io
@@ -15,8 +15,8 @@ from kickstand_cli.datasets.doctor import Findings, list_images
 from kickstand_cli.files import read_file, write_file
 
 PAGE = "index.html"
-TILE = 96  # pixels; a picture is squeezed into a square, as the model sees it
-ON_SHEET = 48  # pictures of each class and split, spread over all of them
+TILE = 96  # pixels; a photo is squeezed into a square, as the model sees it
+ON_SHEET = 48  # photos of each class and split, spread over all of them
 COLUMNS = 12
 
 
@@ -48,7 +48,7 @@ def _draw_sheets(folder: Path) -> dict[tuple[str, str], str]:
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    """At most so many, taken at even distances.
+    """At most so many, at equal distances.
 
     >>> [str(path) for path in _spread([Path(c) for c in "abcdef"], 3)]
     ['a', 'c', 'e']
@@ -66,7 +66,7 @@ def _draw_sheet(paths: Sequence[Path]) -> Image.Image:
 
 
 def _draw(path: Path) -> Image.Image:
-    """The picture as a tile; a grey one where it cannot be read."""
+    """The photo as a tile; a grey one where it cannot be read."""
     try:
         prepared = prepare(read_file(path), path.name, (TILE, TILE, 3))
     except (InvalidImage, OSError):
@@ -75,7 +75,7 @@ def _draw(path: Path) -> Image.Image:
 
 
 def _encode(image: Image.Image) -> str:
-    """The picture as the address of itself."""
+    """The tile as a data URL."""
     png = io.BytesIO()
     image.save(png, "PNG")
     return data_uri("image/png", png.getvalue())

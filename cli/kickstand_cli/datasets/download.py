@@ -1,4 +1,4 @@
-"""Fetch the original archive over HTTP, resuming where an earlier try broke off."""
+"""Downloads the original archive over HTTP, and resumes an interrupted download."""
 
 import http.client
 import os
@@ -15,7 +15,7 @@ from kickstand_cli.terminal import CommandError
 
 CIFAR100_URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 CHUNK_BYTES = 64 * 1024
-MAX_BYTES = 1 * 2**30  # the archive has 169 MB: whatever is larger is something else
+MAX_BYTES = 1 * 2**30  # the archive has 169 MB; a larger file is another one
 
 Progress = Callable[[int, int | None], None]  # done, total (None: not known)
 
@@ -25,14 +25,14 @@ def ignore_progress(done: int, total: int | None) -> None:
 
 
 def locate_cache() -> Path:
-    """The folder for downloads: $XDG_CACHE_HOME/kickstand, or the platform's own place for caches."""
+    """The folder for downloads: $XDG_CACHE_HOME/kickstand, or the platform's folder for caches."""
     windows = os.environ.get("LOCALAPPDATA") if sys.platform == "win32" else None
     if told := os.environ.get("XDG_CACHE_HOME") or windows:
         return Path(told) / "kickstand"
     try:
         home = Path.home()
     except RuntimeError as error:
-        raise CommandError("you have no home folder to keep a download in: set XDG_CACHE_HOME") from error
+        raise CommandError("there is no home folder for the download: set XDG_CACHE_HOME") from error
     usual = {"win32": "AppData/Local", "darwin": "Library/Caches"}
     return home / usual.get(sys.platform, ".cache") / "kickstand"
 
@@ -47,9 +47,9 @@ def download_archive(
 ) -> Path:
     """Fetch url into the cache folder, unless it is there already; return the file.
 
-    A download that breaks off keeps its `.part`, and the next call asks only for the rest.
+    An interrupted download leaves its `.part`, and the next call requests only the rest.
     timeout_s: for connecting and for each read, seconds.
-    Raises CommandError where url cannot be reached, or what it gives has not the MD5.
+    Raises CommandError where url cannot be reached, or the content has another MD5.
     """
     if urlsplit(url).scheme not in ("http", "https"):
         raise CommandError(f"{url}: not an http or https URL")
@@ -68,7 +68,7 @@ def download_archive(
 
 
 class _Part:
-    """The bytes received so far, and beside them what the server called this version of the file."""
+    """The bytes received so far, and beside them the server's name for this version of the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -87,7 +87,7 @@ class _Part:
 
 
 def _fill_checked(part: _Part, url: str, md5: str, on_progress: Progress, timeout_s: float) -> None:
-    """Fill part until it has the MD5. Pieces of two versions may not fit: then it starts over, once."""
+    """Download until the MD5 is right. Parts of two versions may not fit together: then it starts over, once."""
     while True:
         resumed = part.size > 0
         _fill(part, url, on_progress, timeout_s)
@@ -100,7 +100,7 @@ def _fill_checked(part: _Part, url: str, md5: str, on_progress: Progress, timeou
 
 
 def _fill(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> None:
-    """Receive until the file is whole; a broken connection is taken up again as long as bytes arrive."""
+    """Receive until the file is complete; a broken connection is resumed as long as bytes arrive."""
     while True:
         before = part.size
         try:
@@ -112,7 +112,7 @@ def _fill(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> Non
                 if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not before:
                     raise CommandError(_describe_failure(url, f"HTTP {error.code} {error.reason}", part)) from error
                 if error.headers.get("Content-Range") == f"bytes */{before}":
-                    return  # nothing was left to ask for
+                    return  # nothing is missing
             part.discard()
             continue
         except URLError as error:
@@ -124,12 +124,12 @@ def _fill(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> Non
 
 
 def _describe_failure(url: str, problem: object, part: _Part) -> str:
-    kept = f" {part.size} bytes are kept; run again to go on." if part.size else ""
-    return f"{url}: cannot be fetched ({problem}).{kept} Without a network, name a local copy with --archive PATH."
+    kept = f" {part.size} bytes are kept; run the command again to continue." if part.size else ""
+    return f"{url}: cannot be fetched ({problem}).{kept} Without a network, name a local copy with --archive FILE."
 
 
 def _receive(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> bool:
-    """One request for what is missing; True once the file is whole, as far as the server tells its length."""
+    """One request for the missing bytes; True once the file is complete, by the length that the server names."""
     start = part.size
     headers = {"User-Agent": "kickstand", "Accept-Encoding": "identity"}
     if start:
@@ -140,7 +140,7 @@ def _receive(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> 
         if response.status == http.client.PARTIAL_CONTENT:
             content_range = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
             if not start or not content_range or int(content_range[1]) != start:
-                raise CommandError(f"{url}: the server answered with another range than was asked for")
+                raise CommandError(f"{url}: the server sent another range than the requested one")
         else:
             start = 0  # the server ignores ranges, or the file has changed
             _remember_validator(part, response.headers)
@@ -159,7 +159,7 @@ def _receive(part: _Part, url: str, on_progress: Progress, timeout_s: float) -> 
 
 
 def _remember_validator(part: _Part, headers: http.client.HTTPMessage) -> None:
-    """Keep what If-Range may name: a strong ETag, or the date of the last change."""
+    """Store the value for If-Range: a strong ETag, or the date of the last change."""
     etag = headers.get("ETag", "")
     validator = etag if etag.startswith('"') else headers.get("Last-Modified")
     if validator:

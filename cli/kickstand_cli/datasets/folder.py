@@ -1,4 +1,4 @@
-"""Write the classes asked for as a dataset folder: images, SageMaker's .lst manifests, and a manifest of our own."""
+"""Writes classes as a dataset folder: photos, SageMaker's .lst manifests, and Kickstand's manifest."""
 
 import difflib
 import hashlib
@@ -29,11 +29,11 @@ SEED = 0
 
 
 class ImageEntry(Payload):
-    """One image of the folder.
+    """One photo of the folder.
 
     path: relative to the folder, with forward slashes.
-    label: the folder it lies in; `neither` for an image of a class that was not asked for.
-    archive_class, archive_filename: what the archive calls it.
+    label: its folder; `neither` for a photo of another class.
+    archive_class, archive_filename: its names in the archive.
     sha256: of the file, hexadecimal.
     """
 
@@ -46,10 +46,10 @@ class ImageEntry(Payload):
 
 
 class Manifest(Payload):
-    """What the folder holds and where it comes from. Equal requests of equal archives give equal bytes.
+    """The content of the folder and its origin. Equal requests to equal archives give equal bytes.
 
     classes: in the order of their label index in the .lst manifests.
-    neither: images of other classes in each split; they are in no .lst manifest.
+    neither: photos of other classes in each split; they are in no .lst manifest.
     archive_md5: of the packed archive; None where an unpacked folder was read.
     official: whether the archive is the original, by its checksums.
     data_sha256: SHA-256 over the sorted lines `<sha256>  <path>`, in the shell:
@@ -79,12 +79,12 @@ def write_dataset(
     force: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> Manifest:
-    """Write the folder in one step: either all of it is there afterwards, or nothing has changed.
+    """Write the folder in one step: afterwards it is complete, or nothing has changed.
 
     classes: names from the archive; their order gives the label index.
-    neither: how many images of other classes to draw for each split.
+    neither: the number of photos of other classes for each split.
     force: replace a folder that an earlier call has written.
-    Raises CommandError for an unknown or empty class, and where out cannot be written or is not ours to replace.
+    Raises CommandError for an unknown or empty class, and where out cannot be written or replaced.
     """
     check_classes(archive, classes)
     chosen = {split: _choose_images(archive, split, classes, neither, seed) for split in SPLITS}
@@ -106,19 +106,21 @@ def write_dataset(
 
 
 def check_classes(archive: Archive, classes: Sequence[str]) -> None:
-    """Raise CommandError where a class is unknown, with those that come near, or has no images in this archive."""
+    """Raise CommandError where a class is unknown, with similar names, or has no photos in this archive."""
     for name in classes:
         if name not in archive.class_names:
             near = difflib.get_close_matches(name.lower(), archive.class_names, n=3, cutoff=0.5)
-            hint = f"near it: {', '.join(near)}; " if near else ""
+            hint = f"similar: {', '.join(near)}; " if near else ""
             raise CommandError(f"unknown class {name!r}; {hint}--list-classes shows all {len(archive.class_names)}")
         for split, number in count_images(archive, name).items():
             if not number:
-                raise CommandError(f"class {name!r} has no {split} images in {archive.name}: a cut-down archive?")
+                raise CommandError(
+                    f"class {name!r} has no {split} photos in {archive.name}: is the archive incomplete?"
+                )
 
 
 def count_images(archive: Archive, name: str) -> dict[str, int]:
-    """How many images of a class each split of the archive holds."""
+    """The number of photos of a class in each split of the archive."""
     index = archive.class_names.index(name)
     return {split: archive.splits[split].labels.count(index) for split in SPLITS}
 
@@ -127,7 +129,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
     """Encode RGB pixels, uint8 (height, width, 3), as a PNG whose bytes are the same on every machine.
 
     The pixels are stored, not compressed: how well zlib compresses differs between its versions, and with it the
-    SHA-256 that identifies the image. For 32×32 pixels that costs a quarter more room.
+    SHA-256 that identifies the image. For 32×32 pixels the file is a quarter larger.
     """
     height, width, _ = pixels.shape
     rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # filter type 0 before each row
@@ -151,7 +153,7 @@ def _store(content: bytes) -> bytes:
 def _choose_images(
     archive: Archive, split: str, classes: Sequence[str], neither: int, seed: int
 ) -> list[tuple[ImageEntry, NDArray[np.uint8]]]:
-    """The images of one split: those of the classes in the archive's order, then those that are neither."""
+    """The photos of one split: those of the classes in the archive's order, then those of neither."""
     part = archive.splits[split]
     chosen = [(name, index) for name in classes for index in _find_images(part, archive.class_names.index(name))]
     if neither:
@@ -182,7 +184,7 @@ def _draw_others(archive: Archive, split: str, classes: Sequence[str], number: i
     others = [index for index, label in enumerate(archive.splits[split].labels) if label not in known]
     if len(others) < number:
         raise CommandError(
-            f"--neither {number}: {archive.name} has {len(others) or 'no'} {split} images of classes other than "
+            f"--neither {number}: {archive.name} has {len(others) or 'no'} {split} photos of classes other than "
             f"{', '.join(classes)}"
         )
     return sorted(random.Random(f"{seed} {split}").sample(others, number))  # noqa: S311 - repeatable on purpose
@@ -241,24 +243,24 @@ def hash_images(hashes: Mapping[str, str]) -> str:
 
 
 def open_dataset(out: Path) -> Manifest:
-    """The manifest of a complete folder; raises CommandError where it is missing, foreign, or an image has changed."""
+    """The manifest of a complete folder. Raises CommandError if there is none, or a photo is missing or changed."""
     manifest = read_manifest(out)
     if manifest is None:
         raise CommandError(f"{out}: not a dataset folder: Kickstand wrote no {MANIFEST} there")
     for entry in manifest.images:
         path = out / entry.path
         if not path.is_file():
-            raise CommandError(f"{out}: half written, {entry.path} is missing; --force writes it again")
+            raise CommandError(f"{out}: incomplete, {entry.path} is missing; --force writes it again")
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
             raise CommandError(f"{out}: {entry.path} has changed since it was written; --force writes it again")
     for split in SPLITS:
         if not (out / f"{split}.lst").is_file():
-            raise CommandError(f"{out}: half written, {split}.lst is missing; --force writes it again")
+            raise CommandError(f"{out}: incomplete, {split}.lst is missing; --force writes it again")
     return manifest
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The folder's manifest, None where there is none or it is somebody else's."""
+    """The folder's manifest; None without one that Kickstand wrote."""
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError):
@@ -270,8 +272,8 @@ def check_output(out: Path, *, force: bool = False) -> None:
     for half_written in _find_leftovers(out):
         if not force:
             raise CommandError(
-                f"{half_written}: half written by a run that was cut off, or that still writes; "
-                "--force throws it away and starts again"
+                f"{half_written}: unfinished: a run was interrupted, or is still writing; "
+                "--force removes it and starts again"
             )
     if not out.exists():
         return
@@ -281,23 +283,29 @@ def check_output(out: Path, *, force: bool = False) -> None:
         return
     manifest = read_manifest(out)
     if manifest is None and not (out / MARKER).is_file():
-        looks = "half written, or not ours" if (out / "train").exists() or (out / "test").exists() else "not empty"
+        looks = (
+            "unfinished, or not written by Kickstand"
+            if (out / "train").exists() or (out / "test").exists()
+            else "not empty"
+        )
         raise CommandError(f"{out}: {looks}: Kickstand wrote no {MANIFEST} there; remove it or choose another --out")
     if not force:
         raise CommandError(
-            f"{out}: there is {'a' if manifest else 'a half-written'} dataset already; --force replaces it"
+            f"{out}: there is {'a' if manifest else 'an unfinished'} dataset already; --force replaces it"
         )
     if foreign := _find_foreign(out, manifest):
-        raise CommandError(f"{out}: not replaced, {foreign} is not of our writing; remove it or choose another --out")
+        raise CommandError(
+            f"{out}: not replaced, {foreign} was not written by Kickstand; remove it or choose another --out"
+        )
 
 
 def _find_leftovers(out: Path) -> list[Path]:
-    """Folders beside out that a killed run has left."""
+    """Folders beside out that an interrupted run has left."""
     return sorted(path.parent for path in out.parent.glob(f".{escape(out.name)}.partial-*/{MARKER}"))
 
 
 def _find_foreign(out: Path, manifest: Manifest | None) -> str | None:
-    """The first file in out that we cannot have written."""
+    """The first file in out that Kickstand cannot have written."""
     ours = {MANIFEST, MARKER, *(f"{split}.lst" for split in SPLITS)}
     if manifest:
         ours |= {entry.path for entry in manifest.images}
@@ -311,7 +319,7 @@ def _find_foreign(out: Path, manifest: Manifest | None) -> str | None:
 
 @contextmanager
 def replace_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give an empty folder beside out; it takes out's place when the block ends, and vanishes when the block fails."""
+    """An empty folder beside out; it replaces out when the block ends, and is removed when the block fails."""
     out = out.resolve()
     check_output(out, force=force)
     try:
@@ -326,7 +334,7 @@ def replace_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
             yield partial
             (partial / MARKER).unlink()
             _swap(partial, out)
-        except BaseException:  # an interrupt too must leave nothing half done
+        except BaseException:  # after an interrupt too
             shutil.rmtree(partial, ignore_errors=True)
             raise
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Stage a dataset folder on S3, where a training job reads it."""
+"""Copies a dataset folder to S3, where a training job reads it."""
 
 import base64
 import hashlib
@@ -40,7 +40,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Upload:
-    """How many files were sent, and how many were there already with the same SHA-256."""
+    """The number of files sent, and of those already there with the same SHA-256."""
 
     destination: Destination
     sent: int
@@ -50,7 +50,7 @@ class Upload:
     def channels(self) -> dict[str, str]:
         """S3Uri of each channel of SageMaker's built-in image classification.
 
-        The slash matters: without it the prefix `train` takes in `train.lst` as well.
+        The slash matters: the prefix `train` would also match `train.lst`.
         """
         return {
             "train": f"{self.destination}/train/",
@@ -64,12 +64,12 @@ def parse_s3_uri(uri: str) -> Destination:
     """Split s3://bucket/prefix; raises CommandError for any other text."""
     match = re.fullmatch(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(/.*)?", uri)
     if not match:
-        raise CommandError(f"{uri}: not an S3 URI like s3://bucket/prefix")
+        raise CommandError(f"{uri}: expected an S3 URI such as s3://bucket/prefix")
     return Destination(match[1], (match[2] or "").strip("/"))
 
 
 def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progress = ignore_progress) -> Upload:
-    """Send a complete dataset folder; the manifest goes last, so where it is missing the upload is not whole.
+    """Send a complete dataset folder; the manifest goes last, so an upload without it is incomplete.
 
     Objects that have the same SHA-256 are not sent again.
     Raises CommandError where the folder is incomplete or S3 refuses.
@@ -106,7 +106,7 @@ def _list_sizes(s3: S3Client, destination: Destination) -> dict[str, int]:
 
 
 def _stage(s3: S3Client, destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
-    """Send one file unless it is there; whether it was sent. S3 itself checks the SHA-256 on arrival."""
+    """Send one file unless it is there; whether it was sent. S3 checks the SHA-256."""
     if _is_staged(s3, destination, folder, path, sizes):
         return False
     content = (folder / path).read_bytes()
@@ -123,7 +123,7 @@ def _stage(s3: S3Client, destination: Destination, folder: Path, path: str, size
 
 def _is_staged(s3: S3Client, destination: Destination, folder: Path, path: str, sizes: dict[str, int]) -> bool:
     content = (folder / path).read_bytes()
-    if sizes.get(path) != len(content):  # most are settled by the listing alone
+    if sizes.get(path) != len(content):  # the listing alone decides most
         return False
     head = s3.head_object(Bucket=destination.bucket, Key=destination.name_key(path), ChecksumMode="ENABLED")
     return head.get("ChecksumSHA256") == _checksum(content)
@@ -134,13 +134,15 @@ def _checksum(content: bytes) -> str:
 
 
 def _withdraw_manifest(s3: S3Client, destination: Destination) -> None:
-    """Remove another dataset's manifest before its files are overwritten; refuse one that is not ours."""
+    """Remove another dataset's manifest before its files are overwritten. Raises CommandError for other files."""
     key = destination.name_key(MANIFEST)
     content = s3.get_object(Bucket=destination.bucket, Key=key)["Body"].read()
     try:
         Manifest.model_validate_json(content)
     except ValidationError as error:
-        raise CommandError(f"s3://{destination.bucket}/{key}: not of our writing; choose another prefix") from error
+        raise CommandError(
+            f"s3://{destination.bucket}/{key}: not written by Kickstand; choose another prefix"
+        ) from error
     s3.delete_object(Bucket=destination.bucket, Key=key)
 
 
@@ -154,7 +156,7 @@ def _explain_s3_errors(destination: Destination) -> Iterator[None]:
             raise CommandError(f"{destination}: there is no bucket {destination.bucket}") from error
         if code in ("AccessDenied", "403"):
             raise CommandError(
-                f"{destination}: access denied; it takes s3:ListBucket, GetObject and PutObject"
+                f"{destination}: access denied; needed: s3:ListBucket, GetObject and PutObject"
             ) from error
         raise CommandError(f"{destination}: {error}") from error
     except BotoCoreError as error:

@@ -1,7 +1,7 @@
-"""`kickstand explain`: why an image went where it went, in one paragraph; and whether that can be computed again."""
+"""`kickstand explain`: one decision in one paragraph; and whether it can be computed again."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,51 +27,57 @@ from kickstand_cli.deployment import (
     reporting,
 )
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import ImagesFolder, RecordsFile, read_from_bucket, read_from_folder, read_records
-from kickstand_cli.terminal import CommandError, console, printable
+from kickstand_cli.records import ImagesFolder, RecordsFiles, read_from_bucket, read_from_folder, read_records
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, printable
 
-DIFFERS = 4
 TOLERANCE = 0.001  # of a probability: processors round differently, and more so with 8-bit weights
-ROUTES = {"accept": "was accepted", "reject": "was rejected", "review": "was sent to a person"}
+ROUTES = {"accept": "was accepted", "reject": "was rejected", "review": "was sent to review"}
 
 
 def explain(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="s3://bucket/key; with --records the key is enough.")],
     version: Annotated[
-        str | None, typer.Option(metavar="ID", help="Which upload to that key; the latest, if you do not say.")
+        str | None, typer.Option(metavar="ID", help="Which upload to that key; else the latest.")
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Compute it again from the stored image, and compare.")
+        bool, typer.Option("--verify", help="Compute the decision again from the stored photo, and compare.")
     ] = False,
     artefact: ModelOption = MODEL,
-    records: RecordsFile = None,
+    records: RecordsFiles = None,
     images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Explain in one paragraph what happened to an image, and why.
+    """Explain one decision.
 
-    --verify reads exactly that version of the image again, checks its SHA-256, repeats prepare, classify and decide
-    with the model artefact (of the recorded version), and names every field that comes out differently.
+    --verify reads the same version of the photo, checks its SHA-256, repeats prepare, classify and decide with the
+    model artefact of the recorded version, and names every field that differs.
 
-    Exit codes: 0 explained, and with --verify: it matches; 1 an error; 4 with --verify: it does not match.
+    Exit codes: 0 explained, and with --verify it matches; 1 an error; 4 with --verify: it does not match.
+
+    Examples:
+    $ kickstand explain s3://bucket/bike.jpg --stack-name kickstand-dev
+    $ kickstand explain bike.jpg --records demo-output/records.jsonl
     """
     with reporting():
         if records:
-            found = _from_file(records, image, version)
+            found = _from_files(records, image, version)
             read = read_from_folder(images) if images else None
         else:
             books = open_books(read_outputs(stack_name, outputs))
             found, read = _from_stack(books, image, version), read_from_bucket(books.s3)
         if not found:
             which = f"{image} (version {version})" if version else image
-            raise CommandError(f"{which}: there is no record of it")
+            raise CommandError(f"{which}: it has no record")
         latest = find_latest(record.image_ref for record in found)
         record = max((one for one in found if one.image_ref in latest), key=lambda one: one.recorded_at)
-        console.print(describe(record))
-        if len(found) > 1:
-            which = "the latest" if len(latest) == 1 else "one of the latest, which came in the same second,"
+        if not as_json:
+            console.print(describe(record))
+        if len(found) > 1 and not as_json:
+            which = "the latest" if len(latest) == 1 else "one of the latest, from the same second,"
             console.print(f"It is {which} of {len(found)} uploads to this key; --version names another.")
+        differences = None
         if verify:
             if read is None:
                 raise CommandError("--verify with --records needs --images, the folder that was uploaded")
@@ -80,18 +86,22 @@ def explain(
             except InvalidImage as error:
                 raise CommandError(f"cannot be verified: {error}") from error
             differences = compare(record, data, load_model(artefact))
-            for difference in differences:
+            for difference in differences if not as_json else ():
                 console.print(f"differs: {difference}")
-            if differences:
-                raise typer.Exit(DIFFERS)
-            console.print("verified: computed again from the stored image, it comes out the same")
+            if not differences and not as_json:
+                console.print("verified: computed again from the stored photo, the result is the same")
+        if as_json:
+            explained = {"explanation": describe(record), "record": record.model_dump(mode="json")}
+            print_json(explained | {"uploads_to_key": len(found), "differences": differences})
+        if differences:
+            raise typer.Exit(ExitCode.ATTENTION)
 
 
 # ---- the paragraph
 
 
 def describe(record: Record) -> str:
-    """What became of the upload and why, for people."""
+    """The upload, its decision and the reason, for people."""
     first = [_what(record), _scores(record.prediction), _route(record.decision), *_audit(record), *_review(record)]
     return printable(" ".join([*first, *map(_later, record.later)]))
 
@@ -108,7 +118,7 @@ def _what(record: Record) -> str:
 
 
 def _later(later: LaterDecision) -> str:
-    asked = " Nobody was asked about it anew." if later.decision.route is Route.REVIEW else ""
+    asked = " It was not sent to review again." if later.decision.route is Route.REVIEW else ""
     return (
         f"Another model decided again at {_at(later.decided_at)}, for backfill {later.by}; the first decision stands. "
         f"{_scores(later.prediction)} {_route(later.decision, 'would be sent to a person')}{asked}"
@@ -117,19 +127,19 @@ def _later(later: LaterDecision) -> str:
 
 def _scores(prediction: Prediction | None) -> str:
     if prediction is None:
-        return "No model was asked."
+        return "No model classified it."
     others = sorted(prediction.probabilities.items(), key=lambda item: -item[1])[1:]
     return (
         f"Model {prediction.model_version} ({prediction.backend}, {prediction.latency_ms:.1f} ms) saw "
         f"{prediction.label} with confidence {prediction.confidence:.3f} "
         f"({', '.join(f'{label} {probability:.3f}' for label, probability in others)}), "
         f"and a probability of {prediction.neither:.3f} that it is none of these."
-        + (f" It answered in the endpoint's place: {prediction.fallback}." if prediction.fallback else "")
+        + (f" It answered instead of the endpoint: {prediction.fallback}." if prediction.fallback else "")
     )
 
 
 def _route(decision: Decision, review: str = ROUTES["review"]) -> str:
-    """review: how the route to a person is called."""
+    """review: the words for the route to review."""
     policy = f" by policy {decision.policy_version}" if decision.policy_version else ""
     because = f": {decision.explanation}" if decision.explanation else ""
     route = review if decision.route is Route.REVIEW else ROUTES[decision.route]
@@ -139,23 +149,23 @@ def _route(decision: Decision, review: str = ROUTES["review"]) -> str:
 def _audit(record: Record) -> list[str]:
     if record.decision.route == "review" or not record.audit_probability:
         return []
-    lot = "fell on it" if record.audited else "did not fall on it"
-    return [f"Of such answers {record.audit_probability:.1%} are audited by a person, by lot, which {lot}."]
+    drawn = "is" if record.audited else "is not"
+    return [f"A random sample of {record.audit_probability:.1%} of such answers is audited; this one {drawn} in it."]
 
 
 def _review(record: Record) -> list[str]:
     outcome = record.review
     if outcome is None:
-        return ["A person is to be asked, and has not answered yet."] if record.asks_a_person else []
-    asked = f"A person was asked at {_at(outcome.requested_at)}, {_why(outcome)}."
+        return ["It waits for a person's answer."] if record.asks_a_person else []
+    asked = f"The review was opened at {_at(outcome.requested_at)}, {_why(outcome)}."
     answer = outcome.answer
     if answer is None:
-        return [asked, "Nobody has answered in time; the question stays open."]
+        return [asked, "Nobody answered in time; the review stays open."]
     late = ", late" if answer.late else ""
-    label = "could not tell what it shows" if answer.label == "cannot_tell" else f"answered {answer.label}"
+    label = "could not say what it shows" if answer.label == "cannot_tell" else f"answered {answer.label}"
     return [
         asked,
-        f"{answer.reviewer} {label} at {_at(answer.answered_at)}, after {answer.seconds_taken:.0f} s of looking{late}.",
+        f"{answer.reviewer} {label} at {_at(answer.answered_at)}, after {answer.seconds_taken:.0f} s{late}.",
     ]
 
 
@@ -163,7 +173,7 @@ def _why(outcome: ReviewOutcome) -> str:
     if outcome.why == "audit":
         return "for the audit"
     if outcome.why == "review_everything":
-        return "as about every answer then"
+        return "because review-everything mode was on"
     return f"because the model's answer was {outcome.why.replace('_', ' ')}"
 
 
@@ -171,28 +181,28 @@ def _at(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S %Z}"
 
 
-# ---- once more
+# ---- computed again
 
 
 def compare(record: Record, data: bytes, model: "EmbeddedModel") -> list[str]:
-    """The fields that come out differently when these bytes go through prepare, classify and decide again.
+    """The fields that differ when these bytes go through prepare, classify and decide again.
 
-    Raises CommandError when another model than this one decided.
+    Raises CommandError when another model decided.
     """
     was, version = record.prediction, model.card.model_version
     if was and was.model_version != version:
         raise CommandError(
-            f"model {was.model_version} decided, and this artefact is {version}; --model names the folder of the other"
+            f"model {was.model_version} decided, but this artefact is {version}; name the other's folder by --model"
         )
     sha256 = hashlib.sha256(data).hexdigest()
     if record.prepared_image and record.prepared_image.sha256 != sha256:
-        return [f"sha256 was {record.prepared_image.sha256}, is {sha256}: these are not the bytes that were decided on"]
+        return [f"sha256 was {record.prepared_image.sha256}, is {sha256}: the stored photo is another file"]
     try:
         prepared = prepare(data, record.image, model.card.input_shape)
-    except InvalidImage as error:
-        return _differences([("decision.explanation", record.decision.explanation, str(error))])
+    except InvalidImage:  # not the words of the explanation, which may differ between versions
+        return _differences([("reason", record.decision.reason, Reason.UNREADABLE)])
     if record.prepared_image is None or was is None:
-        return [f"decision.reason was {record.decision.reason}, and now the image can be read"]
+        return [f"decision.reason was {record.decision.reason}, but now the photo can be read"]
     prediction = model.predict(prepared)
     switched_on = record.decision.explanation if record.decision.reason is Reason.REVIEW_EVERYTHING else None
     decision = decide(prediction, model.card.policy, switched_on, find_flaw(prepared.statistics))
@@ -224,13 +234,13 @@ def _differences(fields: Iterable[tuple[str, Any, Any]]) -> list[str]:
     return [f"{name} was {old}, is {new}" for name, old, new in fields if not same(old, new)]
 
 
-# ---- where records and images are
+# ---- where the records are
 
 
-def _from_file(file: Path, image: str, version: str | None) -> list[Record]:
+def _from_files(files: Sequence[Path], image: str, version: str | None) -> list[Record]:
     return [
         record
-        for record in read_records(file)
+        for record in read_records(*files)
         if image in (record.image, record.image_ref.key) and version in (None, record.version)
     ]
 

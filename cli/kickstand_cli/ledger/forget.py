@@ -1,4 +1,4 @@
-"""`kickstand forget`: remove one photo, and everything in the stack that says something about it."""
+"""`kickstand forget`: remove one photo, and everything that the stack stores about it."""
 
 import html
 import json
@@ -15,7 +15,7 @@ from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import CommandError, console, print_json, printable, stderr
+from kickstand_cli.terminal import AsJson, CommandError, console, print_json, printable, stderr
 
 UNDER_WAY = timedelta(hours=1)  # a younger upload may still be on its way to its record
 WORDS = {
@@ -23,20 +23,20 @@ WORDS = {
     "letters": "dead letters",
     "records": "records",
     "reviews": "reviews, with their answers",
-    "executions": "executions that waited for a person, ended now",
+    "executions": "executions that waited for a person, ended",
     "pages": "report pages that show it",
 }
 STAYS = (
-    "logs name it until LogRetentionDays have passed",
-    "backups of the tables hold its record and review for 35 days",
-    "histories of STANDARD executions hold its name and the squeezed photo for 90 days; EXPRESS keeps none",
-    "what left the stack is not known here: events and mails, exported labels, datasets, models that learnt from it",
+    "logs contain its name until LogRetentionDays have passed",
+    "backups of the tables contain its record and review for 35 days",
+    "histories of STANDARD executions contain its name and the prepared photo for 90 days; EXPRESS keeps none",
+    "copies outside the stack are not known here: events, mails, exported labels, datasets, models trained on it",
 )
 
 
 @dataclass(frozen=True)
 class Traces:
-    """What there is about a photo. versions, pages: key and version id. uploaded_at: of the latest version."""
+    """Everything about a photo. versions, pages: key and version id. uploaded_at: of the latest version."""
 
     versions: tuple[Key, ...]
     letters: tuple[Key, ...]
@@ -54,17 +54,21 @@ class Traces:
 def forget(
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="s3://bucket/key, in the stack's bucket.")],
     version: Annotated[str | None, typer.Option(metavar="ID", help="Only this upload to that key; else all.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask first.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="What was removed as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Remove a photo and all that says something about it: record, review, answers, dead letters, report pages.
+    """Remove a photo and everything that the stack stores about it.
 
-    An execution that asks a person about it ends. It asks before it removes anything, says what it has removed and what
-    it cannot remove, and may be repeated: it says so where it should be, since a record may still be on its way.
+    That is its record, review, answers, dead letters and report pages; an execution that waits for an answer ends. The
+    command asks for confirmation, then says what it removed and what it cannot remove. If a record may still be
+    written, it says so: repeat the command then.
 
-    Exit codes: 0 nothing of it is left that can be removed; 1 an error, or you said no.
+    Exit codes: 0 everything that can be removed is removed; 1 an error, or you said no.
+
+    Examples:
+    $ kickstand forget s3://bucket/bike.jpg --stack-name kickstand-dev
     """
     with reporting():
         found_outputs = read_outputs(stack_name, outputs)
@@ -80,15 +84,15 @@ def forget(
         removed = remove(books, report_bucket, image, version, traces)
         reason = find_reason(books, traces)
     if as_json:
-        told = {"image": image, "version": version, "removed": removed, "stays": STAYS}
-        print_json(told | {"repeat_in_an_hour": bool(reason)})
+        content = {"image": image, "version": version, "removed": removed, "stays": STAYS}
+        print_json(content | {"repeat_in_an_hour": bool(reason)})
         return
     for line in describe(image, removed, reason):
         console.print(line)
 
 
 def find_reason(books: Books, traces: Traces) -> str:
-    """Why an execution may still write a record of the photo; nothing where none can."""
+    """Why an execution may still write a record of the photo; empty where none can."""
     if traces.uploaded_at is None:
         return ""
     if datetime.now(UTC) - traces.uploaded_at < UNDER_WAY:
@@ -96,23 +100,23 @@ def find_reason(books: Books, traces: Traces) -> str:
     if holds_messages(books, books.waiting_queue):
         return "Uploads wait to be classified"
     backfill = load_run(books.dynamodb, books.control_table)
-    return "A backfill goes on" if backfill and backfill.state is State.RUNNING else ""
+    return "A backfill is running" if backfill and backfill.state is State.RUNNING else ""
 
 
 def describe(image: str, removed: Mapping[str, int], reason: str) -> Iterator[str]:
-    """What has been removed and what has not, for people. reason: why a record may still come."""
+    """What was removed and what was not, for people. reason: why a record may still come."""
     if not any(removed.values()):
         yield printable(f"nothing is left of {image}")
     for name, number in removed.items():
         if number:
             yield f"removed: {number} {WORDS[name]}"
     if reason:
-        yield f"{reason}, so its record may still be written: repeat this in an hour."
+        yield f"{reason}, so its record may still be written: repeat the command in an hour."
     yield from (f"stays: {line}" for line in STAYS)
 
 
 def find_traces(books: Books, report_bucket: str, image: str, version: str | None) -> Traces:
-    """All that there is about the photo; only dead letters are moved from their queue into their table."""
+    """Everything about the photo. Dead letters are moved from their queue into their table first."""
     objects = list(_versions(books, image, version))
     record_letters(books)
     letters = _items(books, books.letters_table, image, version)
@@ -133,8 +137,8 @@ def find_traces(books: Books, report_bucket: str, image: str, version: str | Non
 def remove(books: Books, report_bucket: str, image: str, version: str | None, traces: Traces) -> dict[str, int]:
     """Remove what was found; returns how much of each.
 
-    The object goes first: while it is there, the ledger sends what has no record again. The review goes after the
-    record, since nobody is asked about what has no record. Once more, after it was broken off, it does the rest.
+    The object goes first: while it exists, the ledger processes an upload without a record again. The review goes after
+    the record: without a record, no review is opened. After an interruption, a second call removes the rest.
     """
     for key, version_id in traces.versions:
         books.s3.delete_object(Bucket=books.image_bucket, Key=key, VersionId=version_id)
@@ -153,7 +157,7 @@ def remove(books: Books, report_bucket: str, image: str, version: str | None, tr
     return traces.counts | {"letters": len(letters), "executions": ended}
 
 
-# ---- where something of it is
+# ---- where its traces are
 
 
 def _versions(books: Books, image: str, version: str | None) -> Iterator[Any]:
@@ -194,11 +198,11 @@ def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[K
                 yield found["Key"], found["VersionId"]
 
 
-# ---- how it goes
+# ---- removing
 
 
 def _delete(books: Books, table: str, key: Key) -> Any:
-    """Returns the item as it was."""
+    """Returns the deleted item."""
     names = {"image": {"S": key[0]}, "version": {"S": key[1]}}
     return books.dynamodb.delete_item(TableName=table, Key=names, ReturnValues="ALL_OLD").get("Attributes", {})
 

@@ -1,4 +1,4 @@
-"""`kickstand ledger`: does every upload have an outcome? And if not, send it again."""
+"""`kickstand ledger`: whether every upload has an outcome; those without one are processed again."""
 
 import contextlib
 import time
@@ -11,20 +11,19 @@ import typer
 
 from kickstand.ledger.balance import Audit, Key, Ledger, Missing, has_ended
 from kickstand.ledger.books import Books, read_outcomes
-from kickstand.ledger.letters import UNDELIVERED, close_settled, open_letters, record_letters, redrive
-from kickstand.ledger.store import Standing, draw_up, load_standing
-from kickstand.ledger.store import replay as send
+from kickstand.ledger.letters import UNDELIVERED, close_settled, open_letters, record_letters
+from kickstand.ledger.letters import redrive as send_letters
+from kickstand.ledger.store import Standing, draw_up, load_standing, replay
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.files import write_file
-from kickstand_cli.terminal import console, print_json, stderr
+from kickstand_cli.terminal import AsJson, ExitCode, console, print_json, stderr
 
-RESUMED_WITHIN = timedelta(days=1)  # what an older audit has found would mislead
-UNBALANCED = 4
+RESUMED_WITHIN = timedelta(days=1)  # an older audit is out of date
 WORDS = {
-    "decision": "was uploaded, but nothing was decided about it",
-    "question": "should be shown to a person, but nobody was asked",
-    "answer": "was answered by a person, but its record does not say so",
+    "decision": "was uploaded, but has no decision",
+    "question": "should go to review, but has no review",
+    "answer": "was answered by a person, but its record does not have the answer",
     "review": "was answered by a person, as its record says, but the table of reviews has lost the answer",
     "image": "is gone from the bucket",
 }
@@ -33,45 +32,45 @@ WORDS = {
 def ledger(
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    audit: Annotated[
-        bool, typer.Option("--audit", help="Compare the whole bucket with all outcomes now, instead.")
-    ] = False,
+    audit: Annotated[bool, typer.Option("--audit", help="Compare the whole bucket with all outcomes now.")] = False,
     grace: Annotated[
         float,
-        typer.Option(min=0, max=525_600, metavar="MINUTES", help="In an audit, ignore uploads newer than this."),
+        typer.Option(min=0, max=525_600, help="In an audit, ignore uploads newer than N minutes."),
     ] = 15,
-    replay: Annotated[
+    redrive: Annotated[
         bool,
-        typer.Option("--replay", help="Audit, then send again what is missing and all dead letters."),
+        typer.Option("--redrive", help="Audit, then process missing uploads and all dead letters again."),
     ] = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Begin the audit anew, though an interrupted one could go on.")
+        bool, typer.Option("--restart", help="Start the audit from the beginning, instead of where one stopped.")
     ] = False,
     wait: Annotated[
-        float,
-        typer.Option(
-            min=0, max=43_000, metavar="SECONDS", help="With --replay: how long to wait for what comes of it."
-        ),
+        float, typer.Option(min=0, max=43_000, help="With --redrive: wait at most N seconds for the outcomes.")
     ] = 120,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the ledger as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Show what the last run and the last audit found; with --audit, audit now; with --replay, send again.
+    """Account for all uploads; find missing ones and process them again.
 
-    An upload is a version of an object in the bucket. It ends in exactly one of accepted, rejected, waiting (for a
-    person), reviewed (by a person) and dead-letter; else it is missing. An audit that was interrupted goes on where it
-    was when the same command runs again within a day.
+    Without an option it shows what the last scheduled run and the last audit found. Each upload, a version of an object
+    in the bucket, ends in exactly one place: accepted, rejected, waiting (for a person), reviewed (by a person) or
+    dead-letter. Else it is missing. An interrupted audit continues when the same command runs again within a day.
 
-    Exit codes: 0 nothing is missing; 1 an error; 4 something is missing.
+    Exit codes: 0 nothing is missing; 1 an error; 4 uploads are missing.
+
+    Examples:
+    $ kickstand ledger --stack-name kickstand-dev
+    $ kickstand ledger --audit --stack-name kickstand-dev
+    $ kickstand ledger --redrive --stack-name kickstand-dev
     """
     with reporting():
         found_outputs = read_outputs(stack_name, outputs)
         books = open_books(found_outputs)
-        if not (audit or replay):
+        if not (audit or redrive):
             _show(load_standing(books)[0], as_json)
             return
-        found_outputs["LettersTableName"]  # an older stack has none, and is told so
+        found_outputs["LettersTableName"]  # an older stack has none, and the error says so
         found = _audit(books, timedelta(minutes=grace), restart)
-        if replay and (found.missing or found.dead_letter):
+        if redrive and (found.missing or found.dead_letter):
             if not as_json:
                 _print(found)
             sent = send_again(books, found, wait)
@@ -84,14 +83,16 @@ def ledger(
     else:
         _print(found)
         for error, number in failures.most_common():
-            told = "could not be delivered" if error == UNDELIVERED else f"failed of {error}"
-            console.print(f"dead letters: {number} {told}")
+            why = "could not be delivered" if error == UNDELIVERED else f"failed with {error}"
+            console.print(f"dead letters: {number} {why}")
+        if failures:
+            console.print("`kickstand dead-letters` shows each one")
     if found.missing:
-        raise typer.Exit(UNBALANCED)
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
-    """The audit of all, from where an interrupted one was, or from the beginning."""
+    """The audit of the whole bucket, from where an interrupted one stopped, or from the beginning."""
     cache = locate_cache()
     marker, now, begun = cache / f"audit-{books.image_bucket}.json", datetime.now(UTC), None
     if not restart:
@@ -100,8 +101,7 @@ def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
     if begun and now - begun.closes_at > RESUMED_WITHIN:
         begun = None
     if begun:
-        told = f"an interrupted audit goes on, after {begun.found.uploads:,} uploads; --restart begins anew"
-        stderr.print(told)
+        stderr.print(f"continues an interrupted audit after {begun.found.uploads:,} uploads; --restart starts anew")
 
     def save(audit: Audit) -> None:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -113,30 +113,30 @@ def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
 
 
 def as_dict(ledger: Ledger) -> dict[str, int]:
-    """What `demo-output/ledger.json` holds."""
+    """The content of `demo-output/ledger.json`."""
     return {"uploads": ledger.uploads, **ledger.counts}
 
 
 def describe(missing: Missing) -> str:
-    """What is missing, in words."""
+    """A missing upload, in words."""
     return f"{missing.image} (version {missing.version}) {WORDS[missing.lack]}"
 
 
 def send_again(
     books: Books, ledger: "Ledger", wait_seconds: float, pause: Callable[[], object] = lambda: time.sleep(1)
 ) -> str:
-    """Replay what is missing and redrive the dead letters; returns what came of it, in words.
+    """Process the missing uploads and the dead letters again; returns the outcome in words.
 
-    pause: between two looks at what has come of it.
+    pause: between two checks of the outcomes.
 
-    A dead letter stays until its upload has an outcome; whatever stops this, none is lost.
+    A dead letter stays until its upload has an outcome, so an interruption loses none.
     """
     now = datetime.now(UTC)
-    refused = send(books, ledger.lost, now)
+    refused = replay(books, ledger.lost, now)
     waiting: set[Key] = {missing.key for missing in ledger.lost}
     unread = 0
     for page in open_letters(books):
-        refused |= redrive(books, page, now)
+        refused |= send_letters(books, page, now)
         waiting |= {letter.key for letter in page if letter.key}
         unread += sum(letter.key is None for letter in page)
     sent, deadline = len(waiting - refused.keys()), time.monotonic() + wait_seconds
@@ -150,7 +150,7 @@ def send_again(
     record_letters(books)
     for page in open_letters(books):
         close_settled(books, page, datetime.now(UTC))
-    lines = [f"replayed: {sent} sent again, {sent - len(waiting)} of them settled"]
+    lines = [f"processed again: {sent}, of which {sent - len(waiting)} have an outcome now"]
     if unread:
         lines.append(f"{unread} dead letters name no upload, and stay")
     if refused:
@@ -168,22 +168,22 @@ def _details(ledger: Ledger) -> dict[str, object]:
 
 
 def _show(standing: Standing, as_json: bool) -> None:
-    """What the scheduled runs have found."""
+    """What the scheduled runs found."""
     found = {"new uploads": (standing.run_at, standing.run), "whole bucket": (standing.last_closed_at, standing.last)}
     if as_json:
-        told = {
+        content = {
             name.replace(" ", "_"): as_dict(ledger) | _details(ledger) | {"until": at.isoformat() if at else None}
             for name, (at, ledger) in found.items()
         }
-        print_json(told)
+        print_json(content)
     for name, (at, ledger) in found.items() if not as_json else ():
-        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'never yet'}")
+        console.print(f"{name}, {f'{at:%Y-%m-%d %H:%M} UTC' if at else 'not read yet'}")
         if at:
             _print(ledger)
     if standing.audit and not as_json:
         console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far")
     if any(ledger.missing for _, ledger in found.values()):
-        raise typer.Exit(UNBALANCED)
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def _print(ledger: Ledger) -> None:

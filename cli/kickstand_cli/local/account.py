@@ -1,4 +1,4 @@
-"""What a deployment needs of an AWS account: `kickstand doctor --deploy` asks AWS, and changes nothing there."""
+"""The prerequisites of a deployment in an AWS account: `kickstand doctor --deploy` reads, and changes nothing."""
 
 import shlex
 import tomllib
@@ -15,7 +15,7 @@ from botocore.parsers import ResponseParserError
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import PROJECT
 
-# Each call ends after 16 seconds at most; the first one that cannot reach AWS is the last one.
+# Each call takes at most 16 seconds; after one that cannot reach AWS there is no other.
 PATIENCE = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
 SERVICES = {  # botocore's names of what the template uses
     "cloudformation": "CloudFormation",
@@ -41,7 +41,7 @@ NEEDED = "make deploy"
 
 @dataclass(frozen=True)
 class Target:
-    """What samconfig.toml says of a deployment. bucket: None where SAM CLI brings its own."""
+    """The settings of a deployment in samconfig.toml. bucket: None where SAM CLI uses its own."""
 
     stack: str
     bucket: str | None
@@ -55,7 +55,7 @@ def read_target(config_env: str, project: Path = PROJECT) -> Target:
         shared, deploy = of.get("global", {}).get("parameters", {}), of["deploy"]["parameters"]
         stack = (shared | deploy)["stack_name"]
     except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"samconfig.toml says nothing of the environment {config_env} ({error!r})") from error
+        raise ValueError(f"samconfig.toml has no environment {config_env} ({error!r})") from error
     overrides = deploy.get("parameter_overrides", "")
     given = dict(part.partition("=")[::2] for part in shlex.split(overrides)) if isinstance(overrides, str) else {}
     return Target(stack, deploy.get("s3_bucket"), given.get("PermissionsBoundary") or None)
@@ -64,7 +64,7 @@ def read_target(config_env: str, project: Path = PROJECT) -> Target:
 def examine_account(
     region: str, target: Target, make_client: Callable[..., Any] = boto3.client, services: Any = None
 ) -> Iterator[Finding]:
-    """What AWS says, in the order in which a deployment needs it; nothing after what makes the rest pointless."""
+    """The checks, in the order in which a deployment needs them, up to the first that makes the rest pointless."""
 
     def client(service: str) -> Any:
         return make_client(service, region_name=region, config=PATIENCE)
@@ -101,7 +101,7 @@ def _region(region: str, session: Any) -> Finding:
         partition = session.get_partition_for_region(region)
     except UnknownRegionError:
         fix = "set AWS_REGION to a region, such as eu-central-1"
-        return Finding("region", Status.WRONG, f"{region} is no region", NEEDED, fix)
+        return Finding("region", Status.WRONG, f"{region} is not a region", NEEDED, fix)
     missing = [
         name
         for service, name in SERVICES.items()
@@ -116,14 +116,14 @@ def _region(region: str, session: Any) -> Finding:
 
 
 def _identity(client: Callable[[str], Any]) -> Finding:
-    """found: the ARN; nothing else here may be asked without."""
+    """found: the ARN; without it, no other check is possible."""
     try:
         return Finding("identity", Status.OK, str(client("sts").get_caller_identity()["Arn"]), NEEDED)
     except NoCredentialsError:
         fix = "aws configure sso, or export AWS_PROFILE"
         return Finding("identity", Status.WRONG, "no credentials", NEEDED, fix)
     except ClientError as error:
-        fix = "newer credentials: aws sso login, or the environment variables anew"
+        fix = "newer credentials: aws sso login, or new environment variables"
         return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {_line(error)}", NEEDED, fix)
     except UNANSWERED as error:
         fix = "check the network, a proxy (HTTPS_PROXY), and the region's name"
@@ -165,15 +165,11 @@ def _boundary(client: Callable[[str], Any], arn: str, given: str | None) -> Find
 def _quota(client: Callable[[str], Any]) -> Finding:
     limits = client("lambda").get_account_settings()["AccountLimit"]
     free = limits["UnreservedConcurrentExecutions"]
-    found = f"{free} functions at once"
+    found = f"{free} functions at a time"
     if free >= FEW:
         return Finding("Lambda's quota", Status.OK, found, NEEDED)
-    found += (
-        f", of {limits['ConcurrentExecutions']} in this region: uploads that come at once are throttled and retried"
-    )
-    return Finding(
-        "Lambda's quota", Status.LACKING, found, "more than some uploads at once", f"{QUOTA} --desired-value 1000"
-    )
+    found += f", of {limits['ConcurrentExecutions']} in this region: simultaneous uploads are throttled and retried"
+    return Finding("Lambda's quota", Status.LACKING, found, "many uploads at a time", f"{QUOTA} --desired-value 1000")
 
 
 def _stack(client: Callable[[str], Any], name: str) -> Finding:
@@ -182,7 +178,7 @@ def _stack(client: Callable[[str], Any], name: str) -> Finding:
     if status is None:
         return Finding(title, Status.OK, "not there yet: this will be the first deployment", NEEDED)
     if status == "REVIEW_IN_PROGRESS":
-        return Finding(title, Status.OK, f"{status}: holds no resource yet; a deployment goes on from there", NEEDED)
+        return Finding(title, Status.OK, f"{status}: holds no resource yet; a deployment continues from there", NEEDED)
     if fix := remedy(status, name):
         return Finding(title, Status.WRONG, status, NEEDED, fix)
     return Finding(title, Status.OK, status, NEEDED)
@@ -193,7 +189,7 @@ def remedy(status: str, name: str) -> str:
     if status.endswith("_IN_PROGRESS"):
         return f"wait: aws cloudformation describe-stack-events --stack-name {name} shows what it does"
     if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
-        return f"it can only be deleted: sam delete --stack-name {name}; docs/deploying.md says what may be left over"
+        return f"it can only be deleted: sam delete --stack-name {name}; docs/deploying.md lists what may remain"
     if status == "UPDATE_ROLLBACK_FAILED":
         return (
             f"fix what the events name, then aws cloudformation continue-update-rollback --stack-name {name}; "
@@ -209,7 +205,7 @@ def _bucket(client: Callable[[str], Any], named: str | None) -> Finding:
     if bucket is None:
         status = _status(client, MANAGED)
         if status is None:
-            found = f"not there yet: sam deploy makes the stack {MANAGED} with it, and must be allowed to"
+            found = f"not there yet: sam deploy creates the stack {MANAGED} with it, and needs the permission"
             return Finding(title, Status.OK, found, NEEDED)
         if fix := remedy(status, MANAGED):
             return Finding(title, Status.WRONG, f"{MANAGED} is in {status}", NEEDED, fix)
@@ -224,7 +220,7 @@ def _bucket(client: Callable[[str], Any], named: str | None) -> Finding:
         fix = (
             f"create it, or leave s3_bucket out of samconfig.toml: {bucket}"
             if named
-            else f"aws cloudformation delete-stack --stack-name {MANAGED}; sam deploy makes it anew"
+            else f"aws cloudformation delete-stack --stack-name {MANAGED}; sam deploy creates it again"
         )
         return Finding(title, Status.WRONG, f"{bucket} does not exist", NEEDED, fix)
     return Finding(title, Status.OK, bucket, NEEDED)

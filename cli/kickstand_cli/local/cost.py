@@ -1,4 +1,4 @@
-"""`kickstand cost`: a year's bills by service, for each way to run it, beside the student project's design."""
+"""`kickstand cost`: a year's bills by service, for each set-up and for the reference design."""
 
 import io
 import json
@@ -18,20 +18,20 @@ from rich.table import Table
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.project import MODEL, TEMPLATE
-from kickstand_cli.terminal import console, print_json
+from kickstand_cli.terminal import AsJson, console, print_json
 
 COSTS = Path(__file__).parent / "costs"
 SECONDS, HOURS, DAYS = 730 * 3600, 730, 730 / 24  # of AWS's month
-MOST = 10**9  # images per month, as far as break-even points are looked for
+MOST = 10**9  # photos a month; the limit of the search for break-even points
 SHOWN = (1, 2, 12)  # months of the year
 BACKENDS, WORKFLOWS = ("embedded", "serverless", "instances"), ("EXPRESS", "STANDARD")
-SEED = "seed"
+SEED = "seed"  # the reference design: one fixed endpoint
 CORE = ("Step Functions", "Lambda", "SageMaker")  # orchestration and compute
 
 
 @dataclass(frozen=True)
 class Bill:
-    """Dollars a month, by service. Reviews stand for themselves: they come only where a person is asked."""
+    """Dollars a month, by service. Reviews are an item of their own."""
 
     by_service: Mapping[str, float]
 
@@ -46,9 +46,9 @@ class Bill:
 
 @dataclass(frozen=True)
 class Month:
-    """What a month brings, and what is there on its average day.
+    """The uploads of a month, and the stored items on its average day.
 
-    images: uploads in it. photos: in the bucket. records: in the table. recent: records that the report looks at.
+    images: uploads in it. photos: in the bucket. records: in the table. recent: records that the report reads.
     """
 
     images: float
@@ -57,14 +57,14 @@ class Month:
     recent: float
 
     def times(self, factor: float) -> "Month":
-        """As many times of everything."""
+        """All numbers times the factor."""
         return Month(self.images * factor, self.photos * factor, self.records * factor, self.recent * factor)
 
 
 def year(images: float, growth: float = 0.0, retention_days: float = 0) -> list[Month]:
-    """Twelve months from the first upload on.
+    """Twelve months from the first upload.
 
-    images: uploads in the first month, evenly spread. growth: by so much of a month's uploads the next one has more.
+    images: uploads in the first month, evenly spread. growth: of the uploads, from month to month.
     retention_days: 0 keeps everything.
     """
     uploads = [images * (1 + growth) ** month for month in range(12)]
@@ -75,7 +75,7 @@ def year(images: float, growth: float = 0.0, retention_days: float = 0) -> list[
         return sum(uploads[:whole]) + uploads[whole] * (max(time, 0) - whole)
 
     def kept(month: int, days: float) -> float:
-        """How many younger than so many days there are on average."""
+        """How many of the last `days` days there are on average."""
         times = [month + (step + 0.5) / 60 for step in range(60)]
         return sum(until(time) - until(time - days / DAYS) for time in times) / len(times)
 
@@ -95,33 +95,38 @@ def add(bills: Iterable[Bill]) -> Bill:
 
 
 def cost(
-    photos_a_month: Annotated[
-        int, typer.Option("--photos-a-month", "--images-per-month", min=0, max=MOST, help="Uploads in the first month.")
-    ] = 1_000_000,
+    photos_a_month: Annotated[int, typer.Option(min=0, max=MOST, help="Uploads in the first month.")] = 1_000_000,
     growth: Annotated[
-        float, typer.Option(min=-1, max=1, help="Each month has so many more uploads than the last: 0.1 for a tenth.")
+        float, typer.Option(min=-1, max=1, help="Growth of the uploads from month to month: 0.1 for a tenth.")
     ] = 0.0,
     retention_days: Annotated[
         int | None,
-        typer.Option(min=0, help="How long photos, records and reviews are kept; 0 for ever; else the template's."),
+        typer.Option(
+            min=0, show_default="the template's", help="Days to keep photos, records and reviews; 0: forever."
+        ),
     ] = None,
     review_share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Share that a person sees; else what the model's policy expects.")
+        float | None,
+        typer.Option(min=0, max=1, show_default="as the policy expects", help="The share of photos that go to review."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the first month's bills by images per month into this .png or .svg.")
+        Path | None, typer.Option(metavar="FILE", help="Draw the bills by photos a month, as .png or .svg.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The bills as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """What a year costs, month by month and by service, for each set-up and for the student project's design.
+    """Estimate what a year costs, by month and by service.
 
-    Shown are months 1, 2 and 12, and the year. What is kept grows from month to month; with --retention-days it ends.
-    Requests are counted on the local stack; durations on AWS are assumed, and the output says which. List prices of
-    us-east-1 from the date in it, free tiers left out; the output names those that are not confirmed.
+    It shows months 1, 2 and 12 and the year, for each set-up and for a reference design with one fixed endpoint.
+    Storage grows from month to month, unless --retention-days limits it. Requests are counted on the local stack;
+    durations on AWS are assumed. Prices are list prices of us-east-1 without free tiers. The output names all
+    assumptions.
+
+    Examples:
+    $ kickstand cost --photos-a-month 100000
     """
     if plot:
         if plot.suffix not in (".png", ".svg"):
-            raise typer.BadParameter(f"{plot}: neither .png nor .svg", param_hint="--plot")
+            raise typer.BadParameter(f"{plot}: expected a name that ends in .png or .svg", param_hint="--plot")
         expect_writable(plot)
     share = expected_review_share() if review_share is None else review_share
     days = int(template()["Parameters"]["RetentionDays"]["Default"]) if retention_days is None else retention_days
@@ -157,13 +162,13 @@ def cost(
         }
         print_json(told, indent=2)
         return
-    kept = f"all kept for {days} days" if days else "all kept for ever"
+    kept = f"all kept for {days} days" if days else "all kept forever"
     more = f", {growth:+.0%} a month" if growth else ""
-    title = f"Dollars for {photos_a_month:,} images a month{more}, {share:.0%} of them seen by a person, {kept}"
+    title = f"Dollars for {photos_a_month:,} photos a month{more}, {share:.0%} of them reviewed, {kept}"
     console.table(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))
     console.table(compare(found))
     for pair, images in evens.items():
-        console.print(f"{pair}: {'never' if images is None else f'from {images:,} images a month'}")
+        console.print(f"{pair}: {'never' if images is None else f'from {images:,} photos a month'}")
     for line in doubts():
         console.print(line)
 
@@ -196,8 +201,8 @@ def tabulate(title: str, bills: Mapping[str, Bill]) -> Table:
 
 
 def compare(found: Mapping[str, Sequence[Bill]]) -> Table:
-    """The totals of all set-ups, and what of month 1 is orchestration and compute."""
-    table = Table(title="The same for each set-up")
+    """The totals of all set-ups, and the part of month 1 for orchestration and compute."""
+    table = Table(title="Totals of each set-up")
     table.add_column("")
     for name in (*columns(next(iter(found.values()))), "orchestration, compute in month 1"):
         table.add_column(name, justify="right")
@@ -215,18 +220,18 @@ def read(name: str) -> dict[str, Any]:
 
 
 def doubts() -> list[str]:
-    """What stands behind the bills, and how firmly."""
+    """The sources of the bills, and how reliable they are."""
     prices, counts, assumed = read("prices"), read("counts"), read("assumptions")["milliseconds"]
     confirmed = Counter(item["confirmed"] for item in prices["prices"].values())
     doubtful = ", ".join(name for name, item in prices["prices"].items() if item["confirmed"] == "no")
     here = {name: f" ({took:g} here)" for name, took in counts["milliseconds_here"].items()}
     took = ", ".join(f"{name.removesuffix('Function')} {ms}{here.get(name, '')}" for name, ms in assumed.items())
     return [
-        f"{prices['region']}, list prices of {prices['date']}, no free tier: {confirmed['page']} stand on a page of "
-        f"AWS's, {confirmed['quoted']} are quoted from AWS by others. Not confirmed: {doubtful or 'none'}.",
+        f"{prices['region']}, list prices of {prices['date']}, no free tier: {confirmed['page']} are from pages of "
+        f"AWS, {confirmed['quoted']} from quotations of AWS. Not confirmed: {doubtful or 'none'}.",
         f"{counts['how']}.",
         f"Assumed, not measured on AWS: milliseconds on Lambda, {took}. Ten more, with 1 GB, cost "
-        f"${price('lambda_gb_second') * 10_000:.2f} for a million images. --json names all assumptions.",
+        f"${price('lambda_gb_second') * 10_000:.2f} for a million photos. --json lists all assumptions.",
     ]
 
 
@@ -240,7 +245,7 @@ def template() -> Any:
 
 
 def expected_review_share() -> float:
-    """What the policy leaves to a person, and the audits of the rest."""
+    """The share that the policy sends to review, and the audits of the rest."""
     card = json.loads((MODEL / "model.json").read_bytes())
     by_truth = card["policy"]["evidence"]["coverage"]
     shares = [by_truth[label] for label in card["labels"]]
@@ -274,7 +279,7 @@ def gb_seconds(function: str, milliseconds: float, assumed: Any) -> float:
 
 
 def lambda_dollars(invocations: Mapping[str, float], assumed: Any, waits: float = 0.0) -> float:
-    """Of one image or review. waits: milliseconds that Classify Image waits for an endpoint, in the model's place."""
+    """Of one photo or review. waits: milliseconds that Classify Image waits for an endpoint instead of the model."""
     dollars = 0.0
     for function, times in invocations.items():
         took = assumed["milliseconds"][function]
@@ -332,7 +337,7 @@ def queued(images: float, assumed: Any) -> float:
 
 
 def tables(records: float, share: float, counts: Any, assumed: Any) -> float:
-    """What is stored in the tables of records and reviews, with its backups."""
+    """The storage of the tables of records and reviews, with backups."""
     overhead = assumed["storage_overhead_bytes"]
     entry = assumed["index_entry_bytes"] + overhead
     stored_bytes = records * (counts["record_bytes"] + overhead + entry + share * (counts["review_bytes"] + overhead))
@@ -369,7 +374,7 @@ def traces(images: float, reviews: float) -> float:
 
 
 def ledger(month: Month, counts: Any, assumed: Any) -> float:
-    """What the looks read: `ledger_reads` says whether everything each time, or what is new, and all in an audit."""
+    """The reads of the runs: `ledger_reads` says whether each reads everything, or only an audit does."""
     read_units = counts["record_bytes"] / 4096 / 2  # a scan, eventually consistent
     compute = assumed["ledger_milliseconds_per_image"] / 1000 * price("lambda_gb_second")  # with 1 GB
     if assumed["ledger_reads"] == "everything":
@@ -392,7 +397,7 @@ def report(month: Month, assumed: Any) -> float:
 
 
 def people(reviews: float, counts: Any, assumed: Any) -> float:
-    """What reviews ask of AWS. Each page reads the index of open reviews, to say how many there are."""
+    """The AWS calls of reviews. Each page reads the index of open reviews, to show their number."""
     review = counts["per_review"]
     calls, pages = review["calls"], review["invocations"]["ReviewFunction"]
     record_units = math.ceil((counts["record_bytes"] + assumed["outcome_bytes"]) / 1024)
@@ -429,7 +434,7 @@ def stored(photos: float, assumed: Any) -> float:
 
 
 def watching(counts: Any, assumed: Any) -> float:
-    """Metrics of our own, alarms by the metrics that they watch, dashboards: the same for any number of images."""
+    """Custom metrics, alarms by the metrics that they watch, dashboards: the same for any number of photos."""
     resources = [item for item in template()["Resources"].values() if "Condition" not in item]
     alarms = [item["Properties"] for item in resources if item["Type"] == "AWS::CloudWatch::Alarm"]
     watched = sum(max(1, sum("MetricStat" in part for part in alarm.get("Metrics", []))) for alarm in alarms)
@@ -456,7 +461,7 @@ def seed(month: Month) -> Bill:
 
 
 def break_even(share: float) -> dict[str, int | None]:
-    """From how many images on the second of a pair costs less in the first month; None where it never does."""
+    """The number of photos from which the second of a pair costs less in the first month; None: never."""
     bills, month = set_ups(), year(1)[0]
     pairs = [
         ("embedded-EXPRESS", "serverless-EXPRESS"),
@@ -511,7 +516,7 @@ def _value_bytes(value: Mapping[str, Any]) -> int:
 
 
 def draw(path: Path, share: float) -> None:
-    """Total by images per month, both logarithmic."""
+    """Total by photos a month, both logarithmic."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -520,7 +525,7 @@ def draw(path: Path, share: float) -> None:
 
     scale, month = [round(10 ** (step / 10)) for step in range(20, 81)], year(1)[0]
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
-    wide = {BACKENDS[0]: 4.0}  # the next lies on it
+    wide = {BACKENDS[0]: 4.0}  # the next is on it
     styles = {"EXPRESS": "-", "STANDARD": "--"}
     colours = dict(zip((*BACKENDS, SEED), ("#1b7f5c", "#2a6fbb", "#b3541e", "#444444"), strict=True))
     for name, bill in set_ups().items():
@@ -534,7 +539,7 @@ def draw(path: Path, share: float) -> None:
             label=name,
             linewidth=wide.get(backend, 1.5),
         )
-    axes.set(xlabel="images a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
+    axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
     drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else {"Software": None}

@@ -117,7 +117,7 @@ def demo(
         typer.Option(
             "--cifar100",
             help="The real CIFAR-100 test photos of the model's classes, from the archive named after it, "
-            f"else from {ARCHIVE_VARIABLE}, else as `kickstand dataset` downloaded it.",
+            f"else from {ARCHIVE_VARIABLE}, else as `kickstand dataset fetch` downloaded it.",
         ),
     ] = False,
     artefact: ModelOption = MODEL,
@@ -200,7 +200,7 @@ def _read_cifar100(archive: Path | None, labels: Sequence[str]) -> tuple[list[So
         if not archive.exists():
             raise CommandError(
                 f"{archive}: no such archive; name one after --cifar100 or in {ARCHIVE_VARIABLE}, "
-                "or let `kickstand dataset` download it"
+                "or let `kickstand dataset fetch` download it"
             )
     content = read_archive(archive)
     test = content.splits["test"]

@@ -1,4 +1,4 @@
-"""`kickstand doctor`: what this machine has, what it lacks, for what that is needed, and how it is mended."""
+"""`kickstand doctor`: check prerequisites, and suggest fixes."""
 
 import hashlib
 import os
@@ -20,20 +20,20 @@ from kickstand_cli.files import read_file
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import IS_CHECKOUT, MODEL, PROJECT
 from kickstand_cli.review.review import DEFAULT_PORT
-from kickstand_cli.terminal import CommandError, console, painted, print_json, reason
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, painted, print_json, reason
 
 ENGINES = ("docker", "finch", "podman")
 NEEDED_GB = 5  # the environments 2, .aws-sam 1, a container engine's base image 1, and room
 
 
 class Machine:
-    """What a look at this machine takes; tests put another in its place."""
+    """Access to this machine; tests replace it."""
 
     environment: Mapping[str, str] = os.environ
     python: tuple[int, ...] = sys.version_info[:3]
     project, model = PROJECT, MODEL
     is_checkout = IS_CHECKOUT
-    home: Path | None = None  # of a user without one, such as `docker run --user 12345` makes
+    home: Path | None = None  # None for a user without one, as with `docker run --user 12345`
 
     def __init__(self) -> None:
         with suppress(RuntimeError):
@@ -44,7 +44,7 @@ class Machine:
         return shutil.which(program) or shutil.which(program, path=str(self.project / ".venv-sam/bin"))
 
     def run(self, *command: str) -> str | None:
-        """What the command prints; None when it fails, or takes more than five seconds."""
+        """The output of the command; None when it fails, or takes more than five seconds."""
         try:
             ran = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
         except (OSError, subprocess.SubprocessError):
@@ -64,35 +64,42 @@ class Machine:
 
 
 def doctor(
-    json_: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
     online: Annotated[
         bool,
-        typer.Option("--online", help="Also ask AWS who you are; without it and --deploy, nothing uses the network."),
+        typer.Option("--online", help="Also ask AWS for your identity; without this and --deploy, no network is used."),
     ] = False,
     deploy: Annotated[
-        bool, typer.Option("--deploy", help="Check what a deployment needs instead: here, and in your AWS account.")
+        bool,
+        typer.Option("--deploy", help="Check the prerequisites of a deployment instead, here and in your AWS account."),
     ] = False,
     config_env: Annotated[
-        str, typer.Option(metavar="NAME", help="With --deploy: which environment of samconfig.toml.")
+        str, typer.Option(metavar="NAME", help="With --deploy: the environment in samconfig.toml.")
     ] = "default",
 ) -> None:
-    """Check this machine for what Kickstand needs, and say how to fix what is missing.
+    """Check prerequisites, and suggest fixes.
 
-    What is only lacking keeps single commands from working and leaves the exit code at 0; it is 4 when something is
-    wrong. With --deploy it is 1 when something would stop the deployment.
+    A lacking prerequisite disables only the commands that need it. A wrong one disables everything or, with --deploy,
+    stops the deployment.
+
+    Exit codes: 0 nothing is wrong; 1 an error; 4 something is wrong.
+
+    Examples:
+    $ kickstand doctor
+    $ kickstand doctor --deploy
     """
     findings = examine_deployment(Machine(), config_env) if deploy else examine(Machine(), online=online)
     well = all(finding.status is not Status.WRONG for finding in findings)
-    if json_:
+    if as_json:
         print_json({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=1)
     else:
         _print(findings)
     if not well:
-        raise typer.Exit(1 if deploy else 4)
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
-    """Everything that is looked at, in the order in which a newcomer needs it."""
+    """All checks, in the order in which a new user needs them."""
     findings = [
         _python(machine),
         _checkout(machine),
@@ -111,7 +118,7 @@ def examine(machine: Machine, *, online: bool = False) -> list[Finding]:
 
 
 def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
-    """What would stop `make deploy`, before it has built for minutes."""
+    """What would stop `make deploy`, found before minutes of building."""
     from botocore.exceptions import BotoCoreError
 
     from kickstand_cli.local.account import NEEDED, examine_account, read_target
@@ -122,13 +129,13 @@ def examine_deployment(machine: Machine, config_env: str) -> list[Finding]:
     try:
         target, region = read_target(config_env, machine.project), find_region()
         return [*here, *examine_account(region, target)]
-    except (CommandError, ValueError, BotoCoreError) as error:  # such as AWS_PROFILE of a profile that is not there
+    except (CommandError, ValueError, BotoCoreError) as error:  # such as an AWS_PROFILE that does not exist
         fix = "set AWS_REGION and AWS_PROFILE; name an environment of samconfig.toml"
         return [*here, Finding("target", Status.WRONG, reason(error), NEEDED, fix)]
 
 
 def _builder(machine: Machine) -> Finding:
-    """`sam build` needs the functions' Python or, without it, a container engine."""
+    """`sam build` needs the functions' Python or a container engine."""
     python = _python_of_functions(machine)
     if python.status is Status.OK:
         return python
@@ -138,7 +145,7 @@ def _builder(machine: Machine) -> Finding:
     return Finding("sam build", Status.WRONG, f"{python.name}: {python.found}; no engine", "make deploy", python.fix)
 
 
-# ---- what everything needs
+# ---- for everything
 
 
 def _python(machine: Machine) -> Finding:
@@ -161,7 +168,7 @@ def _checkout(machine: Machine, *, deploy: bool = False) -> Finding:
 
 
 def _model(machine: Machine) -> Finding:
-    """Whether the network is the one that its card describes; it is not loaded."""
+    """Whether model.onnx is the one that model.json describes; it is not loaded."""
     fix = "git checkout layers/model, or make train"
     try:
         card = read_card(machine.model)
@@ -189,7 +196,7 @@ def _port(machine: Machine) -> Finding:
     return Finding(f"port {DEFAULT_PORT}", Status.LACKING, "taken by another program", "the reviewers' page", fix)
 
 
-# ---- what building and deploying need
+# ---- for building and deploying
 
 
 def _sam(machine: Machine) -> Finding:
@@ -203,7 +210,7 @@ def _sam(machine: Machine) -> Finding:
 
 
 def _python_of_functions(machine: Machine) -> Finding:
-    """A name on PATH may be a shim of a version that is not there, so it is run."""
+    """The program is run: a name on PATH may be a shim of a missing version."""
     needed = "make build without a container engine, make deploy-local"
     name = f"python{_wanted(machine)}"
     path = machine.which(name)
@@ -229,13 +236,13 @@ def _engine(machine: Machine) -> Finding:
             return Finding("container engine", Status.OK, engine, needed)
     if there:
         found = f"{' and '.join(there)} installed, but no answer to `{there[0]} info`"
-        fix = "start it, and see that you may use it (on Linux: the group docker)"
+        fix = "start it, and check that you may use it (on Linux: the group docker)"
         return Finding("container engine", Status.LACKING, found, needed, fix)
     return Finding("container engine", Status.LACKING, "none", needed, f"install one of {', '.join(ENGINES)}")
 
 
 def _credentials(machine: Machine) -> Finding:
-    """Only whether there are any; whether they are valid, AWS alone knows."""
+    """Only whether there are any; only AWS knows whether they are valid."""
     needed, environment = "make deploy, every command on a deployed stack", machine.environment
     for name in (
         *("AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_WEB_IDENTITY_TOKEN_FILE"),
@@ -263,7 +270,7 @@ def _region(machine: Machine) -> Finding:
 
 
 def _aws_file(machine: Machine, variable: str, usual: str) -> Path | None:
-    """A file of AWS's settings: the one that the variable names, else the usual one, for who has a home."""
+    """A file of AWS settings: the one that the variable names, else the one in the home folder."""
     if named := machine.environment.get(variable):
         return Path(named)
     return machine.home / ".aws" / usual if machine.home else None
@@ -277,7 +284,7 @@ def _text(file: Path | None) -> str:
 
 
 def _identity(machine: Machine) -> Finding:
-    """Asks AWS, and waits for no longer than two tries of five seconds."""
+    """Asks AWS, at most twice for five seconds."""
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
@@ -300,7 +307,7 @@ def _program(machine: Machine, name: str, needed: str, fix: str) -> Finding:
     return Finding(name, Status.LACKING, "does not run" if path else "not here", needed, fix)
 
 
-# ---- what is shown
+# ---- the output
 
 COLOURS = {Status.OK: "green", Status.LACKING: "yellow", Status.UNKNOWN: "cyan", Status.WRONG: "bold red"}
 

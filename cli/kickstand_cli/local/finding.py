@@ -5,7 +5,7 @@ from enum import StrEnum
 
 
 class Status(StrEnum):
-    """lacking: something can be done without; unknown: it could not be checked; wrong: nothing works as it should."""
+    """lacking: some commands do not work; unknown: it could not be checked; wrong: nothing works as it should."""
 
     OK = "ok"
     LACKING = "lacking"

@@ -21,7 +21,7 @@ RUNTIME = ("awslambdaric", "runtime_client", "simplejson", "snapshot_restore_py"
 
 @dataclass
 class Context:
-    """What the handlers and Powertools ask of the Lambda context."""
+    """The parts of the Lambda context that the handlers and Powertools use."""
 
     function_name: str
     memory_limit_in_mb: int
@@ -33,7 +33,7 @@ class Context:
         return function_arn(self.function_name)
 
     def get_remaining_time_in_millis(self) -> int:
-        """Lambda's longest: here nothing ends a function."""
+        """Lambda's longest: here, functions have no timeout."""
         return 900_000
 
 
@@ -71,7 +71,7 @@ class Function:
 
 
 FOREIGN = ("AWS_", "BOTO_", "POWERTOOLS_", "LAMBDA_", "MOTO_")
-"""How names of variables begin that steer a function, a client of AWS, or what stands in for AWS here."""
+"""Prefixes of variables that configure a function, an AWS client, or the local replacement of AWS."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ALONE = {
     "AWS_ACCESS_KEY_ID": "local",
@@ -86,7 +86,7 @@ ALONE = {
 
 @contextmanager
 def environment(values: Mapping[str, str | None]) -> Iterator[None]:
-    """These variables for a while; None for one that is not there.
+    """Set these variables for a while; None removes one.
 
     Other threads read meanwhile: nothing but these names is ever missing.
     """
@@ -107,7 +107,7 @@ def _set(values: Mapping[str, str | None]) -> None:
 
 
 def cut_off(values: Mapping[str, str]) -> dict[str, str | None]:
-    """For `environment`: these variables, and of AWS's settings, profiles, endpoints and proxies no others."""
+    """For `environment`: these variables, and no other AWS settings, profiles, endpoints or proxies."""
     foreign = [name for name in os.environ if name.startswith(FOREIGN) or name.upper() in PROXIES]
     return {**dict.fromkeys(foreign), **ALONE, **values}
 
@@ -127,7 +127,7 @@ def link_packages(names: Iterable[str], folder: Path) -> None:
 class LambdaService:
     """Lambda's Invoke API on a local port. Use as a context manager; `url` is for AWS_ENDPOINT_URL_LAMBDA.
 
-    faults: called with the function's name before each invocation; what it raises, the function raises.
+    faults: called with the function's name before each invocation; the function raises its exceptions.
     """
 
     def __init__(self, faults: Callable[[str], None] | None = None) -> None:
@@ -157,7 +157,7 @@ class LambdaService:
                 return None
 
             def _is_ours(self) -> bool:
-                """An AWS SDK, which signs, and not a page in a browser, which may send no signature unasked."""
+                """Whether an AWS SDK sent it: an SDK signs its requests, and a page in a browser cannot."""
                 signed = self.headers.get("Authorization", "").startswith("AWS4-HMAC-SHA256 ")
                 return signed and "Origin" not in self.headers and self.headers.get("Host") == service.host
 
@@ -178,7 +178,7 @@ class LambdaService:
         self._server.server_close()
 
     def invoke(self, name: str, payload: bytes) -> tuple[int, dict[str, str], bytes]:
-        """Status, headers and body, as https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html says."""
+        """Status, headers and body: https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html."""
         if name not in self.functions:
             missing = {"Type": "User", "Message": f"Function not found: {function_arn(name)}"}
             return 404, {"x-amzn-ErrorType": "ResourceNotFoundException"}, json.dumps(missing).encode()

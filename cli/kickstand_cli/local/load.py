@@ -1,4 +1,4 @@
-"""`kickstand load`: many uploads, steady, in bursts or more and more; and what became of them."""
+"""`kickstand load-test`: many uploads, steady, in bursts or as a ramp; and their outcomes."""
 
 import inspect
 import io
@@ -30,13 +30,21 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open
 from kickstand_cli.files import list_files, make_folder, read_file
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.project import TEMPLATE
-from kickstand_cli.terminal import CommandError, console, divert_output, print_json, reason, show_progress
+from kickstand_cli.terminal import (
+    AsJson,
+    CommandError,
+    ExitCode,
+    console,
+    divert_output,
+    print_json,
+    reason,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
 
-UNBALANCED = 4
-BURST = 100  # uploads at once
+BURST = 100  # uploads at a time
 REDELIVERED = 0.1  # share of the events that come twice, locally
 WAIT_SECONDS = 600
 CALLERS = ("PrepareImageFunction", "RecordResultFunction", "AskPersonFunction")  # functions that call AWS
@@ -45,7 +53,7 @@ BAD = (b"", b"no photo", b"%PDF-1.7\n%%EOF", b"\x89PNG\r\n\x1a\n", b"<html></htm
 
 
 class Profile(StrEnum):
-    """How uploads follow each other: evenly; BURST at once, then a pause; or more and more, to twice the rate."""
+    """How uploads follow each other: evenly; BURST at a time, then a pause; or faster and faster, to twice the rate."""
 
     STEADY = "steady"
     BURST = "burst"
@@ -54,7 +62,7 @@ class Profile(StrEnum):
 
 @dataclass(frozen=True)
 class Sent:
-    """One upload. bad: no photo. duplicate: the bytes of an earlier one under the same key."""
+    """One upload. bad: not a photo. duplicate: the bytes of an earlier one under the same key."""
 
     key: str
     data: bytes = field(repr=False)
@@ -64,9 +72,9 @@ class Sent:
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of the uploads of one run.
+    """The outcomes of one run's uploads.
 
-    duplicates: uploads of the same bytes under the same key again: each is a version with a decision of its own.
+    duplicates: the same bytes uploaded again under the same key; each is a version with its own decision.
     redelivered: events delivered twice. faults: injected, by service. ledger: uploads by where they ended.
     doubled: uploads with more than one record. wrong: bad files not rejected as unreadable, and photos that were.
     milliseconds: from upload to record, percentiles.
@@ -85,50 +93,58 @@ class Summary:
 
     @property
     def balanced(self) -> bool:
-        """Whether every upload has ended in exactly one place, and as it should: a dead letter is a failure."""
+        """Whether every upload has exactly one outcome, and the right one; a dead letter is a failure."""
         return not (self.failed or self.doubled or self.wrong)
 
     @property
     def failed(self) -> int:
-        """Uploads about which nothing was decided."""
+        """Uploads without a decision."""
         return self.ledger["missing"] + self.ledger["dead_letter"]
 
 
 def load(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="How many uploads.")] = 200,
-    profile: Annotated[Profile, typer.Option(case_sensitive=False, help="How they follow each other.")] = Profile.BURST,
-    rate: Annotated[float, typer.Option(min=0.1, max=1000, metavar="N", help="Uploads a second, on average.")] = 20.0,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1_000_000, help="The number of uploads.")] = 200,
+    profile: Annotated[
+        Profile, typer.Option(case_sensitive=False, help="How the uploads follow each other.")
+    ] = Profile.BURST,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000, help="Uploads a second, on average.")] = 20.0,
     images: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Photos to upload instead of drawn ones; every file below DIR.")
+        Path | None, typer.Option(metavar="DIR", help="Upload the photos below DIR instead of drawn ones.")
     ] = None,
-    bad: Annotated[float, typer.Option(min=0, max=1, help="Share of files that are no photo.")] = 0.05,
-    duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share that is uploaded twice.")] = 0.05,
+    bad: Annotated[float, typer.Option(min=0, max=1, help="The share of files that are not photos.")] = 0.05,
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="The share that is uploaded twice.")] = 0.05,
     throttle: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Locally: share of calls that AWS refuses as too many.")
+        float, typer.Option(min=0, max=0.5, help="Locally: the share of AWS calls that is throttled.")
     ] = 0.0,
     waves: Annotated[
         float,
         typer.Option(
-            min=0, max=3600, metavar="SECONDS", help="Refuse all calls for that share of so many seconds; 0: any."
+            min=0,
+            max=3600,
+            help="With --throttle: throttle all calls for that share of each N seconds; 0: random calls.",
         ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="The same seed, the same uploads.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same uploads.")] = 1,
     aws: Annotated[
-        bool, typer.Option("--aws", help="Into the deployed stack (--stack-name), not into one on this machine.")
+        bool, typer.Option("--aws", help="Upload to the deployed stack instead of one on this machine.")
     ] = False,
     bucket: Annotated[
-        str | None, typer.Option(metavar="NAME", help="With --aws: only upload, into this bucket, and do not wait.")
+        str | None, typer.Option(metavar="NAME", help="With --aws: only upload, to this bucket, without waiting.")
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Upload many photos, some of them bad or twice, and see that each is decided exactly once.
+    """Upload many photos, and check that each is decided exactly once.
 
-    On this machine everything runs in one process: it is the ledger that counts, and the times are those of the local
-    engine. With --aws the uploads cost money and stay in the bucket, below load/.
+    Some files are not photos, and some are uploaded twice. On this machine everything runs in one process, so the times
+    are those of the local engine. With --aws the uploads cost money and stay in the bucket, below load/.
 
-    Exit codes: 0 all uploads have ended where they should; 1 an error; 4 they have not.
+    Exit codes: 0 every upload has the right outcome; 1 an error; 4 some do not.
+
+    Examples:
+    $ kickstand load-test --count 50
+    $ kickstand load-test --aws --count 1000 --stack-name kickstand-dev
     """
     if bucket and not aws:
         raise typer.BadParameter("needs --aws", param_hint="--bucket")
@@ -137,7 +153,10 @@ def load(
         sent = list(compose(count, images, bad, duplicates, random.Random(seed), unread))  # noqa: S311 - the same again
         if bucket:
             upload_only(sent, bucket, profile, rate)
-            print_json({"uploads": len(sent), "bucket": bucket})
+            if as_json:
+                print_json({"uploads": len(sent), "bucket": bucket})
+            else:
+                console.print(f"{len(sent):,} uploads to {bucket}")
             return
         if aws:
             summary = run_on_aws(sent, profile, rate, stack_name, outputs)
@@ -148,17 +167,17 @@ def load(
     else:
         show(summary, local=not aws)
     if not summary.balanced:
-        raise typer.Exit(UNBALANCED)
+        raise typer.Exit(ExitCode.ATTENTION)
     name_unread(unread)
 
 
-# ---- what is uploaded, and when
+# ---- the uploads
 
 
 def compose(
     count: int, images: Path | None, bad: float, duplicates: float, chance: random.Random, unread: list[str]
 ) -> Iterator[Sent]:
-    """The uploads, in order; exactly these shares of them, rounded, are bad and duplicates.
+    """The uploads, in order; exactly these shares, rounded, are bad and duplicates.
 
     unread: gets the reason for each file that cannot be read.
     """
@@ -192,7 +211,7 @@ def _read_photos(folder: Path, unread: list[str]) -> list[bytes]:
 
 
 def draw(chance: random.Random) -> bytes:
-    """A drawing of nothing in particular, as PNG; no two are alike."""
+    """A random drawing, as PNG; no two are the same."""
 
     def colour() -> tuple[int, int, int]:
         return chance.randrange(256), chance.randrange(256), chance.randrange(256)
@@ -208,14 +227,14 @@ def draw(chance: random.Random) -> bytes:
 
 
 def starts_at(position: int, count: int, profile: Profile, rate: float) -> float:
-    """Seconds from the beginning to this upload.
+    """Seconds from the start to this upload.
 
     >>> [starts_at(n, 200, Profile.BURST, 50) for n in (0, 99, 100)]
     [0.0, 0.0, 2.0]
     """
     if profile is Profile.BURST:
         return position // BURST * BURST / rate
-    if profile is Profile.RAMP:  # the rate grows from nothing to twice the average
+    if profile is Profile.RAMP:  # the rate grows from 0 to twice the average
         return count / rate * math.sqrt(position / count)
     return position / rate
 
@@ -224,10 +243,10 @@ def starts_at(position: int, count: int, profile: Profile, rate: float) -> float
 
 
 class Throttling:
-    """Refuses a share of the calls that the local functions make of AWS, as AWS does when they are too many.
+    """Throttles a share of the AWS calls of the local functions.
 
-    waves: as a whole account is throttled: all calls for a share of so many seconds, then none; 0 for each by itself.
-    thrown: how many were refused, by service.
+    waves: all calls for a share of so many seconds, then none, as when an account is throttled; 0: random calls.
+    thrown: throttled calls, by service.
     """
 
     def __init__(self, stack: "Stack", share: float, waves: float, chance: random.Random) -> None:
@@ -242,7 +261,7 @@ class Throttling:
                     if not self._refuses():
                         return None
                     self.thrown[service] += 1
-                    error = {"Code": "ThrottlingException", "Message": "injected by kickstand load"}
+                    error = {"Code": "ThrottlingException", "Message": "injected by kickstand load-test"}
                     answer = {"Error": error, "ResponseMetadata": {"HTTPStatusCode": 400}}
                     return SimpleNamespace(status_code=400), answer
 
@@ -254,16 +273,16 @@ class Throttling:
         return self._chance.random() < self._share
 
     def refuse_model(self, function: str) -> None:
-        """The same for the model, which locally is no service; called before each invocation."""
+        """The same for the model, which is not a service here; called before each invocation."""
         if function == "ClassifyImageFunction" and self._refuses():
             self.thrown["model"] += 1
-            raise ModelUnavailable("ThrottlingException, injected by kickstand load")
+            raise ModelUnavailable("ThrottlingException, injected by kickstand load-test")
 
 
 def run_locally(
     sent: list[Sent], profile: Profile, rate: float, throttle: float, waves: float, chance: random.Random
 ) -> Summary:
-    """Into the shipped template on this machine; a tenth of the events is delivered twice."""
+    """To the shipped template on this machine; a tenth of the events is delivered twice."""
     from kickstand_cli.local.stack import deploy
 
     started, folder = time.monotonic(), Path("build")
@@ -302,7 +321,7 @@ def run_locally(
 
 
 def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str, outputs: Path | None) -> Summary:
-    """Into the deployed stack; waits until each upload has a record, at most ten minutes after the last one."""
+    """To the deployed stack; waits until each upload has a record, at most ten minutes after the last one."""
     started, books = time.monotonic(), open_books(read_outputs(stack_name, outputs))
     uploads: dict[Key, tuple[datetime, Sent]] = {}
     records: list[Record] = []
@@ -335,7 +354,7 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
 
 
 def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) -> None:
-    """Into any bucket, and no more."""
+    """To any bucket, without waiting."""
     s3 = boto3.client("s3")
     pace(sent, profile, rate, lambda item: s3.put_object(Bucket=bucket, Key=item.key, Body=item.data), lambda: None)
 
@@ -343,7 +362,7 @@ def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) ->
 def pace(
     sent: list[Sent], profile: Profile, rate: float, send: Callable[[Sent], Any], after: Callable[[], Any]
 ) -> None:
-    """Send each upload when the profile says so, or as soon as possible after that. after: each burst, or upload."""
+    """Send each upload at its time, or as soon as possible after it. after: called after each burst, or upload."""
     started = time.monotonic()
     for position, item in enumerate(sent):
         wait = starts_at(position, len(sent), profile, rate) - (time.monotonic() - started)
@@ -354,7 +373,7 @@ def pace(
             after()
 
 
-# ---- what became of them
+# ---- the outcomes
 
 
 def summarise(
@@ -365,7 +384,7 @@ def summarise(
     redelivered: int,
     seconds: float,
 ) -> Summary:
-    """Compare what was sent with what was recorded."""
+    """Compare the uploads with their records."""
     found = Counter((record.image, record.version) for record in records)
     waits, wrong = [], 0
     for record in records:
@@ -388,7 +407,7 @@ def summarise(
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """p50, p90, p99 and the most.
+    """p50, p90, p99 and the maximum.
 
     >>> percentiles([float(n) for n in range(1, 102)])
     {'p50': 51.0, 'p90': 91.0, 'p99': 100.0, 'max': 101.0}
@@ -422,4 +441,4 @@ def show(summary: Summary, *, local: bool) -> None:
         verdict = f"{summary.failed:,} FAILED"
     elif not summary.balanced:
         verdict = "NOT BALANCED"
-    console.print(f"{verdict}; {summary.doubled:,} recorded twice, {summary.wrong:,} ended where they should not")
+    console.print(f"{verdict}; {summary.doubled:,} recorded twice, {summary.wrong:,} with the wrong outcome")

@@ -39,11 +39,11 @@ SECONDS = 300.0  # to wait for anything that an upload or an answer sets going
 
 
 class RehearsalError(Exception):
-    """A step did not do what it should; the message says what was seen, and where the logs are."""
+    """A step failed; the message says how, and where the logs are."""
 
 
 def missing() -> str:
-    """What this machine lacks for a rehearsal, and how it is mended; empty when it lacks nothing."""
+    """What this machine lacks for a rehearsal, and the fix; empty when it lacks nothing."""
     if not (BUILT / "template.yaml").is_file():
         return "nothing is built: make build"
     if not (PYTHON.exists() and SAM.exists()):
@@ -59,9 +59,9 @@ def missing() -> str:
 
 @contextmanager
 def local_aws(log: Path) -> Iterator[str]:
-    """Its address, for as long as the context lasts; meanwhile this process and what it starts know no other AWS.
+    """Its address, while the context lasts; this process and its children then know no other AWS.
 
-    Raises RehearsalError when it does not come up.
+    Raises RehearsalError when it does not start.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -82,7 +82,7 @@ def local_aws(log: Path) -> Iterator[str]:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # it goes with everything that it has started
+            start_new_session=True,  # it is ended with all its children
         )
         try:
             _wait(lambda: _answers(port) or process.poll() is not None, "ministack")
@@ -93,7 +93,7 @@ def local_aws(log: Path) -> Iterator[str]:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
                 process.wait(10)
-                os.killpg(process.pid, signal.SIGKILL)  # functions that have outlived it
+                os.killpg(process.pid, signal.SIGKILL)  # functions that are still running
 
 
 def _only(url: str) -> AbstractContextManager[None]:
@@ -101,7 +101,7 @@ def _only(url: str) -> AbstractContextManager[None]:
     more = {
         "AWS_ENDPOINT_URL": url,
         "SAM_CLI_TELEMETRY": "0",
-        "SAM_CLI_POLL_DELAY": "0.5",  # seconds between looks at the stack; on AWS, 5 spare its API
+        "SAM_CLI_POLL_DELAY": "0.5",  # seconds between two checks of the stack; 5 on AWS, to spare its API
     }
     return environment(cut_off(more))
 
@@ -115,11 +115,11 @@ def _answers(port: int) -> bool:
 
 
 def _wait(look: Callable[[], T | None], what: str) -> T:
-    """What `look` returns, once it is true. Raises RehearsalError naming `what` was waited for."""
+    """The first true result of `look`. Raises RehearsalError naming `what` it waited for."""
     deadline = time.monotonic() + SECONDS
     while not (seen := look()):
         if time.monotonic() > deadline:
-            raise RehearsalError(f"waited {SECONDS:.0f} s for {what}, in vain; the logs are in {WORK}")
+            raise RehearsalError(f"waited {SECONDS:.0f} s for {what} without success; the logs are in {WORK}")
         time.sleep(0.1)
     return seen
 
@@ -148,7 +148,7 @@ class Rehearsal:
             raise RehearsalError(f"sam {arguments[0]} failed: {' '.join(last)}\n{log} has the rest; {self._reasons()}")
 
     def package(self) -> None:
-        """Zip what `sam build` made, and upload it."""
+        """Zip the output of `sam build`, and upload it."""
         template = self.built / "template.yaml"
         self.sam("package", "--template-file", template, "--resolve-s3", "--output-template-file", self.packaged)
         packaged = yaml.safe_load(self.packaged.read_text("utf-8"))
@@ -174,7 +174,7 @@ class Rehearsal:
         Every function gets it with the next `deploy`, and nothing else has to be packaged again.
         """
         newer = self.work / f"core-{word}"
-        # Bytecode is believed unseen: what was built with the older source would run on.
+        # Python does not check bytecode against its source here: the older one would still run.
         shutil.copytree(
             self.built / "CoreLayer", newer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -209,16 +209,16 @@ class Rehearsal:
         return _wait(lambda: find_record(open_books(self.outputs), upload), f"the record of {upload[0]}")
 
     def ask(self, **event: str) -> dict[str, Any]:
-        """Ask the reviewers' function what waits, or send it an answer."""
+        """Ask the review function for an open review, or send it an answer."""
         page: dict[str, Any] = find_function(self.outputs)({"format": "json", "reviewer": "Ada", **event})
         return page
 
     def asked(self) -> dict[str, Any]:
-        """The question that the reviewer is shown, once there is one."""
+        """The review that the reviewer is shown, once there is one."""
         return _wait(lambda: self.ask()["review"], "a question to a person")
 
     def answer(self, upload: tuple[str, str], label: str) -> Record:
-        """Answer for the upload; returns its record once it tells of the answer."""
+        """Answer the review of the upload; returns its record once it has the answer."""
         image, version = upload
         if notice := self.ask(action="answer", image=image, version=version, label=label)["notice"]:
             raise RehearsalError(f"the answer was refused: {notice}")
@@ -234,7 +234,7 @@ class Rehearsal:
         return draw_up(open_books(self.outputs, poll_seconds=0), datetime.now(UTC))
 
     def delete(self) -> list[str]:
-        """`sam delete`; returns what is left of the stack: the names of buckets and tables that hold data."""
+        """`sam delete`; returns the names of the buckets and tables that remain because they hold data."""
         self.sam("delete", "--stack-name", STACK, "--no-prompts")
         tables = boto3.client("dynamodb").list_tables()["TableNames"]
         buckets = [bucket["Name"] for bucket in boto3.client("s3").list_buckets()["Buckets"]]
@@ -246,7 +246,7 @@ class Rehearsal:
         return sorted(name for name in there if name.startswith(STACK))
 
     def _reasons(self) -> str:
-        """What CloudFormation says about what failed."""
+        """CloudFormation's reasons for failed resources."""
         try:
             events = boto3.client("cloudformation").describe_stack_events(StackName=STACK)["StackEvents"]
         except Exception:
@@ -267,13 +267,12 @@ def empty(folder: Path) -> Path:
 
 def rehearse(
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the stack up until Ctrl-C, for you to look around.")
+        bool, typer.Option("--keep", help="Keep the stack until Ctrl-C, so that you can explore it.")
     ] = False,
 ) -> None:
-    """Deploy the built template onto a local AWS, send it a photo, update it while a person is asked, delete it.
+    """Deploy the built template to a local AWS, send it a photo, update it while a review is open, delete it.
 
-    Needs no AWS account and touches none. Exit code 0: every step did what it should; 1: one did not; 2: something is
-    not installed here.
+    Needs no AWS account and uses none. Exit codes: 0 every step succeeded; 1 one failed; 2 something is not installed.
     """
     if lacking := missing():
         console.print(f"error: {lacking}")
@@ -286,7 +285,7 @@ def rehearse(
             rehearsal.package()
             step("sam package: the built functions and layers are zipped and uploaded")
             rehearsal.deploy(AuditRate="1")
-            step("sam deploy: the shipped template is a stack; a person will be asked about every photo")
+            step("sam deploy: the shipped template is a stack; every photo will be audited")
             photo = rehearsal.upload("bike.jpg", (PROJECT / "samples/images/bicycle/red-road-bike.jpg").read_bytes())
             bad = rehearsal.upload("document.pdf", (PROJECT / "samples/images/broken/document.pdf").read_bytes())
             for upload in (photo, bad):
@@ -305,7 +304,7 @@ def rehearse(
             if keep:
                 _wait_for_interrupt()
             left = rehearsal.delete()
-            step(f"sam delete: what is kept holds data: {', '.join(left)}")
+            step(f"sam delete: kept, because they hold data: {', '.join(left)}")
     except RehearsalError as error:
         console.print(painted(("failed", "bold red"), f" after {time.monotonic() - started:.0f} s: {error}"))
         raise typer.Exit(1) from error

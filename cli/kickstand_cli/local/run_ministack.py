@@ -81,7 +81,7 @@ def unzip(archive: bytes, folder: Path) -> None:
 
 
 def define(properties: dict[str, Any]) -> str:
-    """A state machine's definition as JSON, whichever it was."""
+    """A state machine's definition as JSON."""
     definition = json.dumps(yaml.safe_load(_define({**properties, "DefinitionSubstitutions": {}})))
     for name, value in properties.get("DefinitionSubstitutions", {}).items():
         definition = definition.replace(f"${{{name}}}", json.dumps(str(value))[1:-1])
@@ -100,7 +100,7 @@ def expand(template: dict[str, Any], _none: dict[str, str], policies: Any) -> An
 
 
 def fire(*about: Any, version_id: str | None = None, **more: Any) -> None:
-    """Announce what has happened to an object, each time in a context of its own."""
+    """Announce an event of an object, each in a context of its own."""
     uploaded.set(version_id)
     _fire(*about, version_id=version_id, **more)
 
@@ -124,7 +124,7 @@ def record_alarm(name: str, properties: dict[str, Any]) -> Any:
 
 
 def accept(name: str, *_: Any) -> tuple[str, dict[str, str]]:
-    """Create, update or delete what has no effect here."""
+    """Create, update or delete a resource that has no effect here."""
     return name, {}
 
 

@@ -1,4 +1,4 @@
-"""Invokes what `sam build` made as Lambda does: one function alone, in a process of AWS's own runtime client."""
+"""Invokes a function built by `sam build` as Lambda does: alone, in a process of AWS's runtime client."""
 
 import json
 import os
@@ -41,14 +41,14 @@ class Package:
 
     @property
     def size(self) -> int:
-        """Bytes of code and layers, unzipped: what Lambda limits to 250 MB."""
+        """Bytes of code and layers, unzipped; Lambda's limit is 250 MB."""
         files = (path for folder in (self.folder, *self.layers) for path in folder.rglob("*"))
         return sum(path.stat().st_size for path in files if path.is_file())
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the invocations of one process came to.
+    """The results of one process's invocations.
 
     payload: what the handler returned last; where it failed, `errorType` and `errorMessage`.
     log: all that the process wrote.
@@ -70,7 +70,7 @@ def read_packages(build: Path, parameters: Mapping[str, str] | None = None) -> d
     """
 
     def reference(logical_id: str) -> str:
-        """A layer is its folder, so that a nested stack which is given it finds it."""
+        """A layer is its folder, so that a nested stack finds it."""
         content = template.resources.get(logical_id, {}).get("Properties", {}).get("ContentUri")
         return str(build / content) if content else logical_id
 
@@ -98,12 +98,12 @@ def read_packages(build: Path, parameters: Mapping[str, str] | None = None) -> d
 
 
 def invoke(package: Package, event: bytes, variables: Mapping[str, str], times: int = 1) -> Answer:
-    """A cold start, and the event so many times. It needs awslambdaric in this environment, and runs on this Python.
+    """A cold start, and the event so many times. It needs awslambdaric, and runs on this Python.
 
-    variables: instead of the package's own.
+    variables: they replace the package's.
 
-    The function sees its folder, its layers and the runtime client, in the order of Lambda's sys.path, and of this
-    process's environment nothing. What it may take is not limited, but for ten times its timeout.
+    The function sees its folder, its layers and the runtime client, in the order of Lambda's sys.path, and nothing of
+    this process's environment. Its only limit is ten times its timeout.
     """
     with ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -128,7 +128,7 @@ def invoke(package: Package, event: bytes, variables: Mapping[str, str], times: 
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_REGION": "us-east-1",
             "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:9",  # where nobody listens
+            "AWS_XRAY_DAEMON_ADDRESS": "127.0.0.1:9",  # nothing listens there
             "LAMBDA_TASK_ROOT": str(package.folder),
             "PYTHONDONTWRITEBYTECODE": "1",  # /var/task is read-only on Lambda
             "PYTHONPATH": os.pathsep.join(
@@ -162,7 +162,7 @@ class _RuntimeApi(ThreadingHTTPServer):
     """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, for so many invocations."""
 
     daemon_threads = True
-    block_on_close = False  # who asks for one event more waits for ever
+    block_on_close = False  # a client that asks for another event would wait forever
 
     def __init__(self, package: Package, event: bytes, times: int) -> None:
         self.answers: queue.Queue[tuple[bool, bytes, float]] = queue.Queue()  # failed, what, when

@@ -33,7 +33,7 @@ from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, cut_off, environment, function_arn
 from kickstand_cli.local.template import Template, TemplateError, create_table
 
-NOT_LOCAL = {  # what has no part in the way of an image, or what moto cannot do: permissions, logs, alarms
+NOT_LOCAL = {  # not needed to process a photo, or unknown to moto: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::IAM::Policy",
@@ -52,7 +52,7 @@ LOCAL_BATCH = 25  # items of a Distributed Map's batch; their executions run in 
 
 @dataclass
 class Physical:
-    """What a resource became: what `Ref` gives, and what `Fn::GetAtt` gives."""
+    """A created resource: the results of `Ref` and `Fn::GetAtt`."""
 
     ref: str
     attributes: dict[str, str] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Physical:
 
 @dataclass
 class Target:
-    """Where a rule sends its events: a state machine, function or queue, by its ARN; and the queue for the refused."""
+    """The target of a rule: a state machine, function or queue, by its ARN; and the queue for undelivered events."""
 
     queue_url: str
     receiver: str
@@ -69,7 +69,7 @@ class Target:
 
 @dataclass
 class Source:
-    """A queue, by its URL, whose messages Lambda gives to a function: so many in a batch, so many batches at once."""
+    """A queue, by its URL, whose messages Lambda gives to a function: the size of a batch, and batches at a time."""
 
     queue_url: str
     function: str
@@ -102,10 +102,10 @@ class Stack:
             if self.template.holds(output.get("Condition"))
         }
 
-    # ---- what a user does
+    # ---- for users
 
     def upload(self, key: str, data: bytes) -> str:
-        """Put an object into the images bucket; returns its version id."""
+        """Upload an object to the bucket of photos; returns its version id."""
         return self.s3.put_object(Bucket=self.outputs["ImageBucketName"], Key=key, Body=data)["VersionId"]
 
     @property
@@ -118,23 +118,23 @@ class Stack:
         return self._lambdas.invoke(function, payload)
 
     def settle(self, progress: Callable[[], None] = lambda: None) -> None:
-        """Carry events and wait until none is on its way and no execution runs but those that wait for a person."""
+        """Deliver events until none is left, and no execution runs except those that wait for a person."""
         while True:
             busy = self._busy()
-            if not self.deliver() and not busy:  # in this order: whoever ended before has published before
+            if not self.deliver() and not busy:  # in this order: an execution publishes before it ends
                 return
             progress()
-            time.sleep(0.02)  # leaves the processor to those that are waited for
+            time.sleep(0.02)  # leaves the processor to the executions
 
     def wait_for_a_gap(self, at_once: int) -> None:
-        """Until fewer executions of classify_image run: in a burst each photo would wait for all those before it."""
+        """Wait until fewer executions of classify_image run: in a burst, each photo would wait for all earlier ones."""
         arn = self.outputs["ClassifyImageStateMachineArn"]
         ask = self.stepfunctions.list_executions
         while len(ask(stateMachineArn=arn, statusFilter=RUNNING)["executions"]) >= at_once:
             time.sleep(0.02)
 
     def reviews(self) -> list[Review]:
-        """What people are, or were, asked."""
+        """All reviews, open and answered."""
         return _repeating(lambda: list(list_reviews(self.dynamodb, self.outputs["ReviewsTableName"])))
 
     def records(self) -> list[Record]:
@@ -154,7 +154,7 @@ class Stack:
         ]
 
     def books(self) -> Books:
-        """What the ledger is drawn up from."""
+        """The stack's bucket, tables and queues, for the ledger."""
         return open_books(self.outputs, poll_seconds=0)
 
     def ledger(self) -> Ledger:
@@ -162,7 +162,7 @@ class Stack:
         return draw_up(self.books(), datetime.now(UTC))
 
     def dead_letters(self) -> list[dict[str, Any]]:
-        """The dead letters: of the queue, where they stay, and those that a ledger has moved into the table."""
+        """The dead letters: those in the queue, which stay there, and those in the table."""
         url = self.outputs["DeadLetterQueueUrl"]
         found: list[Any] = []
         while batch := self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages"):
@@ -176,12 +176,12 @@ class Stack:
             json.loads(letter.event) | {"error": {"Error": letter.error, "Cause": letter.cause}} for letter in moved
         ]
 
-    # ---- what EventBridge does in AWS; moto leaves events for state machines undelivered
+    # ---- EventBridge; moto does not deliver events to state machines
 
     def deliver(self, copies: Callable[[], int] = lambda: 1) -> int:
-        """Start the executions and functions that waiting events ask for; returns how many events there were.
+        """Start the executions and functions of waiting events; returns the number of events.
 
-        copies: how often the next event is to be delivered; AWS promises at least once.
+        copies: how often the next event is to be delivered; AWS guarantees at least once.
         """
         delivered = 0
         for target in self._targets:
@@ -195,7 +195,7 @@ class Stack:
         return delivered + sum(map(self._admit_all, self._sources))
 
     def _admit_all(self, source: Source) -> int:
-        """As many as Lambda would have at a time; returns how many messages there were."""
+        """As many batches as Lambda takes at a time; returns the number of messages."""
         admitted = 0
         while messages := self.sqs.receive_message(QueueUrl=source.queue_url, MaxNumberOfMessages=source.batch).get(
             "Messages"
@@ -206,7 +206,7 @@ class Stack:
         return admitted
 
     def _admit(self, source: Source, messages: Sequence[Any]) -> None:
-        """What Lambda does with a batch: give it to the function, and delete what that is done with."""
+        """As Lambda does with a batch: give it to the function, and delete the messages that it has processed."""
         named = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body"}
         records = [{name: message[theirs] for name, theirs in named.items()} for message in messages]
         _, headers, body = self._lambdas.invoke(source.function, json.dumps({"Records": records}).encode())
@@ -221,7 +221,7 @@ class Stack:
                 self.sqs.delete_message(**name)
 
     def start(self, target: Target, event: dict[str, Any]) -> None:
-        """Start an execution or a function on the event; what does not take it leaves it to the dead-letter queue."""
+        """Start an execution or a function on the event; if that fails, the event goes to the dead-letter queue."""
         if ":sqs:" in target.receiver:
             self._send(target.receiver, event)
             return
@@ -255,7 +255,7 @@ class Stack:
         return any(execution not in asked or not self._waits(execution) for execution in running)
 
     def _asking(self) -> set[str]:
-        """The executions whose question a person can still answer; asked for as briefly as moto can tell it."""
+        """The executions that wait for a person, by the quickest way that moto has."""
         pages = self.dynamodb.get_paginator("scan").paginate(
             TableName=self.outputs["ReviewsTableName"],
             ProjectionExpression="execution",
@@ -269,15 +269,15 @@ class Stack:
         return set(_repeating(lambda: [item["execution"]["S"] for page in pages for item in page["Items"]]))
 
     def _waits(self, execution: str) -> bool:
-        """Whether a task has been handed over, and its token is waited for."""
+        """Whether it waits for a task token."""
         history = self.stepfunctions.get_execution_history(executionArn=execution)["events"]
         return history[-1]["type"] == "TaskSubmitted"
 
-    # ---- what CloudFormation does in AWS
+    # ---- CloudFormation
 
     def _reference(self, logical_id: str) -> str:
         function, _, part = logical_id.partition(".")
-        if part in ("Alias", "Version"):  # SAM's; locally there is but one version
+        if part in ("Alias", "Version"):  # SAM's; here there is only one version
             return f"{self._attribute(function, 'Arn')}:{'live' if part == 'Alias' else '1'}"
         return self._create(logical_id).ref
 
@@ -348,7 +348,7 @@ class Stack:
         return Physical(str(self.template.folder / raw["ContentUri"]))
 
     def _from_layer(self, value: str) -> str:
-        """A path below /opt is a path below one of the layers; /opt/model is the artefact, where one was named."""
+        """A path below /opt is in one of the layers; /opt/model is the artefact, if one was given."""
         if value == "/opt/model" and self._artefact:
             return str(self._artefact.resolve())
         if value.startswith("/opt/"):
@@ -374,7 +374,7 @@ class Stack:
         return Physical(arn, {"Arn": arn, "Name": logical_id})
 
     def _unfold(self, reader: str, states: dict[str, Any], name: str) -> None:
-        """Play a Distributed Map, which moto does not know with batches, by a loop: read some items, map their batches.
+        """Replace a Distributed Map with batches, which moto does not support, by a loop: read and map batches.
 
         reader: the name of the function that reads them, as Step Functions itself does in AWS.
         """
@@ -456,7 +456,7 @@ class Stack:
         return Physical(logical_id, {"Arn": f"arn:aws:events:us-east-1:123456789012:rule/{logical_id}"})
 
     def _target(self, name: str, pattern: dict[str, Any], receiver: str, properties: dict[str, Any]) -> None:
-        """moto does deliver to queues, so each rule gets one, and `deliver` empties it."""
+        """moto delivers to queues, so each rule gets one, and `deliver` empties it."""
         url = self.sqs.create_queue(QueueName=f"events-{name}"[:80])["QueueUrl"]
         self.events.put_rule(Name=name[:64], EventPattern=json.dumps(pattern))
         self.events.put_targets(Rule=name[:64], Targets=[{"Id": "queue", "Arn": self._queue_arn(url)}])
@@ -477,7 +477,7 @@ class Stack:
 
 
 def _hurry(definition: dict[str, Any]) -> None:
-    """Leave out what fits AWS, not one machine that plays all of it: timeouts, delays, and a batch's pauses."""
+    """Remove what only AWS needs, not one machine: timeouts, delays, and the pauses of a batch."""
     definition.pop("TimeoutSeconds", None)
     in_map = "ProcessorConfig" in definition
     for state in definition["States"].values():
@@ -491,7 +491,7 @@ def _hurry(definition: dict[str, Any]) -> None:
 
 
 def _repeating(scan: Callable[[], list[T]]) -> list[T]:
-    """moto scans a table without locking it: a write meanwhile breaks the scan off, about once in 700 times."""
+    """moto scans a table without a lock: a simultaneous write breaks the scan, about once in 700 times."""
     while True:
         try:
             return scan()
@@ -526,12 +526,12 @@ def _as_eventbridge_sends_it(event: dict[str, Any]) -> dict[str, Any]:
 
 
 _SEQUENCERS: dict[str | None, str] = {}
-"""In which order versions were uploaded."""
+"""The order of uploads."""
 
 
 @contextmanager
 def _uploads_in_sequence() -> Iterator[None]:
-    """Note the order of uploads when moto sends their events: what it sends does not say it."""
+    """Record the order of uploads when moto sends their events, which do not contain it."""
     send = notifications._send_event_bridge_message
 
     def noting(account_id: str, bucket: Any, event_name: str, key: Any) -> None:
@@ -548,7 +548,7 @@ def _uploads_in_sequence() -> Iterator[None]:
 
 @contextmanager
 def _nothing_lost_while_deleting() -> Iterator[None]:
-    """moto deletes a message by writing the queue's list anew. Without its lock, what is sent meanwhile is lost."""
+    """moto deletes a message by replacing the queue's list. Without a lock, messages sent meanwhile are lost."""
     delete = Queue.delete_message
 
     def locked(queue: Queue, receipt_handle: str) -> None:
@@ -592,7 +592,7 @@ def deploy(
     faults: Callable[[str], None] | None = None,
     artefact: Path | None = None,
 ) -> Iterator[Stack]:
-    """The template's resources for as long as the context lasts; nothing outside this process is touched.
+    """The template's resources, while the context lasts; nothing outside this process is changed.
 
     parameters: of the template; classify_image runs as STANDARD anyway, since moto shows no executions of EXPRESS.
     artefact: the model's folder; None for that of the template's layer.
@@ -609,4 +609,4 @@ def deploy(
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         deployed = Stack(template, {**(parameters or {}), "WorkflowType": "STANDARD"}, lambdas, artefact)
         yield deployed
-        deployed.settle()  # what still ran would run on into whatever is deployed next in this process
+        deployed.settle()  # else an execution could still run in the next stack of this process

@@ -11,7 +11,7 @@ from kickstand.clients import DynamoDBClient
 
 
 class TemplateError(Exception):
-    """The template says something that a laptop cannot do, or that nobody could."""
+    """The template has an error, or a part that cannot run on this machine."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -105,7 +105,7 @@ class Template:
         return condition is None or self._holds(condition)
 
     def resolve(self, value: Any) -> Any:
-        """The value with every intrinsic function replaced by what it stands for."""
+        """The value with every intrinsic function replaced by its result."""
         if isinstance(value, list):
             return [item for item in map(self.resolve, value) if item is not None]
         if not isinstance(value, dict):

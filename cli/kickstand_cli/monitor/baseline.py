@@ -1,4 +1,4 @@
-"""`kickstand baseline`: how images and answers look when all is well, for the monitor to compare with."""
+"""`kickstand baseline`: the statistics of a time when all was well, which drift is measured against."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,14 +22,14 @@ from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.files import expect_writable, read_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, stderr
+from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
+from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
 
 Measured = tuple[Mapping[str, float], Mapping[str, bool]]
 
 
 def as_prediction(row: list[float], card: ModelCard) -> Prediction:
-    """row: probabilities of the labels, then of neither; they sum to 1 but for rounding."""
+    """row: probabilities of the classes, then of neither; they sum to 1 except for rounding."""
     *known, neither = row
     total = max(sum(known), 1e-12)
     return Prediction.of(
@@ -42,7 +42,7 @@ def as_prediction(row: list[float], card: ModelCard) -> Prediction:
 
 
 def measure_unseen(folder: Path, artefact: Path, unread: list[str]) -> list[Measured]:
-    """Each image of DIR/<label>/ with the model's own answer: only for images that it has not learnt from.
+    """Each photo of DIR/CLASS/ with the model's answer: only for photos that it has not learnt from.
 
     unread: gets the reason for each file that cannot be read.
 
@@ -66,7 +66,7 @@ def measure_unseen(folder: Path, artefact: Path, unread: list[str]) -> list[Meas
 
 
 def baseline_of_records(records: Iterable[Record]) -> Baseline:
-    """Of a time when all was well, as far as the model and policy that decided most of them did.
+    """The baseline of these records: of the model and policy that decided most of them.
 
     Raises CommandError where there is too little to compare with.
     """
@@ -82,42 +82,39 @@ def baseline_of_records(records: Iterable[Record]) -> Baseline:
 
 
 def baseline(
-    unseen: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Of images in DIR/<label>/ that the model has never seen."),
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Photos in DIR/CLASS/ that the model has never seen.")
     ] = None,
-    records: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Of records, one JSON object a line, of a time when all was well."),
-    ] = None,
+    records: RecordsFiles = None,
     since: Annotated[
-        str | None,
-        typer.Option(metavar="WHEN", help="Of the stack's records since then: 24h, 21d, or ISO 8601."),
+        str | None, typer.Option(metavar="WHEN", help="The stack's records since then: 21d, or ISO 8601.")
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     artefact: ModelOption = MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the baseline as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Store in model.json how images and answers look when all is well; `kickstand monitor` compares with it.
+    """Store the statistics of a time when all was well, for `kickstand monitor`.
 
-    A few kilobytes: order statistics of each feature, and how often the gate flags, a person is asked, an image is
-    rejected. `kickstand train` makes one of the training photos, with the answers of models that had not seen them. It
-    knows neither your cameras nor your share of classes: after some weeks in which all was well, make it anew --since
-    then.
+    They go into model.json: order statistics of each feature, and how often p(neither) is too high, a photo goes to
+    review, or is rejected. `kickstand train` stores a baseline of the training photos, which knows neither your cameras
+    nor your mix of classes. After some weeks in which all was well, make your own with --since.
+
+    Examples:
+    $ kickstand baseline --stack-name kickstand-dev --since 21d --model build/own/model
     """
-    if [unseen, records, since].count(None) != 2:
-        raise typer.BadParameter("say one of --unseen, --records and --since")
+    if sum(map(bool, (images, records, since))) != 1:
+        raise typer.BadParameter("give one of --images, --records and --since")
     start = parse_since_option(since, datetime.now(UTC), example="21d") if since else None
     unread: list[str] = []
     with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)
         expect_writable(artefact / "model.json")
         if records or start:
-            seen, _ = open_records([records] if records else [], None, stack_name, outputs, start)
+            seen, _ = open_records(records or [], None, stack_name, outputs, start)
             made = baseline_of_records(seen)
         else:
-            folder = unseen or Path()
+            folder = images or Path()
             measured, source = measure_unseen(folder, artefact, unread), f"the model's answers to {folder.name}/"
             made = make(measured, source, card.model_version, card.policy.policy_version)
         store_in_card(artefact, baseline=made.model_dump(mode="json"))
@@ -126,7 +123,7 @@ def baseline(
         name_unread(unread)
         return
     largest = max(quantiles.n for quantiles in made.features.values())
-    console.print(f"baseline {made.version}: {largest:,} images ({made.source}); written to model.json")
+    console.print(f"baseline {made.version}: {largest:,} photos ({made.source}); written to model.json")
     for name, quantiles in made.features.items():
         low, middle, high = quantiles.low[4], quantiles.low[49], quantiles.high[4]
         console.print(f"  {name:<12} 5 % below {low:g}, half below {middle:g}, 5 % above {high:g}")
@@ -138,8 +135,8 @@ def baseline(
 def make(measured: Sequence[Measured], source: str, model_version: str, policy_version: str) -> Baseline:
     """Raises CommandError where there is too little to compare with."""
     if len(measured) < 100:
-        raise CommandError(f"{len(measured)} images make no baseline: it takes at least 100, better 1,000")
+        raise CommandError(f"{len(measured)} photos are too few for a baseline: it needs at least 100, better 1,000")
     made = make_baseline(measured, source, model_version, policy_version)
     if not made.features:
-        raise CommandError("none of the records has image statistics")
+        raise CommandError("none of the records has statistics of its photo")
     return made

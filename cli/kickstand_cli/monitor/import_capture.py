@@ -1,4 +1,4 @@
-"""`kickstand import-capture`: what SageMaker's data capture wrote becomes decision records."""
+"""`kickstand import-capture`: SageMaker's data capture as decision records."""
 
 import base64
 import binascii
@@ -20,33 +20,36 @@ from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.files import expect_writable, list_files, replacing
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import read_lines
-from kickstand_cli.terminal import CommandError, console, exit_on, reason, stderr
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, reason, stderr
 
-MOST = 2**31  # bytes of a file; data capture begins a new one every few minutes
+MOST = 2**31  # bytes of a file; data capture starts a new one every few minutes
 
 
 def import_capture(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE…", help="JSON Lines that data capture wrote; a folder means all in it."),
+        typer.Argument(metavar="FILE", help="JSON Lines from data capture; a folder means all *.jsonl in it."),
     ],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the records go, one JSON object a line.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The file to write: one record a line.")] = Path(
         "records.jsonl"
     ),
-    endpoint: Annotated[str, typer.Option(metavar="NAME", help="The endpoint's name.")] = "captured",
+    endpoint: Annotated[str, typer.Option(metavar="NAME", help="The name of the endpoint.")] = "captured",
     allow_empty: Annotated[
-        bool, typer.Option("--allow-empty", help="No record at all is no error; an older FILE is then emptied.")
+        bool, typer.Option("--allow-empty", help="Write an empty file where there is no record; else that is an error.")
     ] = False,
     artefact: ModelOption = MODEL,
+    as_json: AsJson = False,
 ) -> None:
-    """Turn an endpoint's captured inferences into records, every line of every file.
+    """Turn an endpoint's captured inferences into records.
 
-    An inference that was captured twice is one record. Labels and policy are those of model.json. `kickstand monitor
-    --records` then reads the result; a baseline of an endpoint's own good weeks is made by `kickstand baseline
-    --records`.
+    `kickstand monitor`, `report` and `baseline` read them with --records. An inference that was captured twice is one
+    record. Classes and policy are those of model.json.
 
-    Lines and files that cannot be used are named on standard error, the others are written, and the exit code is 1. A
-    folder without *.jsonl, or files without a record, are an error, and an older FILE stays as it was.
+    Unusable lines and files are named on standard error, the others are written, and the exit code is 1. A folder
+    without *.jsonl and files without a record are errors; an older file then stays as it was.
+
+    Examples:
+    $ kickstand import-capture captured/ --out records.jsonl
     """
     with exit_on(OSError, ValueError):
         card = read_card(artefact)
@@ -71,14 +74,17 @@ def import_capture(
             raise CommandError(f"{', '.join(map(str, files))}: no record in it, so {out} is not written")
         with replacing(out) as written:
             written.writelines(f"{record.model_dump_json()}\n".encode() for record in records.values())
-    again = f"; {twice:,} lines came twice" if twice else ""
-    console.print(f"{len(records):,} records of {len(paths):,} files written to {out}{again}")
+    if as_json:
+        print_json({"records": len(records), "files": len(paths), "out": str(out), "twice": twice, "failed": failures})
+    else:
+        again = f"; {twice:,} lines were captured twice" if twice else ""
+        console.print(f"{len(records):,} records of {len(paths):,} files written to {out}{again}")
     if failures:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.ERROR)
 
 
 def _find_captures(file: Path) -> list[Path]:
-    """The file itself, or all that data capture wrote below a folder. Raises CommandError where it holds none."""
+    """The file itself, or all *.jsonl below a folder. Raises CommandError where there is none."""
     if not file.is_dir():
         return [file]
     unread: list[str] = []
@@ -100,21 +106,21 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     """
     try:
         captured = json.loads(line)
-        data, told = captured["captureData"], captured["eventMetadata"]
+        data, about = captured["captureData"], captured["eventMetadata"]
         photo, answer = _decode(data["endpointInput"]), json.loads(_decode(data["endpointOutput"]))
         prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
-        at, event_id = as_utc(datetime.fromisoformat(told["inferenceTime"])), told["eventId"]
+        at, event_id = as_utc(datetime.fromisoformat(about["inferenceTime"])), about["eventId"]
         if not isinstance(event_id, str) or not event_id:
-            raise ValueError("eventId is no text")
+            raise ValueError("eventId is not a text")
         ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
     except KeyError as error:
         raise CommandError(f"{error} is missing") from error
     except RecursionError as error:
-        raise CommandError("JSON that is too deep") from error
+        raise CommandError("too deeply nested JSON") from error
     except (ValueError, TypeError) as error:
         raise CommandError(str(error)) from error
     try:
-        # The caller may have scaled the photo, so its quality is unknown and it is never sent back.
+        # The caller may have scaled the photo, so its quality is unknown: no "retake".
         image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
     except InvalidImage as error:
         image, decision = None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))
@@ -131,7 +137,7 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
 
 
 def _decode(part: dict[str, Any]) -> bytes:
-    """The bytes that went in or came out. Raises ValueError."""
+    """The bytes of a request or an answer. Raises ValueError."""
     if part["encoding"] == "BASE64":
         try:
             return base64.b64decode(part["data"], validate=True)

@@ -1,4 +1,4 @@
-"""`kickstand monitor`: what has moved, since when, and how often the answers are right, from any records."""
+"""`kickstand monitor`: drift and live accuracy, from any records."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -13,42 +13,44 @@ from kickstand.monitor.run import AnswerShare, MonitorReport, examine, read_watc
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import RecordsFile, open_records, parse_since_option
-from kickstand_cli.terminal import console, exit_on, print_json, printable
-
-HARMED = 4
+from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
+from kickstand_cli.terminal import AsJson, ExitCode, console, exit_on, print_json, printable
 
 Since = Annotated[str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")]
 ImagesPerDay = Annotated[
     float | None,
-    typer.Option(min=1, help="How many images come in; by default as many as these records say, at least 100."),
+    typer.Option("--photos-a-day", min=1, show_default="as in the records, but 100 or more", help="Photos a day."),
 ]
-FalseAlarms = Annotated[float, typer.Option(min=0.001, help="At most so many false alarms in 90 days, on average.")]
+FalseAlarms = Annotated[float, typer.Option(min=0.001, help="Accept so many false alarms in 90 days, on average.")]
 
 
 def monitor(
-    records: RecordsFile = None,
+    records: RecordsFiles = None,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     since: Since = None,
     images_per_day: ImagesPerDay = None,
     false_alarms: FalseAlarms = 1.0,
     artefact: ModelOption = MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare records with the model's baseline, and estimate how often the answers are right.
+    """Report drift and live accuracy.
 
-    A notice says that the input has changed; a page that the model is harmed, or that the mix of labels has left the
-    promised range. Both together raise at most one false alarm in 90 days, on average. Accuracy comes from reviews and
-    random audits, weighted by how probable it was that a person was asked. It and the promise are about the accepted
-    answers of each label.
+    Drift compares the records with the model's baseline. A notice says that the photos have changed; an alert, that the
+    model suffers from it, or that the mix of classes has left the guaranteed range. Together they raise at most one
+    false alarm in 90 days, on average. Accuracy comes from reviews and random audits, weighted by the probability of a
+    review, for the accepted answers of each class.
 
-    Exit codes: 0 all is well, or a notice; 1 an error; 4 a page, or a promise that the evidence no longer supports.
+    Exit codes: 0 all is well, or a notice; 1 an error; 4 an alert, or a guarantee that the evidence no longer supports.
+
+    Examples:
+    $ kickstand monitor --stack-name kickstand-dev --since 7d
+    $ kickstand monitor --records demo-output/records.jsonl --json
     """
     start = parse_since_option(since, datetime.now(UTC)) if since else None
     with reporting(), exit_on(OSError, ValueError):
         watch = read_watch(artefact)
-        seen, _ = open_records([records] if records else [], None, stack_name, outputs, start)
+        seen, _ = open_records(records or [], None, stack_name, outputs, start)
     pace = images_per_day or observed_pace([record.recorded_at for record in seen])
     report, _ = examine(seen, watch, Budget(images_per_day=pace, false_alarms=false_alarms))
     if as_json:
@@ -56,23 +58,23 @@ def monitor(
     else:
         _print(report, pace, false_alarms)
     if report.harmed:
-        raise typer.Exit(HARMED)
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
     if not report.images:
-        console.print("no records: nothing to say")
+        console.print("no records")
         return
     routes = report.routes
     console.print(
-        f"{report.images:,} images from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M} UTC: "
-        f"{routes[Route.ACCEPT]:,} accepted, {routes[Route.REVIEW]:,} to a person, {routes[Route.REJECT]:,} rejected"
+        f"{report.images:,} photos from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M} UTC: "
+        f"{routes[Route.ACCEPT]:,} accepted, {routes[Route.REVIEW]:,} to review, {routes[Route.REJECT]:,} rejected"
     )
     if all(finding.statistic == CLASS_MIX for finding in report.drift or ()):
         console.print("drift     no baseline in model.json: make one with `kickstand baseline`")
     if report.drift is not None:
         console.print(
-            f"drift     false alarms: at most {false_alarms:g} in 90 days on average, at {pace:,.0f} images a day"
+            f"drift     false alarms: at most {false_alarms:g} in 90 days on average, at {pace:,.0f} photos a day"
         )
         for finding in report.drift:
             _print_finding(finding)
@@ -85,34 +87,34 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
     for check in report.promises:
         _print_promise(check)
     for label in report.refused:
-        console.print(f"promise   {label}: no such answer is accepted, so there is nothing to check")
+        console.print(f"guarantee {label}: no such answer is accepted, so there is nothing to check")
 
 
 def _print_promise(check: PromiseCheck) -> None:
-    missing = f"; about {check.audits_missing:,} more audits would show it" if check.audits_missing else ""
+    missing = f"; about {check.audits_missing:,} more audits would decide it" if check.audits_missing else ""
     answers = f"answers accepted as {check.label}" if check.label else "accepted answers"
     console.print(
-        f"promise   at most {check.max_risk:.1%} of {answers} wrong: {check.status}; "
+        f"guarantee at most {check.max_risk:.1%} of {answers} wrong: {check.status}; "
         f"{check.errors:,} of {check.audits:,} audits wrong{missing}",
     )
 
 
 def _print_share(share: AnswerShare) -> None:
     if not share.images:
-        console.print(f"mix       {share.label}: no image of this model and policy")
+        console.print(f"mix       {share.label}: no photo of this model and policy")
         return
     low, high = (f"{100 * part:.3g}%" for part in share.promised)
-    what = "perhaps none of the labels" if share.label == NEITHER else share.label
+    what = "perhaps none of the classes" if share.label == NEITHER else share.label
     promised = low if low == high else f"up to {high}" if low == "0%" else f"{low} to {high}"
     console.print(
-        f"mix       {what}: {share.share:.1%} of {share.images:,} answers; {promised} of the photos is promised, "
-        f"which makes at most {share.at_most:.1%}",
+        f"mix       {what}: {share.share:.1%} of {share.images:,} answers; the guarantee holds for {promised} of the "
+        f"photos, which is at most {share.at_most:.1%} of the answers",
     )
 
 
 def _print_finding(finding: Finding) -> None:
     if not finding.seen:
-        console.print(f"  unknown {finding.statistic} (no image of the baseline's model and policy)")
+        console.print(f"  unknown {finding.statistic} (no photo of the baseline's model and policy)")
         return
     if not finding.alarm:
         console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)")
@@ -124,7 +126,7 @@ def _print_finding(finding: Finding) -> None:
 
 def _print_accuracy(name: str, live: LiveAccuracy) -> None:
     if not live.images:
-        console.print(f"accuracy  {name}: no images")
+        console.print(f"accuracy  {name}: no photos")
         return
     console.print(
         f"accuracy  {name}: {live.accuracy:.3f} [{live.low:.3f}, {live.high:.3f}], {live.answers:,} of "

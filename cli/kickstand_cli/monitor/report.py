@@ -1,4 +1,4 @@
-"""`kickstand report`: one page that says whether all is well and shows why, from any records."""
+"""`kickstand report`: the monitoring report, one HTML page, from any records."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +16,20 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, repo
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.monitor.monitor import FalseAlarms, ImagesPerDay, Since
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import ImagesFolder, open_records, parse_since_option
-from kickstand_cli.terminal import console, exit_on, print_json
+from kickstand_cli.records import (
+    ImagesFolder,
+    OldRecords,
+    RecordsFiles,
+    open_records,
+    parse_since_option,
+    take_old_records,
+)
+from kickstand_cli.terminal import AsJson, console, exit_on, print_json
 
 
 def report(
-    records: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="RECORDS…", help="Records, one JSON object a line, instead of a stack's table."),
-    ] = None,
+    old_records: OldRecords = None,
+    records: RecordsFiles = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("monitoring.html"),
     images: ImagesFolder = None,
     stack_name: StackName = DEFAULT_STACK,
@@ -33,18 +38,20 @@ def report(
     images_per_day: ImagesPerDay = None,
     false_alarms: FalseAlarms = 1.0,
     artefact: ModelOption = MODEL,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the page's numbers too, those of `kickstand monitor --json` among them."),
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Write the monitoring report: one HTML page that needs no other file and no network.
+    """Write the monitoring report: one HTML page.
 
-    Confidence over time, what has moved and the pictures that moved it, live accuracy, reliability, risk and coverage,
-    confusion, and people's load. Its numbers are those of `kickstand monitor`, by the same code.
+    The page needs no other file and no network. It shows drift and the photos that caused it, confidence over time,
+    live accuracy, reliability, risk and coverage, confusion, and the review load: the numbers of `kickstand monitor`.
 
-    Exit codes: 0 written, whatever it says; 1 an error.
+    Exit codes: 0 written, whether or not all is well; 1 an error.
+
+    Examples:
+    $ kickstand report --records demo-output/records.jsonl --images samples/images
+    $ kickstand report --stack-name kickstand-dev --since 7d
     """
+    records = take_old_records(old_records, records)
     now = datetime.now(UTC)
     start = parse_since_option(since, now) if since else None
     with reporting(), exit_on(OSError, ValueError):

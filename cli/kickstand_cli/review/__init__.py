@@ -1,1 +1,1 @@
-"""The photos that wait for a person, and people's answers as a dataset."""
+"""The photos that wait for an answer, and the answers as a dataset."""

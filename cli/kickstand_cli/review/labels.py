@@ -1,4 +1,4 @@
-"""`kickstand labels`: what people have answered becomes a dataset to train with; and how often they agree."""
+"""`kickstand labels`: reviewers' answers as a dataset to train with; and how often reviewers agree."""
 
 import base64
 import hashlib
@@ -29,22 +29,20 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open
 from kickstand_cli.monitor.monitor import Since
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import open_records, parse_since_option
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress
+from kickstand_cli.records import OldRecords, RecordsFiles, open_records, parse_since_option, take_old_records
+from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, show_progress
 
-app = typer.Typer(
-    help="What people have answered: as a dataset, and how often two of them agree.", no_args_is_help=True
-)
+app = typer.Typer(no_args_is_help=True)
 MANIFEST = "labels.json"
 JOURNAL = ".kickstand-labels.sqlite"
 
 
 class Label(Payload):
-    """One image and what a person said it shows; not who.
+    """One photo and its label, without the reviewer's name.
 
-    path: the image as the model sees it, relative to the folder. original: the uploaded bytes.
+    path: the photo as the model sees it, relative to the folder. original: the uploaded bytes.
     sha256: of the original.
-    audit: asked by lot, whatever the model said.
+    audit: from the random sample of accepted photos.
     """
 
     path: str
@@ -58,11 +56,11 @@ class Label(Payload):
 
 
 class Export(Payload):
-    """What the folder holds; in the file, its labels follow.
+    """The content of the folder; in the file, its labels follow.
 
-    counts: labels by folder. cannot_tell, gone: answers that gave no label, and images that are no longer there.
-    contradictory: answers about one photo, by two people or about two uploads of it, that differ; none is written.
-    no_folder: answers whose label cannot be a folder's name.
+    counts: labels by folder. cannot_tell, gone: answers without a label, and photos that are gone.
+    contradictory: different answers about one photo, by two people or about two uploads of it; none is written.
+    no_folder: answers whose label cannot be the name of a folder.
     """
 
     format: Literal["kickstand-labels-1"] = "kickstand-labels-1"
@@ -76,7 +74,7 @@ class Export(Payload):
 
 @app.callback()
 def labels() -> None:
-    """What people have answered: as a dataset, and how often two of them agree."""
+    """Export reviewers' answers as a dataset, and measure how often reviewers agree."""
 
 
 @app.command()
@@ -85,59 +83,71 @@ def export(
     with_audits: Annotated[
         bool,
         typer.Option(
-            "--with-audits/--without-audits",
-            help="Put answers of the random audit into train/ too; otherwise they lie apart, in audit/, "
-            "where they can go on telling the model's accuracy.",
+            "--with-audits",
+            help="Put audited photos into train/ too, instead of audit/, where they can measure accuracy.",
         ),
     ] = False,
     artefact: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="Whose input size the images get: a model artefact.")
+        Path,
+        typer.Option(
+            "--model",
+            metavar="DIR",
+            show_default="the shipped model",
+            help="The model artefact whose input size the photos get.",
+        ),
     ] = MODEL,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write every answered image into train/<label>/, as `kickstand train` reads it.
+    """Write every labelled photo into train/CLASS/, as `kickstand train` reads it.
 
-    The images are prepared as the workflow prepares them; the uploaded bytes lie beside them in original/<label>/, and
-    labels.json tells of each one which upload it was, and when it was answered; not by whom. Nothing is replaced.
-
-    Photos are fetched several at a time. An export that was interrupted goes on when the same command runs again: what
-    it has fetched lies beside the folder, and is not fetched again where its SHA-256 is still right.
+    The photos are prepared as in the workflow. The uploaded files are in original/CLASS/, and labels.json names the
+    upload and the time of each answer, but not the reviewer. Nothing is replaced. An interrupted export continues when
+    the same command runs again.
 
     Exit codes: 0 written; 1 an error, and the folder does not appear.
+
+    Examples:
+    $ kickstand labels export --out answered --stack-name kickstand-dev
     """
     with reporting(), exit_on(OSError, sqlite3.Error):
         books = open_books(read_outputs(stack_name, outputs))
         shape = read_card(artefact).input_shape
         reviews = list_reviews(books.dynamodb, books.reviews_table)
         written = write_labels(books.s3, reviews, out, shape, with_audits=with_audits)
+    if as_json:
+        print_json(written)
+        return
     for folder, number in written.counts.items():
         console.print(f"{folder}: {number}")
     console.print(
-        f"{sum(written.counts.values())} labels in {out}; left out: {written.cannot_tell} that nobody could tell, "
-        f"{written.gone} whose image is gone, {written.contradictory} that contradict each other, "
-        f"{written.no_folder} whose label is no name for a folder",
+        f"{sum(written.counts.values())} labels in {out}; left out: {written.cannot_tell} “can't tell”, "
+        f"{written.gone} whose photo is gone, {written.contradictory} that contradict each other, "
+        f"{written.no_folder} whose label cannot be the name of a folder",
     )
 
 
 @app.command()
 def agreement(
-    records: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="RECORDS…", help="Records, one JSON object a line, instead of a stack's table."),
-    ] = None,
+    old_records: OldRecords = None,
+    records: RecordsFiles = None,
     confidence: Annotated[
-        float, typer.Option(min=0.5, max=0.9999, help="How sure the bound on the label error is.")
+        float, typer.Option(min=0.5, max=0.9999, help="Confidence of the bound on the label error.")
     ] = 0.95,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     since: Since = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Say how often two reviewers agree about a photo, and how many of their answers are wrong at most.
+    """Show how often two reviewers agree about a photo, and an upper bound of the share of wrong labels.
 
-    Exit codes: 0 said, whatever it is; 1 an error.
+    Exit codes: 0 shown; 1 an error.
+
+    Examples:
+    $ kickstand labels agreement --records demo-output/records.jsonl
     """
+    records = take_old_records(old_records, records)
     start = parse_since_option(since, datetime.now(UTC)) if since else None
     with reporting(), exit_on(OSError):
         seen, _ = open_records(records or [], None, stack_name, outputs, start)
@@ -156,7 +166,7 @@ def write_labels(
     *,
     with_audits: bool = False,
 ) -> Export:
-    """Write the folder; it appears in one step, once all of it is there, and goes on where an earlier call has ended.
+    """Write the folder. It appears in one step, once it is complete; an interrupted call continues.
 
     Raises CommandError where out is not empty or cannot be written.
     """
@@ -216,13 +226,13 @@ def write_labels(
 
 
 Fetched = tuple[Review, bytes] | Label | None
-"""A review with its photo's bytes; the label, where an earlier run has written it; None where the photo is gone."""
+"""A review with its photo's bytes; its label, if an earlier run wrote it; None where the photo is gone."""
 
 
 class Journal:
-    """The labels that lie in the folder, by upload: what an interrupted export has done, and the list at its end."""
+    """The labels in the folder, by upload: how an interrupted export continues, and the list at its end."""
 
-    AT_ONCE = 100  # labels written together; at most so many photos are fetched again after the process was killed
+    AT_ONCE = 100  # labels written together; at most so many photos are fetched again after a crash
 
     def __init__(self, file: Path, kind: str) -> None:
         self._run, self._new = secrets.token_hex(8), 0
@@ -257,11 +267,11 @@ class Journal:
             self._database.commit()
 
     def forget_others(self) -> None:
-        """Forget what this run has not put, because its review is gone."""
+        """Forget labels that this run has not put: their reviews are gone."""
         self._database.execute("DELETE FROM labels WHERE run <> ?", (self._run,))
 
     def forget_contradictory(self) -> int:
-        """Forget what says of the same bytes that they show two things; returns how many labels that were."""
+        """Forget labels that contradict each other about the same bytes; returns how many they were."""
         by_bytes = "SELECT json_extract(json, '$.sha256') FROM labels GROUP BY 1"
         differing = f"{by_bytes} HAVING count(DISTINCT json_extract(json, '$.label')) > 1"
         return self._database.execute(
@@ -285,9 +295,9 @@ class Journal:
 
 @contextmanager
 def _unfinished(out: Path, kind: str) -> Iterator[tuple[Path, Journal]]:
-    """A folder that takes out's place when the block ends; when the block fails, the next call goes on in it.
+    """A folder that replaces `out` when the block ends; when the block fails, the next call continues in it.
 
-    kind: what is written; an unfinished folder of another kind is removed.
+    kind: the settings of the export; an unfinished folder with other settings is removed.
     """
     out = out.resolve()
     check_output(out, force=False)

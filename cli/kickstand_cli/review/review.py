@@ -1,4 +1,4 @@
-"""`kickstand review`: the photos that wait for a person, in a browser or in the terminal."""
+"""`kickstand review`: the photos that wait for an answer, in a browser or in the terminal."""
 
 import base64
 import io
@@ -26,30 +26,39 @@ from rich.console import Console
 from rich.text import Text
 
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
-from kickstand_cli.terminal import CommandError, console, expect_terminal, fail, login, painted
+from kickstand_cli.terminal import CommandError, ExitCode, console, expect_terminal, fail, login, painted
 
 Invoke = Callable[[dict[str, Any]], Any]
 DEFAULT_PORT = 8765
 MAX_EVENT_BYTES = 100_000
-NO_TERMINAL = "use --web, or run it in a terminal"
+NO_TERMINAL = "use --web, or run the command in a terminal"
 PATIENCE = 15.0  # seconds in which a request has to arrive
-MOST_REQUESTS = 64  # that arrive at a time; of more, the one that has taken longest ends
+MOST_REQUESTS = 64  # that arrive at a time; if there are more, the slowest one is closed
 KEYS = {"neither": "n", "cannot_tell": "c"}
 WORDS = {"neither": "none of these", "cannot_tell": "can't tell"}
-QUIET = 0.35  # seconds without a key before one counts: nobody has seen the photo yet
+QUIET = 0.35  # seconds without a key before one counts: earlier ones were typed before the photo was seen
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 
 def review(
-    web: Annotated[bool, typer.Option("--web", help="As a page in your browser, on this machine only.")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 for any.")] = DEFAULT_PORT,
+    web: Annotated[
+        bool, typer.Option("--web", help="Answer on a page in your browser; only this machine can open it.")
+    ] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="With --web: the port; 0: a free one.")] = DEFAULT_PORT,
     reviewer: Annotated[
-        str, typer.Option(metavar="NAME", help="Who you are: kept with your answers. Else your login name.")
+        str,
+        typer.Option(metavar="NAME", show_default="your login name", help="Your name; it is stored with your answers."),
     ] = "",
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
 ) -> None:
-    """Decide about the photos that the model is unsure of. Calls the deployed stack's review function."""
+    """Answer the reviews that wait: which class does a photo show?
+
+    The answers go to the deployed stack, which completes the photos' records with them.
+
+    Examples:
+    $ kickstand review --web --stack-name kickstand-dev
+    """
     if not web:
         expect_terminal(NO_TERMINAL)
     with reporting():
@@ -80,7 +89,7 @@ def find_function(outputs: dict[str, str]) -> Invoke:
 def serve(
     invoke: Invoke, port: int, reviewer: str, console: Console, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
-    """Serve the page until Ctrl-C. reviewer: as in `serving`. meanwhile: called twice a second."""
+    """Serve the page until Ctrl-C. reviewer: see `serving`. meanwhile: called twice a second."""
     with serving(invoke, port, reviewer) as url:
         console.print(painted("Review the photos that wait: ", (url, f"link {url}"), " (Ctrl-C ends it)"))
         try:
@@ -93,11 +102,11 @@ def serve(
 
 @contextmanager
 def serving(invoke: Invoke, port: int, reviewer: str) -> Iterator[str]:
-    """The page's address, for as long as the context lasts. Only this machine can reach it.
+    """The page's address, while the context lasts. Only this machine can reach it.
 
-    Every account of this machine can, so the address holds a random token, without which nothing is answered.
+    Other users of this machine can too, so the address contains a random token that each request needs.
 
-    reviewer: the name that counts, whatever the browser remembers; empty for what it remembers, or the login name.
+    reviewer: the name stored with answers; empty: the name that the browser remembers, or the login name.
     """
     token = secrets.token_urlsafe(32)
     try:
@@ -113,7 +122,7 @@ def serving(invoke: Invoke, port: int, reviewer: str) -> Iterator[str]:
 
 
 class _Server(ThreadingHTTPServer):
-    """Each connection is one request, and ends when the request does not arrive in time."""
+    """Each connection is one request, and is closed when the request does not arrive in time."""
 
     daemon_threads = True
 
@@ -154,7 +163,7 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
         fallback = login("--reviewer")
 
     class Page(BaseHTTPRequestHandler):
-        """GET / is the frame around the widget, POST /call what CloudWatch does when a button is pressed."""
+        """GET / is the frame around the widget; POST /call does what CloudWatch does when a button is pressed."""
 
         timeout = 30  # seconds: for a client that does not read what it is sent
 
@@ -190,16 +199,16 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
                 return self.refuse(400, "The request is not a JSON object.")
             try:
                 return self.answer(200, "application/json", json.dumps({"html": invoke(event)}))
-            except Exception as error:  # of any kind: the reviewer has to know that the answer may be lost
+            except Exception as error:  # of any kind: the reviewer must know that the answer may be lost
                 return self.refuse(502, str(error))
 
         def arrived(self) -> None:
             self.server.arriving.pop(self.connection, None)  # type: ignore[attr-defined]
 
         def find_refusal(self, known: bool, given: str) -> tuple[int, str] | None:
-            """Why this is not answered: a page of another site makes this browser ask, or the token is not given.
+            """Why the request is refused: it comes from a page of another site, or without the token.
 
-            Such a page has its own name as origin or, where it says that its name is this machine's, as host.
+            Such a page sends its own name as origin or, if its name resolves to this machine, as host.
             """
             port = self.server.server_port  # type: ignore[attr-defined]
             here = {f"{name}:{port}" for name in ("127.0.0.1", "localhost")}
@@ -211,12 +220,12 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
                     f"This page answers only as 127.0.0.1:{port} or localhost:{port}. Where the command runs on "
                     f"another machine, forward the port under the same number "
                     f"(ssh -L {port}:127.0.0.1:{port} MACHINE), and open the address that `kickstand review --web` "
-                    "has printed."
+                    "printed."
                 )
             if not secrets.compare_digest(given.encode("utf-8", "replace"), token.encode()):
                 return 403, (
-                    "Open the whole address that `kickstand review --web` has printed: it ends in a token, and each "
-                    "start of the command has its own."
+                    "Open the whole address that `kickstand review --web` printed: it ends in a token, which is new at "
+                    "each start."
                 )
             return None
 
@@ -250,7 +259,7 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
 
 
 def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
-    """Show one photo after the other and ask, until none waits or the reviewer has had enough."""
+    """Show one photo after the other and ask, until none waits or the reviewer quits."""
     event: dict[str, Any] = {"action": "show"}
     last: dict[str, Any] | None = None
     done: Counter[str] = Counter()
@@ -268,7 +277,7 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
             review = page["review"]
             if review is None:
                 waits = page["waiting"]
-                console.print(f"{waits} photos wait, all in front of others." if waits else "Nothing waits.")
+                console.print(f"{waits} photos wait; other reviewers have them open." if waits else "No photo waits.")
             else:
                 _show(review, done.total(), page["waiting"], console)
             keys = {key: (label, _words(label)) for key, label in zip(page["keys"], page["choices"], strict=False)}
@@ -296,11 +305,11 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
 
 
 def _call(invoke: Invoke, event: dict[str, Any], console: Console) -> Any:
-    """What the function returns; without drawing the photo where that may be what fails."""
+    """What the function returns; a second try leaves the drawing out, which may be the cause."""
     try:
         return invoke(event)
     except CommandError as error:
-        console.print(painted((f"{error} Once more, without the photo.", "yellow")))
+        console.print(painted((f"{error} Trying again without the photo.", "yellow")))
         return invoke({**event, "draw": False})
 
 
@@ -320,7 +329,7 @@ def _show(shown: dict[str, Any], done: int, waiting: int, console: Console) -> N
 
 
 def _draw(picture: bytes, columns: int = 64) -> Text:
-    """The picture in half blocks: a character is two pixels, one above the other."""
+    """The photo in half blocks: a character is two pixels, one above the other."""
     image = Image.open(io.BytesIO(picture)).convert("RGB")
     rows = max(1, round(columns * image.height / image.width / 2))
     image = image.resize((columns, 2 * rows), Image.Resampling.NEAREST if image.width <= columns else None)
@@ -337,10 +346,9 @@ def _draw(picture: bytes, columns: int = 64) -> Text:
 
 @contextmanager
 def _keyboard() -> Iterator[Callable[[bool], str]]:
-    """Reads one key, the first one about a photo or a later one; an empty text when there are no more.
+    """Reads one key; an empty text at the end of the input. Its argument: whether it is the first key about a photo.
 
-    At a terminal the first key counts only after a moment without any: what is typed before the photo has been seen,
-    and a key that is held down, is dropped.
+    In a terminal, keys typed before the photo was seen are dropped, and so is a key that is held down.
     """
     if sys.platform == "win32" or not sys.stdin.isatty():
         yield _read_input
@@ -380,11 +388,11 @@ def _read_input(_first: bool) -> str:
     except (EOFError, KeyboardInterrupt):
         return ""
     except OSError:
-        fail(CommandError(f"there is no terminal here: {NO_TERMINAL}"), code=2)
+        fail(CommandError(f"there is no terminal here: {NO_TERMINAL}"), code=ExitCode.USAGE)
 
 
 def _ask(keys: dict[str, tuple[str, str]], console: Console, read_key: Callable[[bool], str]) -> str:
-    """What the next key, or the next keys together, stand for."""
+    """The choice that the next key, or the next keys together, stand for."""
     console.print(painted(*(part for key, (_, words) in keys.items() for part in ((key, "bold"), f" {words}  "))))
     typed = ""
     while True:

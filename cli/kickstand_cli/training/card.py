@@ -1,4 +1,4 @@
-"""What the out-of-fold answers say of the model: temperature, policy, metrics; and the artefact's files."""
+"""From out-of-fold answers to temperature, policy and metrics; and the artefact's files."""
 
 import hashlib
 import json
@@ -23,11 +23,11 @@ GATES = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Candidates for the largest probability of "neither" that may still be accepted."""
 
 PROCEDURE = (
-    "Answers to the labelled photos by models that learnt neither from the photo nor, where its source is known, from "
-    "any photo of that source; under the gate on neither, whose level was chosen on photos of neither alone; then, "
-    "for each label, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one for each "
-    "percent of the label's photos. It holds for photos like these; the models of cross-validation learnt from fewer "
-    "photos than the one that is served."
+    "Answers to the training photos by models that learnt neither from the photo nor, where its source is known, from "
+    "any photo of that source; within the limit on p(neither), which was chosen on photos of neither alone; then, for "
+    "each class, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one for each percent "
+    "of the photos of the class. It holds for photos like these; the models of cross-validation learnt from fewer "
+    "photos than this one."
 )
 
 
@@ -53,23 +53,23 @@ def find_temperature(logits: Logits, classes: NDArray[np.int64]) -> float:
 
 
 def renormalise(p: Probabilities) -> Probabilities:
-    """The labels' probabilities given that it is one of them, shape (n, n_labels)."""
+    """The probabilities of the classes, given that it is one of them, shape (n, n_labels)."""
     return np.asarray(p[:, :-1] / np.maximum(p[:, :-1].sum(axis=1, keepdims=True), 1e-300))
 
 
 def gated(p: Probabilities, gate: float) -> Probabilities:
-    """Confidence of each image, 0 where the first gate refuses it, shape (n,)."""
+    """Confidence of each photo, 0 where its p(neither) is too high, shape (n,)."""
     return np.where(p[:, -1] <= gate, renormalise(p).max(axis=1), 0.0)
 
 
 def choose_gate(foreign: Probabilities, budget: float = 0.002, accept_at: float = 0.8) -> float:
-    """The most generous gate at which no more than this share of foreign images is accepted.
+    """The largest limit on p(neither) at which at most this share of the photos of neither is accepted.
 
-    accept_at: of the second gate, rather too low than too high, so that the budget is kept; its true level is not known
-        yet, and must not be: it is chosen from the labelled images, this one from foreign images alone, so that the
-        promise needs no correction.
+    accept_at: a threshold on the confidence that is too low rather than too high, so that the share is kept. The true
+        threshold is chosen later, from photos of the classes, and this limit from photos of neither alone, so that the
+        guarantee needs no correction.
 
-    Without foreign images nothing tells: a fifth, as good as any.
+    Without photos of neither there is no evidence: a fifth.
     """
     if not len(foreign):
         return 0.2
@@ -80,7 +80,7 @@ def choose_gate(foreign: Probabilities, budget: float = 0.002, accept_at: float 
 
 
 def list_answers(p: Probabilities, truths: Sequence[str], labels: Sequence[str], gate: float) -> list[Answered]:
-    """The answers that these probabilities amount to. truths: a label or "neither", of each row."""
+    """The answers with these probabilities. truths: a class or "neither", of each row."""
     if not len(p):
         return []
     rows = zip(truths, renormalise(p).argmax(axis=1).tolist(), gated(p, gate).tolist(), strict=True)
@@ -88,7 +88,7 @@ def list_answers(p: Probabilities, truths: Sequence[str], labels: Sequence[str],
 
 
 def accepted(p: Probabilities, labels: Sequence[str], policy: Mapping[str, Any]) -> NDArray[np.bool_]:
-    """Which of the photos the policy accepts, shape (n,)."""
+    """Whether the policy accepts each photo, shape (n,)."""
     thresholds = [policy["thresholds"][label] for label in labels]
     least = np.array([np.inf if threshold is None else threshold for threshold in thresholds])
     confidence = gated(p, policy["neither_accept_at_most"])
@@ -103,7 +103,7 @@ def choose_policy(
     promise: Promise,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Both gates with their evidence. A label whose promise cannot be shown goes to a person."""
+    """The policy with its evidence. Answers of a class without a guarantee go to review."""
     gate = choose_gate(foreign)
     rejected = [
         level for level in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) if (known[:, -1] >= level).mean() <= 0.01
@@ -170,9 +170,9 @@ def _told(interval: Interval) -> dict[str, float]:
 
 
 def measure_sources(photos: Photos, p: Probabilities, policy: Any) -> dict[str, Any]:
-    """For each known source what its photos of labels and of neither get; p: of all photos, out of fold.
+    """The metrics of each known source; p: of all photos, out of fold.
 
-    accuracy: of the label. accepted: share. selective_risk: wrong among the accepted. foreign_accepted: of neither.
+    accepted: share. selective_risk: wrong among the accepted. foreign_accepted: of neither.
     """
     taken = accepted(p, photos.names, policy)
     right = renormalise(p).argmax(axis=1) == photos.classes
@@ -200,8 +200,8 @@ def list_evidence(
 
     foreign: the photos of neither that the policy was chosen with, shape (n,).
 
-    Rows of known and foreign: probabilities of the labels, then of neither; fold -1 was never learnt from; sha256: the
-    first 16 digits of each file's. `probabilities`: those of the labels alone, renormalised, by the photo's path.
+    Rows of known and foreign: probabilities of the classes, then of neither; fold -1 was not learnt from; sha256: the
+    first 16 digits of each file's. `probabilities`: those of the classes alone, renormalised, by the photo's path.
     """
 
     def rows(p: Probabilities) -> list[list[float]]:
@@ -225,7 +225,7 @@ def list_evidence(
 
 
 def write_json(path: Path, content: dict[str, Any], *, compact: bool = False) -> str:
-    """Write it; the SHA-256 of the file comes back."""
+    """Write it; returns the SHA-256 of the file."""
     text = json.dumps(content, separators=(",", ":")) if compact else json.dumps(content, indent=1)
     write_file(path, text + "\n")
     return hashlib.sha256((text + "\n").encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""`kickstand gate`: may a challenger take the champion's place? The same rule as in the workflow `train_model`."""
+"""`kickstand gate`: may a challenger replace the champion? The rule of the workflow `train_model`."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -14,34 +14,35 @@ from kickstand.lifecycle.gate import Outcome, Share, Stated, Verdict, judge, rea
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread
 from kickstand_cli.files import list_files, read_file
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, show_progress
-
-STAYS = 4
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, show_progress
 
 
 def gate(
-    champion: Annotated[Path, typer.Argument(metavar="CHAMPION", help="The artefact that serves now: a folder.")],
-    challenger: Annotated[Path, typer.Argument(metavar="CHALLENGER", help="The artefact that would replace it.")],
+    champion: Annotated[Path, typer.Argument(metavar="CHAMPION", help="The present model: a folder.")],
+    challenger: Annotated[Path, typer.Argument(metavar="CHALLENGER", help="The new model.")],
     images: Annotated[
         Path,
         typer.Argument(
-            metavar="IMAGES", help="Held-out images in IMAGES/<label>/ and IMAGES/neither/, learnt from by neither."
+            metavar="DIR", help="Photos in DIR/CLASS/ and DIR/neither/ that none of the two models learnt from."
         ),
     ],
     trained_on: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="DIR", help="Folder with the challenger's training images; a held-out image among them leaks."
+            metavar="DIR", help="The challenger's training photos: a held-out photo must not be among them; repeatable."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the verdict as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare two models on the same held-out images, by an exact paired test.
+    """Compare two models on the same held-out photos: may the new one replace the old?
 
-    The challenger passes when it is shown to serve more images right without a person, when it is not shown to accept
-    more wrong answers, and when the images refute neither its promise nor its confidences.
+    By exact paired tests, the challenger passes if it decides significantly more photos rightly without a person, does
+    not accept significantly more wrong answers, and its guarantee and its confidences are not refuted.
 
     Exit codes: 0 the challenger may replace the champion; 1 an error; 4 the champion stays.
+
+    Examples:
+    $ kickstand gate layers/model/model build/own/model dataset/test
     """
     with exit_on(OSError):
         card = load_model(champion).card
@@ -59,7 +60,7 @@ def gate(
     else:
         _show(verdict)
     if not verdict.promote:
-        raise typer.Exit(STAYS)
+        raise typer.Exit(ExitCode.ATTENTION)
     name_unread(list(dict.fromkeys(unread)))
 
 
@@ -74,7 +75,7 @@ def _answer(
 
 
 def as_outcome(example: Example) -> Outcome:
-    """What the gate needs of an answer."""
+    """The parts of an answer that the gate needs."""
     prediction = example.prediction if isinstance(example, Readable) else None
     return Outcome(
         image=str(example.path),
@@ -91,18 +92,18 @@ def _find_leaks(
     input_shape: tuple[int, int, int],
     unread: list[str],
 ) -> list[str]:
-    """Held-out images that the model cannot tell from a training image. Raises CommandError, OSError."""
+    """Held-out photos that are the same as a training photo for the model. Raises CommandError, OSError."""
     learnt: set[str] = set()
     for folder in folders:
         files = list_files(folder, unread)
         if not files:
-            raise CommandError(f"{folder}: no images to compare with")
+            raise CommandError(f"{folder}: no photos to compare with")
         learnt |= set(filter(None, (_fingerprint(path, input_shape) for path in files)))
     return [str(path) for path, _ in held_out if _fingerprint(path, input_shape) in learnt]
 
 
 def _fingerprint(path: Path, input_shape: tuple[int, int, int]) -> str | None:
-    """Of the pixels that the model sees; None for what cannot be read, and so was not learnt from."""
+    """The hash of the pixels that the model sees; None for an unreadable file, which was not learnt from."""
     try:
         return hash_pixels(prepare(read_file(path), str(path), input_shape))
     except (InvalidImage, OSError):
@@ -114,7 +115,7 @@ def _cell(share: Share) -> str:
 
 
 def _show(verdict: Verdict) -> None:
-    table = Table("", "champion", "challenger", title="on the same held-out images", title_justify="left")
+    table = Table("", "champion", "challenger", title="on the same held-out photos", title_justify="left")
     for name in ("accuracy", "coverage", "selective_risk", "foreign_accepted", "served", "harmed"):
         shares = [getattr(verdict.champion, name), getattr(verdict.challenger, name)]
         table.add_row(name.replace("_", " "), *map(_cell, shares))

@@ -23,8 +23,10 @@ from .photos import Logits, Photos
 
 SOURCES_AT_MOST = 20  # folds; more sources share them
 NEITHER_FEATURES = PROJECT / "model-evidence" / "neither.npz"
-ALL_AT_LEAST = 0.9  # of the shipped photos of one label look like neither; of a label by another name, a third does
-SHIPPED = "shipped:"  # begins the source of what the shipped model knows of neither
+ALL_AT_LEAST = (
+    0.9  # of the shipped photos of one kind must score as neither; of a class with another name, a third does
+)
+SHIPPED = "shipped:"  # prefix of the sources of the shipped features of neither
 WEIGHT, BIAS, NODE = "head.weight", "head.bias", "head"
 
 
@@ -33,9 +35,9 @@ class Recipe:
     """How the head is fitted; chosen by leaving out one source at a time, see docs/model-lab.md.
 
     penalty: `C` of scikit-learn's LogisticRegression on standardised features.
-    unnamed: how many sources the photos of no known source count as, for they are of many.
-    neither: how much "neither" counts, of a label.
-    folds: parts for cross-validation, where sources do not make more.
+    unnamed: the weight of all photos without a known source, in sources; they come from many.
+    neither: the weight of "neither", relative to a class.
+    folds: of the cross-validation, if there are fewer sources.
     """
 
     penalty: float = 1e-4
@@ -58,9 +60,9 @@ class Head:
 
 
 def weigh(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.float64]:
-    """How much each photo counts: every source alike within a class, every label alike; 0 outside `learn`.
+    """The weight of each photo: equal for the sources of a class, and for the classes; 0 outside `learn`.
 
-    Otherwise the largest source decides, and a class would be known by that source's background.
+    Otherwise the largest source would dominate, and a class would be recognised by that source's background.
     """
     groups = np.array([SHIPPED if source.startswith(SHIPPED) else source for source in photos.sources.tolist()])
     weights = np.zeros(len(groups))
@@ -75,28 +77,28 @@ def weigh(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> NDArray[n
 
 def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
     """Multinomial logistic regression on all views of the photos in `learn`, standardisation folded into it."""
-    # Imported here: it takes most of a second, which `kickstand train --help` need not.
+    # Imported here: it takes most of a second, which `kickstand train --help` can save.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     n_classes, views = len(photos.names) + 1, photos.features.shape[1]
-    # Views are no more evidence. The shipped features are of one view, which need not be learnt from three times.
+    # Views of a photo are not more evidence. The shipped features have one view, which is learnt once.
     weight_of, once = weigh(photos, learn, recipe), np.char.startswith(photos.sources, SHIPPED)
     rows = [learn if view == 0 else learn & ~once for view in range(views)]
     features = np.concatenate([photos.features[keep, view] for view, keep in enumerate(rows)]).astype(np.float32)
     classes = np.concatenate([photos.classes[keep] for keep in rows])
     if len(np.unique(classes)) < 2:
-        raise CommandError("too few photos that are not copies of one another: nothing is left to tell apart")
+        raise CommandError("too few photos that are not copies of one another: only one class is left")
     weights = np.concatenate([np.where(once, weight_of, weight_of / views)[keep] for keep in rows])
     mean = np.average(features, axis=0, weights=weights)
     scale = 1.0 / (np.sqrt(np.average((features - mean) ** 2, axis=0, weights=weights)) + 0.02)
     model = LogisticRegression(C=recipe.penalty, tol=3e-4, max_iter=300)
-    with warnings.catch_warnings(), threadpool_limits(1):  # on one core, the same numbers come out each time
+    with warnings.catch_warnings(), threadpool_limits(1):  # on one core, the numbers are reproducible
         warnings.simplefilter("ignore", ConvergenceWarning)  # 300 steps are as good as convergence here
         model.fit(np.ascontiguousarray((features - mean) * scale, np.float32), classes, weights)
     weight, bias = np.zeros((features.shape[1], n_classes)), np.full(n_classes, -20.0)
     coefficients, intercepts = model.coef_.T, model.intercept_
-    if len(model.classes_) == 2:  # scikit-learn then gives the second class alone
+    if len(model.classes_) == 2:  # scikit-learn then returns only the second class
         coefficients, intercepts = np.hstack([-coefficients, coefficients]) / 2, np.array([-1, 1]) * intercepts / 2
     weight[:, model.classes_], bias[model.classes_] = coefficients, intercepts
     weight *= scale[:, np.newaxis]
@@ -109,9 +111,9 @@ def fit(photos: Photos, learn: NDArray[np.bool_], recipe: Recipe) -> Head:
 def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArray[np.int64]:
     """The fold of each photo; -1 for those of `held_out`, from which nothing is learnt.
 
-    A known source lies in one fold. Up to 20 sources have a fold each; more share. The photos of a source that is the
-    only one of some class, and those of no known source, are dealt out at random, class by class, near duplicates
-    together.
+    A known source is in one fold. Up to 20 sources have a fold each; more share folds. The photos of a source that is
+    the only one of a class, and those without a known source, are distributed at random, class by class, near
+    duplicates together.
 
     Raises CommandError where a class has too few photos.
     """
@@ -132,7 +134,7 @@ def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArra
     own = [source for source in named if not source.startswith(SHIPPED)]
     folds = max(recipe.folds, min(len(own), SOURCES_AT_MOST))
     fold = np.full(len(photos.paths), -1)
-    turns: Counter[str] = Counter()  # label by label, for a label all of whose sources share a fold would go unlearnt
+    turns: Counter[str] = Counter()  # class by class: a class whose sources all share a fold would not be learnt
     for number, source in enumerate(sorted(named, key=lambda source: source not in own)):
         rarest = min(sorted(labels_of[source]), key=lambda label: len(sources_of[label]))
         fold[~held_out & (photos.sources == source)] = (number if len(own) <= folds else turns[rarest]) % folds
@@ -160,7 +162,7 @@ def score_out_of_fold(
     for number in range(-1, fold.max() + 1):
         out = fold == number
         if out.any():
-            # Folds are of sources, and one photo may lie in two of them.
+            # Folds are of sources, and one photo may be in two of them.
             learn = (fold >= 0) & ~out & ~np.isin(bursts, bursts[out])
             learnt = head if learn.sum() == (fold >= 0).sum() else fit(photos, learn, recipe)
             logits[out] = learnt(photos.features[out, 0])
@@ -168,14 +170,14 @@ def score_out_of_fold(
     return logits, head
 
 
-# ---- what the shipped model knows of neither
+# ---- the shipped features of neither
 
 
 def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
-    """The photos, and features of others that show none of their labels; unchanged where the backbone is another.
+    """The photos, and shipped features of photos of none of their classes; unchanged for another backbone.
 
-    Of the shipped ones those named like a label are left out, and those that look like one: a head that has not seen
-    them finds a label likelier than neither. They would be taught as their own opposite.
+    Shipped features with the name of a class are left out, and so are those that resemble one: a head that has not seen
+    them finds a class likelier than neither. They would be learnt as the opposite of what they show.
     """
     if not NEITHER_FEATURES.is_file():
         return photos
@@ -193,7 +195,7 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
         more = _append(photos, features[~unseen], sources[~unseen])
         logits = fit(more, np.ones(len(more.paths), np.bool_), recipe)(features[unseen])
         wanted[unseen] = soften(logits, 1.0)[:, -1] >= 0.5
-    for name in set(shows.tolist()):  # "bicycle" may be somebody's "bike": all of them, or none
+    for name in set(shows.tolist()):  # a class "bike" shows bicycles: all of a kind are used, or none
         if wanted[shows == name].mean() < ALL_AT_LEAST:
             wanted[shows == name] = False
     if not wanted.any():
@@ -202,7 +204,7 @@ def add_shipped(photos: Photos, backbone: str, recipe: Recipe) -> Photos:
 
 
 def _append(photos: Photos, features: NDArray[np.float16], sources: NDArray[np.str_]) -> Photos:
-    """With more of neither, of which only features (n, width) are known; they stand for each view."""
+    """With more photos of neither, given by features (n, width), which are used for each view."""
     n, (_, views, width) = len(features), photos.features.shape
     return replace(
         photos,
@@ -236,7 +238,7 @@ def merge(artefact: bytes, head: Head) -> onnx.ModelProto:
 
 
 def write_onnx(model: onnx.ModelProto, path: Path) -> str:
-    """Write it; the SHA-256 of the file comes back."""
+    """Write it; returns the SHA-256 of the file."""
     content: bytes = model.SerializeToString()
     write_file(path, content)
     return hashlib.sha256(content).hexdigest()

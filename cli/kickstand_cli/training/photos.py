@@ -32,8 +32,8 @@ Logits = NDArray[np.float32]
 """Shape (n, n_labels + 1), "neither" last."""
 
 VIEWS = ("plain", "mirrored", "padded")
-THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as `kickstand dataset check` finds them
-AT_ONCE = 16  # photos that a process is given at a time
+THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as in `kickstand dataset check`
+AT_ONCE = 16  # photos of a process at a time
 MANIFEST = "manifest.csv"
 BESIDE_TRAIN = {*SPLITS, "audit", "original"}  # with another folder, train/ is a class
 
@@ -42,12 +42,12 @@ BESIDE_TRAIN = {*SPLITS, "audit", "original"}  # with another folder, train/ is 
 class File:
     """A photo to read.
 
-    path: relative to the folder that was named; evidence calls the photo so.
+    path: relative to the given folder; its name in the evidence.
     label: the folder of its class, or "neither".
-    shows: what is on it; of a photo of neither perhaps more than its label.
-    source: where it comes from: one camera, driver, shop or data set. "" if unknown.
-    read: gives its bytes.
-    place: the file itself; None for an image in an .npz.
+    shows: its content; for a photo of neither, it may be more exact than its label.
+    source: its origin: one camera, driver, shop or data set. "" if unknown.
+    read: returns its bytes.
+    place: the file itself; None for a photo in an .npz.
     """
 
     path: str
@@ -66,7 +66,7 @@ class Photos:
     sha256: of each file.
     features: float16, shape (n, len(VIEWS), width), by the frozen backbone.
     thumbnails: uint8, shape (n, 32, 32, 3).
-    statistics: of the image that the model sees; drift is watched by them.
+    statistics: of the photo as the model sees it; drift is measured by them.
     """
 
     paths: tuple[str, ...]
@@ -91,7 +91,7 @@ class Photos:
 
     @property
     def data_sha256(self) -> str:
-        """Of all photos and labels, whatever their order."""
+        """Of all photos and labels, independent of their order."""
         lines = sorted(f"{sha} {label}\n" for sha, label in zip(self.sha256, self.labels, strict=True))
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -120,10 +120,10 @@ class Photos:
 
 
 def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
-    """The photos of `<folder>/<class>/`, or of `<folder>/train/<class>/`; an .npz is images of neither.
+    """The photos of `<folder>/<class>/`, or of `<folder>/train/<class>/`; an .npz has photos of neither.
 
-    The source of a photo is what `<folder>/manifest.csv` says of it (columns `class`, `file`, `source`, and perhaps
-    `tag`, for what it shows), else the folder between its class and itself, if there is one.
+    The source of a photo is in `<folder>/manifest.csv` (columns `class`, `file`, `source` and, optionally,
+    `tag` for its content); else it is the folder between its class and itself, if there is one.
 
     unread: gets the reason for each folder that cannot be listed.
 
@@ -151,7 +151,7 @@ def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
             )
     if told:
         (name, file), number = next(iter(told)), len(told)
-        raise CommandError(f"{home / MANIFEST}: {number} of its photos are not here, among them {name}/{file}")
+        raise CommandError(f"{home / MANIFEST}: {number} of its photos are missing, among them {name}/{file}")
     if not files:
         raise CommandError(f"{folder}: no class folders in it; expected {folder}/<class>/<photo>")
     return files
@@ -170,7 +170,7 @@ def _read_manifest(file: Path) -> dict[tuple[str, str], tuple[str, str]]:
 
 
 def _list_arrays(file: Path) -> Iterator[File]:
-    """Images of neither from an .npz: `image` uint8 (n, H, W, 3) and `label` str (n,), which says what they show."""
+    """Photos of neither from an .npz: `image` uint8 (n, H, W, 3), and `label` str (n,), their content."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             pixels, shown = arrays["image"], arrays["label"].tolist()
@@ -187,7 +187,7 @@ def _list_arrays(file: Path) -> Iterator[File]:
 
 @dataclass(frozen=True)
 class _Seen:
-    """What is kept of a photo; see `Photos`."""
+    """The stored values of a photo; see `Photos`."""
 
     features: NDArray[np.float16]
     thumbnail: NDArray[np.uint8]
@@ -197,7 +197,7 @@ class _Seen:
 def make_views(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tuple[NDArray[np.uint8], ImageStatistics]:
     """A photo as the model sees it, mirrored, and padded to a square; uint8, shape (len(VIEWS), height, width, 3).
 
-    Padding keeps the photo's proportions. It is learnt from, so that a narrow vehicle is known as well.
+    Padding keeps the photo's proportions, so that the model learns narrow vehicles too.
 
     Raises InvalidImage.
     """
@@ -215,7 +215,7 @@ def make_views(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tup
 
 
 def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | str]:
-    """What is kept of each photo, or why it cannot be used."""
+    """The stored values of each photo, or why it cannot be used."""
     model = cached_model(artefact)
     found: list[_Seen | str] = []
     for name, data in photos:
@@ -233,9 +233,9 @@ def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | s
 
 
 class _Store:
-    """What was seen of each photo, so that none is looked at twice.
+    """The stored values of all photos, so that none is read twice.
 
-    kind: which backbone and which statistics; others are kept beside them.
+    kind: the backbone and the statistics; values of other kinds are in the same file.
     """
 
     def __init__(self, file: Path, kind: str) -> None:
@@ -284,10 +284,10 @@ def read_photos(
     on_photo: Callable[[int], None] = lambda _: None,
     on_unusable: Callable[[str], None] = lambda _: None,
 ) -> Photos:
-    """Look at every photo with the artefact's backbone, in as many processes as there are threads.
+    """Run the artefact's backbone on every photo, in as many processes as there are threads.
 
-    features: an SQLite file, in which the features of every photo are kept.
-    on_photo: told of every so many photos done. on_unusable: told why a photo is left out.
+    features: an SQLite file for the features of every photo.
+    on_photo: called with the number of photos done. on_unusable: called with the reason for each photo left out.
 
     Raises CommandError where no photo can be used.
     """
@@ -322,7 +322,7 @@ def read_photos(
 def _look_at_all(
     files: Sequence[File], store: _Store, artefact: Path, threads: int
 ) -> Iterator[tuple[File, str, _Seen | str]]:
-    """Every file in turn. As many processes as threads, for a small network does not gain from several threads."""
+    """Every file, in order. As many processes as threads: a small network is not faster with several threads."""
     with start_pool(threads) as pool:
         try:
             for start in range(0, len(files), AT_ONCE * threads):
@@ -352,20 +352,20 @@ def _look_at_all(
             raise
 
 
-# ---- what the shipped model knows of neither
+# ---- the shipped features of neither
 
 
 def write_neither(photos: Photos, backbone: str, file: Path, at_most: int, seed: int) -> None:
-    """Keep features of photos of neither, for training on photos of other classes.
+    """Store features of photos of neither, for training on photos of other classes.
 
-    at_most: photos of each source, of all that it shows alike; 8 bits a feature, which lie between 0 and 6.
+    at_most: photos of each source, evenly of all kinds; 8 bits a feature, which is between 0 and 6.
     """
     rng, kept = np.random.default_rng(seed), []
     for source in np.unique(photos.sources):
         mine = np.flatnonzero(photos.sources == source)
         turns: Counter[str] = Counter()
         ranked = []
-        for row in rng.permutation(mine).tolist():  # one of each kind in turn: few of many kinds tell more
+        for row in rng.permutation(mine).tolist():  # one of each kind in turn: a few of many kinds are better evidence
             ranked.append((turns[photos.shows[row]], row))
             turns[photos.shows[row]] += 1
         kept += [row for _, row in sorted(ranked)[:at_most]]

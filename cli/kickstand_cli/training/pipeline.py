@@ -32,12 +32,12 @@ from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, s
 from .photos import File, Photos, list_photos, read_photos, write_neither
 
 EVIDENCE = "out_of_fold.json"
-NEITHER_AT_MOST = 250  # photos of a source, whose features are kept
-LEARNING_CURVE_AT_MOST = 3000  # photos; of more, half as many say little
+NEITHER_AT_MOST = 250  # photos of a source whose features are stored
+LEARNING_CURVE_AT_MOST = 3000  # photos; with more, a model of half of them is of little use
 
 
 class Leakage(StrEnum):
-    """What to do about training images that are also, exactly or nearly, test images."""
+    """What to do about training photos that are also, exactly or nearly, test photos."""
 
     REFUSE = "refuse"
     DROP = "drop"
@@ -48,7 +48,7 @@ class Leakage(StrEnum):
 class Places:
     """Where training reads and writes; see the options of `train`.
 
-    domain: for which photos the promise is shown, in words. neither: file for features of neither, for trainings on
+    domain: the photos that the guarantee is about, in words. neither: a file for features of neither, for trainings on
     other classes.
     """
 
@@ -64,10 +64,10 @@ class Places:
 
 @dataclass(frozen=True)
 class Result:
-    """What training found.
+    """The result of a training.
 
-    card: model.json, but for the baseline. files: by path. predictions: of each photo, out of fold.
-    half: wrong labels out of fold where half of the photos are learnt from; None where that was not tried.
+    card: model.json, except the baseline. files: by path. predictions: of each photo, out of fold.
+    half: wrong answers out of fold of models of half the photos; None where that was not tried.
     """
 
     card: dict[str, Any]
@@ -102,16 +102,16 @@ def train_model(
     if len(photos.names) < 2:
         raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
     if reserved := sorted({"", "cannot_tell"} & set(photos.names)):
-        raise CommandError(f"class {reserved[0]!r}: a word of Kickstand's own; give the folder another name")
+        raise CommandError(f"class {reserved[0]!r}: a reserved word; give the folder another name")
     if unknown := set(places.held_out) - set(photos.sources.tolist()):
-        raise CommandError(f"--hold-out {', '.join(sorted(unknown))}: no photo is of this source")
+        raise CommandError(f"--hold-out {', '.join(sorted(unknown))}: no photo has this source")
     promise = goal.promise(photos.names, Counter(photos.labels.tolist()))
     held_out = np.isin(photos.sources, list(places.held_out))
     fold = split(photos, held_out, recipe)
     with _progress("cross-validation", int(fold.max()) + 3) as advance:
         logits, head = score_out_of_fold(photos, fold, recipe, lambda: advance(1))
     known, classes = photos.labels != NEITHER, photos.classes
-    # The shipped photos of neither that look like a label have been left out: those of the user say more.
+    # The shipped photos of neither that resemble a class are left out: the user's own are better evidence.
     own = ~known & ~np.char.startswith(photos.sources, SHIPPED)
     foreign = own if own.any() else ~known
     temperature = cards.find_temperature(logits[known], classes[known])
@@ -134,7 +134,7 @@ def train_model(
         ),
     }
     cards.write_json(places.out / "model.json.part", card)
-    for name in ("model.onnx", "model.json"):  # both at the end: what was there before works until then
+    for name in ("model.onnx", "model.json"):  # both at the end: the older model works until then
         (places.out / f"{name}.part").replace(places.out / name)
     written = read_card(places.out)
     predictions = [as_prediction(row, written) for row in p.tolist()]
@@ -144,11 +144,11 @@ def train_model(
     )
 
 
-# ---- what is learnt from
+# ---- the photos
 
 
 def _list_files(places: Places, leakage: Leakage) -> list[File]:
-    """Every photo, but for those that are also test images. Raises CommandError."""
+    """Every photo, except those that are also test photos. Raises CommandError."""
     files: dict[str, File] = {}
     unread: list[str] = []
     for folder in places.photos:
@@ -157,7 +157,7 @@ def _list_files(places: Places, leakage: Leakage) -> list[File]:
             leaks = _find_leaks(folder, drop=leakage is Leakage.DROP)
         for file in list_photos(folder, unread):
             if file.path in files:
-                raise CommandError(f"{folder}: {file.path} lies in two of the folders; give one of them another name")
+                raise CommandError(f"{folder}: {file.path} is in two of the folders; give one of them another name")
             if file.path not in leaks:
                 files[file.path] = file
     for reason in unread:
@@ -166,30 +166,32 @@ def _list_files(places: Places, leakage: Leakage) -> list[File]:
 
 
 def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
-    """Paths of the training images to drop. Raises CommandError naming the pairs, unless they are to be dropped."""
+    """Paths of the training photos to drop. Raises CommandError naming the pairs, unless they are to be dropped."""
     findings = examine_dataset(dataset)
     pairs = [(pair.first, pair.second) for pair in findings.pairs if pair.leaks]
     if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
         named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
         raise CommandError(
-            f"{dataset}: {findings.pair_counts.leaks} pairs of images lie in different splits ({named} …). "
+            f"{dataset}: {findings.pair_counts.leaks} pairs of photos are in different splits ({named} …). "
             "`kickstand dataset check --report` shows them; --leakage=drop leaves up to 200 out of training, "
             "--leakage=allow trains on them"
         )
     leaked = {path for pair in pairs for path in pair if path.startswith("train/")}
     for path in sorted(leaked):
-        _leave_out(f"{path}: it is among the test images")
+        _leave_out(f"{path}: it is a test photo, too")
     return leaked
 
 
 def _name_contradictions(photos: Photos) -> None:
-    """Say which photos lie, exactly or nearly, in two classes."""
+    """Name the photos that are, exactly or nearly, in two classes."""
     first: dict[int, dict[str, str]] = {}
     for path, label, burst in zip(photos.paths, photos.labels.tolist(), photos.bursts.tolist(), strict=True):
         first.setdefault(burst, {}).setdefault(label, path)
     pairs = [" and ".join(list(paths.values())[:2]) for paths in first.values() if len(paths) > 1]
     if pairs:
-        stderr.print(f"{len(pairs)} photos look alike in two classes; is one wrong? {'; '.join(pairs[:3])}")
+        stderr.print(
+            f"{len(pairs)} photos of one class are copies of photos of another; is one wrong? {'; '.join(pairs[:3])}"
+        )
 
 
 def _leave_out(reason: str) -> None:
@@ -198,7 +200,7 @@ def _leave_out(reason: str) -> None:
 
 @contextmanager
 def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left, and a line at the end."""
+    """A progress bar, and a line at the end."""
     with show_progress() as progress:
         task = progress.add_task(name, total=total)
         yield lambda done: progress.advance(task, done)
@@ -206,7 +208,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> int | None:
-    """Number of wrong labels out of fold when every fold learns from half as many labelled photos."""
+    """Wrong answers out of fold when every fold learns from half as many photos."""
     known = photos.labels != NEITHER
     if known.sum() > LEARNING_CURVE_AT_MOST or (fold < 0).any():
         return None
@@ -222,11 +224,11 @@ def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) ->
     return wrong
 
 
-# ---- what is written
+# ---- the evidence and the baseline
 
 
 def _name_domain(photos: Photos, places: Places) -> str:
-    """For which photos the promise is shown, in words."""
+    """The photos that the guarantee is about, in words."""
     if places.domain:
         return places.domain
     sources = {source for source in photos.sources[photos.labels != NEITHER].tolist() if source}
@@ -267,7 +269,7 @@ def _describe(
 
 
 def _read_sources(file: Path) -> list[dict[str, str]]:
-    """What is told of each source: repository, commit, licence; nothing where there is no such file."""
+    """Repository, commit and licence of each source; empty where there is no such file."""
     if not file.is_file():
         return []
     with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -278,7 +280,7 @@ def _read_sources(file: Path) -> list[dict[str, str]]:
 
 
 def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path, card: ModelCard) -> None:
-    """Write into model.json what drift is measured against; a model of few photos goes without."""
+    """Write the baseline into model.json; a model of few photos has none."""
     measured = [
         measure_drift(photos.statistics[i], predictions[i], decide(predictions[i], card.policy))
         for i in np.flatnonzero(photos.labels != NEITHER).tolist()

@@ -1,4 +1,4 @@
-"""`kickstand train`: from a folder of photos to a guarded classifier."""
+"""`kickstand train`: from folders of photos to a classifier with a policy and its evidence."""
 
 import json
 import shutil
@@ -31,12 +31,12 @@ from kickstand_cli.classify.goal import (
 )
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import CommandError, console, exit_on, print_json, stderr
+from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
 
 from .head import Recipe
 from .pipeline import EVIDENCE, Leakage, Places, Result, train_model
 
-GOLDEN = 4  # golden photos of each label and of neither
+GOLDEN = 4  # golden photos of each class and of neither
 FEW = 5  # wrong answers; fewer may be chance
 GOLDEN_SIDE = 512  # pixels at most
 
@@ -45,61 +45,73 @@ def train(
     photos: Annotated[
         list[Path],
         typer.Argument(
-            metavar="PHOTOS...",
-            help="Folders of <class>/ and perhaps neither/, with photos of any size and format; "
-            "or .npz files of images of neither.",
+            metavar="PHOTOS",
+            help="Folders of CLASS/ and, if you can, neither/, with photos of any size; or .npz files of neither.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for model.onnx and model.json.")] = Path(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for model.onnx and model.json.")] = Path(
         "build/own/model"
     ),
     evidence: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the out-of-fold answers and the report; default: beside DIR."),
+        typer.Option(
+            metavar="DIR", show_default="beside --out", help="The folder for the out-of-fold answers and the report."
+        ),
     ] = None,
     golden: Annotated[
-        bool, typer.Option("--golden/--no-golden", help="Choose golden photos, beside DIR, for the rollout to check.")
+        bool, typer.Option("--golden/--no-golden", help="Choose golden photos, beside the model, for the rollout.")
     ] = True,
     hold_out: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Measure on the photos of this source, but never learn from them."),
+        typer.Option(metavar="SOURCE", help="Do not learn from this source, but measure on it; may be repeated."),
     ] = None,
     shipped: Annotated[
         bool,
-        typer.Option("--shipped/--no-shipped", help="Take along what the shipped model knows of neither."),
+        typer.Option("--shipped/--no-shipped", help="Also learn from the shipped features of photos of neither."),
     ] = True,
     keep_neither: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Keep features of these photos there, as what later trainings take along."),
+        typer.Option(metavar="FILE", help="Store features of these photos of neither, for later trainings."),
     ] = None,
     leakage: Annotated[
         Leakage,
         typer.Option(
-            help="Training images that are also test images, exactly or nearly: refuse to train, "
-            "drop them from training, or allow them."
+            help="If a test photo is also a training photo, or nearly: refuse to train, drop it there, or allow it."
         ),
     ] = Leakage.REFUSE,
-    folds: Annotated[int, typer.Option(min=2, help="Parts for cross-validation, where sources make no more.")] = 5,
+    folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation, if there are fewer sources.")] = 5,
     max_risk: MaxRisk = None,
     confidence: ConfidenceLevel = 0.95,
     mix: MixOption = None,
     foreign_share: ForeignShare = None,
     label_error: LabelError = "0",
     domain: Annotated[
-        str, typer.Option(metavar="TEXT", help="For which photos the promise is shown, in words; default: the folders.")
+        str,
+        typer.Option(
+            metavar="TEXT", show_default="the folders", help="The photos that the guarantee is about, in words."
+        ),
     ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds and photos give equal models.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and photos give the same model.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
     features: Annotated[
-        Path, typer.Option(metavar="FILE", help="Where features are kept: a photo is looked at once only.")
+        Path, typer.Option(metavar="FILE", help="A cache of features, so that each photo is read only once.")
     ] = Path("build/features.sqlite"),
-    backbone: Annotated[Path, typer.Option(metavar="DIR", help="The artefact whose frozen backbone is used.")] = MODEL,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON instead of words.")] = False,
+    backbone: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR", show_default="the shipped model", help="The artefact whose frozen backbone is used."
+        ),
+    ] = MODEL,
+    as_json: AsJson = False,
 ) -> None:
-    """Learn a classifier of your own from photos, with its threshold, its evidence and a report.
+    """Train a classifier of your own on this machine, from folders of photos.
 
-    The backbone is frozen; a linear head on its features is learnt, by cross-validation over the sources where they
-    are known: the folder between a class and its photos, or the column `source` of PHOTOS/manifest.csv.
+    It writes the model with its policy, the evidence and a report. The backbone is frozen; a linear head on its
+    features is learnt and cross-validated over the sources of the photos, if they are known: the folder between a class
+    and its photos, or the column `source` of PHOTOS/manifest.csv.
+
+    Examples:
+    $ kickstand train ~/photos --out build/own/model
     """
     goal = Goal(max_risk or ["0.02"], confidence, mix, foreign_share, read_label_error(label_error))
     places = Places(
@@ -127,7 +139,7 @@ def train(
         _print(result, places)
 
 
-# ---- what is written for people
+# ---- the report and the golden photos
 
 
 def _write_report(result: Result, places: Places) -> None:
@@ -143,7 +155,7 @@ def _write_report(result: Result, places: Places) -> None:
 
 
 def _expect_own(golden: Path, artefact: Path) -> None:
-    """Raises CommandError unless the folder is missing, or holds what a training of this artefact has written."""
+    """Raises CommandError unless the folder is missing, or was written by a training of this artefact."""
     if not golden.exists():
         return
     try:
@@ -153,13 +165,13 @@ def _expect_own(golden: Path, artefact: Path) -> None:
     for path in golden.iterdir():
         if path.name not in known or not path.is_dir() or any(not file.is_file() for file in path.iterdir()):
             raise CommandError(
-                f"{path}: not of an earlier training, and the golden photos would replace it; "
-                "give --out another folder, or --no-golden"
+                f"{path}: not written by a training, but the golden photos would replace it; "
+                "choose another --out, or --no-golden"
             )
 
 
 def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
-    """Photos beyond doubt, of those that the served model gets right; drawings of neither, where there is no photo."""
+    """The most certain photos that the model gets right; shipped photos of neither, where there are none."""
     model, photos = EmbeddedModel(artefact), result.photos
     shutil.rmtree(golden, ignore_errors=True)
     for label in (*photos.names, NEITHER):
@@ -178,10 +190,10 @@ def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
         if label == NEITHER and not kept:
             shutil.copytree(MODEL.parent / "golden" / NEITHER, golden / NEITHER)
         elif not kept:
-            stderr.print(f"no golden photo of {label}: the model accepts none of them")
+            stderr.print(f"no golden photo of {label}: the model accepts none of its photos")
 
 
-# ---- what is said
+# ---- the summary
 
 
 def _print(result: Result, places: Places) -> None:
@@ -194,50 +206,50 @@ def _print(result: Result, places: Places) -> None:
             name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
         )
     console.table(table)
-    for line in tell(result, places.out):
+    for line in describe(result, places.out):
         console.print(line)
     console.print(f"report: {places.evidence / 'evaluation.html'}")
     console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}")
 
 
-def tell(result: Result, artefact: Path) -> list[str]:
-    """How good the model is, what it cannot promise, and which photos would help, in sentences."""
+def describe(result: Result, artefact: Path) -> list[str]:
+    """How good the model is, what it cannot guarantee, and which photos would help, in sentences."""
     metrics, policy = result.card["metrics"], result.card["policy"]
     accuracy, evidence = metrics["accuracy"], policy["evidence"]
     lines = [
-        f"Of {accuracy['n']} photos that the model had not seen, it names {accuracy['value']:.1%} rightly "
+        f"The model names {accuracy['value']:.1%} of {accuracy['n']} unseen photos rightly "
         f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})."
     ]
     promise = Promise.model_validate(policy["promise"])
     for label, told in evidence["labels"].items():
         if "refused" in told:
-            lines.append(f"No promise: {told['refused']}. Until then a person decides about every answer “{label}”.")
+            lines.append(f"No guarantee: {told['refused']}. Until then, every answer “{label}” goes to review.")
             continue
         wrong = told["wrong"] + told["foreign"]
         lines.append(
             f"It accepts “{label}” from confidence {told['threshold']:.4f}: {evidence['coverage'][label]['value']:.1%} "
             f"of the photos of {label}. {wrong} of {told['right'] + wrong} answers “{label}” are wrong; at most "
             f"{told['upper_bound']:.2%} with confidence {promise.confidence_level:g}, where "
-            f"{promise.max_risk[label]:.2%} is promised."
+            f"{promise.max_risk[label]:.2%} is guaranteed."
         )
     refused = ["refused" in told for told in evidence["labels"].values()]
     if not all(refused):
-        lines.append(f"The promise holds {promise.holds_for()}.")
+        lines.append(f"The guarantee holds {promise.holds_for()}.")
     if any(refused):
         lines.append(
-            f"Another promise, of 5 % for example: kickstand policy --model {artefact} --max-risk 0.05 --write"
+            f"A weaker guarantee, for example of 5 %: kickstand policy --model {artefact} --max-risk 0.05 --write"
         )
     if "foreign_accepted" not in metrics:
         lines.append(
-            "It has seen no photo that shows none of the labels, and takes anything for one of them: "
-            "put some into a folder neither/."
+            "It has seen no photo of none of the classes, so it takes everything for one of them: put some photos "
+            "into a folder neither/."
         )
     else:
         foreign, own = metrics["foreign_accepted"], NEITHER in result.card["training"]["n_photos"]
         lines.append(
-            f"Of {foreign['n']} {'photos' if own else 'shipped photos'} that show none of the labels, "
+            f"Of {foreign['n']} {'photos' if own else 'shipped photos'} of none of the classes, "
             f"it accepts {foreign['value']:.2%}."
-            + ("" if own else f" Put your own into a folder {NEITHER}/ beside the labels to measure those.")
+            + ("" if own else f" To measure your own, put them into a folder {NEITHER}/ beside the classes.")
         )
     photos, rates = result.photos, {}
     for name in photos.names:
@@ -252,17 +264,17 @@ def tell(result: Result, artefact: Path) -> list[str]:
         )
     if result.half is not None:
         n, errors, halved = accuracy["n"], round(accuracy["n"] * (1 - accuracy["value"])), result.half
-        # Twice the standard deviation of the difference of two counts: less may be chance.
+        # Twice the standard deviation of the difference of two counts; a smaller one may be chance.
         if halved - errors > 2 * (halved + errors) ** 0.5:
-            lines.append(f"Learning from half of the photos, {halved} of {n} would be wrong, not {errors}: more help.")
+            lines.append(f"A model of half the photos has {halved} of {n} wrong instead of {errors}: more photos help.")
         else:
             lines.append(
-                f"Learning from half of the photos, {halved} of {n} would be wrong, not {errors}: too small a "
+                f"A model of half the photos has {halved} of {n} wrong instead of {errors}. That is too small a "
                 "difference to say that more photos of the same kind help. Photos of new places and cameras may."
             )
     if not any(photos.sources[photos.labels != NEITHER]):
         lines.append(
-            "Where the photos come from is not known: photos of one place or camera, learnt from and tested on, "
-            "flatter these numbers. Put a folder for each source between class and photos."
+            "The sources of the photos are not known. If photos of one place or camera are in training and test, these "
+            "numbers are too good. Put a folder for each source between class and photos."
         )
     return lines

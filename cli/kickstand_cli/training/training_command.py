@@ -1,4 +1,4 @@
-"""`kickstand training`: give the deployed training what it learns from, and start it."""
+"""`kickstand training`: upload photos for the training on AWS, start it, show its status."""
 
 import json
 from collections.abc import Callable
@@ -10,41 +10,56 @@ import boto3
 import typer
 
 from kickstand.classify.artefact import read_card
+from kickstand.lifecycle.retraining import LastTraining
+from kickstand.lifecycle.store import load_training
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import CommandError, console, show_progress
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, show_progress
 from kickstand_cli.training.training_source import pack, pack_source
 
-app = typer.Typer(help="The deployed training: what it learns from, and starting it.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
+FAILED = ("failed", "timed_out", "aborted")
 ARTEFACT = ("model.onnx", "model.json")
-CHAMPION = "champion"  # its own approval is no news to anybody
+CHAMPION = "champion"  # its own approval is not announced
 
 
 @app.callback()
 def training() -> None:
-    """The deployed training: what it learns from, and starting it."""
+    """Train on AWS: upload photos, start a training, show its status."""
 
 
 @app.command()
 def upload(
     dataset: Annotated[
-        Path, typer.Argument(help="Images in train/<label>/ and, held out, in test/<label>/; `neither` is a label too.")
+        Path,
+        typer.Argument(metavar="DATASET", help="Photos in train/CLASS/ and, held out, in test/CLASS/; neither/ too."),
     ],
     auxiliary: Annotated[
         Path | None,
-        typer.Option(help="An .npz of more images that show none of the classes, as `kickstand train` reads it."),
+        typer.Option(
+            metavar="FILE", help="An .npz of more photos of none of the classes, as `kickstand train` reads it."
+        ),
     ] = None,
     artefact: Annotated[
-        Path, typer.Option("--model", metavar="DIR", help="The champion: the artefact that is deployed.")
+        Path,
+        typer.Option(
+            "--model",
+            metavar="DIR",
+            show_default="the shipped model",
+            help="The champion: the deployed model artefact.",
+        ),
     ] = MODEL,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Put the dataset, the training code and the champion where the workflow finds them.
+    """Upload the dataset, the training code and the champion, for the workflow train_model.
 
-    The champion becomes the first package of the registry, approved, unless there is one already: it is what you go
-    back to.
+    If the registry is empty, the champion becomes its first package, approved, so that you can go back to it.
+
+    Examples:
+    $ kickstand training upload dataset --stack-name kickstand-dev
     """
     with reporting():
         found = read_outputs(stack_name, outputs)
@@ -56,28 +71,78 @@ def upload(
         registered = _register_champion(
             _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact
         )
-    console.print(f"{len(files)} images and the training code in s3://{bucket}")
-    console.print(f"champion registered as {registered}" if registered else "the registry has its champion")
+    if as_json:
+        print_json({"photos": len(files), "bucket": bucket, "champion_registered_as": registered})
+        return
+    console.print(f"{len(files):,} photos and the training code in s3://{bucket}")
+    console.print(f"champion registered as {registered}" if registered else "the registry already has a champion")
 
 
 @app.command()
 def start(
-    reason: Annotated[str, typer.Option(help="Why; it is recorded, and told with the outcome.")],
+    reason: Annotated[str, typer.Option(help="The reason; it is recorded, and named in the message on the outcome.")],
     algorithm: Annotated[str, typer.Option(help="kickstand, or image-classification: SageMaker's own.")] = "kickstand",
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Start `train_model` now, however short ago the last training was; not while one is under way."""
+    """Start a training now, unless one is running.
+
+    Examples:
+    $ kickstand training start --reason "new cameras" --stack-name kickstand-dev
+    """
     with reporting():
         function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
         request = json.dumps({"reason": reason, "algorithm": algorithm})
         answer = boto3.client("lambda").invoke(FunctionName=function, Payload=request)
-        told: dict[str, Any] = json.loads(answer["Payload"].read())
+        started: dict[str, Any] = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
-            raise CommandError(f"{function}: {told.get('errorMessage', told)}")
-        if not told["started"]:
-            raise CommandError(f"not started: {told['reason']}")
-    console.print(told["execution"])
+            raise CommandError(f"{function}: {started.get('errorMessage', started)}")
+        if not started["started"]:
+            raise CommandError(f"not started: {started['reason']}")
+    if as_json:
+        print_json({"execution": started["execution"]})
+    else:
+        console.print(f"started: {started['execution']}")
+
+
+@app.command()
+def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
+    """Show the last training: when and why it was started, and its outcome.
+
+    Exit codes: 0 shown, also while it is running, and where there was none; 1 an error; 4 it failed.
+
+    Examples:
+    $ kickstand training status --stack-name kickstand-dev
+    """
+    with reporting():
+        found = read_outputs(stack_name, outputs)
+        _output(found, "TrainModelStateMachineArn")
+        last = load_training(boto3.client("dynamodb"), found["ControlTableName"])
+        state = _find_status(last) if last else None
+    outcome = last.outcome if last and state in (last.result, "failed") else None  # else it is an earlier training's
+    if as_json:
+        about = last.model_dump(mode="json", exclude={"result"}) if last else {}
+        print_json(about | {"status": state, "outcome": outcome})
+    elif last:
+        console.print(f"{state}, started {last.requested_at:%Y-%m-%d %H:%M} UTC: {last.reason}")
+        if outcome:
+            console.print(outcome)
+        console.print(f"execution {last.execution}")
+    else:
+        console.print("This stack has started no training.")
+    if state in FAILED:
+        raise typer.Exit(ExitCode.ATTENTION)
+
+
+def _find_status(last: LastTraining) -> str:
+    """running, failed, timed_out, aborted; or the result of one that succeeded."""
+    stepfunctions = boto3.client("stepfunctions")
+    try:
+        status = stepfunctions.describe_execution(executionArn=last.execution)["status"].lower()
+    except stepfunctions.exceptions.ExecutionDoesNotExist:  # AWS forgets it after 90 days
+        status = "succeeded" if last.result else "not started yet"
+    return last.result or status if status == "succeeded" else status
 
 
 def _output(outputs: dict[str, str], name: str) -> str:
@@ -87,7 +152,7 @@ def _output(outputs: dict[str, str], name: str) -> str:
 
 
 def _list_images(dataset: Path) -> dict[str, Path]:
-    """Every image by its key below base/. Raises CommandError where a split is missing."""
+    """Every photo by its key below base/. Raises CommandError where a split is missing."""
     files: dict[str, Path] = {}
     for split in ("train", "test"):
         unread: list[str] = []
@@ -95,7 +160,7 @@ def _list_images(dataset: Path) -> dict[str, Path]:
         if unread:
             raise CommandError(unread[0])
         if not found:
-            raise CommandError(f"{dataset / split}: no images in folders of labels")
+            raise CommandError(f"{dataset / split}: no photos in folders of classes")
         files |= {f"base/{path.relative_to(dataset).as_posix()}": path for path in found}
     return files
 
@@ -115,7 +180,7 @@ def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progres
 
 
 def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
-    """The new package's ARN; None where the registry holds one already. Raises CommandError for no artefact."""
+    """The new package's ARN; None where the registry has one already. Raises CommandError without an artefact."""
     sagemaker: Any = boto3.client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None

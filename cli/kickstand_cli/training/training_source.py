@@ -1,4 +1,4 @@
-"""Packs what a SageMaker training job runs: the entry point, its requirements, our two packages, and the backbone."""
+"""Packs the files of a SageMaker training job: entry point, requirements, both packages and the backbone."""
 
 import gzip
 import io

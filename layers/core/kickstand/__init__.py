@@ -4,6 +4,6 @@ import os
 
 __version__ = "0.2.0"
 
-# Else ONNX Runtime sends Microsoft the model's name and shape, errors and an identifier of this machine. It is read
+# Otherwise ONNX Runtime sends Microsoft the model's name and shape, errors and a machine identifier. It is read
 # once, as onnxruntime is imported: https://github.com/microsoft/onnxruntime/pull/27379
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""How long boto3's clients wait. And their types, for the type checker alone: their packages are not deployed."""
+"""Timeouts of boto3's clients, and their types for the type checker: the packages of the types are not deployed."""
 
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -19,17 +19,17 @@ else:
     DynamoDBClient = EventBridgeClient = S3Client = SFNClient = SNSClient = SQSClient = SageMakerRuntimeClient = Any
 
 # boto3 waits 60 s for a connection and 60 s for an answer: longer than most functions may run. A call that hangs would
-# end the function, and the state machine could not tell it from a fault. With all attempts and pauses between them:
+# end the function, and the state machine would take that for a fault. With all attempts and the pauses between them:
 BRIEF = Config(connect_timeout=1, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 2})
-"""9 s: for functions that may run for 10 s or more; who waits tries again."""
+"""9 s: for functions that may run for 10 s or more; their caller retries."""
 PATIENT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 6})
-"""109 s: for jobs of minutes, which nobody starts again at once."""
+"""109 s: for jobs of minutes, which nobody restarts at once."""
 EXECUTION = Config(connect_timeout=1, read_timeout=295, retries={"mode": "standard", "total_max_attempts": 1})
-"""296 s: for the function that waits for an execution, which takes 290 s at most; its queue tries again."""
+"""296 s: for the function that waits for an execution of at most 290 s; its queue retries."""
 
 
 def quick_times() -> botocore.session.Session:
-    """A session of botocore whose clients read ISO times three times as fast: in long listings they take most time."""
+    """A botocore session that parses ISO times three times as fast: in long listings they take most of the time."""
     session = botocore.session.get_session()
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_read_time)
     return session

@@ -1,8 +1,8 @@
-"""The errors that the state machine tells apart; Step Functions matches the bare class name."""
+"""The errors that the state machine distinguishes; Step Functions matches the class name."""
 
 
 class InvalidImage(Exception):
-    """The object cannot be used as a photo, however often we try: it becomes a rejected record."""
+    """The object is not a usable photo, so a retry does not help: it becomes a rejected record."""
 
 
 class ModelUnavailable(Exception):
@@ -14,8 +14,8 @@ class StoreUnavailable(Exception):
 
 
 class AlreadyAsked(Exception):
-    """Another execution asks about this image: nothing is left to do."""
+    """Another execution asks about this photo: nothing is left to do."""
 
 
 class AlreadyAnswered(Exception):
-    """A person has answered while this execution was not listening: go on to recording the answer."""
+    """A person answered while this execution was not waiting: continue with recording the answer."""

@@ -9,12 +9,12 @@ from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NEITHER = "neither"
-"""What a photo shows that shows none of the labels."""
+"""The label of a photo that shows none of the classes."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 def as_utc(moment: datetime) -> datetime:
-    """The same moment in UTC, which is meant where no zone is said.
+    """The same moment in UTC; a time without a zone is in UTC.
 
     >>> as_utc(datetime.fromisoformat("2026-05-04T01:00+09:00")).isoformat()
     '2026-05-03T16:00:00+00:00'
@@ -26,14 +26,14 @@ def as_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[datetime, AfterValidator(as_utc)]
-"""A time, always in UTC: times that are compared, printed and sorted as text must have one zone."""
+"""A time, always in UTC: times are compared, printed and sorted as text, so they need one zone."""
 
 
 class Payload(BaseModel):
-    """Base of everything that travels: immutable; older code reads newer payloads by ignoring what it does not know.
+    """Base of all payloads: immutable; older code reads newer payloads by ignoring unknown fields.
 
-    Numbers are finite. One that slips past that check (`model_copy` makes none) is written as a word that is no JSON,
-    so that writing it down fails, and not reading it later: `null` in its place would be found only then.
+    Numbers are finite. `model_copy` does not check that; an infinite number is then written as a word that is not JSON,
+    so that writing fails. With `null` instead, only reading would fail, much later.
     """
 
     model_config = ConfigDict(
@@ -45,9 +45,9 @@ class ImageRef(Payload):
     """One uploaded object, exactly: read from the S3 event "Object Created" that EventBridge delivers.
 
     key: as S3 stores it; EventBridge, unlike S3's own notifications, does not URL-encode it.
-    version_id: None when the bucket keeps no versions.
+    version_id: None if the bucket keeps no versions.
     size: bytes.
-    sequencer: of two uploads to one key the later one has the larger; hexadecimal. Empty where S3 has sent none.
+    sequencer: hexadecimal; of two uploads to one key, the later one has the larger. Empty if S3 has sent none.
 
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/ev-events.html
     """
@@ -62,19 +62,19 @@ class ImageRef(Payload):
 
     @property
     def uri(self) -> str:
-        """Where the object lies: s3://bucket/key."""
+        """The object's address: s3://bucket/key."""
         return f"s3://{self.bucket}/{self.key}"
 
     @property
     def version(self) -> str:
-        """What tells this upload from another one to the same key: the version id, else the ETag."""
+        """Distinguishes uploads to the same key: the version id, or else the ETag."""
         return self.version_id or self.etag
 
 
 def is_folder(key: str, size: int) -> bool:
-    """Whether the object only makes a folder visible, as "Create folder" in the S3 console does. It is no upload.
+    """Whether the object is a folder marker, as made by "Create folder" in the S3 console. It is not an upload.
 
-    The rules of the template leave out the same ones.
+    The rules in the template exclude the same objects.
     Source: https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-folders.html
 
     >>> is_folder("2026/", 0), is_folder("2026/", 26601), is_folder("empty.jpg", 0)
@@ -84,10 +84,10 @@ def is_folder(key: str, size: int) -> bool:
 
 
 def find_latest(uploads: Iterable[ImageRef]) -> list[ImageRef]:
-    """The latest of these uploads to one key; several where nothing says which of them it is.
+    """The latest of these uploads to one key; several if their order is unknown.
 
     S3 sends times in whole seconds, in any order; its sequencer orders the events of one key. Sequencers differ in
-    length; the shorter one gets zeros on its right: https://repost.aws/knowledge-center/s3-duplicate-sqs-messages
+    length; the shorter one is padded on its right: https://repost.aws/knowledge-center/s3-duplicate-sqs-messages
     """
     refs = list(uploads)
     if all(ref.sequencer for ref in refs):
@@ -98,14 +98,14 @@ def find_latest(uploads: Iterable[ImageRef]) -> list[ImageRef]:
 
 
 class ImageStatistics(Payload):
-    """How the photo looks: for drift, and for whether it must be taken again (see `classify.photo_quality`).
+    """Statistics of the photo: for drift, and to decide whether it must be taken again (see `classify.photo_quality`).
 
     brightness: mean luma, 0 to 1.
     contrast: standard deviation of luma, 0 to 0.5.
-    sharpness: the steepest edges in the blurriest direction, 0 to 1.
+    sharpness: of the steepest edges, in the blurriest direction, 0 to 1.
     saturation: mean of HSV saturation, 0 to 1.
-    glare: how much more of the middle than of the border is burnt out, 0 to 1.
-    shorter_side: of the upload, pixels; None in records older than this field, whose sharpness is another measure.
+    glare: overexposed share of the centre, less that of the border, 0 to 1.
+    shorter_side: of the upload, pixels; None in older records, whose sharpness was measured in another way.
     """
 
     brightness: float = Field(ge=0.0, le=1.0)
@@ -117,10 +117,10 @@ class ImageStatistics(Payload):
 
 
 class ImageSummary(Payload):
-    """What a record keeps of the photo; its pixels stay in the bucket.
+    """What a record keeps about the photo; its pixels stay in the bucket.
 
-    sha256: of the uploaded bytes, so that a record names its image for ever.
-    format, width, height: of the upload; pixels, after turning it as its EXIF orientation says.
+    sha256: of the uploaded bytes, to identify the photo for good.
+    format, width, height: of the upload; pixels, after applying its EXIF orientation.
     """
 
     sha256: Sha256
@@ -141,13 +141,13 @@ class PreparedImage(ImageSummary):
 
 
 class SelectivePolicy(Payload):
-    """Two gates: is it one of the labels at all, and if so, is the answer sure enough?
+    """Two thresholds: does the photo show one of the classes at all, and if so, is the answer confident enough?
 
-    accept_at: smallest confidence that is accepted of a label without a threshold of its own. Where labels have theirs
-        it is the strictest of them, for a reader that knows only this one.
-    thresholds: smallest confidence that is accepted, by label; None: a person decides about every answer of this label.
+    accept_at: smallest accepted confidence of a class without a threshold of its own. If classes have their own, this
+        is the strictest of them, for older readers, which know only this one.
+    thresholds: smallest accepted confidence, by class; None: every answer of this class goes to review.
     neither_accept_at_most: largest probability of "neither" that is accepted.
-    neither_reject_at_least: smallest probability of "neither" that is rejected; between the two a person decides.
+    neither_reject_at_least: smallest probability of "neither" that is rejected; between the two, a person decides.
 
     Selective classification with a reject option: El-Yaniv and Wiener, JMLR 11 (2010), 1605–1641.
     """
@@ -159,27 +159,27 @@ class SelectivePolicy(Payload):
     neither_reject_at_least: Probability
 
     def threshold(self, label: str) -> float | None:
-        """Smallest confidence from which this label is accepted; None where a person decides about all of them."""
+        """Smallest accepted confidence of this class; None if all of its answers go to review."""
         return self.thresholds.get(label, self.accept_at)
 
     def accepts(self, label: str, confidence: float, neither: float) -> bool:
-        """Whether both gates let this answer through."""
+        """Whether this answer passes both thresholds."""
         threshold = self.threshold(label)
         return threshold is not None and confidence >= threshold and neither <= self.neither_accept_at_most
 
 
 class Prediction(Payload):
-    """The model's answer for one image.
+    """The model's answer about one photo.
 
-    probabilities: calibrated, one per label, given that the image shows one of them; they sum to 1.
-    label: the label of the largest probability.
+    probabilities: calibrated, one per class, given that the photo shows one of them; they sum to 1.
+    label: the class with the largest probability.
     confidence: that probability (maximum softmax response).
-    neither: calibrated probability that the image shows none of the labels.
-    latency_ms: the forward pass alone, milliseconds.
+    neither: calibrated probability that the photo shows none of the classes.
+    latency_ms: of the forward pass, milliseconds.
     backend: "embedded" or "sagemaker".
-    fallback: why the embedded model answered in the endpoint's place; None where the one answered that was meant to.
-    policy: the model's own, so that a model is never judged by another one's while two versions share the traffic;
-        a record leaves it to its decision. None where the prediction is older than this field.
+    fallback: why the embedded model answered in place of the endpoint; None if the chosen backend answered.
+    policy: the model's own, so that during a rollout each version is judged by its own policy; a record names only the
+        version of the policy, in its decision. None in a prediction older than this field.
     """
 
     label: str
@@ -194,13 +194,13 @@ class Prediction(Payload):
 
     @classmethod
     def of(cls, probabilities: dict[str, float], **rest: Any) -> Self:
-        """The prediction that these probabilities amount to."""
+        """The prediction from these probabilities."""
         label = max(probabilities, key=probabilities.__getitem__)
         return cls(label=label, confidence=probabilities[label], probabilities=probabilities, **rest)
 
 
 class Route(StrEnum):
-    """Where a decision sends the image."""
+    """Where a decision sends the photo."""
 
     ACCEPT = "accept"
     REVIEW = "review"
@@ -208,9 +208,9 @@ class Route(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why it goes there.
+    """Why a photo gets its route.
 
-    A reason that a newer version has written is kept as it stands: after a rollback this one must read its records.
+    An unknown reason, written by a newer version, is kept: after a rollback this version must read those records.
     """
 
     CONFIDENT = "confident"
@@ -231,10 +231,10 @@ class Reason(StrEnum):
 
 
 class Decision(Payload):
-    """What becomes of the image.
+    """The decision about a photo.
 
     explanation: one sentence for people, with the numbers that decided.
-    policy_version: None when no policy was asked, because there was no image to ask about.
+    policy_version: None for an unreadable file, to which no policy applies.
     """
 
     route: Route
@@ -244,12 +244,12 @@ class Decision(Payload):
 
     @property
     def by_policy(self) -> Route:
-        """Where the policy alone sends the image: the switch "review everything" only ever takes accepted ones."""
+        """The route by the policy alone: the switch "review everything" sends would-be-accepted photos to review."""
         return Route.ACCEPT if self.reason is Reason.REVIEW_EVERYTHING else self.route
 
 
 class ReviewStatus(StrEnum):
-    """How far a review has come. Only an answer closes it: whoever comes late is still heard."""
+    """The state of a review. Only an answer closes it: a late answer counts too."""
 
     WAITING = "waiting"
     ESCALATED = "escalated"
@@ -258,19 +258,19 @@ class ReviewStatus(StrEnum):
 
 
 class Shown(Payload):
-    """What the reviewer saw beside the picture."""
+    """What the reviewer saw beside the photo."""
 
     explanation: str
     choices: tuple[str, ...]
 
 
 class Answer(Payload):
-    """What a person says the image shows.
+    """What a person says a photo shows.
 
-    label: a label of the model, "neither" or "cannot_tell".
-    reviewer: as the reviewers call themselves; personal, so it stands in the tables and nowhere else.
-    seconds_taken: from being shown the picture to answering.
-    late: nobody was expected to answer any more.
+    label: a class of the model, "neither" or "cannot_tell".
+    reviewer: the name that the reviewer gave; personal data, so it is only in the tables.
+    seconds_taken: from seeing the photo to answering.
+    late: after both waits had ended.
     """
 
     label: str
@@ -282,7 +282,7 @@ class Answer(Payload):
 
 
 class GoldenAnswer(Payload):
-    """What the reviewer said next about a golden photo, without knowing that it was one.
+    """What the reviewer answered next about a golden photo, without knowing that it was one.
 
     photo: its folder and name among the model's golden photos. expected: what it shows. label: as in `Answer`.
     """
@@ -294,11 +294,11 @@ class GoldenAnswer(Payload):
 
 
 class ReviewOutcome(Payload):
-    """What a record tells of its review.
+    """The review of a record.
 
-    why: "audit", or the reason of a decision to ask.
-    second: what another reviewer said, who did not know the first answer; it decides nothing.
-    golden: how carefully the first reviewer looked, just after.
+    why: "audit", or the reason of the decision to ask.
+    second: another reviewer's answer, given without knowing the first; it decides nothing.
+    golden: the first reviewer's next answer, which checks how careful they are.
     """
 
     status: ReviewStatus
@@ -312,10 +312,10 @@ class ReviewOutcome(Payload):
 class Symptom(Payload):
     """One way in which the model is degraded.
 
-    statistic: of drift (see `drift.FEATURES` and `drift.RATES`), or "promise".
+    statistic: of drift (see `drift.FEATURES` and `drift.RATES`), or `promise`, for the guarantee.
     description: in words, with the numbers.
-    since: the likeliest moment at which it began, if it is known.
-    label: whose promise the answers do not support; None where it is about no single label.
+    since: when it most likely began, if known.
+    label: the class whose guarantee people's answers do not support; None if it is not about one class.
     """
 
     statistic: str
@@ -325,11 +325,11 @@ class Symptom(Payload):
 
 
 class ModelDegraded(Payload):
-    """Detail of the event "Model Degraded": published when harm is found, once, and not again while it lasts.
+    """Detail of the event "Model Degraded": published once when harm is found, and not again while it lasts.
 
-    bucket: whose images; another stack's are none of ours.
+    bucket: of the photos; it identifies the stack.
     reason: one sentence for people.
-    findings: what amounts to harm; never empty.
+    findings: the symptoms; never empty.
     degraded_at: when the monitor found it.
     """
 

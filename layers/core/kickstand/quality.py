@@ -1,4 +1,4 @@
-"""How good are the answers, how sure are we of that, and which threshold keeps a promise about them."""
+"""The quality of the answers with its uncertainty, and thresholds."""
 
 import math
 import random
@@ -38,7 +38,7 @@ def wilson_interval(successes: int, n: int, confidence_level: float = 0.95) -> I
     return Interval(share, low, high, n)
 
 
-NEGLIGIBLE = 1e-18  # of a term, beside the largest
+NEGLIGIBLE = 1e-18  # of a term, relative to the largest
 
 
 def binomial_cdf(k: int, n: int, p: float) -> float:
@@ -53,7 +53,7 @@ def binomial_cdf(k: int, n: int, p: float) -> float:
         return 1.0
     if p >= 1.0:
         return 0.0
-    # From the largest term down on both sides: all but a few standard deviations of the terms are nothing beside it.
+    # From the largest term outwards: beyond a few standard deviations the terms are negligible.
     mode, odds = min(k, int((n + 1) * p)), p / (1.0 - p)
     largest = math.lgamma(n + 1) - math.lgamma(mode + 1) - math.lgamma(n - mode + 1)
     largest += mode * math.log(p) + (n - mode) * math.log1p(-p)
@@ -83,7 +83,7 @@ def solve(rises: Callable[[float], bool]) -> float:
 
 @lru_cache(maxsize=100_000)
 def upper_bound(errors: int, n: int, confidence_level: float = 0.95) -> float:
-    """Largest error rate that this many errors in n do not rule out, one-sided and exact (Clopper–Pearson).
+    """Upper confidence bound of an error rate, from this many errors in n; one-sided and exact (Clopper–Pearson).
 
     >>> round(upper_bound(0, 149), 4)
     0.0199
@@ -92,7 +92,7 @@ def upper_bound(errors: int, n: int, confidence_level: float = 0.95) -> float:
 
 
 def lower_bound(successes: int, n: int, confidence_level: float = 0.95) -> float:
-    """Smallest rate that this many successes in n do not rule out, one-sided and exact (Clopper–Pearson).
+    """Lower confidence bound of a rate, from this many successes in n; one-sided and exact (Clopper–Pearson).
 
     >>> round(lower_bound(149, 149), 4)
     0.9801
@@ -116,7 +116,7 @@ def clopper_pearson(successes: int, n: int, confidence_level: float = 0.95) -> I
 
 def expected_calibration_error(confidences: Sequence[float], correct: Sequence[bool], bins: int = 15) -> float:
     """Mean distance between confidence and accuracy over bins of equal size: Naeini et al., AAAI 2015; equal mass as
-    in Nguyen and O'Connor, EMNLP 2015, because most confidences crowd into the last bin of equal width.
+    in Nguyen and O'Connor, EMNLP 2015, because most confidences fall into the last bin of equal width.
 
     >>> expected_calibration_error([0.75, 0.75, 0.75, 0.75], [True, True, True, False], bins=1)
     0.0
@@ -175,7 +175,7 @@ def auroc(scores: Sequence[float], positives: Sequence[bool]) -> float:
 
 
 class RiskCoverage(NamedTuple):
-    """What a threshold would do: it accepts a share (coverage), of which a share is wrong (selective risk)."""
+    """The effect of a threshold: it accepts a share (coverage), of which a share is wrong (selective risk)."""
 
     accept_at: float
     accepted: int
@@ -227,7 +227,7 @@ def bootstrap_interval(
     >>> bootstrap_interval(lambda rows: fmean(rows), 1).n
     1
     """
-    draw = random.Random(seed)  # noqa: S311 - a resample is no secret
+    draw = random.Random(seed)  # noqa: S311 - a resample is not a secret
     values = sorted(statistic([draw.randrange(n) for _ in range(n)]) for _ in range(resamples))
     tail = (1 - confidence_level) / 2
     low, high = math.floor(tail * (resamples - 1)), math.ceil((1 - tail) * (resamples - 1))
@@ -248,7 +248,7 @@ def accepted_needed(error_rate: float, max_risk: float, confidence_level: float)
     while not shows(high):
         high *= 2
     low = high // 2
-    # Rounding down the errors makes `shows` waver by a few answers; the first one found is near enough.
+    # Errors are rounded down, so `shows` is not monotonic over a few answers; the first one found is good enough.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if shows(middle) else (middle, high)
@@ -258,7 +258,7 @@ def accepted_needed(error_rate: float, max_risk: float, confidence_level: float)
 def cheapest_threshold(
     confidences: Sequence[float], correct: Sequence[bool], review_cost: float, error_cost: float
 ) -> tuple[float, float]:
-    """(threshold, mean cost per image) with the least cost when a review and an accepted error have these prices.
+    """(threshold, mean cost per photo) with the least cost, given the price of a review and of an accepted error.
 
     A threshold above 1 sends everything to review.
 

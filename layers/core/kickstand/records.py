@@ -1,4 +1,4 @@
-"""The decision record: everything that reads the past reads records and nothing else."""
+"""The decision record: monitor, report and replay read only records."""
 
 import json
 from datetime import datetime, timedelta
@@ -21,14 +21,14 @@ from kickstand.events import (
 
 
 class StateError(Payload):
-    """What Step Functions' Catch leaves in the state. cause: for an error of a Lambda function, JSON."""
+    """The error that Step Functions' Catch puts into the state. cause: for an error of a Lambda function, JSON."""
 
     error: str = Field(validation_alias="Error")
     cause: str = Field(default="", validation_alias="Cause")
 
     @property
     def message(self) -> str:
-        """The exception's message, where the cause is a Lambda error; else the cause itself."""
+        """The exception's message, if the cause is a Lambda error; otherwise the cause itself."""
         try:
             return str(json.loads(self.cause)["errorMessage"])
         except (ValueError, KeyError, TypeError):
@@ -36,7 +36,7 @@ class StateError(Payload):
 
 
 class LaterDecision(Payload):
-    """What a newer model decided about an upload that had its decision: kept beside it, and nobody is asked anew.
+    """A newer model's decision about an upload that had its decision: stored beside it, without a new review.
 
     by: the run of backfill that asked for it. execution: see Record.
     """
@@ -52,17 +52,16 @@ class Record(Payload):
     """One upload and what was decided about it: enough to derive the decision again.
 
     image, version: the table's key: s3://bucket/key, and the version id (else the ETag) of that upload.
-    prepared_image, prediction: None for an unreadable image.
-    execution: the last part of the ARN of the execution that wrote the record; on older records the whole ARN. DynamoDB
+    prepared_image, prediction: None for an unreadable file.
+    execution: the last part of the ARN of the execution that wrote the record; in older records the whole ARN. DynamoDB
         bills a record above 1,024 bytes as two writes, and the ARN's other parts are the same for all records.
-    audit_probability: how probable it was that a person is asked about this image; 1 for route "review". Weighting
-        reviewed records by its inverse estimates without bias. None on records older than audits.
-    audited: chosen for a random audit.
-    review: what came of asking a person, once something did.
-    later: decisions of newer models, the oldest first; one for each model version, and none for the first one's.
+    audit_probability: probability that a person reviews this photo; 1 for route "review". Weighting reviewed records
+        by its inverse makes estimates unbiased. None in records older than audits.
+    audited: drawn for a random audit.
+    review: the outcome of the review, once there is one.
+    later: decisions of newer models, the oldest first; one for each model version except the first.
     keep_until: when its retention ends, seconds since 1970; None for never.
-    changed_at: when it was written or answered, as its place in the index by time says; the table's own, so that
-        nothing else tells it.
+    changed_at: when it was written or answered, by its place in the index by time. Only the table holds it.
     """
 
     image: str
@@ -82,34 +81,34 @@ class Record(Payload):
 
     @property
     def used_prediction(self) -> Prediction | None:
-        """The model's answer where it counts: not for a photo that could not be read, or is to be taken again."""
+        """The model's answer, if it counts: not for an unreadable file, or a photo that must be taken again."""
         return None if self.decision.reason is Reason.RETAKE else self.prediction
 
     @property
     def asks_a_person(self) -> bool:
-        """Whether a person is asked about this image."""
+        """Whether this photo goes to review."""
         return self.audited or self.decision.route is Route.REVIEW
 
 
 class Recording(Payload):
-    """What classify_image tells "Record Result". state: all that the execution holds."""
+    """The input of the state "Record Result". state: the whole state of the execution."""
 
     state: dict[str, Any]
     execution: str
 
     @property
     def again(self) -> str | None:
-        """The run of backfill that asks for a repeated decision; None for a first one."""
+        """The run of backfill that requested a repeated decision; None for a first decision."""
         detail = self.state.get("detail")
         again = detail.get("again") if isinstance(detail, dict) else None
         return None if again is None else str(again)
 
 
 def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime, retention_days: int = 0) -> Record:
-    """The record of what the execution's state holds when a decision has been reached.
+    """The record, from the execution's state after the decision.
 
-    state: the S3 event, plus `decision` and, as far as the execution came, `prepared_image`, `prediction`, `error`.
-    retention_days: how long all about a photo is kept after its upload; 0 for ever.
+    state: the S3 event, with `decision` and, if the execution got there, `prepared_image`, `prediction`, `error`.
+    retention_days: how long a photo and its record are kept after the upload; 0 for no limit.
     """
     ref = ImageRef.model_validate(state)
     decision = Decision.model_validate(state.get("decision"))
@@ -132,7 +131,7 @@ def compose_record(state: dict[str, Any], execution: str, recorded_at: datetime,
 
 
 def compose_later(state: dict[str, Any], execution: str, decided_at: datetime, by: str) -> LaterDecision | None:
-    """What the execution's state holds of a repeated decision; None where no model was asked: it could not be read."""
+    """The repeated decision in the execution's state; None without a prediction, for an unreadable file."""
     if "prediction" not in state:
         return None
     prediction = Prediction.model_validate(state["prediction"])

@@ -1,10 +1,10 @@
-"""What a function reads from its environment, once, at import: a bad deployment fails at once, naming the variable."""
+"""Settings of a function, read from its environment at import: a bad deployment fails at once, naming the variable."""
 
 from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """Base of each function's settings: a field holds the variable of the same name in capitals, never an empty one."""
+    """Base of each function's settings: a field reads the variable of its name in capitals, which must not be empty."""
 
-    # The message would otherwise hold the whole environment, and that holds AWS's credentials.
+    # Otherwise the message would show the whole environment, with AWS's credentials.
     model_config = ConfigDict(frozen=True, alias_generator=str.upper, str_min_length=1, hide_input_in_errors=True)

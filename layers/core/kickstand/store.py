@@ -1,4 +1,4 @@
-"""What Kickstand reads and writes in AWS: images, records, events."""
+"""Reads and writes photos, records and events in AWS."""
 
 import json
 import logging
@@ -25,8 +25,8 @@ logger = logging.getLogger(__name__)
 EVENT_SOURCE = "kickstand"
 RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
 SHARDS = 8
-"""A day's part of the index is spread over so many partitions, of which each takes 1,000 writes a second
-(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html); a look reads all."""
+"""Number of partitions for a day's part of the index: each takes 1,000 writes a second
+(https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/bp-partition-key-design.html). A run reads all."""
 
 _DIGITS = Context(prec=38, traps=[])
 _GONE = {
@@ -45,9 +45,9 @@ _THROTTLED = {
 
 
 def read_image(s3: S3Client, ref: ImageRef, max_bytes: int) -> bytes:
-    """The uploaded bytes of exactly this upload, read once.
+    """The bytes of exactly this upload, read once.
 
-    Raises InvalidImage when that upload is gone or larger than max_bytes, StoreUnavailable when S3 has trouble.
+    Raises InvalidImage if the upload was deleted or is larger than max_bytes, StoreUnavailable if S3 fails.
     """
     exactly: Any = {"VersionId": ref.version_id} if ref.version_id else {"IfMatch": ref.etag}
     try:
@@ -65,30 +65,30 @@ def read_image(s3: S3Client, ref: ImageRef, max_bytes: int) -> bytes:
 
 
 def _find_lock(s3: S3Client, ref: ImageRef, exactly: Any, error: ClientError) -> str | None:
-    """Why the upload stays closed to us; None where the error is about something else.
+    """Why the upload cannot be decrypted; None if the error has another cause.
 
-    The bucket's policy refuses what is encrypted by another key than S3's own; what came by another way, or before that
-    policy, stays unreadable. Of a KMS key S3 says "access denied", as of an object that we may not read at all: a HEAD
-    request, which needs no key, finds out which of the two it is.
+    The bucket's policy refuses uploads with another key than S3's own, but older objects and copies may have one. For a
+    KMS key S3 answers "access denied", as for a missing permission: a HEAD request, which needs no key, finds out which
+    of the two it is.
     """
     code = error.response["Error"]["Code"]
     if code == "InvalidRequest":
-        return "encrypted by a key of the uploader's own (SSE-C)"
+        return "encrypted with the uploader's own key (SSE-C)"
     if code.startswith("KMS."):
-        return f"encrypted by a KMS key that cannot be used ({code})"
+        return f"encrypted with a KMS key that cannot be used ({code})"
     if code != "AccessDenied":
         return None
     try:
         s3.head_object(Bucket=ref.bucket, Key=ref.key, **exactly)
     except (BotoCoreError, ClientError):
         return None
-    return "encrypted by a KMS key that we must not use"
+    return "encrypted with a KMS key that Kickstand has no permission to use"
 
 
 def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
-    """Write the record unless this upload has one; returns the one that stands in the table.
+    """Write the record unless this upload has one. Returns the record in the table.
 
-    Raises StoreUnavailable when DynamoDB has trouble.
+    Raises StoreUnavailable if DynamoDB fails.
     """
     try:
         with transient("DynamoDB"):
@@ -104,10 +104,10 @@ def put_record(dynamodb: DynamoDBClient, table: str, record: Record) -> Record:
 
 
 def put_later(dynamodb: DynamoDBClient, table: str, image: str, version: str, later: LaterDecision) -> bool:
-    """Whether the decision was added to the upload's record: nothing else of the record changes.
+    """Add the decision to the upload's record, and change nothing else. Returns whether it was added.
 
-    Not where the record is gone, or has a decision of this model version already. `later_by` holds the versions, since
-    a condition cannot see into a list. Raises StoreUnavailable when DynamoDB has trouble.
+    It is not if the record was deleted, or has a decision of this model version. `later_by` holds the versions, since a
+    condition cannot search a list. Raises StoreUnavailable if DynamoDB fails.
     """
     model = later.prediction.model_version
     try:
@@ -132,9 +132,9 @@ def put_later(dynamodb: DynamoDBClient, table: str, image: str, version: str, la
 
 
 def record_item(record: Record) -> dict[str, Any]:
-    """The record as it is first written: at its place in the index by time, and without what has its default.
+    """The record's first item: with its place in the index by time, and without default values.
 
-    The table's time to live reads `expires_at`. A record that waits for a person gets it with what came of asking.
+    The table's time to live reads `expires_at`. A record under review gets it with the outcome of the review.
     """
     item = _as_item(record.model_dump_json(exclude_defaults=True)) | changed(record.image, record.recorded_at)
     if "keep_until" in item and not record.asks_a_person:
@@ -143,7 +143,7 @@ def record_item(record: Record) -> dict[str, Any]:
 
 
 def changed(image: str, at: datetime) -> dict[str, Any]:
-    """What puts a record at its place in the index by time."""
+    """The attributes that put a record at its place in the index by time."""
     at = at.astimezone(UTC)
     return {
         "changed_on": {"S": f"{at:%Y-%m-%d}#{zlib.crc32(image.encode()) % SHARDS}"},
@@ -154,11 +154,11 @@ def changed(image: str, at: datetime) -> dict[str, Any]:
 def read_changes(
     dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime, newest_first: bool = False
 ) -> Iterator[Record]:
-    """The records that were written or answered after the one moment and until the other, as they are now, by time.
+    """The records that were written or answered after the first moment and until the second, as they are now, by time.
 
-    The index holds keys alone, since an index of whole records would cost as much as the table for every image; the
-    records are fetched 100 at a time, each hundred unsorted. It follows the table within a second or so: leave the
-    latest minute to the next run. Raises StoreUnavailable when DynamoDB has trouble.
+    The index holds only keys, since an index of whole records would double the cost of the table; the records are
+    fetched 100 at a time, each hundred unsorted. The index follows the table within a second or so: leave the latest
+    minute to the next run. Raises StoreUnavailable if DynamoDB fails.
     """
     found = (key for _, key in _keys_by_change(dynamodb, table, after, until, newest_first))
     while some := list(islice(found, 100)):
@@ -168,9 +168,9 @@ def read_changes(
 def slice_changes(
     dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime, most: int
 ) -> Iterator[tuple[datetime, list[Record]]]:
-    """The same in slices of `most` records or, where several changed at one moment, some more.
+    """The same in slices of `most` records, or some more if several changed at one moment.
 
-    Each slice has all that changed until its moment; the last one's is `until`.
+    Each slice holds all changes until its moment; the last slice's moment is `until`.
     """
     keys: list[tuple[str, str]] = []
     for at, together in groupby(_keys_by_change(dynamodb, table, after, until), lambda change: change[0]):
@@ -184,7 +184,7 @@ def slice_changes(
 def _keys_by_change(
     dynamodb: DynamoDBClient, table: str, after: datetime, until: datetime, newest_first: bool = False
 ) -> Iterator[tuple[str, tuple[str, str]]]:
-    """When records changed, and which, in the order of time; no more is read than is taken."""
+    """Times and keys of changed records, in the order of time; reads no more than the caller takes."""
     first, last = (
         moment.astimezone(UTC).isoformat(timespec="microseconds")
         for moment in (after + timedelta(microseconds=1), until)
@@ -218,11 +218,11 @@ def read_items(
 ) -> Iterator[dict[str, Any]]:
     """The items with these images and versions, 100 at a time, unsorted. parts: the attributes to read; else all.
 
-    consistent: as they stand now, at twice the price; else as they stood up to a second ago.
+    consistent: as they are now, at twice the price; otherwise as they were up to a second ago.
 
-    Raises StoreUnavailable when DynamoDB has trouble.
+    Raises StoreUnavailable if DynamoDB fails.
     """
-    rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a key that is asked for twice
+    rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a request with a key twice
     while some := list(islice(rest, 100)):
         wanted = [{"image": {"S": image}, "version": {"S": version}} for image, version in some]
         asked: Any = {table: {"Keys": wanted, "ConsistentRead": consistent} | name_parts(parts)}
@@ -234,8 +234,8 @@ def read_items(
 
 
 def name_parts(parts: Sequence[str]) -> dict[str, Any]:
-    """What makes DynamoDB read these attributes alone."""
-    names = {name: f"#{name}" for part in parts for name in part.split(".")}  # some words are DynamoDB's own
+    """Parameters that make DynamoDB read only these attributes."""
+    names = {name: f"#{name}" for part in parts for name in part.split(".")}  # some words are reserved in DynamoDB
     if not names:
         return {}
     return {
@@ -245,14 +245,14 @@ def name_parts(parts: Sequence[str]) -> dict[str, Any]:
 
 
 def announce(events: EventBridgeClient, record: Record, execution: str) -> None:
-    """Publish "Image Classified" and, where a person must decide, "Review Requested".
+    """Publish "Image Classified" and, for a photo that goes to review, "Review Requested".
 
-    execution: ARN of the one that announces it. EventBridge delivers at least once and so do we: consumers tell repeats
-    by image and version.
-    Raises StoreUnavailable when EventBridge does not take them.
+    execution: ARN of the one that publishes. EventBridge delivers at least once, and so does Kickstand: consumers
+    recognise repeats by image and version.
+    Raises StoreUnavailable if EventBridge does not accept them.
     """
     names = ["Image Classified", *(["Review Requested"] if record.asks_a_person else [])]
-    # A reviewer's name is nobody else's business.
+    # A reviewer's name is personal data.
     detail = record.model_dump_json(exclude_none=True, exclude={"review", "later"})
     publish(events, names, detail, [execution])
 
@@ -260,7 +260,7 @@ def announce(events: EventBridgeClient, record: Record, execution: str) -> None:
 def publish(events: EventBridgeClient, names: Sequence[str], detail: str, resources: Sequence[str] = ()) -> None:
     """Publish an event of each of these types, with the same detail, which is JSON.
 
-    Raises StoreUnavailable when EventBridge does not take them.
+    Raises StoreUnavailable if EventBridge does not accept them.
     """
     entries: Any = [
         {"Source": EVENT_SOURCE, "DetailType": name, "Detail": detail, "Resources": resources} for name in names
@@ -283,7 +283,7 @@ def _as_item(text: str) -> dict[str, Any]:
 
 
 def as_number(text: str) -> Decimal:
-    """The number as DynamoDB can keep it: at most 38 digits, and 0 where it is closer to 0 than 1E-130.
+    """The number as DynamoDB can store it: at most 38 digits, and 0 if it is closer to 0 than 1E-130.
 
     Raises ValueError for one that is too large. https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html
 
@@ -313,9 +313,7 @@ def from_item(item: Mapping[str, Any]) -> Record:
 
 
 def readable(items: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
-    """The records that these items hold. One that cannot be read is logged and passed over: it must not keep the
-    monitor from seeing all others.
-    """
+    """The records in these items. An unreadable one is logged and skipped, so that the monitor can read the others."""
     for item in items:
         try:
             yield from_item(item)
@@ -325,7 +323,7 @@ def readable(items: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
 
 
 def first_complaint(error: ValueError) -> str:
-    """pydantic's first complaint, with the field that it is about, in one line; never what stood there."""
+    """pydantic's first complaint with its field, in one line; never the value."""
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False, include_input=False)[0]
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
@@ -333,15 +331,15 @@ def first_complaint(error: ValueError) -> str:
 
 
 def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The item as it stands now; None where there is none. Raises StoreUnavailable."""
+    """The item as it is now; None if there is none. Raises StoreUnavailable."""
     with transient("DynamoDB"):
         return dynamodb.get_item(TableName=table, Key=key, ConsistentRead=True).get("Item")
 
 
 def put_item_if(dynamodb: DynamoDBClient, table: str, item: Mapping[str, Any], condition: str, **more: Any) -> bool:
-    """Whether the condition held, so that the item stands in the table now. Raises StoreUnavailable.
+    """Write the item if the condition holds. Returns whether it did. Raises StoreUnavailable.
 
-    more: what the condition speaks of, as DynamoDB's PutItem takes it.
+    more: names and values of the condition, as parameters of DynamoDB's PutItem.
     """
     try:
         with transient("DynamoDB"):
@@ -357,7 +355,7 @@ def _is_throttled(code: str) -> bool:
 
 @contextmanager
 def transient(service: str) -> Iterator[None]:
-    """Tells trouble that passes (throttling, 5xx, the network) from an answer that stays."""
+    """Turns temporary errors (throttling, 5xx, the network) into StoreUnavailable; permanent ones pass."""
     try:
         yield
     except ClientError as error:

@@ -94,11 +94,11 @@ def test_a_repeated_decision_costs_no_review_and_no_event() -> None:
 @pytest.mark.parametrize(
     ("state", "counted", "ending"),
     [
-        (State.DONE, {}, "It has come to the end."),
-        (State.DONE, {"unfinished": 1}, "It has come to the end. --resume does what is left."),
-        (State.SPENT, {}, "Its money is spent. --resume does what is left."),
-        (State.STOPPED, {}, "It was stopped. --resume does what is left."),
-        (State.RUNNING, {}, "It goes on. --stop stops it."),
+        (State.DONE, {}, "It is complete."),
+        (State.DONE, {"unfinished": 1}, "It is complete. --resume does the rest."),
+        (State.SPENT, {}, "It reached its limit of money. --resume does the rest."),
+        (State.STOPPED, {}, "It was stopped. --resume does the rest."),
+        (State.RUNNING, {}, "It is running. --stop stops it."),
     ],
 )
 def test_a_run_says_how_it_ended_and_what_is_left(state: State, counted: dict[str, int], ending: str) -> None:

@@ -37,11 +37,11 @@ def model(tmp_path: Path, colour_model: Callable[..., Path]) -> Path:
     return colour_model(tmp_path / "model", LABELS)
 
 
-def test_classify_prints_one_line_of_json_for_each_file(model: Path, tmp_path: Path) -> None:
+def test_classify_prints_one_line_of_json_for_each_file_where_that_is_asked_for(model: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", {"any": ["red", "black", "#ff00ee"]})
     text = tmp_path / "text.png"
     text.write_text("no picture")
-    code, out, _ = run("classify", *sorted(images.rglob("*.png")), text, "--model", model)
+    code, out, _ = run("classify", *sorted(images.rglob("*.png")), text, "--model", model, "--json")
     red, black, between, unreadable = map(json.loads, out.splitlines())
     assert code == 0
     assert (red["label"], red["route"], red["reason"], red["model_version"]) == (
@@ -56,12 +56,12 @@ def test_classify_prints_one_line_of_json_for_each_file(model: Path, tmp_path: P
     assert (black["route"], black["reason"]) == ("reject", "neither")
     assert (between["route"], between["reason"]) == ("review", "unsure")
     assert (unreadable["route"], unreadable["reason"], unreadable["label"]) == ("reject", "unreadable", None)
-    assert "not an image (text)" in unreadable["explanation"]
+    assert "not a photo (text)" in unreadable["explanation"]
 
 
 def test_classify_goes_on_after_a_file_that_is_not_there_and_says_so(model: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", {"any": ["red"]})
-    code, out, err = run("classify", tmp_path / "absent.png", images / "any/0.png", "--model", model)
+    code, out, err = run("classify", tmp_path / "absent.png", images / "any/0.png", "--model", model, "--json")
     assert code == 1
     assert json.loads(out)["label"] == "red"
     assert "absent.png: No such file" in err
@@ -74,7 +74,7 @@ def test_many_files_are_answered_in_order_and_one_bad_file_ends_nothing(model: P
     )
     files[7].write_text("no picture")
     files[20].unlink()
-    code, out, err = run("classify", *files, "--model", model)
+    code, out, err = run("classify", *files, "--model", model, "--json")
     lines = list(map(json.loads, out.splitlines()))
     assert code == 1
     assert "20.png: No such file" in err
@@ -130,7 +130,7 @@ def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None
         },
     )
     (folder / "red" / "broken.png").write_bytes(b"")
-    code, out, _ = run("evaluate", folder, "--model", model, "--json", "-")
+    code, out, _ = run("evaluate", folder, "--model", model, "--json")
     result = json.loads(out)
     assert code == 0
     assert (result["n"], result["foreign_n"]) == (30, 5)
@@ -158,7 +158,7 @@ def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None
 def test_evaluate_names_a_file_that_cannot_be_read_and_counts_the_others(model: Path, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "test", {"red": ["red"] * 3})
     (folder / "red/gone.png").symlink_to(tmp_path / "nowhere.png")
-    code, out, err = run("evaluate", folder, "--model", model, "--json", "-")
+    code, out, err = run("evaluate", folder, "--model", model, "--json")
     assert code == 1
     assert json.loads(out)["n"] == 3
     assert "left out: " in err
@@ -168,18 +168,18 @@ def test_evaluate_names_a_file_that_cannot_be_read_and_counts_the_others(model: 
 def test_evaluate_leaves_out_what_does_not_apply(model: Path, tmp_path: Path) -> None:
     known = write_images(tmp_path / "known", {"red": ["red"]})
     foreign = write_images(tmp_path / "foreign", {"neither": ["black"]})
-    without_foreign = json.loads(run("evaluate", known, "--model", model, "--json", "-")[1])
+    without_foreign = json.loads(run("evaluate", known, "--model", model, "--json")[1])
     assert without_foreign["foreign_accepted"] is without_foreign["foreign_auroc"] is None
-    only_foreign = json.loads(run("evaluate", foreign, "--model", model, "--json", "-")[1])
+    only_foreign = json.loads(run("evaluate", foreign, "--model", model, "--json")[1])
     assert only_foreign["accuracy"] is only_foreign["coverage"] is only_foreign["selective_risk"] is None
     assert only_foreign["foreign_accepted"]["n"] == 1
 
 
 def test_evaluate_prints_tables_and_writes_json(model: Path, tmp_path: Path) -> None:
     folder = write_images(tmp_path / "test", {"red": ["red"], "green": ["lime"]})
-    code, out, _ = run("evaluate", folder, "--model", model, "--json", tmp_path / "result.json")
+    code, out, _ = run("evaluate", folder, "--model", model, "--out", tmp_path / "result.json")
     assert code == 0
-    assert "accuracy of the label" in out
+    assert "coverage (share accepted)" in out
     assert "of answers green" in out
     assert json.loads((tmp_path / "result.json").read_text())["n"] == 2
 
@@ -187,8 +187,11 @@ def test_evaluate_prints_tables_and_writes_json(model: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("colours", "message"),
     [
-        ({"red": ["red"], "purple": ["purple"]}, "the model knows red, green, blue, neither, not purple"),
-        ({"red": []}, "no images"),
+        (
+            {"red": ["red"], "purple": ["purple"]},
+            "'purple' is not a class of this model, which knows red, green, blue, neither",
+        ),
+        ({"red": []}, "no photos"),
         (None, "no such folder"),
     ],
 )
@@ -222,7 +225,7 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert f"{result['accuracy']['value']:.4f}" in page
     assert "1 are accepted as red, 0 accepted as green" in page
     card = (tmp_path / "report" / "model-card.md").read_text()
-    assert f"| accuracy of the label | {result['accuracy']['value']:.4f} |" in card
+    assert f"| accuracy | {result['accuracy']['value']:.4f} |" in card
     assert "| red | 0.9000 | not promised |" in card
     assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
 

@@ -49,7 +49,7 @@ def test_neither_and_confidence_choose_the_route(
 
 def test_the_explanation_names_the_numbers_that_decided() -> None:
     assert decide(predicted(0.75), POLICY).explanation == "bicycle with confidence 0.750, accepted from 0.900"
-    assert "0.850 of showing none of the labels" in decide(predicted(0.9, 0.85), POLICY).explanation
+    assert "0.850 of showing none of the classes" in decide(predicted(0.9, 0.85), POLICY).explanation
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ ITEM = {
 
 
 def test_the_switch_holds_until_its_end_whether_or_not_the_item_is_still_there() -> None:
-    said = "until 2026-05-04 12:00 UTC a person decides about everything: night"
+    said = "all photos that would be accepted go to review until 2026-05-04 12:00 UTC: night"
     assert read_switch({"Item": ITEM}, NOON - timedelta(microseconds=1)) == said
     assert read_switch({"Item": ITEM}, NOON) is None
     assert read_switch({"SdkHttpMetadata": {"HttpStatusCode": 200}}, NOON) is None
@@ -143,7 +143,7 @@ BY_LABEL = SelectivePolicy(
             "scooter",
             1.0,
             Route.REVIEW,
-            "scooter with confidence 1.000, and a person decides about every answer “scooter”",
+            "scooter with confidence 1.000, but every answer “scooter” goes to review",
         ),
     ],
 )

@@ -99,33 +99,33 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         "--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05, "--mix", " a = 0.3..0.5 , b=0.2"
     )
     assert code == 0
-    assert "at every mix of a 30 % to 50 %, b 20 %, c 30 % to 50 %" in out
+    assert "for every mix of a 30 % to 50 %, b 20 %, c 30 % to 50 %" in out
     _, out, _ = run("--model", artefact, "--out-of-fold", answers, "--max-risk", 0.05)
-    assert "in the mix of the evidence" in out
-    assert "photos that show none of the labels are left out" in out
+    assert "for the mix of the evidence" in out
+    assert "photos that show none of the classes are left out" in out
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--max-risk", "d=0.1"], "--max-risk: the model knows a, b, c, not d"),
-        (["--max-risk", "a=0.1"], "--max-risk: nothing is said about b, c"),
-        (["--max-risk", "a=much"], "--max-risk: much is no number between 0 and 1"),
+        (["--max-risk", "d=0.1"], "--max-risk: 'd' is not a class of this model, which knows a, b, c"),
+        (["--max-risk", "a=0.1"], "--max-risk: no value for b, c"),
+        (["--max-risk", "a=much"], "--max-risk: much is not a number from 0 to 1"),
         (["--max-risk", "0"], "max_risk.a: Input should be greater than 0"),
-        (["--max-risk", "nan"], "--max-risk: nan is no number between 0 and 1"),
-        (["--max-risk", "0.1", "--mix", "a"], "--mix 'a': expected LABEL=SHARE"),
+        (["--max-risk", "nan"], "--max-risk: nan is not a number from 0 to 1"),
+        (["--max-risk", "0.1", "--mix", "a"], "--mix 'a': expected CLASS=SHARE"),
         (["--max-risk", "0.1", "--mix", "a=0.5,a=0.4"], "--mix: a is named twice"),
         (["--max-risk", "a=0.1", "--max-risk", "a=0.2"], "--max-risk: a is named twice"),
-        (["--max-risk", "0.1", "--max-risk", "0.2"], "--max-risk: said twice for all labels"),
-        (["--max-risk", "0.1", "--mix", ""], "--mix '': expected LABEL=SHARE"),
-        (["--max-risk", "0.1", "--mix", "a=0.5,"], "--mix '': expected LABEL=SHARE"),
-        (["--max-risk", "0.1", "--since", "30d"], "--since belongs to --records or --stack-name"),
-        (["--review-cost", "1", "--error-cost", "2", "--mix", "a=0.5"], "--partial belong to --max-risk"),
+        (["--max-risk", "0.1", "--max-risk", "0.2"], "--max-risk: given twice for all classes"),
+        (["--max-risk", "0.1", "--mix", ""], "--mix '': expected CLASS=SHARE"),
+        (["--max-risk", "0.1", "--mix", "a=0.5,"], "--mix '': expected CLASS=SHARE"),
+        (["--max-risk", "0.1", "--since", "30d"], "--since needs --records or --stack-name"),
+        (["--review-cost", "1", "--error-cost", "2", "--mix", "a=0.5"], "--partial need --max-risk"),
         (["--review-cost", "1", "--error-cost", "inf"], "inf is not a finite number from 0"),
         (["--max-risk", "0.1", "--mix", "a=0.9,b=0.9"], "no shares within these ranges add up to 1"),
-        (["--max-risk", "0.1", "--mix", "x=0.5"], "--mix: the model knows a, b, c, not x"),
-        (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is no number between 0 and 1"),
-        (["--max-risk", "0.1", "--label-error", "0.5"], "--label-error: 0.5 is no share below 0.5"),
+        (["--max-risk", "0.1", "--mix", "x=0.5"], "--mix: 'x' is not a class of this model, which knows a, b, c"),
+        (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is not a number from 0 to 1"),
+        (["--max-risk", "0.1", "--label-error", "0.5"], "--label-error: 0.5 is not a share below 0.5"),
         (["--max-risk", "0.1", "--label-error", "auto"], "--label-error auto"),
         (["--max-risk", "0.1", "--foreign-share", "1"], "foreign_share: Input should be less than 1"),
         (["--max-risk", "0.1", "--confidence", "1"], "confidence_level: Input should be less than 1"),
@@ -243,7 +243,7 @@ def test_records_of_another_model_say_nothing_about_this_one(artefact: Path, tmp
     file = write_records(tmp_path / "records.jsonl", [other])
     code, _, err = run("--model", artefact, "--records", file, "--max-risk", 0.05)
     assert code == 1
-    assert "no answer of model m1 that a person has judged" in err
+    assert "no photo that model m1 answered has a label" in err
 
 
 def test_an_answer_that_the_model_does_not_know_is_a_photo_of_none_of_its_labels(
@@ -276,6 +276,24 @@ def test_a_promise_by_out_of_fold_answers_does_not_name_the_photos_of_an_earlier
         derived(artefact, tmp_path / "oof.json", "--max-risk", 0.04)["evidence"]["domain"]
         == again["evidence"]["domain"]
     )
+
+
+def test_another_model_never_gets_the_shipped_models_evidence(artefact: Path, tmp_path: Path) -> None:
+    code, _, err = run("--model", artefact, "--max-risk", 0.1)
+    assert code == 1
+    assert f"{artefact}: {tmp_path / 'model-evidence' / 'out_of_fold.json'} is missing" in err
+    assert "--out-of-fold" in err
+
+    card = json.loads((artefact / "model.json").read_text())
+    (artefact / "model.json").write_text(json.dumps(card | {"out_of_fold_sha256": "0" * 64}))
+    code, _, err = run("--model", artefact, "--max-risk", 0.1)
+    assert code == 1
+    assert "answers of another model" in err
+
+    (artefact / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model-evidence").mkdir()
+    write_answers(tmp_path / "model-evidence" / "out_of_fold.json", 6000, 0.002)
+    assert run("--model", artefact, "--max-risk", 0.1)[0] == 0, "a training writes its answers there"
 
 
 def test_only_one_kind_of_evidence_is_used(artefact: Path, tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_model_that_is_too_bad_is_told_so_instead_of_asking_for_photos() -> No
 
 def test_nothing_can_be_promised_about_a_label_that_the_mix_may_not_hold() -> None:
     told = keep_promise(spread("a", "a", 500) + spread("b", "b", 500), Promise(max_risk=TWO, mix={"a": (0.5, 1.0)}))
-    assert "may hold none of it" in (told["b"].refused or "")
+    assert "may hold none of this class" in (told["b"].refused or "")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_the_share_of_a_label_that_is_not_named_follows_from_the_others(mix: Mix
         ({"mix": {"a": (0.9, 0.9), "b": (0.2, 0.2)}}, "add up to 1"),
         ({"mix": {"a": (0.9, 0.5)}}, "add up to 1"),
         ({"mix": {"c": (0.5, 0.5)}}, "does not know c"),
-        ({"max_risk": {}}, "at least one label"),
+        ({"max_risk": {}}, "at least one class"),
         ({"max_risk": {"a": 0.0}}, "greater than 0"),
         ({"confidence_level": 1.0}, "less than 1"),
         ({"foreign_share": 1.0}, "less than 1"),

@@ -169,8 +169,8 @@ def test_a_model_card_serves_as_policy(stored: Path) -> None:
 def test_people_read_the_same(stored: Path) -> None:
     code, out, _ = run(stored, "--accept-at", 0.9)
     assert code == 0
-    assert "accept every label from confidence 0.90000, with p(neither) up to 0.2" in out
-    assert "1 of 5 answers change: 1 accept → review" in out
+    assert "accept every class from confidence 0.90000, with p(neither) up to 0.2" in out
+    assert "1 of 5 decisions change: 1 accept → review" in out
     assert "bicycle: 0 of 1 checked wrong → 0 of 0; of 2 accepted → 1" in out
     assert "s3://photos/rather.jpg (bicycle 0.850, p(neither) 0.000, in truth bicycle)" in out
 
@@ -314,7 +314,7 @@ def test_without_any_image_there_is_no_comparison(looked_at: Path, tmp_path: Pat
     (tmp_path / "empty").mkdir()
     code, out, err = look_again(looked_at, MODEL, "--images", tmp_path / "empty")
     assert (code, out) == (1, "")
-    assert "no image could be looked at again" in err
+    assert "no photo could be classified again" in err
 
 
 def test_another_model_needs_to_know_where_the_images_are(stored: Path) -> None:

@@ -85,7 +85,7 @@ def _no_archive_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def fetch(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["dataset", *map(str, arguments)])
+    return CliRunner().invoke(app, ["dataset", "fetch", *map(str, arguments)])
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -396,8 +396,8 @@ def test_a_complete_dataset_is_left_as_it_is(archive: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--classes", "worm,apple"], "there already, but with classes apple, worm; --force replaces it"),
-        (["--classes", "apple,worm", "--neither", "1"], "there already, but with 0 of neither"),
+        (["--classes", "worm,apple"], "exists already, but with classes apple, worm; --force replaces it"),
+        (["--classes", "apple,worm", "--neither", "1"], "exists already, but with 0 of neither"),
     ],
 )
 def test_another_request_needs_force(archive: Path, tmp_path: Path, arguments: list[str], message: str) -> None:

@@ -100,9 +100,9 @@ def test_an_image_in_both_splits_is_a_leak_and_fails_unless_allowed(folder: Path
     pair = only_pair(folder)
     assert (pair.kind, pair.leaks, pair.conflicts) == (kind, True, False)
     refused = check(folder)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 4
     assert "error: " in refused.stderr
-    assert "1 of its pairs lie across splits; --allow-leakage" in refused.stderr
+    assert "1 pairs of equal photos are in different splits; --allow-leakage" in refused.stderr
     assert check(folder, "--allow-leakage").exit_code == 0
 
 
@@ -371,7 +371,7 @@ def test_the_report_is_one_page_that_needs_no_other_file(folder: Path, tmp_path:
 def test_the_command_writes_the_report_even_where_it_fails(folder: Path, tmp_path: Path) -> None:
     put(folder, "test/circle/leak.png", draw(1))
     result = check(folder, "--report", tmp_path / "report")
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert f"report: {tmp_path / 'report' / 'index.html'}" in result.stdout
     assert (tmp_path / "report/index.html").is_file()
 
@@ -397,7 +397,7 @@ REAL = find_real_archive()
 
 @pytest.mark.skipif(REAL is None, reason="no CIFAR-100 archive: set KICKSTAND_CIFAR100 to run this")
 def test_the_real_training_images_have_six_near_duplicates_and_no_exact_one(tmp_path: Path) -> None:
-    fetched = CliRunner().invoke(app, ["dataset", "--archive", str(REAL), "--out", str(tmp_path / "out")])
+    fetched = CliRunner().invoke(app, ["dataset", "fetch", "--archive", str(REAL), "--out", str(tmp_path / "out")])
     assert fetched.exit_code == 0, fetched.stderr
     findings = examine_dataset(tmp_path / "out/train")
     assert findings.pair_counts == PairCounts(exact=0, near=6, leaks=0, conflicts=0)

@@ -58,7 +58,7 @@ def test_a_challenger_that_serves_more_without_harm_is_promoted_and_the_reason_s
     verdict = compare("r" * 190 + "s" * 10, "r" * 200)
     assert verdict.promote
     assert "new may replace champion old" in verdict.reason
-    assert "on 200 of 200 images, the champion on 190; ahead on 10, behind on 0" in verdict.reason
+    assert "on 200 of 200 photos, the champion on 190; ahead on 10, behind on 0" in verdict.reason
 
 
 def test_an_equal_is_not_promoted() -> None:
@@ -88,9 +88,9 @@ def test_foreign_images_that_it_accepts_count_as_harm() -> None:
     ("stated", "reason"),
     [
         ({"promise": promised(max_risk={"a": 0.05, "b": 0.01})}, "a risk of 0.05 for “a”, the champion 0.02"),
-        ({"promise": promised(confidence_level=0.9)}, "it promises with confidence 0.9, the champion 0.95"),
+        ({"promise": promised(confidence_level=0.9)}, "it guarantees with confidence 0.9, the champion 0.95"),
         ({"promise": Promise(max_risk={ANY_LABEL: 0.001})}, "nothing for “a”, the champion a risk of 0.02"),
-        ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "keeps no promise: few; 90 more of b"),
+        ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "has no valid guarantee: few; 90 more of b"),
         ({"refused": {"b": "90 more of b are needed"}}, "no answer “b”, the champion does: 90 more of b are needed"),
         ({"promise": None}, "its card states none"),
         ({"labels": ("a", "c")}, "labels a, c, where the champion knows a, b"),
@@ -112,13 +112,16 @@ WIDE = promised(mix={"a": (0.3, 0.7), "b": (0.3, 0.7)}, foreign_share=0.05, labe
     [
         ({}, ""),
         ({"mix": {"a": (0.2, 0.8), "b": (0.2, 0.8)}, "foreign_share": 0.1, "label_error": 0.03}, ""),
-        ({"mix": None}, "up to 2 % of the labels are wrong, the champion at every mix of a 30 % to 70 %, b"),
+        ({"mix": None}, "up to 2 % of the labels are wrong, the champion's for every mix of a 30 % to 70 %, b"),
         (
             {"mix": {"a": (0.3, 0.6), "b": (0.4, 0.7)}},
-            "it promises for “a” 0.3..0.6 of the photos, the champion 0.3..0.7",
+            "its guarantee allows 0.3..0.6 of “a”, the champion's 0.3..0.7",
         ),
-        ({"foreign_share": 0.01}, "it promises for a foreign share of 0.01, the champion 0.05"),
-        ({"label_error": 0.0}, "it promises for a label error of 0, the champion 0.02"),
+        (
+            {"foreign_share": 0.01},
+            "its guarantee allows a share of out-of-distribution photos of 0.01, the champion's 0.05",
+        ),
+        ({"label_error": 0.0}, "its guarantee allows a label error of 0, the champion's 0.02"),
     ],
 )
 def test_a_promise_must_hold_for_as_much_as_the_champions(changes: dict[str, Any], reason: str) -> None:
@@ -181,7 +184,7 @@ def test_errors_of_one_label_are_not_hidden_by_the_answers_of_another() -> None:
     before = outcomes("r" * 850 + "s" * 58) + [one.model_copy(update={"route": Route.REVIEW}) for one in rest]
     after = outcomes("r" * 900 + "w" * 8) + rest
     verdict = judge((CHAMPION, before), (CHALLENGER, after), ())
-    assert "the promise is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
+    assert "the guarantee is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
     total = CHALLENGER.model_copy(update={"promise": Promise(max_risk={ANY_LABEL: 0.02})})
     old = CHAMPION.model_copy(update={"promise": total.promise})
     assert "promise" not in failed(judge((old, before), (total, after), ()))
@@ -272,7 +275,7 @@ def test_labels_that_err_ask_for_more_images_before_one_model_is_shown_to_be_bet
 def test_leaked_images_refuse_it_however_good_it_looks() -> None:
     verdict = compare("s" * 100 + "r" * 100, "r" * 200, leaked=["x.png", "y.png"])
     assert failed(verdict) == ["leakage"]
-    assert "2 held-out images are among the training images (x.png, y.png)" in verdict.reason
+    assert "2 held-out photos are among the training photos (x.png, y.png)" in verdict.reason
 
 
 def test_leakage_that_nobody_looked_for_is_told() -> None:
@@ -282,7 +285,7 @@ def test_leakage_that_nobody_looked_for_is_told() -> None:
 
 
 def test_only_answers_to_the_same_images_are_compared() -> None:
-    with pytest.raises(ValueError, match="the same images"):
+    with pytest.raises(ValueError, match="the same photos"):
         compare("rr", "r")
     with pytest.raises(ValueError, match="at least one"):
         compare("", "")
@@ -360,4 +363,4 @@ def test_an_empty_folder_of_training_images_is_an_error(contenders: tuple[Path, 
     (tmp_path / "nothing").mkdir()
     code, _, err = run(*contenders, "--trained-on", tmp_path / "nothing")
     assert code == 1
-    assert "nothing: no images to compare with" in err
+    assert "nothing: no photos to compare with" in err

@@ -35,7 +35,7 @@ def settings(**changes: str) -> RequestTrainingSettings:
         (PERSON, 0.1, 0, True, "new cameras"),
         (DEGRADED, 7.0, 0, True, "the model is degraded: night"),
         (DEGRADED, 6.9, 0, False, "the last training was requested less than 7 days ago"),
-        (DAILY, 7.0, 200, True, "200 images have been labelled since the last training"),
+        (DAILY, 7.0, 200, True, "200 photos have been labelled since the last training"),
         (DAILY, 6.9, 200, False, "the last training was requested less than 7 days ago"),
         (DAILY, 7.0, 199, False, "199 new labels, fewer than 200"),
         (DAILY, 999.0, 0, False, "0 new labels, fewer than 200"),
@@ -60,7 +60,7 @@ def test_the_first_training_waits_for_nothing() -> None:
 
 @pytest.mark.parametrize("kind", [PERSON, DEGRADED, DAILY])
 def test_no_training_starts_beside_another(kind: str | dict[str, str]) -> None:
-    assert choose(request(kind), last(30), True, 999, settings(), NOW) == (False, "a training is under way")
+    assert choose(request(kind), last(30), True, 999, settings(), NOW) == (False, "a training is in progress")
 
 
 # ---- what is told of a decision

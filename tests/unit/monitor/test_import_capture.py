@@ -192,5 +192,5 @@ def test_an_inference_without_an_id_is_named(artefact: Path, event_id: Any) -> N
     line["eventMetadata"]["eventId"] = event_id
     (artefact / "a.jsonl").write_text(f"{json.dumps(line)}\n{captured('2')}")
     code, _, err = run(artefact / "a.jsonl", "--out", artefact / "out.jsonl", "--model", artefact)
-    assert (code, "eventId is no text" in err) == (1, True)
+    assert (code, "eventId is not a text" in err) == (1, True)
     assert len(list(read_records(artefact / "out.jsonl"))) == 1

@@ -96,7 +96,7 @@ def artefact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = write_artefact(home / "model")
     code, out, err = run("baseline", "--records", good_records(home, folder), "--model", folder)
     assert code == 0, err
-    assert "200 images" in out
+    assert "200 photos" in out
     return folder
 
 
@@ -138,7 +138,7 @@ def test_a_baseline_can_be_made_of_records(tmp_path: Path) -> None:
     assert json.loads(out)["features"]["brightness"]["n"] == 150
 
 
-@pytest.mark.parametrize("arguments", [[], ["--unseen", "data", "--records", "r.jsonl"]])
+@pytest.mark.parametrize("arguments", [[], ["--images", "data", "--records", "r.jsonl"]])
 def test_a_baseline_has_exactly_one_source(arguments: list[str]) -> None:
     assert run("baseline", *arguments)[0] == 2
 
@@ -175,7 +175,7 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
     assert code == 4
     assert "page    share flagged:" in out
     assert "accuracy  accepted:" in out
-    assert "promise   at most 2.0% of accepted answers wrong: open" in out
+    assert "guarantee at most 2.0% of accepted answers wrong: open" in out
 
 
 def test_an_empty_window_is_fine_but_an_empty_file_is_not(artefact: Path, tmp_path: Path) -> None:
@@ -280,11 +280,11 @@ def test_people_read_accuracy_promise_and_mix_of_each_label(tmp_path: Path) -> N
         "accuracy overall",
     ]
     assert (
-        "promise at most 3.0% of answers accepted as motorcycle wrong: open; 0 of 0 audits wrong; about"
+        "guarantee at most 3.0% of answers accepted as motorcycle wrong: open; 0 of 0 audits wrong; about"
         in out.replace("promise   ", "promise ")
     )
-    assert "30% to 70% of the photos is promised, which makes at most 70.0%" in out
-    assert "mix       perhaps none of the labels:" in out
+    assert "the guarantee holds for 30% to 70% of the photos, which is at most 70.0% of the answers" in out
+    assert "mix       perhaps none of the classes:" in out
     assert "no baseline in model.json" in out
 
 
@@ -293,7 +293,7 @@ def test_a_label_of_which_no_answer_is_accepted_says_so(tmp_path: Path) -> None:
     draw = random.Random(2)
     file = write_records(tmp_path / "r.jsonl", (recorded(i, draw, folder) for i in range(40)))
     _, out, _ = run("monitor", "--records", file, "--model", folder)
-    assert "promise   motorcycle: no such answer is accepted, so there is nothing to check" in out
+    assert "guarantee motorcycle: no such answer is accepted, so there is nothing to check" in out
     assert "answers accepted as motorcycle" not in out
 
 

@@ -316,7 +316,7 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
     seen, after = advance(state, records, WATCH, NOON + timedelta(hours=1), "photos")
     (symptom,) = seen.symptoms
     assert (symptom.statistic, symptom.label) == ("promise", "motorcycle")
-    assert symptom.description == "20 of 20 audited answers “motorcycle” wrong, promised at most 20.0%"
+    assert symptom.description == "20 of 20 audited answers “motorcycle” wrong, guaranteed at most 20.0%"
     assert measured(seen)["PromiseUnsupported"] == 1
     assert seen.labels["motorcycle"]["promise"] == "broken"
     assert seen.labels["bicycle"] == {"promise": "open", "evidence": 1.0}
@@ -402,19 +402,19 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
         (
             0.9,
             0.02,
-            "the share of answers motorcycle is above 72 %, the most that the promised mix (30 % to 70 %) allows: "
-            "renew the promise by `kickstand policy` with a wider `--mix`",
+            "the share of answers motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
+            "renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.1,
             0.02,
-            "the share of answers bicycle is above 72 %, the most that the promised mix (30 % to 70 %) allows: "
-            "renew the promise by `kickstand policy` with a wider `--mix`",
+            "the share of answers bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
+            "renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.5,
             0.25,
-            "the share of photos that may show none of the labels is above 8 %, the most that the promise allows "
+            "the share of photos that may show none of the classes is above 8 %, the maximum that the guarantee allows "
             "(up to 5 % of them): renew it by `kickstand policy` with a larger `--foreign-share`",
         ),
     ],

@@ -79,7 +79,9 @@ def test_its_numbers_are_those_of_the_monitor(home: Path, tmp_path: Path) -> Non
     model = "--model", home / "model"
     _, told, _ = run("monitor", "--records", home / "all.jsonl", *model, "--json")
     out = tmp_path / "page.html"
-    code, printed, err = run("report", home / "first.jsonl", home / "rest.jsonl", *model, "--out", out, "--json")
+    code, printed, err = run(
+        "report", "--records", home / "first.jsonl", "--records", home / "rest.jsonl", *model, "--out", out, "--json"
+    )
     assert code == 0, err
     monitor, report = json.loads(told), json.loads(printed)
     assert {name: report[name] for name in monitor} == monitor
@@ -200,7 +202,7 @@ def test_a_broken_promise_about_one_label_is_the_verdict(tmp_path: Path) -> None
 
 
 def test_it_says_how_often_reviewers_agree_and_in_grey_what_is_missing_for_that(text: str) -> None:
-    assert '<p class="lead">No two people have said of one photo what it shows' in text
+    assert '<p class="lead">No photo has answers of two people yet' in text
     twice = []
     for record in RECORDS:
         if record.review and record.review.answer:
@@ -320,7 +322,7 @@ def test_the_dashboard_gets_the_essentials_without_what_it_forbids() -> None:
 
 def test_an_unreadable_file_of_records_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text("{}\n")
-    code, _, err = run("report", tmp_path / "bad.jsonl", "--out", tmp_path / "page.html")
+    code, _, err = run("report", "--records", tmp_path / "bad.jsonl", "--out", tmp_path / "page.html")
     assert code == 1
     assert "line 1" in err
     assert not (tmp_path / "page.html").exists()

@@ -67,7 +67,7 @@ def test_without_pairs_there_is_no_label_error_however_many_golden_photos_were_a
     """They are easy: who knows them all may still err on real photos."""
     found = agreement([reviewed("bicycle")], golden)
     assert (found.label_error, found.label_error_at_most) == (None, None)
-    assert "nothing is known" in describe(found)
+    assert "it is unknown" in describe(found)
 
 
 def test_pairs_that_all_agree_leave_a_bound_and_never_zero() -> None:

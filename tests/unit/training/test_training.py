@@ -132,14 +132,14 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
     told = read_card(photos)["policy"]
     assert set(told["thresholds"].values()) == {None}
     assert all("are needed" in one["refused"] for one in told["evidence"]["labels"].values())
-    assert result.stdout.count("No promise: ") == len(told["thresholds"])
+    assert result.stdout.count("No guarantee: ") == len(told["thresholds"])
     assert f"kickstand policy --model {photos.parent / 'own/model'} --max-risk 0.05 --write" in result.stdout
 
 
 @pytest.mark.slow
 def test_a_model_that_knows_nothing_of_neither_is_said_to_take_anything(photos: Path, run: Any) -> None:
     shutil.rmtree(photos / "neither")
-    assert "takes anything for one of them" in run().stdout
+    assert "takes everything for one of them" in run().stdout
 
 
 @pytest.mark.slow
@@ -164,7 +164,7 @@ def test_a_folder_called_golden_that_no_training_wrote_is_left_alone(photos: Pat
     mine.write_text("mine")
     result = run()
     assert result.exit_code == 1
-    assert "not of an earlier training" in result.stderr
+    assert "not written by a training" in result.stderr
     assert mine.read_text() == "mine"
 
 
@@ -224,7 +224,7 @@ def test_a_photo_that_cannot_be_used_is_named_and_the_others_are_learnt_from(pho
     (photos / "disc" / "torn.jpg").write_bytes(b"no picture")
     result = run()
     assert result.exit_code == 0
-    assert "left out: disc/torn.jpg: not an image" in result.stderr
+    assert "left out: disc/torn.jpg: not a photo" in result.stderr
     assert read_card(photos)["training"]["n_photos"]["disc"] == 12
 
 

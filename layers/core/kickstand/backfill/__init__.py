@@ -1,1 +1,1 @@
-"""The past: photos that have no decision yet, or one by an older model, are decided in a lane of their own."""
+"""Decides photos that have no decision yet, or one by an older model, within a capacity of its own."""

@@ -1,4 +1,4 @@
-"""What a run of backfill decides, what it may cost, and how far a batch of it has come."""
+"""What a run of backfill decides, what it may cost, and the progress of a batch."""
 
 from collections.abc import Collection
 from datetime import datetime, timedelta
@@ -13,16 +13,16 @@ from kickstand.events import Payload, is_folder
 
 ARCHIVED = {"GLACIER", "DEEP_ARCHIVE"}
 """S3's storage classes that have to be restored before they can be read."""
-MOST_ROUNDS = 20  # in a row in which not one photo of a batch could be executed; then they are named and left
+MOST_ROUNDS = 20  # in a row without a single execution in a batch; then its photos are logged and skipped
 
 
 class Order(Payload):
-    """What one run decides. It travels to every batch, and is kept so that the run can be resumed.
+    """What one run decides. Every batch receives it, and it is stored so that the run can be resumed.
 
     run: its name, also the name of its execution.
-    since, until: only photos that were uploaded in this time; what is newer than the run is not the past.
-    model_version_before: decide again what this model version has decided; None: decide what has no record.
-    dollars_per_photo, dollars_per_key: what one decision, and what looking for one, is assumed to cost.
+    since, until: only photos that were uploaded in this time, before the run.
+    model_version_before: decide the photos of this model version again; None: decide photos without a record.
+    dollars_per_photo, dollars_per_key: the assumed cost of a decision, and of checking a key.
     inventory: manifest of an S3 inventory, s3://bucket/key, instead of the bucket's listing.
     """
 
@@ -37,7 +37,7 @@ class Order(Payload):
 
 
 class State(StrEnum):
-    """Of a run. SPENT: there was no money left for the next photo. BROKEN: the execution failed."""
+    """Of a run. SPENT: the cost limit is reached. BROKEN: the execution failed."""
 
     RUNNING = "running"
     STOPPED = "stopped"
@@ -57,10 +57,10 @@ class Skip(StrEnum):
 
 
 class Run(Payload):
-    """A run as the table of controls holds it: one at a time, the last one stays readable.
+    """A run as stored in the control table: one at a time; the last one stays readable.
 
-    executed: photos whose execution was started. unfinished: photos that could not be executed; see the log.
-    failed_batches: batches whose function failed; each is a dead letter that names no upload.
+    executed: photos whose execution was started. unfinished: photos that could not be executed; the log names them.
+    failed_batches: batches whose function failed; each is a dead letter without an upload.
     """
 
     order: Order
@@ -82,7 +82,7 @@ class Run(Payload):
 
 
 class Key(Payload):
-    """One entry of a bucket's listing, or one line of its inventory.
+    """One entry of the bucket's listing or inventory.
 
     key: URL-encoded in an inventory. is_latest, is_delete_marker: of an inventory of all versions.
     """
@@ -101,7 +101,7 @@ class Key(Payload):
 
 
 class Status(StrEnum):
-    """Of a batch after an invocation. ENDED: the run was stopped, or has no money left."""
+    """Of a batch after an invocation. ENDED: the run was stopped, or has reached its cost limit."""
 
     DONE = "done"
     LEFT = "left"
@@ -109,10 +109,10 @@ class Status(StrEnum):
 
 
 class Progress(Payload):
-    """How far a batch has come.
+    """The progress of a batch.
 
     left: positions of the keys that are still to be done; None before the first invocation.
-    rounds: in a row in which not one photo could be executed.
+    rounds: number in a row without a single execution.
     """
 
     status: Status = Status.LEFT
@@ -122,7 +122,7 @@ class Progress(Payload):
 
 
 class Batch(Payload):
-    """What Distributed Map gives a batch, and what an invocation before has left of it."""
+    """A batch from Distributed Map, and what an earlier invocation has left of it."""
 
     keys: tuple[Key, ...] = Field(validation_alias="Items", min_length=1)
     order: Order = Field(validation_alias=AliasPath("BatchInput", "order"))
@@ -130,9 +130,9 @@ class Batch(Payload):
 
 
 def find_skip(key: str, head: Any, order: Order, retention_days: int, now: datetime) -> Skip | None:
-    """Why S3's answer to HeadObject excludes the object; None where it does not.
+    """Why the object is skipped, from S3's answer to HeadObject; None if it is not.
 
-    retention_days: 0 for ever. A record of an older photo would be deleted as soon as it is written.
+    retention_days: 0 for no limit. The record of an older photo would be deleted as soon as it is written.
     """
     uploaded_at: datetime = head["LastModified"]
     if (
@@ -151,8 +151,8 @@ def find_skip(key: str, head: Any, order: Order, retention_days: int, now: datet
 def is_wanted(decided_by: Collection[str | None] | None, order: Order, current: str) -> bool:
     """Whether the photo is to be decided.
 
-    decided_by: the model versions of its decisions, None for an unreadable photo; None where it has no record.
-    current: the model version that decides now.
+    decided_by: the model versions of its decisions, None for an unreadable photo; None without a record.
+    current: the model version that serves now.
 
     >>> order = Order(run="r", until="2026-05-04T00:00Z", dollars_per_photo=1, dollars_per_key=0)
     >>> is_wanted(None, order, "v2"), is_wanted(["v1"], order, "v2")

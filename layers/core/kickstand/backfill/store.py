@@ -1,4 +1,4 @@
-"""Runs of backfill: the one item that steers them, and a batch of photos that is executed in their lane."""
+"""Runs of backfill: the item that controls a run, and the execution of a batch of photos."""
 
 import hashlib
 import json
@@ -30,15 +30,15 @@ from kickstand.ledger.books import as_event
 from kickstand.store import get_item, plain, put_item_if, read_items, transient
 
 CONTROL = {"id": {"S": "backfill"}}
-LONGEST_SECONDS = 300  # an execution takes 290 at most: with less time left none is started
+LONGEST_SECONDS = 300  # an execution takes at most 290: none is started with less time left
 LATER_SECONDS = 60  # while uploads wait, or AWS refuses executions
-PACE_SECONDS = 3  # between groups that are not waited for: an execution takes about one
+PACE_SECONDS = 3  # between groups of STANDARD executions, which cannot be waited for: one takes about a second
 _PARTS = ("image", "version", "prediction.model_version", "later_by")
 
 
 @dataclass(frozen=True)
 class Lane:
-    """The resources of the lane. photos_at_once: of one batch. model_version: the model that decides now."""
+    """The resources of a run. photos_at_once: of one batch. model_version: the model that serves now."""
 
     s3: S3Client
     dynamodb: DynamoDBClient
@@ -53,11 +53,11 @@ class Lane:
     model_version: str
 
 
-# ---- the item that steers a run
+# ---- the item that controls a run
 
 
 def load_run(dynamodb: DynamoDBClient, table: str) -> Run | None:
-    """The run that goes on, or the last one; None where there was none. Raises StoreUnavailable."""
+    """The present run, or else the last one; None if there was none. Raises StoreUnavailable."""
     item = get_item(dynamodb, table, CONTROL)
     if item is None:
         return None
@@ -66,7 +66,7 @@ def load_run(dynamodb: DynamoDBClient, table: str) -> Run | None:
 
 
 def begin(dynamodb: DynamoDBClient, table: str, run: Run, after: str | None) -> bool:
-    """Whether the run could take the item. after: the run that stands there, and goes on no more; None where none does.
+    """Whether the run could take the item. after: the ended run that it replaces; None if there is none.
 
     Raises StoreUnavailable.
     """
@@ -88,15 +88,15 @@ def begin(dynamodb: DynamoDBClient, table: str, run: Run, after: str | None) -> 
 
 
 def end(dynamodb: DynamoDBClient, table: str, run: str, state: State, now: datetime) -> bool:
-    """Whether the run went on until now; it ends in this state. Raises StoreUnavailable."""
+    """End the run in this state. Returns whether it was running. Raises StoreUnavailable."""
     values = {":state": {"S": state}, ":now": {"S": now.isoformat()}}
     return _change(dynamodb, table, run, "SET #state = :state, ended_at = :now", values, "#state = :running")
 
 
 def pay(dynamodb: DynamoDBClient, table: str, run: str, dollars: Decimal, **counted: int) -> bool:
-    """Whether this much could be taken of what the run may cost: before it is spent, and while the run goes on.
+    """Reserve this much of the run's cost limit. Returns whether the run is still running and has enough left.
 
-    It is one conditional write, so batches side by side cannot take more than there is. counted: what it is spent on.
+    It is one conditional write, so parallel batches cannot exceed the limit. counted: what the money is spent on.
     Raises StoreUnavailable.
     """
     update = "SET dollars_left = dollars_left - :dollars, dollars_spent = dollars_spent + :dollars"
@@ -105,7 +105,7 @@ def pay(dynamodb: DynamoDBClient, table: str, run: str, dollars: Decimal, **coun
 
 
 def count(dynamodb: DynamoDBClient, table: str, run: str, counted: Mapping[str, int], back: Decimal) -> None:
-    """Count what has become of keys, and give back money that was not spent; of a run that has ended too."""
+    """Count the outcomes of keys, and give back unspent money; also for a run that has ended."""
     if back or any(counted.values()):
         update = "SET dollars_left = dollars_left + :back, dollars_spent = dollars_spent - :back"
         _count(dynamodb, table, run, counted, update, {":back": {"N": str(back)}})
@@ -135,7 +135,7 @@ def _change(
     condition: str,
     names: Mapping[str, str] | None = None,
 ) -> bool:
-    """Whether it is this run that stands there, and the condition held."""
+    """Whether the item belongs to this run, and the condition held."""
     names, values = {"#run": "run", **(names or {})}, {":run": {"S": run}, **values}
     if condition:
         names, values = names | {"#state": "state"}, values | {":running": {"S": State.RUNNING}}
@@ -160,9 +160,9 @@ def _change(
 def decide_batch(
     lane: Lane, batch: Batch, now: datetime, seconds_left: Callable[[], float], on_unfinished: Callable[[str], None]
 ) -> Progress:
-    """Execute the batch's photos that are wanted, some at once, as long as the run goes on and has time and money.
+    """Classify the selected photos of the batch, some at once, while the run has time and money.
 
-    on_unfinished: is told of each photo that could not be executed in all rounds. Raises StoreUnavailable.
+    on_unfinished: called for each photo that could not be executed in any round. Raises StoreUnavailable.
     """
     order, positions = batch.order, batch.progress.left
     if positions is None:
@@ -200,7 +200,7 @@ def decide_batch(
 
 
 def find_photos(lane: Lane, batch: Batch, positions: Sequence[int], now: datetime) -> dict[int, ImageRef | Skip]:
-    """What lies under each key now, or why it is not executed. Raises StoreUnavailable."""
+    """The object under each key now, or why it is skipped. Raises StoreUnavailable."""
     with ThreadPoolExecutor(10) as pool:
         heads = pool.map(lambda position: _find(lane, batch, position, now), positions)
         found = dict(zip(positions, heads, strict=True))
@@ -218,7 +218,7 @@ def find_photos(lane: Lane, batch: Batch, positions: Sequence[int], now: datetim
 def read_models(
     dynamodb: DynamoDBClient, table: str, keys: Collection[tuple[str, str]]
 ) -> dict[tuple[str, str], set[str | None]]:
-    """The model versions that have decided about each of these uploads, where it has a record."""
+    """The model versions that have decided each of these uploads, if it has a record."""
     found: dict[tuple[str, str], set[str | None]] = {}
     for item in map(plain, read_items(dynamodb, table, keys, _PARTS)):
         first = item.get("prediction", {}).get("model_version")
@@ -250,7 +250,7 @@ def _find(lane: Lane, batch: Batch, position: int, now: datetime) -> ImageRef | 
 
 
 def _uploads_wait(lane: Lane) -> bool:
-    """Whether live uploads wait for the account's concurrency: they come first."""
+    """Whether live uploads wait for concurrency: they come first."""
     with transient("SQS"):
         counts = lane.sqs.get_queue_attributes(
             QueueUrl=lane.upload_queue, AttributeNames=["ApproximateNumberOfMessages"]
@@ -259,7 +259,7 @@ def _uploads_wait(lane: Lane) -> bool:
 
 
 def _affordable(lane: Lane, order: Order, number: int, now: datetime) -> int:
-    """How many of so many photos may be executed; they are paid for. 0 where the run has ended, or ends by this."""
+    """How many of these photos may be executed; their cost is reserved. 0 if the run has ended, or ends now."""
     while number and not pay(
         lane.dynamodb, lane.control_table, order.run, order.dollars_per_photo * number, executed=number
     ):
@@ -273,9 +273,9 @@ def _affordable(lane: Lane, order: Order, number: int, now: datetime) -> int:
 
 
 def _execute(lane: Lane, order: Order, photos: Mapping[int, ImageRef]) -> list[int]:
-    """Execute these at once; returns the positions of those that were not. What AWS refuses is not paid for.
+    """Execute these at once. Returns the positions of those that were not executed; throttled ones cost nothing.
 
-    After an error of AWS itself the execution may still have run: that is paid for.
+    After an internal error of AWS the execution may still have run, so it costs.
     """
     uploads = {f"{order.run}-{_name(ref)}": as_event(ref) for ref in photos.values()}
     if order.model_version_before is not None:
@@ -293,5 +293,5 @@ def _execute(lane: Lane, order: Order, photos: Mapping[int, ImageRef]) -> list[i
 
 
 def _name(ref: ImageRef) -> str:
-    """The same for the same upload: STANDARD starts no second execution of a name."""
+    """The same name for the same upload: STANDARD starts no second execution with it."""
     return hashlib.sha256(f"{ref.uri}\n{ref.version}".encode()).hexdigest()[:32]

@@ -1,1 +1,1 @@
-"""From an uploaded photo to a decision: prepare it, ask the model, apply the policy."""
+"""From an uploaded photo to a decision: prepare it, run the model, apply the policy."""

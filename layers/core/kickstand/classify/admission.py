@@ -1,4 +1,4 @@
-"""Executes the uploads that were received from the queue, and says which ones have to stay in it."""
+"""Executes the uploads received from the queue, and returns those that must stay in it."""
 
 import json
 from collections.abc import Mapping
@@ -12,21 +12,21 @@ from pydantic import Field
 from kickstand.clients import SFNClient
 from kickstand.events import Payload
 
-AGAIN_AFTER_SECONDS = 60  # what could not be executed; without it, only after the queue's half an hour
-NOT_KEPT = "NotKept"  # classify_image's error where no queue took the upload
+AGAIN_AFTER_SECONDS = 60  # until a failed message comes back; without it, the queue's half an hour
+NOT_KEPT = "NotKept"  # classify_image's error if no queue accepted the upload
 THROTTLED = "Lambda.TooManyRequestsException"
 _EVENT = ("source", "detail-type", "time", "detail")
 
 
 class WorkflowType(StrEnum):
-    """How classify_image runs. Only EXPRESS can be waited for."""
+    """How classify_image runs. Only EXPRESS executions can be waited for."""
 
     EXPRESS = "EXPRESS"
     STANDARD = "STANDARD"
 
 
 class Message(Payload):
-    """One upload as SQS delivers it to a function. body: the S3 event, or what an execution put back."""
+    """One message of SQS. body: the S3 event, or the input that an execution put back."""
 
     message_id: str = Field(validation_alias="messageId", min_length=1)
     receipt_handle: str = Field(validation_alias="receiptHandle", min_length=1)
@@ -34,7 +34,7 @@ class Message(Payload):
 
 
 class Batch(Payload):
-    """What SQS calls the function with."""
+    """The event that SQS sends to the function."""
 
     records: tuple[Message, ...] = Field(validation_alias="Records")
 
@@ -49,9 +49,9 @@ class Workflow:
 
 
 def admit(workflow: Workflow, messages: Mapping[str, str], wait: bool) -> dict[str, BaseException | None]:
-    """Execute all messages at once; returns those that have to stay in the queue, and why.
+    """Execute all messages at once. Returns those that must stay in the queue, with the reason.
 
-    messages: bodies by message id. A message that comes twice makes the same record again.
+    messages: bodies by message id. A message that comes twice writes the same record again.
     wait: until EXPRESS executions have ended; STANDARD cannot be waited for.
     """
     execute = _execute if wait and workflow.type is WorkflowType.EXPRESS else _start
@@ -61,7 +61,7 @@ def admit(workflow: Workflow, messages: Mapping[str, str], wait: bool) -> dict[s
 
 
 def as_input(body: str) -> str:
-    """What the execution gets: the event as it came, and of a postponed one, how often it was tried before.
+    """The execution's input: the event, and for a postponed upload the number of earlier attempts.
 
     >>> as_input('{"source": "aws.s3", "detail": {}, "prediction": {}, "error": {"Error": "States.Timeout"}}')
     '{"source": "aws.s3", "detail": {}, "attempts": 1}'
@@ -70,12 +70,12 @@ def as_input(body: str) -> str:
     if "error" not in state:
         return body
     event = {name: state[name] for name in _EVENT if name in state}
-    counts = state["error"]["Error"] != THROTTLED  # which says nothing about the photo
+    counts = state["error"]["Error"] != THROTTLED  # throttling says nothing about the photo
     return json.dumps(event | {"attempts": state.get("attempts", 0) + counts})
 
 
 def _execute(workflow: Workflow, name: str, body: str) -> bool:
-    """Whether the message is done with: where the execution fails, classify_image keeps the upload itself."""
+    """Whether the message is done: if the execution fails, classify_image itself keeps the upload."""
     ended = workflow.stepfunctions.start_sync_execution(
         stateMachineArn=workflow.state_machine, name=name, input=as_input(body)
     )
@@ -83,7 +83,7 @@ def _execute(workflow: Workflow, name: str, body: str) -> bool:
 
 
 def _start(workflow: Workflow, name: str, body: str) -> bool:
-    """The same without waiting: the ledger finds an upload that then has no outcome."""
+    """The same without waiting. The ledger finds an upload that then has no outcome."""
     start = workflow.stepfunctions
     with suppress(start.exceptions.ExecutionAlreadyExists):  # the message came twice
         start.start_execution(stateMachineArn=workflow.state_machine, name=name, input=as_input(body))

@@ -11,20 +11,20 @@ from pydantic import Field, model_validator
 from kickstand.classify.policy import SelectivePolicy
 from kickstand.events import Payload, Sha256
 
-Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 do not fit into the state of an execution
+Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 exceed the state of an execution
 LONGEST_LABEL = 100
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 ROUNDING = 0.01
-"""By so much the probabilities of another model's answer may miss 1: half precision, or rounded to two digits."""
+"""Another model's probabilities may sum to 1 within this: half precision, or rounded to two digits."""
 Channels = Annotated[int, Field(ge=3, le=3)]
 
 
 class ModelCard(Payload):
-    """What `model.json` says of the model; everything about the classes is here, nothing in code.
+    """The description of the model in `model.json`. The classes are part of it, not of the code.
 
     input_shape: (height, width, 3), pixels.
     temperature: calibrated probabilities are softmax(logits / temperature); Guo et al., ICML 2017.
-    labels: the order of the model's outputs; one more output, the last, stands for "neither".
+    labels: the classes, in the order of the model's outputs; the last output is "neither", none of the classes.
     """
 
     model_version: str
@@ -35,7 +35,7 @@ class ModelCard(Payload):
     policy: SelectivePolicy
 
     @model_validator(mode="after")
-    def _labels_can_be_told_apart(self) -> Self:
+    def _labels_differ(self) -> Self:
         if len(set(self.labels)) < len(self.labels) or set(self.labels) & {"", "neither", "cannot_tell"}:
             raise ValueError(
                 f"labels {', '.join(map(repr, self.labels))}: twice the same, empty, or a word of Kickstand's own"
@@ -52,7 +52,7 @@ class ModelCard(Payload):
 
     @model_validator(mode="after")
     def _each_label_has_its_threshold(self) -> Self:
-        """A label that is left out, or misspelt, would be accepted from `accept_at`, whatever was promised about it."""
+        """A class that is missing or misspelt would be accepted from `accept_at`, without its guarantee."""
         named = self.policy.thresholds.keys()
         if named and named != set(self.labels):
             raise ValueError(f"thresholds for {', '.join(sorted(named))}: the labels are {', '.join(self.labels)}")
@@ -60,7 +60,7 @@ class ModelCard(Payload):
 
 
 def check_label(label: str) -> None:
-    """Raises ValueError for a label that could not be a folder's name: photos lie in a folder of their label's name.
+    """Raises ValueError for a class that cannot be the name of a folder: photos are in a folder per class.
 
     >>> check_label("cargo bike")
     """
@@ -75,10 +75,10 @@ def check_label(label: str) -> None:
 
 
 def read_probabilities(told: Any, labels: Iterable[str]) -> dict[str, float]:
-    """By label, what another model says.
+    """Another model's probabilities, by class.
 
-    told: by label, or in their order. Raises ValueError for what is not one finite number from 0 to 1 for each label,
-    with a sum of about 1.
+    told: by class, or in the order of the classes. Raises ValueError unless there is one number from 0 to 1 for each
+    class, with a sum of about 1.
 
     >>> read_probabilities([0.9, 1e-200], ["a", "b"])
     Traceback (most recent call last):
@@ -102,8 +102,8 @@ def read_probabilities(told: Any, labels: Iterable[str]) -> dict[str, float]:
 
 
 def read_probability(value: Any, name: str) -> float:
-    """Raises ValueError for what is no number from 0 to 1: text and truth values are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:  # NaN is not either
+    """Raises ValueError for anything but a number from 0 to 1, such as text or a boolean."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.0 <= value <= 1.0:  # False for NaN
         raise ValueError(f"{name}: {str(value)[:40]!r} is no probability")
     return float(value)
 
@@ -112,5 +112,5 @@ def read_card(artefact: Path) -> ModelCard:
     """The card in this artefact folder. Raises FileNotFoundError, or pydantic's ValidationError naming the field."""
     card = artefact / "model.json"
     if not card.is_file():
-        raise FileNotFoundError(f"{artefact}: no model artefact, for there is no model.json in it")
+        raise FileNotFoundError(f"{artefact}: not a model artefact, because it has no model.json")
     return ModelCard.model_validate_json(card.read_bytes())

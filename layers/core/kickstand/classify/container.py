@@ -1,4 +1,4 @@
-"""Serves an application over HTTP until it is told to stop, and ends what it has begun."""
+"""Serves an application over HTTP until it receives a signal, and finishes the requests in progress."""
 
 import logging
 import signal
@@ -14,19 +14,19 @@ from kickstand.classify.invocations import Application
 logger = logging.getLogger(__name__)
 
 STOP_SECONDS = 25
-"""For answering what has begun; SageMaker and Docker's users kill after 30."""
+"""For the requests in progress; SageMaker and Docker kill the container after 30."""
 
 
 def listen(application: Application, host: str, port: int, threads: int) -> Any:
-    """waitress' server, which takes connections from now on; `run` answers them. `effective_port` is its port."""
+    """waitress' server, which accepts connections from now on; `run` answers them. `effective_port` is its port."""
     return create_server(application, host=host, port=port, threads=threads, max_request_body_size=MAX_IMAGE_BYTES + 1)
 
 
 def run(server: Any, stop_seconds: float = STOP_SECONDS) -> None:
-    """Answer until SIGTERM or Ctrl-C; then take no connection more, and answer what has been asked. A second signal
-    ends it at once.
+    """Answer requests until SIGTERM or Ctrl-C; then accept no new connection, and finish the open requests. A second
+    signal ends it at once.
 
-    waitress by itself waits five seconds for what is being answered, and drops what waits for a thread.
+    waitress by itself waits five seconds for requests in progress, and drops those that wait for a thread.
     """
     ends_at: float | None = None
 
@@ -56,7 +56,7 @@ def _turn(server: Any) -> None:
 
 
 def _is_busy(server: Any) -> bool:
-    """Whether a request is being read, waits, is being answered, or its answer is not sent yet."""
+    """Whether a request is being read or answered, is waiting, or its answer is not sent yet."""
     return any(
         channel.requests or channel.request or channel.total_outbufs_len
         for channel in list(server.active_channels.values())

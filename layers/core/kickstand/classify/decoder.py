@@ -1,7 +1,7 @@
-"""The program that decodes photos: bytes come in by its standard input, a socket, and upright RGB pixels go out by it.
+"""The program that decodes photos. It reads bytes from a socket, its standard input, and returns upright RGB pixels.
 
-It knows nothing of Kickstand, so that it is small and starts quickly; `decoding` starts it, under limits of time and
-memory. No decoder sees metadata: what is not needed for the pixels is cut out of the file before, unread.
+It imports nothing of Kickstand, so that it is small and starts quickly; `decoding` starts it, with limits of time and
+memory. No decoder sees metadata: everything that the pixels do not need is cut out of the file before.
 """
 
 import io
@@ -24,15 +24,15 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-MAX_DRAFT_PIXELS = 110_000_000  # of a JPEG that is decoded at half its size or less, line by line
-MAX_IMAGE_PIXELS = 50_000_000  # of any other photo, which is decoded whole
-MAX_IMAGE_SIDE = 32_767  # pixels; a picture of 50,000,000 lines takes 1.5 GB, because each line has its price
-MAX_PARTS = 100_000  # strips or tiles of a TIFF; of millions, reading where they are takes longer than decoding them
+MAX_DRAFT_PIXELS = 110_000_000  # for a JPEG that is decoded at half its size or less, line by line
+MAX_IMAGE_PIXELS = 50_000_000  # for any other photo, which is decoded whole
+MAX_IMAGE_SIDE = 32_767  # pixels; a photo of 50,000,000 lines takes 1.5 GB, because each line has its overhead
+MAX_PARTS = 100_000  # strips or tiles of a TIFF; for millions, reading their positions takes longer than decoding them
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
-READY = b"\1"  # what the program says first
+READY = b"\1"  # the program's first answer
 INCOMPLETE = "upload incomplete; send it again"
 
-# Pillow refuses twice this, wherever a decoder makes room for pixels: a GIF's frame can be larger than the GIF.
+# Pillow refuses twice this wherever a decoder allocates pixels: a GIF's frame can be larger than the GIF.
 Image.MAX_IMAGE_PIXELS = MAX_DRAFT_PIXELS // 2
 
 _PLUGINS = {"WEBP": "WebP", "TIFF": "Tiff", "AVIF": "Avif"}  # Pillow loads those of the other formats by itself
@@ -66,7 +66,7 @@ _NOT_READ = {"BigTIFF", "JPEG XL", "JPEG 2000", "Photoshop"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 
-class Refused(ValueError):  # noqa: N818 - it is the rest of a sentence that the photo's name begins
+class Refused(ValueError):  # noqa: N818 - its message continues a sentence that begins with the photo's name
     """Why a photo is not read, and what to do."""
 
 
@@ -80,19 +80,19 @@ class Decoded:
 
 
 def decode(data: bytes, longest: int) -> Decoded:
-    """The first picture of a file, on white where it is transparent; its longer side becomes at most `longest`.
+    """The first photo in a file, on white where it is transparent; its longer side becomes at most `longest`.
 
-    Raises Refused; MemoryError where the limits of this process leave too little room.
+    Raises Refused; MemoryError if the limits of this process are too low.
     """
     kind = _guess(data)
     if kind in _NOT_READ:
-        raise Refused(f"{kind}, which we do not read; send it as {', '.join(FORMATS)}")
+        raise Refused(f"{kind}, which is not supported; send it as {', '.join(FORMATS)}")
     if kind not in FORMATS:
-        raise Refused(f"not an image ({kind}); send a photo as {', '.join(FORMATS)}")
+        raise Refused(f"not a photo ({kind}); send a photo as {', '.join(FORMATS)}")
     try:
         with warnings.catch_warnings(action="ignore"):
             stripped = _STRIP[kind](data) if kind in _STRIP else _Stripped(data)
-            del data  # `stripped` has all that is needed of it
+            del data  # `stripped` holds everything that is needed
             try:
                 return _read(stripped, kind, longest)
             except OSError as error:
@@ -105,7 +105,7 @@ def decode(data: bytes, longest: int) -> Decoded:
         raise Refused(
             f"more than {MAX_IMAGE_PIXELS:,} pixels, or {MAX_DRAFT_PIXELS:,} of a JPEG; send a smaller photo"
         ) from error
-    except Exception as error:  # the bytes are hostile, and a decoder may fail in any way on them
+    except Exception as error:  # on hostile bytes a decoder may fail in any way
         raise Refused(_explain(kind, error)) from error
 
 
@@ -114,7 +114,7 @@ def decode(data: bytes, longest: int) -> Decoded:
 
 @dataclass(frozen=True)
 class _Stripped:
-    """What a decoder needs of a file. orientation: as EXIF numbers it. format: where it is another than it seems."""
+    """The parts of a file that a decoder needs. orientation: EXIF's number. format: if not the signature's."""
 
     data: bytes
     orientation: int = 1
@@ -122,7 +122,7 @@ class _Stripped:
 
 
 def _strip_jpeg(data: bytes) -> _Stripped:
-    """Without comments and applications' segments, but for the two that say what the colours mean."""
+    """Without comments and application segments, except for the two that define the colours."""
     kept, at, orientation, kind = [data[:2]], 2, 1, ""
     while marker := _JPEG_MARKER.search(data, at):
         code, body = marker[1][0], marker.end()
@@ -144,20 +144,20 @@ def _strip_jpeg(data: bytes) -> _Stripped:
     return _Stripped(b"".join([*kept, memoryview(data)[at:]]), orientation, kind)
 
 
-_JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # those that a length follows, and the end of the image
+_JPEG_MARKER = re.compile(rb"\xff([\xc0-\xcf\xd9-\xfe])")  # those that a length follows, and the end of the file
 _JPEG_ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 
 
 def _strip_png(data: bytes) -> _Stripped:
-    """The chunks that make the pixels, and an end."""
+    """The chunks that define the pixels, and an end."""
     view, at, orientation = memoryview(data), 8, 1
     kept: list[bytes | memoryview] = [view[:8]]
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
         body, whole = view[at + 8 : at + 8 + length], view[at : at + 12 + length]
         at += 12 + length
-        if name == b"IDAT" and at > len(data):  # cut off, perhaps in the checksum alone
+        if name == b"IDAT" and at > len(data):  # cut off, perhaps only in the checksum
             kept += [struct.pack(">I4s", len(body), name), body, bytes(4)]
         elif name in (b"IHDR", b"PLTE", b"IDAT"):
             if not _is_sound(whole):
@@ -178,7 +178,7 @@ def _is_sound(chunk: memoryview) -> bool:
 
 
 def _strip_webp(data: bytes) -> _Stripped:
-    """The chunks that make the pixels."""
+    """The chunks that define the pixels."""
     view, at, orientation = memoryview(data), 12, 1
     kept: list[bytes | memoryview] = []
     end = 8 + int.from_bytes(data[4:8], "little")
@@ -204,7 +204,7 @@ _WEBP_PIXELS = 0b0001_0010  # of the flags: there is alpha, it moves. Not: there
 
 
 def _strip_tiff(data: bytes) -> _Stripped:
-    """With the tags of its first picture that make the pixels, and no others."""
+    """With only those tags of its first photo that define the pixels."""
     order = "<" if data.startswith(b"II") else ">"
     try:
         (place,) = struct.unpack_from(f"{order}I", data, 4)
@@ -218,7 +218,7 @@ def _strip_tiff(data: bytes) -> _Stripped:
             if tag[2] > MAX_PARTS:
                 raise Refused(f"a TIFF of more than {MAX_PARTS:,} parts; save it as a plain JPEG")
             content = struct.pack(f"{order}HHI4s", *tag)
-            # Alpha multiplied in is read as if it were not: where it is zero by mistake, Pillow drops the colour.
+            # Premultiplied alpha is read as plain alpha: where it is zero by mistake, Pillow drops the colour.
             kept.append(_SEPARATE[order] if content == _MULTIPLIED[order] else content)
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
     changed = bytearray(data)
@@ -238,7 +238,7 @@ _TIFF_PIXELS = {
 
 
 def _strip_heif(data: bytes) -> _Stripped:
-    """Its EXIF and XMP renamed to what no decoder knows: a HEIC or AVIF says by its own boxes how it is turned."""
+    """With EXIF and XMP renamed to an unknown type: the boxes of a HEIC or AVIF state its orientation themselves."""
     return _Stripped(_HEIF_METADATA.sub(rb"\1skip", data))
 
 
@@ -254,7 +254,7 @@ _STRIP: dict[str, Callable[[bytes], _Stripped]] = {
 
 
 def _read_orientation(exif: bytes) -> int:
-    """1 to 8; 1 where EXIF does not say, or not as it should: one integer."""
+    """1 to 8; 1 if EXIF has none, or anything but one integer."""
     exif = exif.removeprefix(b"Exif\0\0")
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4], "")
     with suppress(struct.error):
@@ -273,25 +273,25 @@ def _read_orientation(exif: bytes) -> int:
 
 
 def _read(file: _Stripped, kind: str, longest: int) -> Decoded:
-    """As `decode`; raises Refused, and whatever a decoder raises."""
+    """As `decode`; raises Refused, and any error of a decoder."""
     if kind == "HEIF":
-        import pillow_heif  # here, because it takes 30 ms, and most photos do without
+        import pillow_heif  # here, because it takes 30 ms, and most photos do not need it
 
         pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     elif kind in _PLUGINS:
         plugin: Any = import_module(f"PIL.{_PLUGINS[kind]}ImagePlugin")
-        plugin.DEFAULT_MAX_THREADS = 1  # of AVIF: each thread takes memory, and CPU time is what is limited
+        plugin.DEFAULT_MAX_THREADS = 1  # for AVIF: each thread takes memory, and the limit is on CPU time
     with Image.open(io.BytesIO(file.data), formats=(kind,)) as photo:
         uploaded = photo.size
         most = MAX_DRAFT_PIXELS if kind == "JPEG" else MAX_IMAGE_PIXELS
         if max(uploaded) > MAX_IMAGE_SIDE or math.prod(uploaded) > most:
             limit = f"{most:,} or a side longer than {MAX_IMAGE_SIDE:,}"
             raise Refused(f"{photo.width} × {photo.height} pixels, more than {limit}; send a smaller photo")
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost; twice the pixels that are
-        # wanted leave the choice of those that stay to the better filter.
+        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost. Decoding twice the wanted
+        # size leaves the last step to the better filter.
         photo.draft(None, (2 * longest, 2 * longest))
         photo.load()
-        # Pillow does not turn an AVIF, but says by EXIF of its own making how its boxes turn it.
+        # Pillow does not rotate an AVIF; it generates EXIF that states the rotation of its boxes.
         orientation = photo.getexif().get(0x0112, 1) if kind == "AVIF" else file.orientation
         shrink = min(1.0, longest / max(uploaded))
         small = _flatten(photo, (max(1, round(uploaded[0] * shrink)), max(1, round(uploaded[1] * shrink))))
@@ -301,11 +301,11 @@ def _read(file: _Stripped, kind: str, longest: int) -> Decoded:
 
 
 def _read_without_end(file: _Stripped, longest: int) -> Decoded:
-    """A JPEG whose end marker is missing, as some cameras and editors leave it; Refused if more is missing.
+    """A JPEG without its end marker, as some cameras and editors write it; Refused if more is missing.
 
-    libjpeg makes up what it misses before an end marker, and warns where Pillow does not listen. But what follows the
-    last pixel's bits cannot change a pixel: where two ends give two pictures, one was read as pixels. They are
-    compared at four times the size, because a missing last scan of a progressive JPEG shows in its finest detail alone.
+    libjpeg invents missing data before an end marker, and Pillow does not pass on its warning. But data after the last
+    pixel cannot change a pixel: if two different ends give two results, pixels are missing. They are compared at four
+    times the size, because a missing last scan of a progressive JPEG shows only in its finest detail.
     """
 
     pixels = file.data.removesuffix(b"\xff")  # which may be half of the end marker
@@ -325,7 +325,7 @@ def _read_without_end(file: _Stripped, longest: int) -> Decoded:
 def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     """The photo as 8-bit RGB of this (width, height), on white where it was transparent.
 
-    Raises Refused where there is no way to know what a pixel means, and whatever a decoder raises.
+    Raises Refused if the meaning of a pixel is unknown, and any error of a decoder.
     """
     if photo.mode in ("I", "F"):
         raise Refused("32-bit pixels without a known range; send it as a plain JPEG")
@@ -335,7 +335,7 @@ def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     transparent = photo.has_transparency_data
     if transparent:
         kind, photo = photo.format, photo if photo.mode == "RGBA" else photo.convert("RGBA")
-        # Some programs leave zeros where alpha has its place, and mean no picture that nobody can see.
+        # Some programs write zeros as alpha, but do not mean a fully transparent photo.
         if photo.getchannel("A").getextrema() == (0, 0):
             opaque = photo.convert("RGB")
             if kind in ("BMP", "TIFF") or any(len(set(band.getextrema())) > 1 for band in opaque.split()):
@@ -350,10 +350,10 @@ def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _guess(data: bytes) -> str:
-    """What the bytes begin like: one of FORMATS, or words for an error message."""
+    """The format by the first bytes: one of FORMATS, or words for an error message."""
     if data[4:8] == b"ftyp":
         brands = {data[at : at + 4] for at in range(8, min(len(data), int.from_bytes(data[:4]), 256), 4)}
-        return "AVIF" if brands & {b"avif", b"avis"} else "HEIF" if brands & _HEIF_BRANDS else "a film"
+        return "AVIF" if brands & {b"avif", b"avis"} else "HEIF" if brands & _HEIF_BRANDS else "a video"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
     for signature, kind in _SIGNATURES.items():
@@ -369,7 +369,7 @@ def _explain(kind: str, error: Exception) -> str:
     text = str(error).lower()
     if "truncated" in text or "end of file" in text:
         return INCOMPLETE
-    if isinstance(error, UnidentifiedImageError) or text == "cannot load this image":  # its header is all there is
+    if isinstance(error, UnidentifiedImageError) or text == "cannot load this image":  # only its header is there
         return _say_damaged(kind)
     return f"cannot be decoded ({type(error).__name__}: {str(error)[:200]}); send it again, or as a plain JPEG"
 
@@ -382,13 +382,13 @@ def _say_damaged(kind: str) -> str:
 
 
 def main() -> None:
-    """Photo after photo, until the other side closes. Arguments: CPU seconds for each, and megabytes."""
+    """Decode photos until the other side closes. Arguments: CPU seconds for each, and megabytes."""
     seconds, megabytes = int(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     started_with = _count_mapped()
-    with suppress(ValueError, OSError):  # macOS knows no such limit
+    with suppress(ValueError, OSError):  # macOS has no such limit
         _limit(resource.RLIMIT_AS, started_with + megabytes * 1024 * 1024)
-    # The other side may close while it waits for an answer: after Ctrl-C, and where it was killed.
+    # The other side may close while it waits for an answer: after Ctrl-C, or if it was killed.
     with suppress(BrokenPipeError, ConnectionResetError), socket.socket(fileno=0) as other_side:
         other_side.sendall(READY)
         while len(header := other_side.recv(8, socket.MSG_WAITALL)) == 8:
@@ -396,7 +396,7 @@ def main() -> None:
             used = resource.getrusage(resource.RUSAGE_SELF)
             _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + seconds))
             answer, pixels = _answer(other_side, size, longest)
-            # Where much memory stays taken, a new process starts with all of it.
+            # After a photo that leaves much memory in use, a new process starts fresh.
             last = "memory" in answer or _count_mapped() > started_with + megabytes * 1024 * 1024 // 4
             text = json.dumps(answer | {"last": last}).encode()
             other_side.sendall(struct.pack("!II", len(text), len(pixels)) + text)
@@ -406,7 +406,7 @@ def main() -> None:
 
 
 def _answer(other_side: socket.socket, size: int, longest: int) -> tuple[dict[str, Any], bytes]:
-    """What becomes of one photo: of its pixels their format and sizes, or why there are none."""
+    """The answer about one photo: format and sizes of its pixels, or why it was refused."""
     try:
         decoded = decode(other_side.recv(size, socket.MSG_WAITALL), longest)
         pixels = decoded.pixels
@@ -424,6 +424,6 @@ def _limit(which: int, soft: int) -> None:
 
 
 def _count_mapped() -> int:
-    """Bytes of address space; 0 where the system does not say."""
+    """Bytes of address space; 0 if the system does not report them."""
     file = Path("/proc/self/statm")
     return int(file.read_text("ascii").split()[0]) * os.sysconf("SC_PAGESIZE") if file.exists() else 0

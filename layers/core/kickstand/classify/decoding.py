@@ -1,7 +1,7 @@
-"""Decode photos in a process of their own, which the operating system limits in time and memory.
+"""Decode photos in a separate process, which the operating system limits in time and memory.
 
-An uploader chooses the bytes, and no count of what a decoder reads says how long it takes or how much it needs. So
-`decoder` runs apart: it is reused while it behaves, ended where a photo takes too much, and the photo is then refused.
+An uploader chooses the bytes, and nothing in them shows how long a decoder takes or how much memory it needs. So
+`decoder` runs separately. It is reused until a photo exceeds a limit; then it is ended, and the photo is refused.
 """
 
 import atexit
@@ -24,21 +24,21 @@ from kickstand.classify.decoder import READY, Decoded, Refused
 Given = TypeVar("Given")
 
 CPU_S = 5  # for one photo; a second more passes before the system notices: 10 s where a function has 58 % of a CPU
-WALL_S = 120  # for one photo, on a machine that may be busy; a decoder that waits would wait for ever
-MEGABYTES = 420  # beside what the program maps as it starts
+WALL_S = 120  # for one photo, on a machine that may be busy; without it a stuck decoder would never end
+MEGABYTES = 420  # in addition to what the program maps at its start
 AT_ONCE = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # Lambda: 2
 
-_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")  # of the environment: no credentials
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "LANG", "TMPDIR")  # from the environment: no credentials
 _MALLOC = {  # of glibc
-    "MALLOC_ARENA_MAX": "1",  # each further one reserves 64 MB of what is limited
-    "MALLOC_MMAP_THRESHOLD_": "33554432",  # memory that one photo has used serves the next, which saves a sixth of the
-    "MALLOC_TRIM_THRESHOLD_": "67108864",  # time of a photo of 12 megapixels: new pages have to be cleared
+    "MALLOC_ARENA_MAX": "1",  # each further one reserves 64 MB of the limit
+    "MALLOC_MMAP_THRESHOLD_": "33554432",  # keep freed memory for the next photo, which saves a sixth of the
+    "MALLOC_TRIM_THRESHOLD_": "67108864",  # time for a photo of 12 megapixels: new pages must be cleared
 }
 _PROGRAM = "from kickstand.classify.decoder import main; main()"
 
 
 class _Ended(Exception):  # noqa: N818
-    """The decoder has ended in the middle of a photo, or was ended; the message says why."""
+    """The decoder has ended, or was ended, in the middle of a photo; the message says why."""
 
 
 class _Decoder:
@@ -55,7 +55,7 @@ class _Decoder:
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=environment,
-                process_group=0,  # Ctrl-C is for this process, whose end ends the decoder
+                process_group=0,  # Ctrl-C goes to this process, and its end ends the decoder
             )
         self._socket.settimeout(1)
         self._ready = False
@@ -64,11 +64,11 @@ class _Decoder:
         return self._process.poll() is None
 
     def ask(self, data: bytes, longest: int, wall_s: int) -> tuple[dict[str, Any], bytes]:
-        """What the program answers. Raises _Ended."""
+        """The program's answer. Raises _Ended."""
         left = wall_s
 
         def patiently(call: Callable[..., Given], *given: Any) -> Given:
-            """The call, until the time is up. It is counted in calls, so that a computer's sleep counts as one."""
+            """Repeat the call until the time is up. It counts calls, so that a suspended computer counts as one."""
             nonlocal left
             while True:
                 try:
@@ -112,7 +112,7 @@ class _Decoder:
         )
 
     def end(self) -> None:
-        """Now, whatever it does."""
+        """End it at once."""
         self._socket.close()
         self._process.kill()
         self._process.wait()
@@ -127,7 +127,7 @@ class _Pool:
         self._turns = threading.BoundedSemaphore(AT_ONCE)
 
     def start(self) -> None:
-        """One decoder, that the first photo finds ready."""
+        """One decoder, so that the first photo need not wait."""
         if not self._idle:
             self._idle.append(_Decoder())
 
@@ -139,7 +139,7 @@ class _Pool:
             except _Ended as why:
                 decoder.end()
                 raise Refused(f"{why}; send it as a plain JPEG") from None
-            except BaseException:  # Ctrl-C, above all: what it answers would be taken for the next photo's
+            except BaseException:  # Ctrl-C above all: the late answer would be taken for the next photo's
                 decoder.end()
                 raise
             if answer["last"]:
@@ -170,12 +170,12 @@ _pool = _Pool()
 
 
 def decode(data: bytes, longest: int) -> Decoded:
-    """What `decoder.decode` makes of it, within CPU_S, MEGABYTES and the wall clock's limit. Raises Refused."""
+    """The result of `decoder.decode`, within CPU_S, MEGABYTES and the wall clock's limit. Raises Refused."""
     return _pool.decode(data, longest)
 
 
 def start(wall_s: int = WALL_S) -> None:
-    """Start a decoder before the first photo comes. wall_s: seconds for each photo, less than a function's time-out."""
+    """Start a decoder before the first photo. wall_s: seconds for each photo, less than the function's timeout."""
     _pool.wall_s = wall_s
     _pool.start()
 

@@ -1,4 +1,4 @@
-"""The model behind a SageMaker endpoint: the same predictions as the embedded one, which answers when it cannot."""
+"""The model behind a SageMaker endpoint: the embedded model answers if the endpoint cannot."""
 
 import base64
 import json
@@ -26,7 +26,7 @@ from kickstand.errors import ModelUnavailable
 from kickstand.events import Prediction, PreparedImage
 
 LONGEST_VERSION = 256
-FAILURES_IN_A_ROW = 3  # of one sandbox: each has made a photo wait for the endpoint's timeout
+FAILURES_IN_A_ROW = 3  # in one sandbox: each has made a photo wait for the endpoint's timeout
 
 
 if TYPE_CHECKING:
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 class EndpointModel:
     """A SageMaker endpoint that answers image/png with JSON.
 
-    Two answers are understood: `{"probabilities": {label: p, …}, "neither": p, "model_version": v}`, and the bare
-    list of probabilities, in label order, of SageMaker's built-in image classification, which cannot say "neither".
+    Two kinds of answer are supported: `{"probabilities": {class: p, …}, "neither": p, "model_version": v}`, and the
+    plain list of probabilities of SageMaker's built-in image classification, which has no "neither".
     https://docs.aws.amazon.com/sagemaker/latest/dg/IC-HowItWorks.html
     """
 
@@ -47,7 +47,7 @@ class EndpointModel:
     def predict(self, image: PreparedImage) -> Prediction:
         """The endpoint's prediction; latency_ms includes the network.
 
-        Raises ModelUnavailable when the endpoint fails, or when its answer is not one of the two.
+        Raises ModelUnavailable if the endpoint fails, or its answer is not one of the two kinds.
         """
         started = time.perf_counter()
         try:
@@ -68,13 +68,13 @@ class EndpointModel:
 
 
 class GuardedEndpoint:
-    """An endpoint behind a circuit breaker, and the embedded model behind both: every image gets an answer.
+    """An endpoint behind a circuit breaker, and the embedded model behind both: every photo gets an answer.
 
-    load_fallback: called once, at the first image that the endpoint does not answer.
-    circuits: the circuit's state, which all sandboxes share; where it cannot be read, the endpoint is asked.
-    recovery_seconds: how long an open circuit stays open before one sandbox tries the endpoint on one image, which is
-        answered either way. One success closes the circuit: a sandbox may not be called for a second.
-    on_transition: told of every change of the circuit's state.
+    load_fallback: called once, at the first photo that the endpoint does not answer.
+    circuits: the circuit's state, shared by all sandboxes; if it cannot be read, the endpoint is called.
+    recovery_seconds: how long an open circuit stays open before one sandbox tries the endpoint with one photo, which is
+        answered either way. One success closes the circuit: the sandbox may never get a second photo.
+    on_transition: called at every change of the circuit's state.
 
     Circuit breaker: Nygard, Release It!, 2nd edition (2018), chapter 5.
     """
@@ -96,12 +96,12 @@ class GuardedEndpoint:
     def predict(self, image: PreparedImage) -> Prediction:
         """The endpoint's prediction, else the embedded model's, which says why.
 
-        Raises ModelUnavailable when that cannot be loaded either.
+        Raises ModelUnavailable if that cannot be loaded either.
         """
         try:
             return self._ask(image)
         except CircuitBreakerOpenError:
-            why = "the circuit is open: the endpoint has failed a moment ago"
+            why = "the circuit is open, because the endpoint failed a moment ago"
         except ModelUnavailable as error:
             why = str(error)[:300]
         self._fallback = self._fallback or self._load_fallback()
@@ -111,7 +111,7 @@ class GuardedEndpoint:
 def connect(
     timeout_seconds: int, control_table: str
 ) -> tuple[SageMakerRuntimeClient, CircuitBreakerDynamoDBPersistence]:
-    """SageMaker's runtime and the circuits in the table, neither of which a photo waits for any longer than it must."""
+    """Clients of SageMaker's runtime and of the table of circuits, with short timeouts."""
 
     def once(read_timeout: int) -> Config:  # the breaker and the fallback are the second attempt
         return Config(connect_timeout=1, read_timeout=read_timeout, retries={"total_max_attempts": 1})
@@ -122,8 +122,8 @@ def connect(
 
 
 def read_answer(answer: Any, card: ModelCard, endpoint: str, latency_ms: float) -> Prediction:
-    """The prediction in an endpoint's answer. Raises ValueError where it is neither of the two that `EndpointModel`
-    knows, or its numbers are no probabilities.
+    """The prediction in an endpoint's answer. Raises ValueError unless it is one of the two kinds that `EndpointModel`
+    supports, with valid probabilities.
     """
     if isinstance(answer, list):
         probabilities, neither, version = read_probabilities(answer, card.labels), 0.0, f"endpoint:{endpoint}"

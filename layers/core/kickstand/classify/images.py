@@ -1,4 +1,4 @@
-"""From uploaded bytes to the model's input: one way for serving, training and evaluation, so that none is skewed."""
+"""From uploaded bytes to the model's input: the same code for serving, training and evaluation."""
 
 import base64
 import hashlib
@@ -12,18 +12,18 @@ from kickstand.errors import InvalidImage
 from kickstand.events import ImageStatistics, ImageSummary, PreparedImage
 
 MAX_IMAGE_BYTES = 40 * 1024 * 1024  # a phone's JPEG of 108 megapixels
-MEASURED = 256  # pixels of the longer side: no finer than the photos that `photo_quality`'s limits were chosen on
-LONGEST = 512  # pixels: what is measured, shown to people, and scaled to the model's input
+MEASURED = 256  # pixels of the longer side: as in the photos on which the limits of `photo_quality` were chosen
+LONGEST = 512  # pixels: for statistics, for reviewers, and to scale to the model's input
 
 
 def scale(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tuple[Image.Image, ImageSummary]:
     """Decode, turn upright, flatten to RGB and scale to the model's input.
 
     data: the whole uploaded object.
-    name: how errors call it.
-    input_shape: (height, width, 3). The whole photo is squeezed into it: docs/decisions.md has what was measured.
+    name: for error messages.
+    input_shape: (height, width, 3). The whole photo is squeezed into it: see docs/decisions.md for measurements.
 
-    Raises InvalidImage, with the name and the reason, for whatever cannot be used as a photo.
+    Raises InvalidImage, with the name and the reason, for anything but a usable photo.
     """
     height, width, _ = input_shape
     decoded = decode(data, name, max(LONGEST, width, height))
@@ -34,11 +34,11 @@ def scale(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tuple[Im
         height=decoded.uploaded[1],
         statistics=measure(decoded.pixels, decoded.uploaded),
     )
-    return decoded.pixels.resize((width, height), Image.Resampling.LANCZOS), summary  # which keeps most of the detail
+    return decoded.pixels.resize((width, height), Image.Resampling.LANCZOS), summary  # keeps the most detail
 
 
 def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> PreparedImage:
-    """What `scale` makes of it, as it travels to the next state. Raises InvalidImage."""
+    """The result of `scale`, for the next state. Raises InvalidImage."""
     pixels, summary = scale(data, name, input_shape)
     png = io.BytesIO()
     pixels.save(png, "PNG", compress_level=1)  # at this size the quickest compression is as small as the best
@@ -52,9 +52,9 @@ def hash_pixels(image: PreparedImage) -> str:
 
 
 def thumbnail(data: bytes, name: str, longest: int) -> tuple[str, bytes]:
-    """The upload as a person is shown it: upright, whole, nothing but pixels. Media type and bytes.
+    """The photo as a person sees it: upright, whole, only pixels. Returns media type and bytes.
 
-    longest: neither side gets longer than this many pixels; a smaller image keeps its own.
+    longest: maximum of the longer side, in pixels; a smaller photo keeps its size.
 
     Raises InvalidImage as `prepare` does.
     """
@@ -66,7 +66,7 @@ def thumbnail(data: bytes, name: str, longest: int) -> tuple[str, bytes]:
 
 
 def decode(data: bytes, name: str, longest: int) -> Decoded:
-    """Upright RGB pixels, the longer side at most `longest`; decoded apart, within limits of time and memory.
+    """Upright RGB pixels, the longer side at most `longest`; decoded in a separate process with limits.
 
     Raises InvalidImage, with the name and the reason.
     """
@@ -83,8 +83,8 @@ def decode(data: bytes, name: str, longest: int) -> Decoded:
 def measure(rgb: Image.Image, uploaded: tuple[int, int] | None = None) -> ImageStatistics:
     """The statistics of one upright RGB photo. uploaded: its (width, height) as uploaded, where rgb is smaller.
 
-    Sharpness is the 99th percentile of the luma's differences between neighbours, in the one of four directions where
-    it is least: motion blurs one direction alone, and a plain background has no say.
+    Sharpness is the 99th percentile of the luma's differences between neighbours, in the direction (of four) where it
+    is lowest: motion blurs only one direction, and a plain background must not count.
 
     >>> measure(Image.new("RGB", (32, 32), (255, 0, 0))).saturation
     1.0
@@ -114,7 +114,7 @@ def measure(rgb: Image.Image, uploaded: tuple[int, int] | None = None) -> ImageS
 
 
 def _percentile(histogram: list[int], share: float) -> float:
-    """The value that this share of a histogram's entries lies below, interpolated within its bin; 0.0 of none."""
+    """The percentile of a histogram, interpolated within its bin; 0.0 if it is empty."""
     wanted, below = share * sum(histogram), 0
     for value, count in enumerate(histogram):
         if count and below + count >= wanted:

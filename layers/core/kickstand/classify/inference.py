@@ -18,12 +18,12 @@ from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Prediction, PreparedImage
 
 MOST_MEMORY = 2 * 2**30
-"""Bytes that networks may take beside their weights; the shipped one takes a hundredth for a photo. A model of a few
-bytes can ask for any number of them, and is refused then instead of ending the process."""
+"""Bytes that networks may allocate besides their weights; the shipped one needs a hundredth for a photo. A tiny model
+can request any amount: it is refused, instead of ending the process."""
 
 
 def _limit_memory() -> None:
-    """Once in a process, for all sessions that ask for it."""
+    """Once per process, for all sessions."""
     place = onnxruntime.OrtMemoryInfo(
         "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
     )
@@ -36,7 +36,7 @@ _limit_memory()
 class EmbeddedModel:
     """The artefact's network in this process.
 
-    Raises ModelUnavailable when the artefact is missing, damaged, or not the one that its card describes.
+    Raises ModelUnavailable if the artefact is missing or damaged, or does not match its card.
     """
 
     def __init__(self, artefact: Path) -> None:
@@ -45,7 +45,7 @@ class EmbeddedModel:
             self.card: ModelCard = read_card(artefact)
             network = (artefact / "model.onnx").read_bytes()
         except FileNotFoundError as error:
-            raise ModelUnavailable(str(error)) from error  # which names the file
+            raise ModelUnavailable(str(error)) from error  # its message names the file
         except (OSError, ValueError) as error:
             raise ModelUnavailable(f"{artefact}: {error}") from error
         sha256 = hashlib.sha256(network).hexdigest()
@@ -69,15 +69,15 @@ class EmbeddedModel:
 
     @property
     def backbone(self) -> str:
-        """Which network the features are by; features of another one mean nothing to a head of this one."""
+        """Identifies the network that made the features: a head works only with features of its own network."""
         return str(self._session.get_modelmeta().custom_metadata_map.get("backbone", ""))
 
     def logits(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
-        """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_labels + 1), "neither" last."""
+        """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_classes + 1), "neither" last."""
         return self._run("logits", images)
 
     def features(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
-        """images: as for `logits` → what the linear head sees of them, shape (n, width)."""
+        """images: as for `logits` → the input of the linear head, shape (n, width)."""
         return self._run("features", images)
 
     def _run(
@@ -87,9 +87,9 @@ class EmbeddedModel:
         return result
 
     def predict(self, image: PreparedImage) -> Prediction:
-        """The calibrated prediction for one image. Raises InvalidImage when it is not one that `prepare` has made.
+        """The calibrated prediction for one photo. Raises InvalidImage unless `prepare` has made it.
 
-        While a model of another input shape is rolled out, images come prepared for either; they are scaled again.
+        During a rollout with another input shape, photos come prepared for either model; they are scaled again.
         """
         height, width, _ = self.card.input_shape
         try:
@@ -102,7 +102,7 @@ class EmbeddedModel:
         return self.predict_pixels(pixels[np.newaxis])[0]
 
     def predict_pixels(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> list[Prediction]:
-        """One calibrated prediction for each image, all in one call of the network.
+        """One calibrated prediction for each photo, all in one call of the network.
 
         images: as for `logits`. The latency of each is its share of the call.
         """
@@ -118,7 +118,7 @@ def interpret(logits: Sequence[float], card: ModelCard, backend: str, latency_ms
     joint = np.exp(scaled - scaled.max())
     joint /= joint.sum()
     known = joint[:-1] / joint[:-1].sum()
-    # Six digits are more than the network is good for, and keep records, events and reports readable.
+    # Six digits exceed the network's precision, and keep records, events and reports readable.
     return Prediction.of(
         dict(zip(card.labels, known.round(6).tolist(), strict=True)),
         neither=round(float(joint[-1]), 6),

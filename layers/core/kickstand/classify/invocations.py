@@ -13,16 +13,16 @@ from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.errors import InvalidImage
 
-UNNAMED_IMAGE = "application/x-image"  # the built-in image classification takes it too
+UNNAMED_IMAGE = "application/x-image"  # the built-in image classification accepts it too
 JSON = "application/json"
 BARE_LIST = "application/json;answer=probabilities"
-"""What is answered where this very type is asked for at least as much as JSON."""
+"""The answer if this type is preferred to JSON, or equal to it."""
 
 Application = Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]
 
 
 class RequestError(Exception):
-    """The request cannot be answered: with this status, for this reason."""
+    """The request cannot be answered: the HTTP status and the reason."""
 
     def __init__(self, status: HTTPStatus, reason: str) -> None:
         super().__init__(reason)
@@ -32,10 +32,10 @@ class RequestError(Exception):
 def serve(model: EmbeddedModel) -> Application:
     """The application that answers with this model. It keeps no state: as many threads as you like may call it.
 
-    `POST /invocations` takes one image, of any size that `prepare` takes, and answers
+    `POST /invocations` takes one photo, of any size that `prepare` takes, and answers
     `{"label", "confidence", "probabilities": {label: p, …}, "neither", "model_version"}`; with the Accept header
-    `application/json;answer=probabilities`, the bare list of probabilities, in label order, of SageMaker's built-in
-    image classification. Refused, with `{"error": reason}`: 400 no usable image, 406 another kind of answer, 413 too
+    `application/json;answer=probabilities`, the plain list of probabilities, in class order, of SageMaker's built-in
+    image classification. Refused, with `{"error": reason}`: 400 not a usable photo, 406 another kind of answer, 413 too
     large, 415 another type.
     """
 
@@ -75,10 +75,10 @@ def _answer(environ: WSGIEnvironment, model: EmbeddedModel) -> Any:
 
 
 def choose_type(accept: str) -> str | None:
-    """Which of our two kinds of answer an Accept header asks for; None where it takes neither.
+    """Which of the two kinds of answer an Accept header prefers; None if it accepts neither.
 
-    The most exact range that fits a kind decides about it, and of two kinds the one with the larger weight is chosen:
-    https://www.rfc-editor.org/rfc/rfc9110.html#name-accept. A header that is no list of types counts as none.
+    For each kind the most specific matching range counts; of the two kinds, the one with the larger weight is chosen:
+    https://www.rfc-editor.org/rfc/rfc9110.html#name-accept. An invalid header counts as missing.
 
     >>> choose_type("application/json, text/plain, */*"), choose_type("text/csv")
     ('application/json', None)
@@ -103,14 +103,14 @@ def choose_type(accept: str) -> str | None:
 
 
 def _exactness(kind: str, wanted: dict[str, str], parameters: dict[str, str]) -> tuple[int, int] | None:
-    """How exactly a range names JSON with these parameters; None where it does not fit."""
+    """How specifically a range matches JSON with these parameters; None if it does not."""
     place = {"*/*": 0, "application/*": 1, JSON: 2}.get(kind)
-    told = {name: value for name, value in wanted.items() if name != "charset"}  # JSON is UTF-8 whatever is asked for
+    told = {name: value for name, value in wanted.items() if name != "charset"}  # JSON is always UTF-8
     return None if place is None or any(parameters.get(name) != told[name] for name in told) else (place, len(told))
 
 
 def _read_range(text: str) -> tuple[str, dict[str, str], float] | None:
-    """A media range, its parameters, and its weight; None for what is none."""
+    """A media range, its parameters, and its weight; None for anything else."""
     kind, *parts = (part.strip() for part in _split(text, ";"))
     if kind.count("/") != 1 or not all(kind.split("/")):
         return None
@@ -128,7 +128,7 @@ def _read_range(text: str) -> tuple[str, dict[str, str], float] | None:
 
 
 def _split(text: str, sign: str) -> list[str]:
-    """Apart from what is quoted."""
+    """Split outside of quotes."""
     parts, quoted = [""], False
     for letter in text:
         quoted ^= letter == '"'
@@ -141,7 +141,7 @@ def _split(text: str, sign: str) -> list[str]:
 
 def _read_image(environ: WSGIEnvironment) -> bytes:
     kind = environ.get("CONTENT_TYPE", "").partition(";")[0].strip().lower()
-    if not kind.startswith("image/") and kind != UNNAMED_IMAGE:  # which image it is, its bytes say
+    if not kind.startswith("image/") and kind != UNNAMED_IMAGE:  # the bytes determine the format
         raise RequestError(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
             f"{kind or 'no type'}: we read image/jpeg, others of image/, {UNNAMED_IMAGE}",

@@ -1,4 +1,4 @@
-"""What a model.onnx may hold: one network, in this file, that computes for as long as it is large."""
+"""Checks a model.onnx: it may hold one network, without other files and without loops."""
 
 from collections.abc import Iterator
 
@@ -17,13 +17,13 @@ _LENGTHS = {_FIXED_64: 8, _FIXED_32: 4}
 
 
 def check_network(network: bytes) -> None:
-    """Raises ValueError for a model that reads weights from other files, or that may compute for ever.
+    """Raises ValueError for a model that reads weights from other files, or that may compute without end.
 
-    Read as Protocol Buffers, before anything else makes something of it: ONNX Runtime opens external files and folds
-    constants, loops included, while it loads. What is there several times is looked at each time, as it is merged.
+    It reads the file as Protocol Buffers, before ONNX Runtime does: that opens external files and evaluates constants,
+    with loops, while it loads. Repeated fields are all checked, since they are merged.
     """
     if network[4:8] == b"ORTM":
-        raise ValueError("a model in ONNX Runtime's own format, which is not looked into")
+        raise ValueError("a model in ONNX Runtime's own format, which cannot be checked")
     for number, part in _fields(network):
         if number == GRAPH:
             _check_graph(_as_bytes(part))
@@ -34,7 +34,7 @@ def check_network(network: bytes) -> None:
                 elif inner == FUNCTION_ATTRIBUTE:
                     _check_attribute(_as_bytes(own))
         elif number == TRAINING:
-            raise ValueError("graphs for training, which nobody needs who only asks it")
+            raise ValueError("graphs for training, which a prediction does not need")
 
 
 def _check_graph(graph: memoryview) -> None:
@@ -109,7 +109,7 @@ def _fields(message: bytes | memoryview) -> Iterator[tuple[int, int | memoryview
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins here, and where the next thing does."""
+    """The number that begins here, and the position after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(view):

@@ -4,18 +4,18 @@ from typing import NamedTuple
 
 from kickstand.events import ImageStatistics
 
-# Beyond the first limit a photo is unusable, beyond the second one poor. `python -m bench.photo_quality` chose them.
+# Beyond the first limit a photo is unusable, beyond the second one poor. Chosen by `python -m bench.photo_quality`.
 SHARPNESS = 0.1, 0.22
 GLARE = 0.08, 0.005
-SHORTER_SIDE = 32, 112  # pixels; the model is calibrated on images of 32
-DARK, BRIGHT = 0.2, 0.95  # mean luma: why a photo shows no edges; one before white has up to 0.9
+SHORTER_SIDE = 32, 112  # pixels; the model is calibrated on photos of 32
+DARK, BRIGHT = 0.2, 0.95  # mean luma, the likely reasons for missing edges; a good photo before white has up to 0.9
 
 
 class Flaw(NamedTuple):
     """What is wrong with a photo.
 
     reason: a sentence for the person who took it: what is wrong and what to do.
-    unusable: whatever the model answers; a photo that is merely poor will do while the model is sure.
+    unusable: whatever the model answers; a photo that is only poor is fine if the model is confident.
     """
 
     reason: str
@@ -23,7 +23,7 @@ class Flaw(NamedTuple):
 
 
 def find_flaw(statistics: ImageStatistics | None) -> Flaw | None:
-    """The first of a photo's flaws; None for one that is good enough, or recorded before there were these measures.
+    """The photo's first flaw; None if it is good enough, or recorded before these measures existed.
 
     >>> find_flaw(ImageStatistics(brightness=0.1, contrast=0.1, sharpness=0.1, saturation=0.5, shorter_side=3000))
     Flaw(reason='too dark; take the photo again with more light', unusable=False)

@@ -1,4 +1,4 @@
-"""Selective classification: accept the model's answer, ask a person, or reject the image."""
+"""Selective classification: accept the model's answer, send the photo to review, or reject it."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,13 +13,13 @@ __all__ = ["NO_END", "Deciding", "SelectivePolicy", "Switch", "decide", "parse_s
 
 
 NO_END = datetime(9999, 12, 31, tzinfo=UTC)
-"""The end of a switch that does not end by itself; a time, since older versions read one."""
+"""The end of a switch without an end; a time, since older versions read one."""
 
 
 class Switch(Payload):
-    """While it is on, no answer is accepted: a person decides, whatever the confidence.
+    """While it is on, all would-be-accepted photos go to review.
 
-    by: who switched it on; personal, so no decision names them. until: off by itself from then on; NO_END for never.
+    by: who switched it on; personal data, so no decision names them. until: when it ends by itself; NO_END for never.
     """
 
     reason: str = Field(min_length=1)
@@ -28,30 +28,28 @@ class Switch(Payload):
     until: Moment
 
     def is_on(self, now: datetime) -> bool:
-        """Whether it holds; what has ended may still stand in the table for a while."""
+        """Whether it is on; an ended switch may stay in the table for a while."""
         return now < self.until
 
     def __str__(self) -> str:
         end = f"until {self.until:%Y-%m-%d %H:%M %Z}" if self.until < NO_END else "until it is switched off"
-        return f"{end} a person decides about everything: {self.reason}"
+        return f"all photos that would be accepted go to review {end}: {self.reason}"
 
 
 def parse_switch(item: Mapping[str, Any]) -> Switch:
-    """The switch that stands in the table, by its attributes. One that cannot be read is on: nobody can say that it
-    is off, or who wanted it.
-    """
+    """The switch in the table, from its attributes. A switch that cannot be read counts as on, to be safe."""
     try:
         return Switch.model_validate(item)
     except ValueError:
-        told = "the switch in the table of controls cannot be read; switch it off, or on anew"
-        return Switch(reason=told, by="nobody knows", since=datetime.min.replace(tzinfo=UTC), until=NO_END)
+        reason = "the switch in the control table cannot be read; switch it off, or on again"
+        return Switch(reason=reason, by="nobody knows", since=datetime.min.replace(tzinfo=UTC), until=NO_END)
 
 
 class Deciding(Payload):
-    """What classify_image tells "Decide".
+    """The input of the state "Decide".
 
-    switch: what its state "Read Switch" left; see `read_switch`.
-    statistics: of the photo; None from an execution older than this field.
+    switch: the result of the state "Read Switch"; see `read_switch`.
+    statistics: of the photo; None in an execution older than this field.
     """
 
     prediction: Prediction
@@ -60,13 +58,13 @@ class Deciding(Payload):
 
 
 def read_switch(found: Mapping[str, Any], now: datetime) -> str | None:
-    """Why a person decides about everything now; None where the policy does.
+    """Why review-everything mode is on; None if it is off.
 
-    found: what the workflow's state "Read Switch" left: DynamoDB's answer to GetItem, or Step Functions' error. Who
-        cannot know whether the switch is on takes it to be on, also where the item is no switch.
+    found: the result of the state "Read Switch": DynamoDB's answer to GetItem, or Step Functions' error. If the switch
+        cannot be read, it counts as on.
     """
     if "Error" in found:
-        return f"whether a person decides about everything could not be read ({found['Error']})"
+        return f"review-everything mode counts as on, because the switch could not be read ({found['Error']})"
     if "Item" not in found:
         return None
     item = found["Item"] if isinstance(found["Item"], dict) else {}
@@ -81,18 +79,18 @@ def decide(
 ) -> Decision:
     """Route one prediction. The boundaries themselves accept (confidence) and reject (neither).
 
-    review_everything: why no answer is accepted at present. What is rejected stays so: nobody acts on it, and a flood
-        of foreign images, which may have caused all this, would bury the reviewers.
-    flaw: of the photo. An unusable one is rejected, to be taken again, whatever the answer; a poor one where a person
-        would be asked: another photo is quicker, and better.
+    review_everything: why no answer is accepted at present. Rejections stay: nobody acts on them, and a flood of photos
+        that show none of the classes, which may be the cause, would bury the reviewers.
+    flaw: of the photo. An unusable photo is rejected, whatever the answer; a poor one if it would go to review: taking
+        another photo is quicker and better.
     """
     neither, label = prediction.neither, prediction.label
-    foreign = f"probability {neither:.3f} of showing none of the labels"
+    foreign = f"probability {neither:.3f} of showing none of the classes"
     threshold = policy.threshold(label)
     accepted = policy.accepts(label, prediction.confidence, neither)
     answer = f"{label} with confidence {prediction.confidence:.3f}, "
     if threshold is None:
-        answer += f"and a person decides about every answer “{label}”"
+        answer += f"but every answer “{label}” goes to review"
     else:
         answer += f"accepted {f'as {label} ' if policy.thresholds else ''}from {threshold:.3f}"
 
@@ -110,6 +108,6 @@ def decide(
         return decision(Route.REVIEW, Reason.PERHAPS_NEITHER, f"{foreign}, {limit}")
     if not accepted:
         return decision(Route.REVIEW, Reason.UNSURE, answer)
-    if review_everything:  # without the model's answer: whoever is asked must not be led by it
+    if review_everything:  # without the model's answer, which would influence the reviewer
         return decision(Route.REVIEW, Reason.REVIEW_EVERYTHING, review_everything)
     return decision(Route.ACCEPT, Reason.CONFIDENT, answer)

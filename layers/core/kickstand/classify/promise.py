@@ -1,7 +1,7 @@
-"""The promise of a policy: of the accepted answers of each label, at most a stated share is wrong; and its thresholds.
+"""The guarantee of a policy, that of the accepted answers of each class at most a stated share is wrong; thresholds.
 
-The promise is about each answer, not about the stream: among the photos that are accepted as "motorcycle", at most
-`max_risk["motorcycle"]` show something else, and so for every label, all at once, with the stated confidence.
+The guarantee is about each class, not about all photos together: of the photos that are accepted as "motorcycle", at
+most `max_risk["motorcycle"]` show something else. It holds for all classes at once, with the stated confidence.
 """
 
 import hashlib
@@ -18,31 +18,31 @@ from kickstand.events import NEITHER, Payload, Probability
 from kickstand.quality import cheapest_threshold, lower_bound, solve, upper_bound, wilson_interval
 
 ANY_LABEL = ""
-"""The key of an older promise, which was about the accepted answers of all labels together."""
+"""The key of an older guarantee, which was about the accepted answers of all classes together."""
 RIGHT_PART, FOREIGN_PART = 0.05, 0.10
-"""Shares of the allowed error that the bounds on right answers and on photos of neither take. Both are estimated from
-many photos and cost little; the bounds on wrong answers take the rest."""
+"""Shares of the allowed error for the bounds on right answers and on out-of-distribution photos. Both are estimated
+from many photos and cost little; the bounds on wrong answers get the rest."""
 SEQUENCES = ((0.8, 2.0, 0.5), (0.1, 3.0, 0.35), (0.1, 4.0, 0.2))
-"""Sequences of tests for each label: the part of the allowed error that each takes, how many times less risky than
-promised a model passes its first test, and the share of the label's photos at most accepted there. The first one bears
-some wrong labels among the surest answers; the others start stricter, for a model that is good at its surest answers
-alone."""
+"""Sequences of tests for each class: the part of the allowed error that each takes, how many times below the guaranteed
+risk a model must be at the first test, and the largest share of the class's photos accepted there. The first sequence
+tolerates some wrong labels among the most confident answers; the others start stricter, for a model that is only good
+at its most confident answers."""
 STEPS = 100
-"""Thresholds are tested at every hundredth of a label's photos."""
+"""Thresholds are tested at every hundredth of a class's photos."""
 MOST_STEPS = 56
-"""Steps of a tenth in which more photos are tried, up to 190 times as many: past that a better model is needed."""
+"""Steps of a tenth in which more photos are tried, up to 190 times as many: beyond that a better model is needed."""
 SHARE_LEVEL = 0.99
-"""Confidence of the largest shares of answers that a promised mix allows; see `largest_shares`."""
+"""Confidence of the largest shares of answers that a guaranteed mix allows; see `largest_shares`."""
 
 Risk = Annotated[float, Field(gt=0.0, lt=1.0)]
 Mix = dict[str, tuple[Probability, Probability]]
-"""Smallest and largest share of each label among the photos that show one of the labels."""
+"""Smallest and largest share of each class among the photos that show one of the classes."""
 
 
 class Answered(NamedTuple):
-    """A labelled photo that the model has not learnt from, and its answer.
+    """A labelled photo that the model has not learnt from, and the model's answer.
 
-    truth: a label, or "neither". confidence: of the label; 0.0 where the gate on neither does not accept the photo.
+    truth: a class, or "neither". label: the answer. confidence: of the answer; 0.0 if p(neither) is too large.
     """
 
     truth: str
@@ -51,12 +51,12 @@ class Answered(NamedTuple):
 
 
 class Promise(Payload):
-    """What a policy promises about each accepted answer.
+    """What a policy guarantees about the accepted answers.
 
-    max_risk: largest share of wrong answers among the accepted answers of a label, by label.
-    confidence_level: how sure that is, for all labels at once.
-    mix: for which shares of the labels it holds; None: for the mix of the evidence.
-    foreign_share: largest share of photos that show none of the labels. Accepting one is a wrong answer.
+    max_risk: largest share of wrong answers among the accepted answers of a class, by class.
+    confidence_level: of the guarantee, for all classes at once.
+    mix: the shares of the classes for which it holds; None: the mix of the evidence.
+    foreign_share: largest share of photos that show none of the classes. Accepting one is a wrong answer.
     label_error: largest probability that a person's label is wrong, whatever the photo shows and the model answers.
     """
 
@@ -86,28 +86,28 @@ class Promise(Payload):
     @model_validator(mode="after")
     def _names_a_label(self) -> Self:
         if not self.max_risk:
-            raise ValueError("max_risk: a promise is about at least one label")
+            raise ValueError("max_risk: a guarantee needs at least one class")
         return self
 
     @property
     def about_labels(self) -> bool:
-        """Whether it is about each label; an older one is about all accepted answers together."""
+        """Whether it is about each class; an older one is about all accepted answers together."""
         return ANY_LABEL not in self.max_risk
 
     def risk_of(self, label: str) -> float | None:
-        """The largest risk of this label's accepted answers; None where nothing is promised about them."""
+        """The largest risk of this class's accepted answers; None without a guarantee for it."""
         return self.max_risk.get(label if self.about_labels else ANY_LABEL)
 
     def holds_for(self) -> str:
-        """For which photos it holds, in words."""
-        told = "in the mix of the evidence"
+        """The conditions under which it holds, in words."""
+        words = "for the mix of the evidence"
         if self.mix:
-            told = "at every mix of " + ", ".join(f"{label} {_range(*part)}" for label, part in self.mix.items())
+            words = "for every mix of " + ", ".join(f"{label} {_range(*part)}" for label, part in self.mix.items())
         if self.foreign_share:
-            told += f"; up to {percent(self.foreign_share)} of all photos show none of the labels"
+            words += f"; up to {percent(self.foreign_share)} of all photos show none of the classes"
         else:
-            told += "; photos that show none of the labels are left out"
-        return told + (f"; up to {percent(self.label_error)} of the labels are wrong" if self.label_error else "")
+            words += "; photos that show none of the classes are left out"
+        return words + (f"; up to {percent(self.label_error)} of the labels are wrong" if self.label_error else "")
 
 
 def _range(least: float, most: float) -> str:
@@ -115,7 +115,7 @@ def _range(least: float, most: float) -> str:
 
 
 def percent(share: float) -> str:
-    """Three digits of a share, per cent.
+    """A share in per cent, with three digits.
 
     >>> percent(0.02), percent(0.69543)
     ('2 %', '69.5 %')
@@ -124,7 +124,7 @@ def percent(share: float) -> str:
 
 
 def read_promise(policy: Mapping[str, Any]) -> Promise | None:
-    """The promise in the policy of a `model.json`; None where the policy promises nothing."""
+    """The guarantee in the policy of a `model.json`; None without one."""
     if "promise" in policy:
         return Promise.model_validate(policy["promise"])
     if policy.get("max_risk") is None:
@@ -133,13 +133,13 @@ def read_promise(policy: Mapping[str, Any]) -> Promise | None:
 
 
 class LabelEvidence(Payload):
-    """What the evidence shows of one label's accepted answers.
+    """The evidence about one class's accepted answers.
 
-    threshold: smallest confidence that is accepted; None: no answer of this label is.
-    right, wrong, foreign: accepted as this label: that show it, another label, none of the labels.
-    upper_bound: of the share of wrong answers, at the worst mix promised.
-    refused: why the promise cannot be shown. missing: about how many more labelled photos would show it, by what they
-        show; None where no number helps.
+    threshold: smallest confidence that is accepted; None: no answer of this class is accepted.
+    right, wrong, foreign: photos accepted as this class that show it, another class, none of the classes.
+    upper_bound: of the share of wrong answers, at the worst mix of the guarantee.
+    refused: why the guarantee cannot be shown. missing: about how many more labelled photos would show it, by what they
+        show; None if no number helps.
     """
 
     threshold: Probability | None
@@ -166,24 +166,24 @@ def worst_mix(values: Mapping[str, float], mix: Mix) -> dict[str, float]:
 
 
 def bound_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
-    """Upper bound of the share of wrong answers among those accepted as this label: the smallest that is shown."""
+    """Upper bound of the share of wrong answers among those accepted as this class: the smallest that is shown."""
     return solve(shows_risk(label, accepted, n, promise, alpha))
 
 
 def shows_risk(
     label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float
 ) -> Callable[[float], bool]:
-    """Whether these photos show that at most this share of those accepted as the label is wrong. What is shown is not
-    so with a probability of at most alpha.
+    """Whether these photos show that at most this share of those accepted as the class is wrong. It says so wrongly
+    with a probability of at most alpha.
 
-    accepted: photos that are accepted as this label, by what they show. n: all photos, by what they show.
+    accepted: photos that are accepted as this class, by what they show. n: all photos, by what they show.
 
     Exact Clopper–Pearson bounds, combined by Bonferroni. Without a mix, the wrong ones are a share of the accepted
-    ones. With a mix, the photos of each label are a sample of their own: a rate of acceptance is bounded for each label
-    that is not shown, from above, and for the one that is, from below; the worst mix of the range counts.
+    ones. With a mix, the photos of each class are a sample of their own: the rate of acceptance is bounded from above
+    for each other class, and from below for the class itself; the worst mix of the range counts.
 
-    label_error: a photo of a label is labelled otherwise, and another photo so, with a probability of at most ε. Hence
-    a share of wrong answers is at most 1 / (1 - ε) of what the labels say; and a rate of acceptance, q being the share
+    label_error: a person labels a photo wrongly, in either direction, with a probability of at most ε. Hence a share
+    of wrong answers is at most 1 / (1 - ε) of what the labels say; and a rate of acceptance, q being the share
     of these photos in the evidence, at most q / (q - ε) of it.
     """
     error, foreign_share = promise.label_error, promise.foreign_share
@@ -191,7 +191,7 @@ def shows_risk(
     others = [truth for truth in promise.max_risk if truth != label]
 
     def rate(truth: str, part: float) -> float:
-        """Upper bound of the rate at which photos of this truth are accepted as the label."""
+        """Upper bound of the rate at which photos of this truth are accepted as the class."""
         share = n.get(truth, 0) / total if total else 0.0
         if share <= error:
             return 1.0
@@ -223,9 +223,9 @@ def shows_risk(
 def keeps_at_every_mix(
     label: str, right: float, wrongs: Mapping[str, float], foreign: float, promise: Promise
 ) -> Callable[[float], bool]:
-    """Whether at most this share of those accepted as the label is wrong, at every promised mix.
+    """Whether at most this share of those accepted as the class is wrong, at every guaranteed mix.
 
-    right, wrongs, foreign: rates at which photos of the label, of each other label and of neither are accepted as it.
+    right, wrongs, foreign: rates at which photos of the class, of each other class and of none are accepted as it.
     """
 
     def is_kept(risk: float) -> bool:
@@ -238,7 +238,7 @@ def keeps_at_every_mix(
 
 
 class _Label:
-    """The photos that get one label as their answer, ready for counting them above a threshold."""
+    """The photos with one class as their answer, ready for counting them above a threshold."""
 
     def __init__(self, label: str, photos: Iterable[Answered], n: Mapping[str, int], promise: Promise) -> None:
         self.label, self.n, self.promise = label, n, promise
@@ -256,12 +256,12 @@ class _Label:
         return {truth: bisect_right(scores, -threshold) for truth, scores in self._scores.items()}
 
     def passes(self, accepted: Mapping[str, int], part: float, n: Mapping[str, int] | None = None) -> bool:
-        """Whether so many accepted photos show the promise. part: of the allowed error."""
+        """Whether these accepted photos show the guarantee. part: of the allowed error."""
         return shows_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)(self.max_risk)
 
     def first(self, part: float, times: float, most: float) -> int | None:
-        """How many right answers the strictest threshold takes; None where even these photos, all of them accepted and
-        none of the others, would not show the promise. It depends on the numbers of photos alone.
+        """How many right answers the strictest threshold accepts; None if even all of these photos, accepted without a
+        wrong one, would not show the guarantee. It depends only on the numbers of photos.
         """
         n = self.n.get(self.label, 0)
 
@@ -277,7 +277,7 @@ class _Label:
         return max(least(0.0), min(least(self.max_risk / times), round(most * n)))
 
     def _expect(self, right: int, risk: float) -> dict[str, int]:
-        """The wrong answers among the accepted ones at this risk, beside so many right ones."""
+        """The number of wrong answers at this risk, for this number of right ones."""
         others = [truth for truth in self.promise.max_risk if truth != self.label and self.n.get(truth)]
         odds = risk / (1 - risk)
         if self.promise.mix is None:
@@ -287,11 +287,11 @@ class _Label:
         return {truth: min(self.n[truth], math.floor(self.n[truth] * rate)) for truth in others}
 
     def find(self, *, explain: bool) -> LabelEvidence:
-        """The lowest threshold that keeps the promise, or why there is none.
+        """The lowest threshold that keeps the guarantee, or why there is none.
 
         Tests run from strict to lax and stop at the first that fails (fixed sequence testing), so the confidence holds
         for the threshold chosen; of the SEQUENCES the one that accepts more counts. A threshold is the confidence of
-        the k-th surest right answer, for k chosen from the numbers of photos alone: then the bounds above are exact,
+        the k-th most confident right answer, and k depends only on the numbers of photos: then the bounds are exact,
         because the k-th of n right answers is at a quantile that has the Beta distribution of Clopper and Pearson's
         lower bound.
         """
@@ -299,7 +299,7 @@ class _Label:
         for part, times, most in SEQUENCES:
             start = self.first(part, times, most)
             step = max(1, self.n.get(self.label, 0) // STEPS)
-            # At whole steps, so that two promises about the same photos are tested at the same thresholds.
+            # At whole steps, so that two guarantees about the same photos are tested at the same thresholds.
             for rank in range(math.ceil(start / step) * step, len(self.thresholds) + 1, step) if start else ():
                 threshold = self.thresholds[rank - 1]
                 accepted = self.count(threshold)
@@ -321,20 +321,20 @@ class _Label:
             photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
             reason = f"{wish} cannot be shown: about {photos} are needed"
         elif self.promise.mix and self.promise.mix[self.label][0] == 0.0:
-            reason = f"{wish} cannot be shown for a mix that may hold none of it"
+            reason = f"{wish} cannot be shown for a mix that may hold none of this class"
         else:
-            reason = f"{wish} cannot be shown: even the surest are wrong more often; a better model is needed"
+            reason = f"{wish} cannot be shown: even the most confident are wrong more often; a better model is needed"
         return LabelEvidence(threshold=None, refused=reason, missing=missing)
 
     def _missing(self) -> dict[str, int] | None:
-        """How many more photos would show the promise, if the model goes on as well as now."""
-        # A handful of answers without an error says little about the error rate: look at whole tenths.
+        """How many more photos would show the guarantee, if the model stays as good as it is."""
+        # A few answers without an error say little about the error rate: use whole tenths.
         ranks = [len(self.thresholds) * tenth // 10 for tenth in range(1, 11) if len(self.thresholds) >= 10]
         points = [self.count(self.thresholds[rank - 1]) for rank in ranks]
         truths = [*self.promise.max_risk, *([NEITHER] if self.promise.foreign_share else [])]
 
         def passes(accepted: Mapping[str, int], growing: Sequence[str], times: float) -> bool:
-            """Whether so many times the photos would do; what has none yet is taken to have one without an error."""
+            """Whether this many times the photos would suffice; a class without photos counts as one right photo."""
             scales = {truth: times if truth in growing else 1.0 for truth in truths}
             grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) for truth, scale in scales.items()}
             more = {truth: math.floor(accepted.get(truth, 0) * scale) for truth, scale in scales.items()}
@@ -349,43 +349,43 @@ class _Label:
         growing, steps = truths, count_steps(accepted, truths)
         if steps == MOST_STEPS:
             return None
-        # Rather more of some than of all. Without a mix the labels' photos are one sample: they grow together.
+        # Prefer more photos of some classes to more of all. Without a mix the photos are one sample: all grow together.
         others = [truth for truth in self.promise.max_risk if truth != self.label]
         apart = [[truth] for truth in (*others, self.label)] if self.promise.mix else [[*others, self.label]]
         for group in (*([[NEITHER]] if NEITHER in truths else []), *apart):
             fewer = [truth for truth in growing if truth not in group]
             if fewer and (fewer_steps := count_steps(accepted, fewer)) <= steps + 4:
                 growing, steps = fewer, fewer_steps
-        # Where a threshold would pass by itself, unlucky errors above it ended the tests: ask for a tenth more.
+        # If a threshold would pass by itself, unlucky errors above it have ended the tests: ask for a tenth more.
         times = 1.1 ** max(1, steps)
         return {truth: math.ceil(max(1, self.n.get(truth, 0)) * times) - self.n.get(truth, 0) for truth in growing}
 
 
 def _round_down(confidence: float) -> float:
-    """A threshold, to five digits. Never up: that would refuse the very photo that the threshold was taken from.
-    It is rounded before photos are counted, so that all that it lets in count.
+    """A threshold, rounded down to five digits: rounding up would refuse the photo that the threshold comes from.
+    It is rounded before photos are counted, so that every accepted photo counts.
     """
     return math.floor(confidence * 1e5) / 1e5
 
 
 def tally(label: str, accepted: Mapping[str, int]) -> dict[str, int]:
-    """Right, wrong and foreign ones among those accepted as this label."""
+    """Right, wrong and out-of-distribution photos among those accepted as this class."""
     right, foreign = accepted.get(label, 0), accepted.get(NEITHER, 0)
     return {"right": right, "wrong": sum(accepted.values()) - right - foreign, "foreign": foreign}
 
 
 def keep_promise(photos: Sequence[Answered], promise: Promise, *, explain: bool = True) -> dict[str, LabelEvidence]:
-    """For each label the lowest threshold that keeps the promise, or why there is none.
+    """For each class the lowest threshold that keeps the guarantee, or why there is none.
 
     explain: find out which photos are missing, which takes longer than the rest.
 
-    Learn-then-Test: Angelopoulos et al., 2021 (arXiv:2110.01052), one fixed sequence of tests for each label, each at
-    (1 - confidence_level) / labels, so that the confidence holds for all labels at once.
+    Learn-then-Test: Angelopoulos et al., 2021 (arXiv:2110.01052), one fixed sequence of tests for each class, each at
+    (1 - confidence_level) / classes, so that the confidence holds for all classes at once.
 
-    >>> told = keep_promise(
+    >>> kept = keep_promise(
     ...     [Answered("a", "a", 0.9)] * 400 + [Answered("b", "b", 0.8)] * 400, Promise(max_risk={"a": 0.02, "b": 0.02})
     ... )
-    >>> told["a"].threshold, told["b"].threshold
+    >>> kept["a"].threshold, kept["b"].threshold
     (0.9, 0.8)
     """
     n = Counter(photo.truth for photo in photos)
@@ -393,9 +393,9 @@ def keep_promise(photos: Sequence[Answered], promise: Promise, *, explain: bool 
 
 
 def largest_shares(photos: Sequence[Answered], promise: Promise) -> dict[str, float]:
-    """For each label the largest share of photos that get it as their answer, whatever the confidence, at any promised
-    mix; for "neither", the largest share that the gate on neither does not accept. What the monitor sees above them
-    cannot be the promised mix. Empty without a mix.
+    """For each class the largest share of photos that get it as their answer, whatever the confidence, at any
+    guaranteed mix; for "neither", the largest share with too large a p(neither). If the monitor finds more, the mix is
+    not the guaranteed one. Empty without a mix.
 
     Upper bounds, at SHARE_LEVEL for all of them at once.
     """
@@ -423,8 +423,8 @@ def largest_shares(photos: Sequence[Answered], promise: Promise) -> dict[str, fl
 def derive_promised(
     photos: Sequence[Answered], promise: Promise, gates: Mapping[str, float], about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The policy, as it stands in a `model.json`, that keeps this promise. A label whose promise cannot be shown has no
-    threshold: a person decides about its answers.
+    """The policy, as in `model.json`, that keeps this guarantee. A class whose guarantee cannot be shown has no
+    threshold: its answers go to review.
 
     gates: neither_accept_at_most and neither_reject_at_least. about: of the evidence: domain, date.
     """
@@ -444,7 +444,7 @@ def derive_cheapest(
     gates: Mapping[str, float],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The policy of least cost in the mix of the evidence. prices: of a review, and of accepting a wrong answer."""
+    """The cheapest policy for the mix of the evidence. prices: of a review, and of accepting a wrong answer."""
     known = [photo for photo in photos if photo.truth != NEITHER]
     thresholds: dict[str, float | None] = {}
     costs = []
@@ -462,7 +462,7 @@ def derive_cheapest(
 
 
 def _count_accepted(photos: Iterable[Answered], thresholds: Mapping[str, float | None]) -> dict[str, Counter[str]]:
-    """For each label how many photos are accepted as it, by what they show."""
+    """For each class how many photos are accepted as it, by what they show."""
     found = {label: Counter[str]() for label in thresholds}
     for photo in photos:
         least = thresholds.get(photo.label)
@@ -480,7 +480,7 @@ def _compose(
     evidence: Mapping[str, Any],
 ) -> dict[str, Any]:
     policy = {
-        # What an older reader applies to every label: the strictest.
+        # An older reader applies this to every class, so it is the strictest.
         "accept_at": max(1.0 if threshold is None else threshold for threshold in thresholds.values()),
         "thresholds": dict(thresholds),
         **gates,

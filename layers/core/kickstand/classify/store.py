@@ -1,4 +1,4 @@
-"""The switch "review everything", an item of the table of controls."""
+"""The switch "review everything", an item of the control table."""
 
 from typing import Any
 
@@ -6,31 +6,31 @@ from kickstand.classify.policy import NO_END, Switch, parse_switch
 from kickstand.clients import DynamoDBClient
 from kickstand.store import get_item, plain, to_item, transient
 
-SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch" asks for it
+SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch" reads it
 
 
 def load_switch(dynamodb: DynamoDBClient, table: str) -> Switch | None:
-    """The switch as it was last set, perhaps ended by now; None where nobody has, or it was switched off.
+    """The switch as last set, perhaps ended by now; None if it was never set, or was switched off.
 
-    One that cannot be read is taken to be on, as by Decide.
+    A switch that cannot be read counts as on, as in Decide.
     """
     item = get_item(dynamodb, table, SWITCH)
     return parse_switch(plain(item)) if item else None
 
 
 def switch_on(dynamodb: DynamoDBClient, table: str, switch: Switch) -> None:
-    """Put the switch in place of whatever stands there."""
+    """Set the switch, whatever its present state."""
     with transient("DynamoDB"):
         dynamodb.put_item(TableName=table, Item=as_item(switch))
 
 
 def switch_off(dynamodb: DynamoDBClient, table: str) -> None:
-    """From the next image on the policy decides again."""
+    """From the next photo on, the policy decides again."""
     with transient("DynamoDB"):
         dynamodb.delete_item(TableName=table, Key=SWITCH)
 
 
 def as_item(switch: Switch) -> dict[str, Any]:
-    """The switch as it stands in the table, which forgets it once it has ended."""
+    """The switch as an item of the table, which deletes it some time after its end."""
     ends = {"expires_at": {"N": str(int(switch.until.timestamp()) + 1)}} if switch.until < NO_END else {}
     return SWITCH | to_item(switch) | ends

@@ -1,1 +1,1 @@
-"""Where each upload has ended, and which ones are missing."""
+"""Accounts for every upload: its outcome, or that it is missing."""

@@ -1,4 +1,4 @@
-"""The ledger: every upload has ended in exactly one place, or is named as missing."""
+"""The ledger: every upload has exactly one outcome, or is reported as missing."""
 
 import hashlib
 from array import array
@@ -13,17 +13,17 @@ from pydantic import AliasChoices, AliasPath, ConfigDict, Field
 from kickstand.events import ImageRef, Payload, ReviewStatus, Route
 
 Key = tuple[str, str]
-"""Which upload: its image (s3://bucket/key) and its version."""
+"""The key of an upload: its image (s3://bucket/key) and its version."""
 
 
 class Place(StrEnum):
-    """Where an upload has ended.
+    """The outcome of an upload.
 
-    accepted, rejected: as its record says.
-    waiting: for a person, who has been asked.
-    reviewed: a person has answered; whatever the model said, so an audited image too.
-    dead_letter: it has failed, and has not healed since. Whatever else is known, this counts.
-    missing: none of these is so, or the image itself is gone.
+    accepted, rejected: by its record.
+    waiting: for a reviewer.
+    reviewed: a person has answered, whatever the model said; an audited photo too.
+    dead_letter: it has failed, and has had no outcome since. This takes precedence over the others.
+    missing: none of these, or the photo was deleted.
     """
 
     ACCEPTED = "accepted"
@@ -35,13 +35,13 @@ class Place(StrEnum):
 
 
 class Lack(StrEnum):
-    """What is missing of an upload.
+    """What an upload lacks.
 
-    decision: it lies in the bucket, and there is neither a record nor a dead letter.
-    question: a person should have been asked, and was not.
-    answer: a person has answered, and the record does not say so.
-    review: the record has an answer that the table of reviews does not have.
-    image: it is known, and there is no such version in the bucket.
+    decision: it is in the bucket, but has neither a record nor a dead letter.
+    question: it should be under review, but is not.
+    answer: a person has answered, but the record does not have the answer.
+    review: the record has an answer, but the table of reviews does not.
+    image: it has a record, but the bucket does not have this version.
     """
 
     DECISION = "decision"
@@ -52,7 +52,7 @@ class Lack(StrEnum):
 
 
 class Missing(Payload):
-    """An upload that has ended nowhere. image_ref: None where the image itself is gone."""
+    """An upload without an outcome. image_ref: None if the photo was deleted."""
 
     image: str
     version: str
@@ -66,9 +66,9 @@ class Missing(Payload):
 
 
 class Entry(Payload):
-    """What the ledger needs to know of a decision record.
+    """The part of a decision record that the ledger reads.
 
-    review, answered_at: what it says of its review. keep_until: as in `Record`.
+    review, answered_at: of its review. keep_until: as in `Record`.
     """
 
     image: str
@@ -88,11 +88,11 @@ class Entry(Payload):
 
     @property
     def began_at(self) -> datetime:
-        """When it was uploaded; of an entry that does not say so, when it was recorded."""
+        """When it was uploaded; if unknown, when it was recorded."""
         return self.uploaded_at or self.recorded_at
 
     def has_expired(self, now: datetime) -> bool:
-        """Whether DynamoDB may have deleted a part of what is known of it."""
+        """Whether DynamoDB may have deleted its record or review."""
         return self.keep_until is not None and self.keep_until <= now.timestamp()
 
     def agrees(self, question: "Question | None") -> bool:
@@ -102,12 +102,12 @@ class Entry(Payload):
 
     @property
     def asks_a_person(self) -> bool:
-        """Whether there should be a review."""
+        """Whether it should have a review."""
         return self.audited or self.route is Route.REVIEW
 
 
 class Question(Payload):
-    """What the ledger needs to know of a review."""
+    """The part of a review that the ledger reads."""
 
     image: str
     version: str
@@ -120,11 +120,11 @@ class Question(Payload):
 
 
 class Ledger(Payload):
-    """How many uploads ended where. Their sum is the number of uploads known from anywhere.
+    """The number of uploads by outcome. Their sum is the number of all known uploads.
 
-    missing: those that have no outcome; named in `lacks`, as many as were asked for.
-    under_way: so young that they may still be on their way; they are not among the uploads yet.
-    expired: so old that S3 deletes them, or has; they are not among the uploads any more.
+    missing: uploads without an outcome; `lacks` names them, up to the requested number.
+    under_way: too new to have an outcome; not counted as uploads yet.
+    expired: older than the retention; no longer counted as uploads.
     """
 
     accepted: int = 0
@@ -139,17 +139,17 @@ class Ledger(Payload):
 
     @property
     def uploads(self) -> int:
-        """All that have ended somewhere, or nowhere."""
+        """The number of all uploads, missing ones too."""
         return sum(self.counts.values())
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number at each place, by its name."""
+        """The number of uploads with each outcome, by its name."""
         return {place.value: getattr(self, place) for place in Place}
 
     @property
     def lost(self) -> list[Missing]:
-        """What can be sent again: all that is missing, save images that are gone."""
+        """Missing uploads that can be sent again: all but those whose photo was deleted."""
         return [missing for missing in self.lacks if missing.lack is not Lack.IMAGE]
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ class Ledger(Payload):
         return f"ledger: {self.uploads} uploads = {' + '.join(ends)}{''.join(doubts)}"
 
     def plus(self, other: "Ledger", name_at_most: int | None = None) -> "Ledger":
-        """Both together; of the missing so many are named, None for all."""
+        """The sum of both ledgers. name_at_most: how many missing uploads are named; None for all."""
         numbers = {name: getattr(self, name) + getattr(other, name) for name in (*Place, "under_way", "expired")}
         return Ledger(lacks=(*self.lacks, *other.lacks)[:name_at_most], **numbers)
 
@@ -179,9 +179,9 @@ def balance(
 ) -> Ledger:
     """The ledger of these uploads, which are in the bucket.
 
-    entries, questions: what the tables hold about them. letters: the uploads that are dead letters.
-    closes_at: what happened later may still be under way, and is never missing.
-    opens_at: what was uploaded earlier has expired, and is never missing; None where nothing expires.
+    entries, questions: their records and reviews. letters: the uploads that are dead letters.
+    closes_at: later uploads may still be under way, and never count as missing.
+    opens_at: earlier uploads have expired, and never count as missing; None if nothing expires.
     """
     counts: Counter[str] = Counter()
     lacks = []
@@ -208,7 +208,7 @@ def balance(
 
 
 def has_ended(entry: Entry, question: Question | None, now: datetime) -> bool:
-    """Whether nothing more is to happen, until a person answers."""
+    """Whether the upload has an outcome, or waits for a person."""
     if entry.has_expired(now):
         return True
     if entry.review is ReviewStatus.ANSWERED:
@@ -219,7 +219,7 @@ def has_ended(entry: Entry, question: Question | None, now: datetime) -> bool:
 
 
 def _place(entry: Entry, question: Question | None, closes_at: datetime) -> Place | Lack:
-    """Where the recorded upload is, or what is missing."""
+    """The outcome of a recorded upload, or what it lacks."""
     excused = entry.has_expired(closes_at)
     if entry.review is ReviewStatus.ANSWERED:
         excused |= entry.answered_at is not None and entry.answered_at >= closes_at
@@ -238,10 +238,10 @@ _PLACES = {Route.ACCEPT: Place.ACCEPTED, Route.REJECT: Place.REJECTED, Route.REV
 
 
 class Part(StrEnum):
-    """What the audit reads next.
+    """The next part of an audit.
 
-    bucket: every version of every object, by key, with its outcome. records: the whole table of records, to see
-    whether there are more than the bucket has. doubts: the same, to name them. letters: the dead letters.
+    bucket: every version of every object, by key, with its outcome. records: the whole table of records, to check
+    for records without an object. doubts: the table again, to name these. letters: the dead letters.
     """
 
     BUCKET = "bucket"
@@ -255,17 +255,17 @@ GROUPS = 4096
 
 
 class Audit(Payload):
-    """A comparison of the whole bucket with all outcomes, up to where it has come. Its size does not grow.
+    """The state of a comparison of the whole bucket with all outcomes. Its size does not grow.
 
-    closes_at: what happened later is left out.
-    late_at: what was uploaded later may still wait to be classified, or to be written down as failed.
-    opens_at: what was uploaded earlier has expired, and is not asked for in the bucket.
-    name_at_most: so many missing uploads are named, None for all.
-    marker: where the next page begins, as S3 or DynamoDB takes it.
+    closes_at: later events are left out.
+    late_at: later uploads may still wait to be classified, or to become dead letters.
+    opens_at: earlier uploads have expired, and need not be in the bucket.
+    name_at_most: how many missing uploads are named; None for all.
+    marker: where the next page begins, as a parameter of S3 or DynamoDB.
     sums: for each of GROUPS groups of uploads, the exclusive or of the hashes of those that have a record and are in
-        the bucket; the part "records" takes out the records. What is left of a group is not zero where its records
+        the bucket; the part "records" removes the hash of each record. If the rest of a group is not zero, its records
         and the bucket differ, so only these groups are read again.
-    surplus: how many more records there are than such uploads. gone: how many images have been found to be gone.
+    surplus: how many more records there are than such uploads. gone: number of deleted photos found so far.
     """
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
@@ -282,13 +282,13 @@ class Audit(Payload):
     found: Ledger = Ledger()
 
     def compares(self, entry: Entry) -> bool:
-        """Whether this record must have its object in the bucket."""
+        """Whether the bucket must have this record's object."""
         if entry.has_expired(self.closes_at) or entry.recorded_at >= self.closes_at:
             return False
         return self.opens_at is None or entry.began_at >= self.opens_at
 
     def saw(self, keys: Iterable[Key]) -> bytes:
-        """The sums, with these uploads put in or taken out."""
+        """The sums, with these uploads added or removed."""
         sums = array("Q", self.sums)
         for key in keys:
             value = _hash(key)
@@ -296,12 +296,12 @@ class Audit(Payload):
         return sums.tobytes()
 
     def doubts(self, keys: Iterable[Key]) -> list[Key]:
-        """Those of the uploads that are in a group where records and bucket differ."""
+        """The uploads in groups whose records and bucket differ."""
         sums = array("Q", self.sums)
         return [key for key in keys if sums[_hash(key) % GROUPS]]
 
     def go_on(self, marker: dict[str, Any], after: Part, found: Ledger | None = None, **more: Any) -> Self:
-        """At the next page, or with the next part where there is none."""
+        """The audit at its next page, or at the next part."""
         state = {"marker": marker, "part": self.part if marker else after} | more
         if found:
             state["found"] = self.found.plus(found, self.name_at_most)

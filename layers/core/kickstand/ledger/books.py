@@ -1,4 +1,4 @@
-"""Where everything is written down in AWS, what it says about an upload, and how an upload is sent again."""
+"""The tables, queues and buckets of a stack: what they say about an upload, and how it is sent again."""
 
 import json
 import uuid
@@ -16,21 +16,21 @@ from kickstand.ledger.balance import Entry, Key, Question
 from kickstand.records import Record
 from kickstand.store import from_item, get_item, plain, read_items
 
-HIDDEN_FOR = timedelta(days=7)  # as long S3 keeps what was replaced or deleted: the template's NoncurrentDays
+HIDDEN_FOR = timedelta(days=7)  # how long S3 keeps a replaced or deleted version: NoncurrentDays in the template
 _AT_ONCE = 8  # requests to S3
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Books:
-    """Where everything is written down: boto3's clients, and what the stack's outputs name.
+    """boto3's clients, and the resources named by the stack's outputs.
 
-    control_table: where the ledger stands. letters_table: the dead letters, by upload.
+    control_table: holds the ledger's state. letters_table: the dead letters, by upload.
     new_uploads: the queue of uploads whose outcome is not known yet.
-    waiting_queue: where uploads wait until they can be classified.
-    dead_letter_queue: from which the ledger moves letters into the table.
+    waiting_queue: the queue of uploads that wait to be classified.
+    dead_letter_queue: the ledger moves dead letters from it into the table.
     retention_days: after which S3 deletes a photo; 0 for never.
-    poll_seconds: how long SQS may search all its servers for messages; with 0 it may overlook some.
+    poll_seconds: how long SQS may search all its servers for messages; with 0 it may miss some.
     """
 
     s3: S3Client
@@ -50,19 +50,19 @@ class Books:
     poll_seconds: int = 1
 
     def opens_at(self, now: datetime) -> datetime | None:
-        """Photos uploaded earlier have expired; None where none expires."""
+        """Photos uploaded earlier have expired; None if photos do not expire."""
         return now - timedelta(days=self.retention_days) if self.retention_days else None
 
 
 class Fate(StrEnum):
-    """What has become of an object. expired: S3 deletes it by the retention, or has. gone: somebody else has."""
+    """The state of an object. expired: past its retention. gone: deleted by something else."""
 
     THERE = "there"
     EXPIRED = "expired"
     GONE = "gone"
 
 
-# ---- what is known of an upload
+# ---- records, reviews and objects of uploads
 
 ENTRY_PARTS = (
     *("image", "version", "decision.route", "audited", "recorded_at", "image_ref.uploaded_at"),
@@ -72,7 +72,7 @@ _QUESTION_PARTS = ("image", "version", "answer.answered_at")
 
 
 def read_outcomes(books: Books, keys: Collection[Key]) -> tuple[dict[Key, Entry], dict[Key, Question]]:
-    """The records and the reviews of these uploads, where there are any."""
+    """The records and reviews of these uploads, if they have any."""
     items = read_items(books.dynamodb, books.records_table, keys, ENTRY_PARTS)
     entries = {entry.key: entry for entry in map(Entry.model_validate, map(plain, items))}
     asking = [key for key, entry in entries.items() if entry.asks_a_person or entry.review]
@@ -88,7 +88,7 @@ def find_record(books: Books, key: Key) -> Record | None:
 
 
 def find_images(books: Books, uploaded: Mapping[Key, datetime], now: datetime) -> dict[Key, Fate]:
-    """What has become of these uploads' objects. uploaded: when each was uploaded."""
+    """The states of these uploads' objects. uploaded: when each was uploaded."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return dict(zip(uploaded, pool.map(lambda key: _fate(books, key, uploaded[key], now), uploaded), strict=True))
 
@@ -113,7 +113,7 @@ def _fate(books: Books, key: Key, uploaded_at: datetime, now: datetime) -> Fate:
 
 
 def holds_messages(books: Books, queue: str) -> bool:
-    """Whether the queue has messages, somebody has taken some, or some are delayed."""
+    """Whether the queue has messages, also received or delayed ones."""
     counts = books.sqs.get_queue_attributes(
         QueueUrl=queue,
         AttributeNames=[
@@ -129,14 +129,14 @@ def holds_messages(books: Books, queue: str) -> bool:
 
 
 def send_uploads(books: Books, events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """Put the events into the queue of uploads, which paces them; for each one why it was refused, or nothing."""
+    """Put the events into the upload queue, which paces them. Returns for each why it was refused, or nothing."""
     for some in in_tens(events):
         try:
             answer = books.sqs.send_message_batch(
                 QueueUrl=books.waiting_queue,
                 Entries=[{"Id": str(place), "MessageBody": json.dumps(event)} for place, event in enumerate(some)],
             )
-        except Exception as error:  # these ten are named, and the others are sent
+        except Exception as error:  # report these ten, and send the others
             yield from (repr(error) for _ in some)
         else:
             refused = {entry["Id"]: entry.get("Message", entry["Code"]) for entry in answer.get("Failed", [])}
@@ -144,14 +144,14 @@ def send_uploads(books: Books, events: Iterable[Mapping[str, Any]]) -> Iterator[
 
 
 def start(books: Books, state_machine: str, event: Mapping[str, Any]) -> None:
-    """Start an execution on the event. Raises botocore's ClientError when AWS does not take it."""
+    """Start an execution on the event. Raises botocore's ClientError if AWS refuses."""
     books.stepfunctions.start_execution(
         stateMachineArn=state_machine, name=f"replay-{uuid.uuid4()}", input=json.dumps(event)
     )
 
 
 def as_event(ref: ImageRef) -> dict[str, Any]:
-    """The event "Object Created" of this upload, with what the workflow reads of it."""
+    """The event "Object Created" of this upload, with the fields that the workflow reads."""
     uploaded = {"key": ref.key, "etag": ref.etag, "size": ref.size, "version-id": ref.version_id}
     return {
         "source": "aws.s3",
@@ -165,7 +165,7 @@ def as_event(ref: ImageRef) -> dict[str, Any]:
 
 
 def in_tens(things: Iterable[T]) -> Iterator[list[T]]:
-    """SQS takes ten at a time."""
+    """SQS accepts ten at a time."""
     rest = iter(things)
     while some := list(islice(rest, 10)):
         yield some

@@ -1,4 +1,4 @@
-"""Dead letters: each is kept under its upload in a table, where everybody can read it, and most heal by themselves."""
+"""Dead letters: a table holds one for each failed upload; most are sent again automatically and succeed."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -14,8 +14,8 @@ from kickstand.review.store import load_review, record_review
 from kickstand.store import plain, read_items, transient
 
 REDRIVE_AFTER = (timedelta(0), timedelta(hours=2), timedelta(hours=12))
-"""How long after it has failed, or was sent again, a letter is sent again by itself, each time; then a person must."""
-LATE = {  # errors that say nothing about the photo: the state machine's own list
+"""Delays until a failed upload is automatically sent again, one for each time; after the last, a person must act."""
+LATE = {  # errors that say nothing about the photo: the same list as in the state machine
     "Lambda.TooManyRequestsException",
     "Lambda.ServiceException",
     "Lambda.AWSLambdaException",
@@ -28,22 +28,22 @@ LATE = {  # errors that say nothing about the photo: the state machine's own lis
     "StoreUnavailable",
 }
 UNDELIVERED = ""
-"""The error of an event that EventBridge could not deliver: it had no execution that could fail."""
-_KEPT_FOR = timedelta(days=14)  # once healed, so that one which fails again is not sent again without end
-_CLOCKS_DIFFER_BY = timedelta(minutes=1)  # at most: an execution that writes its record may fail just after that
-_NO_UPLOAD = "no upload"  # stands for the image of a letter that names none
-_HOLD_SECONDS = 60  # while ten messages are written down
+"""The error of an event that EventBridge could not deliver, so that no execution could fail."""
+_KEPT_FOR = timedelta(days=14)  # after success, so that an upload that fails again is not sent again without end
+_CLOCKS_DIFFER_BY = timedelta(minutes=1)  # at most: an execution may fail just after it has written its record
+_NO_UPLOAD = "no upload"  # in place of the image, for a message without an upload
+_HOLD_SECONDS = 60  # while ten messages are stored
 _PAGE = 1000
 _CAUSE_AT_MOST = 2000  # characters
-_EVENT_AT_MOST = 262_144  # bytes, as a message of the queue: with the rest it fits into an item, of 400 KB at most
+_EVENT_AT_MOST = 262_144  # bytes, the queue's limit: with the rest it fits into an item of 400 KB
 _ENVELOPE = {"version", "id", "detail-type", "source", "account", "time", "region", "resources", "detail"}
 
 
 class Letter(Payload):
-    """What has failed of one upload, and how often it was sent again.
+    """A failed upload, with its latest failure.
 
-    image, version: of the upload; of a message that names none, a fixed word and the message's id.
-    event: what is to be done again, as JSON; of a message that names no upload, all of it.
+    image, version: of the upload; for a message without an upload, a fixed word and the message's id.
+    event: the input to process again, as JSON; for a message without an upload, the whole message.
     error, cause: of the latest failure.
     redrives: how often it was sent again.
     """
@@ -59,7 +59,7 @@ class Letter(Payload):
 
     @property
     def key(self) -> Key | None:
-        """Which upload it is about; None where it names none."""
+        """The upload; None if the message names none."""
         return None if self.image == _NO_UPLOAD else (self.image, self.version)
 
     @property
@@ -76,7 +76,7 @@ class Letter(Payload):
 
     @property
     def heals(self) -> bool:
-        """Whether it is sent again by itself."""
+        """Whether it is sent again automatically."""
         late = self.error in LATE or self.error == UNDELIVERED or "Throttl" in self.error
         return self.key is not None and late and self.redrives < len(REDRIVE_AFTER)
 
@@ -85,17 +85,22 @@ class Letter(Payload):
         """Whether it has failed since it was last sent again."""
         return self.redriven_at is None or self.failed_at > self.redriven_at
 
+    @property
+    def due_at(self) -> datetime | None:
+        """When it is to be sent again; None where it waits for a person."""
+        latest = max(self.failed_at, self.redriven_at or self.failed_at)
+        return latest + REDRIVE_AFTER[self.redrives] if self.heals else None
+
     def is_due(self, now: datetime) -> bool:
         """Whether it is to be sent again now."""
-        latest = max(self.failed_at, self.redriven_at or self.failed_at)
-        return self.heals and latest + REDRIVE_AFTER[self.redrives] <= now
+        return self.due_at is not None and self.due_at <= now
 
 
 class Healing(Payload):
-    """What a run has done about the letters.
+    """What a run has done about the dead letters.
 
-    sent: sent again. closed: their uploads have an outcome now, or have expired. refused: AWS did not take them.
-    for_a_person: they wait for somebody.
+    sent: sent again. closed: their uploads now have an outcome, or have expired. refused: AWS did not accept them.
+    for_a_person: they need a person.
     """
 
     sent: int = 0
@@ -105,7 +110,7 @@ class Healing(Payload):
 
 
 def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
-    """The message as a letter, whatever it holds."""
+    """The message as a dead letter, whatever its content."""
     try:
         state = json.loads(body)
         event = {name: value for name, value in state.items() if name in _ENVELOPE}
@@ -125,7 +130,7 @@ def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
             cause=error.get("Cause", "")[:_CAUSE_AT_MOST].encode("utf-8", "replace").decode(),
             failed_at=failed_at,
         )
-        fits = 0 < len(image.encode()) <= 2048 and 0 < len(version.encode()) <= 1024  # as DynamoDB takes keys
+        fits = 0 < len(image.encode()) <= 2048 and 0 < len(version.encode()) <= 1024  # DynamoDB's limits for keys
         if fits and len(letter.event) <= _EVENT_AT_MOST and letter.uploaded_at.tzinfo:
             return letter
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
@@ -137,10 +142,10 @@ def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
 
 
 def record_letters(books: Books, go_on: Callable[[], bool] = lambda: True) -> bool:
-    """Move the letters from the queue into the table; returns whether all are there.
+    """Move the dead letters from the queue into the table. Returns whether all are there.
 
-    Stopped anywhere, or beside another who does the same, it loses none: a message is deleted once it is written down,
-    and the same letter once more changes nothing.
+    It loses none if it is interrupted or runs twice at a time: a message is deleted once it is stored, and storing it
+    again changes nothing.
     """
     while go_on() and (
         messages := books.sqs.receive_message(
@@ -165,7 +170,7 @@ def record_letters(books: Books, go_on: Callable[[], bool] = lambda: True) -> bo
 
 
 def _keep(books: Books, letter: Letter) -> None:
-    """Write down the latest failure, and count on how often it was sent again."""
+    """Store the latest failure, and keep the count of retries."""
     _update(
         books,
         letter,
@@ -182,14 +187,14 @@ def _keep(books: Books, letter: Letter) -> None:
 
 
 def find_letters(books: Books, keys: Iterable[Key], consistent: bool = True) -> set[Key]:
-    """Those of the uploads that are dead letters. consistent: even if that was written down just now."""
+    """The uploads that are dead letters. consistent: includes those stored just now."""
     parts = ("image", "version", "healed_at")
     items = read_items(books.dynamodb, books.letters_table, keys, parts, consistent)
     return {(item["image"]["S"], item["version"]["S"]) for item in items if "healed_at" not in item}
 
 
 def scan_letters(books: Books, marker: dict[str, Any]) -> tuple[list[Letter], dict[str, Any]]:
-    """A page of the letters that have not healed, and where the page after it begins."""
+    """A page of the open dead letters, and where the next page begins."""
     with transient("DynamoDB"):
         page = books.dynamodb.scan(
             TableName=books.letters_table,
@@ -201,7 +206,7 @@ def scan_letters(books: Books, marker: dict[str, Any]) -> tuple[list[Letter], di
 
 
 def open_letters(books: Books) -> Iterator[list[Letter]]:
-    """All letters that have not healed, page by page."""
+    """All open dead letters, page by page."""
     letters, marker = scan_letters(books, {})
     yield letters
     while marker:
@@ -209,13 +214,13 @@ def open_letters(books: Books) -> Iterator[list[Letter]]:
         yield letters
 
 
-# ---- what is done about them
+# ---- send again, and close
 
 
 def heal_letters(books: Books, now: datetime, go_on: Callable[[], bool] = lambda: True) -> Healing:
-    """Send again what was only late, and close what has an outcome since it was sent again.
+    """Send late uploads again, and close dead letters whose uploads now have an outcome.
 
-    After len(REDRIVE_AFTER) times, a letter waits for a person, as does one that has failed for a reason.
+    After len(REDRIVE_AFTER) times a dead letter needs a person, and so does one that a retry does not cure.
     """
     done = dict.fromkeys(Healing.model_fields, 0)
     for letters in open_letters(books):
@@ -240,7 +245,7 @@ def heal_letters(books: Books, now: datetime, go_on: Callable[[], bool] = lambda
 
 
 def close_settled(books: Books, letters: Collection[Letter], now: datetime) -> set[Key]:
-    """Close those whose uploads have an outcome since they failed: they were sent again, or a backfill decided them."""
+    """Close those whose uploads got an outcome after the failure, by a retry or by a backfill."""
     named = {letter.key: letter for letter in letters if letter.key}
     entries, questions = read_outcomes(books, named)
     return {
@@ -253,9 +258,9 @@ def close_settled(books: Books, letters: Collection[Letter], now: datetime) -> s
 
 
 def redrive(books: Books, letters: Iterable[Letter], now: datetime) -> dict[Key, str]:
-    """Send the letters again, whatever they have failed of; returns those that AWS refused, and why.
+    """Send the dead letters again, whatever their error. Returns those that AWS refused, and why.
 
-    A letter stays until its upload has an outcome. Of two who send it again at a time, one does.
+    A dead letter stays until its upload has an outcome. If two callers send it at a time, only one does.
     """
     claimed = [letter for letter in letters if letter.key and _claim(books, letter, now)]
     uploads = [letter for letter in claimed if not letter.about_review]
@@ -265,13 +270,13 @@ def redrive(books: Books, letters: Iterable[Letter], now: datetime) -> dict[Key,
         if letter.key and letter.about_review:
             try:
                 _redo_review(books, letter, letter.key, now)
-            except Exception as error:  # it is named, and the others are sent
+            except Exception as error:  # report it, and send the others
                 refused[letter.key] = repr(error)
     return refused
 
 
 def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
-    """Go on where review_image has failed."""
+    """Repeat a failed execution of review_image."""
     try:
         review = load_review(books.dynamodb, books.reviews_table, *key)
     except Refused:
@@ -279,12 +284,12 @@ def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
         return
     if review.answer and find_record(books, key):
         record_review(books.dynamodb, books.reviews_table, books.records_table, *key, answered=True, now=now)
-    # Else the question stands on the reviewers' page, and is answered there without any execution.
+    # Otherwise the question is on the review page, where it can be answered without an execution.
 
 
 def _claim(books: Books, letter: Letter, now: datetime) -> bool:
-    """Whether nobody else has sent it again meanwhile."""
-    at = max(now, letter.failed_at)  # of a clock that is behind that of SQS, this failure would count as a later one
+    """Mark it as sent. Returns whether nobody else has sent it meanwhile."""
+    at = max(now, letter.failed_at)  # with a clock behind that of SQS, this failure would count as a later one
     return _update(
         books,
         letter,
@@ -297,7 +302,7 @@ def _claim(books: Books, letter: Letter, now: datetime) -> bool:
 
 
 def _close(books: Books, letter: Letter, now: datetime) -> bool:
-    """Whether it has not failed again meanwhile."""
+    """Mark it as done. Returns whether it has not failed again meanwhile."""
     return _update(
         books,
         letter,
@@ -319,7 +324,7 @@ def _update(
     values: dict[str, Any],
     names: dict[str, str] | None = None,
 ) -> bool:
-    """Whether the condition held, so that the letter is changed."""
+    """Whether the condition held, and the dead letter was changed."""
     more: Any = {"ExpressionAttributeNames": names} if names else {}
     try:
         with transient("DynamoDB"):

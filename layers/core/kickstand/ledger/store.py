@@ -1,4 +1,4 @@
-"""What the ledger is drawn up from in AWS, and how what is missing is sent again."""
+"""Runs of the ledger: read the outcomes of uploads in AWS, and send missing uploads again."""
 
 import itertools
 import random
@@ -23,23 +23,23 @@ from kickstand.ledger.letters import find_letters, record_letters, scan_letters
 from kickstand.review.store import record_review, restore_review
 from kickstand.store import get_item, name_parts, plain, put_item_if, transient
 
-GRACE = timedelta(minutes=15)  # all attempts of an execution together take five at most
-NAME_AT_MOST = 50  # missing uploads in what is saved: one DynamoDB item, which holds 400 KB
-PAGE = 1000  # versions of objects, S3's most
+GRACE = timedelta(minutes=15)  # all attempts of an execution together take at most five
+NAME_AT_MOST = 50  # missing uploads in the saved state: one DynamoDB item of 400 KB
+PAGE = 1000  # versions of objects, S3's maximum
 SAVE_AFTER = 20  # pages of an audit
-RESERVE_SECONDS = 300  # of a run, for the audit and for telling what was found
-LAST_SECONDS = 60  # of a run, for saving where the audit is
-_HOLD_NEW_SECONDS = 1800  # nobody else sees new uploads while a run, of 900 s at most, checks them
-_OPEN_AT_MOST = 10_000  # new uploads without an outcome in one run; SQS hands out 120,000 at most
-_LONGEST_WAIT = timedelta(days=1)  # while uploads wait to be classified, younger ones are not missing
+RESERVE_SECONDS = 300  # of a run, for the audit and for reporting
+LAST_SECONDS = 60  # of a run, for saving the audit
+_HOLD_NEW_SECONDS = 1800  # longer than a run of at most 900 s: no other run receives its messages meanwhile
+_OPEN_AT_MOST = 10_000  # new uploads without an outcome in one run; SQS hands out at most 120,000
+_LONGEST_WAIT = timedelta(days=1)  # while uploads wait to be classified, newer ones do not count as missing
 _LEDGER = {"id": {"S": "ledger"}}
 
 
 class Standing(Payload):
-    """Where the ledger stands, between its runs.
+    """The state of the ledger between runs.
 
-    run, run_at: what the last run found among new uploads, and when.
-    audit: the one that is under way. last, last_closed_at: what the last complete audit found, less what has healed.
+    run, run_at: the result of the last run about new uploads, and its time.
+    audit: the one in progress. last, last_closed_at: the last complete audit, without what is no longer missing.
     """
 
     run: Ledger = Ledger()
@@ -56,9 +56,9 @@ def draw_up(
     begun: Audit | None = None,
     save: Callable[[Audit], object] = lambda _audit: None,
 ) -> Ledger:
-    """The ledger of all uploads: an audit to its end, which names all that is missing.
+    """The ledger of all uploads: a complete audit, which names all missing uploads.
 
-    begun: where an earlier call was. save: is given the audit after every SAVE_AFTER pages.
+    begun: an interrupted audit to continue. save: called with the audit after every SAVE_AFTER pages.
     """
     audit = begun or begin_audit(books, now, grace, None)
     for page in itertools.count(1):
@@ -71,7 +71,7 @@ def draw_up(
 
 
 def begin_audit(books: Books, now: datetime, grace: timedelta, name_at_most: int | None) -> Audit:
-    """An audit at its beginning. The dead letters are moved into their table first."""
+    """A new audit. The dead letters are moved into their table first."""
     complete = record_letters(books)
     closes_at = now - grace
     return Audit(
@@ -83,19 +83,19 @@ def begin_audit(books: Books, now: datetime, grace: timedelta, name_at_most: int
 
 
 def _find_late_at(books: Books, complete: bool, closes_at: datetime) -> datetime:
-    """What was uploaded later may have no outcome yet. complete: whether all dead letters are in their table."""
+    """Later uploads may have no outcome yet. complete: whether all dead letters are in their table."""
     late = not complete or holds_messages(books, books.waiting_queue)
     return closes_at - _LONGEST_WAIT if late else closes_at
 
 
-# ---- what is new
+# ---- new uploads
 
 
 def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], float]) -> Ledger:
     """The ledger of the uploads whose outcome was not known so far.
 
-    What has an outcome leaves the queue of new uploads; what has none stays there for the next run. So nothing is
-    forgotten wherever this stops. After RESERVE_SECONDS of the time left, the next run goes on.
+    An upload with an outcome leaves the queue of new uploads; one without stays there for the next run. So none is
+    forgotten if this is interrupted. It stops when RESERVE_SECONDS are left; the next run continues.
     """
     complete = record_letters(books, lambda: seconds_left() > RESERVE_SECONDS)
     found, kept = Ledger(), list[str]()
@@ -112,7 +112,7 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
         rest, expired = check_images(books, rest, closes_at)
         ended |= expired
         done = balance([refs[key] for key in ended - expired], entries, questions, letters, closes_at)
-        waiting = rest.uploads - rest.missing + rest.under_way  # for a person who has not been asked yet
+        waiting = rest.uploads - rest.missing + rest.under_way  # for a person, whose review is not open yet
         rest = Ledger(missing=rest.missing, under_way=waiting, expired=len(expired), lacks=rest.lacks)
         found = found.plus(done).plus(rest)
         gone = {receipt for ref, receipt in taken if ref and (ref.uri, ref.version) in ended}
@@ -130,7 +130,7 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
 
 
 def check_images(books: Books, ledger: Ledger, now: datetime) -> tuple[Ledger, set[Key]]:
-    """The ledger in which an image that is gone is what is missing; and the expired uploads, which are taken out."""
+    """The ledger in which deleted photos count as missing, without the expired uploads; and these."""
     uploaded = {
         missing.key: missing.image_ref.uploaded_at
         for missing in ledger.lost
@@ -149,7 +149,7 @@ def check_images(books: Books, ledger: Ledger, now: datetime) -> tuple[Ledger, s
 
 
 def _take_new(books: Books) -> list[tuple[ImageRef | None, str]]:
-    """Up to 100 new uploads, each with its receipt; None for a message that names none."""
+    """Up to 100 new uploads, each with its receipt; None for a message without an upload."""
     taken: list[tuple[ImageRef | None, str]] = []
     while len(taken) < 100 and (
         messages := books.sqs.receive_message(
@@ -175,11 +175,11 @@ def _delete_new(books: Books, receipts: Sequence[str]) -> None:
         )
 
 
-# ---- a run, and an audit by slices
+# ---- a run, and an audit in slices
 
 
 def keep_ledger(books: Books, now: datetime, seconds_left: Callable[[], float]) -> Ledger:
-    """One run: what is new, and what is still missing since the last audit; `replay` sends it again."""
+    """One run: new uploads, and those still missing since the last audit; `replay` sends these again."""
     found = close_new(books, now - GRACE, seconds_left)
     standing, revision = load_standing(books)
     last = recheck(books, standing.last, now - GRACE)
@@ -191,7 +191,7 @@ def keep_ledger(books: Books, now: datetime, seconds_left: Callable[[], float]) 
 
 
 def recheck(books: Books, ledger: Ledger, closes_at: datetime) -> Ledger:
-    """The ledger without those of its named missing uploads that are not missing any more."""
+    """The ledger without named uploads that are no longer missing."""
     keys = [missing.key for missing in ledger.lacks]
     entries, questions = read_outcomes(books, keys)
     letters = find_letters(books, keys)
@@ -213,9 +213,9 @@ def recheck(books: Books, ledger: Ledger, closes_at: datetime) -> Ledger:
 
 
 def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], float], begin: bool) -> Standing:
-    """Go on with the audit that is under way, or begin one; it is saved after every SAVE_AFTER pages.
+    """Continue the audit in progress, or start one; it is saved after every SAVE_AFTER pages.
 
-    It stops when LAST_SECONDS are left, and the next run goes on. Of two runs at once, one does its pages in vain.
+    It stops when LAST_SECONDS are left, and the next run continues. If two runs overlap, one has no effect.
     """
     standing, revision = load_standing(books)
     if standing.audit is None:
@@ -236,13 +236,13 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
 
 
 def load_standing(books: Books) -> tuple[Standing, int]:
-    """Where the ledger stands, and how often that has been written."""
+    """The state of the ledger, and its revision."""
     item = get_item(books.dynamodb, books.control_table, _LEDGER)
     return (Standing.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])) if item else (Standing(), 0)
 
 
 def save_standing(books: Books, standing: Standing, revision: int) -> bool:
-    """Whether it could take the place of that revision: nobody else was faster."""
+    """Save the state in place of that revision. Returns whether nobody else was faster."""
     item = _LEDGER | {"revision": {"N": str(revision + 1)}, "state": {"S": standing.model_dump_json(exclude_none=True)}}
     if not revision:
         return put_item_if(books.dynamodb, books.control_table, item, "attribute_not_exists(id)")
@@ -289,14 +289,14 @@ def _read_bucket(books: Books, audit: Audit) -> Audit:
         for found in page.get("Versions", [])
     ]
     entries, questions = read_outcomes(books, [(ref.uri, ref.version) for ref in uploads])
-    # A folder that an older version of the template has decided stays in both accounts.
+    # A folder marker that an older version of the template has decided is counted on both sides.
     uploads = [ref for ref in uploads if (ref.uri, ref.version) in entries or not is_folder(ref.key, ref.size or 0)]
     keys = [(ref.uri, ref.version) for ref in uploads]
     compared = [entry.key for entry in entries.values() if audit.compares(entry)]
     marker = {}
     if page["IsTruncated"]:
         marker = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
-    # Where there is a record, a letter of this moment may be overlooked, at half the price.
+    # If there is a record, missing a dead letter of this moment is acceptable, at half the price.
     letters = find_letters(books, set(keys) - entries.keys()) | find_letters(books, entries, consistent=False)
     closes_at = audit.late_at or audit.closes_at
     return audit.go_on(
@@ -318,13 +318,13 @@ def _read_doubts(books: Books, audit: Audit, now: datetime) -> Audit:
     number = audit.gone + len(gone) + expired
     if audit.name_at_most is None or len(audit.found.lacks) + len(gone) < audit.name_at_most:
         return audit.go_on(marker, Part.LETTERS, found, gone=number)
-    # Enough are named, and how many there are has been counted.
+    # Enough are named; the count is complete.
     rest = Ledger(missing=max(0, audit.surplus - number))
     return audit.go_on({}, Part.LETTERS, found.plus(rest))
 
 
 def _scan_entries(books: Books, audit: Audit) -> tuple[list[Entry], dict[str, Any]]:
-    """The next records that must have an object in the bucket, and where the page after them begins."""
+    """The next records that must have an object in the bucket, and where the next page begins."""
     with transient("DynamoDB"):
         page = books.dynamodb.scan(
             TableName=books.records_table, **name_parts(ENTRY_PARTS), **({"Limit": PAGE} | audit.marker)
@@ -339,13 +339,13 @@ def _without_image(keys: Iterable[Key]) -> Ledger:
     return Ledger(missing=len(lacks), lacks=lacks)
 
 
-# ---- what is done about it
+# ---- send again
 
 
 def replay(books: Books, lacks: Iterable[Missing], now: datetime) -> dict[Key, str]:
-    """Send again what is missing; returns what AWS refused, and why. Sending twice does no harm.
+    """Send missing uploads again. Returns those that AWS refused, and why. Sending twice does no harm.
 
-    In any order, so that none which fails each time keeps the others from their turn. Dead letters are not among them.
+    The order is random, so that one that always fails does not block the others. Dead letters are not among them.
     """
     lost = [missing for missing in lacks if missing.lack is not Lack.IMAGE]
     random.shuffle(lost)
@@ -362,7 +362,7 @@ def replay(books: Books, lacks: Iterable[Missing], now: datetime) -> dict[Key, s
 
 
 def _complete(books: Books, missing: Missing, now: datetime) -> None:
-    """Write an answer to where it is lacking."""
+    """Copy an answer to the table that lacks it."""
     tables = books.reviews_table, books.records_table
     match missing.lack:
         case Lack.ANSWER:

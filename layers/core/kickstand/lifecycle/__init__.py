@@ -1,1 +1,1 @@
-"""From labelled images to a new model in service: dataset, training, gate, registry, rollout."""
+"""From labelled photos to a new model in service: dataset, training, gate, registry, rollout."""

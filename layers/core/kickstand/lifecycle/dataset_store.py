@@ -1,4 +1,4 @@
-"""The dataset of one training run, on S3: the base dataset, and what people have answered since."""
+"""The dataset of one training run, on S3: the base dataset, and people's new answers."""
 
 import base64
 import hashlib
@@ -19,26 +19,26 @@ from kickstand.store import read_image, transient
 
 BASE = "base/"
 AUXILIARY = "auxiliary.npz"
-MAX_IMAGES = 20_000  # at 25 images a second, which S3's latency and four workers allow, 800 s of Lambda's 900
-WORKERS = 4  # that read and write; as many photos are decoded at a time as there are CPUs, which are two
-VALIDATION_SHARE = 10  # every tenth training image tells the built-in algorithm which epoch to keep
+MAX_IMAGES = 20_000  # at 25 photos a second, which S3's latency and four workers allow, 800 s of Lambda's 900
+WORKERS = 4  # that read and write; only two photos, one for each CPU, are decoded at a time
+VALIDATION_SHARE = 10  # every tenth training photo, by which the built-in algorithm chooses its epoch
 
 Split = Literal["train", "test"]
 
 
 class Dataset(Payload):
-    """What the workflow knows of the run's dataset; `$.dataset` in the execution.
+    """The dataset as the workflow knows it; `$.dataset` in the execution.
 
-    name: of the run, at most 36 characters: also S3's folder, and the token that makes a registration happen once.
+    name: of the run, at most 36 characters: also the folder in S3, and the token that makes registration idempotent.
     uri: s3://bucket/runs/name/dataset/, with train/<label>/, test/<label>/, train.lst, validation.lst, manifest.json.
     artefact_uri: where SageMaker puts the job's model.tar.gz.
     answers_uri: where a batch transform writes its answers.
-    n_labels: without "neither". n_train: images in train.lst.
+    n_labels: number of classes, without "neither". n_train: photos in train.lst.
     image_shape: channels, height, width, as SageMaker's image classification reads it.
     data_sha256: over the sorted lines `<split>/<label>/<SHA-256 of the pixels>`.
-    reviewed, audited: images that people have labelled, by where they went: to training, and to the held-out ones.
-    left_out: answers that gave no label, or do not count (see `agreement.choose_answers`), images that are gone, that
-        occur twice, under two labels, or that are also held out.
+    reviewed, audited: photos that people have labelled, by their use: for training, and held out.
+    left_out: answers without a label, or that do not count (see `agreement.choose_answers`), and photos that were
+        deleted, occur twice or under two labels, or are also held out.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Dataset(Payload):
 
 
 class Image(Payload):
-    """One image of the dataset. path: relative to its folder. origin: what it was made of."""
+    """One photo of the dataset. path: relative to its folder. origin: where it comes from."""
 
     path: str
     split: Split
@@ -68,7 +68,7 @@ class Image(Payload):
 
 
 class Manifest(Payload):
-    """Everything in the dataset; written last, so that where it is missing the dataset is not whole."""
+    """All photos of the dataset. It is written last: without it, the dataset is incomplete."""
 
     format: Literal["kickstand-training-1"] = "kickstand-training-1"
     dataset: Dataset
@@ -81,7 +81,7 @@ class NothingToLearnError(ValueError):
 
 @dataclass(frozen=True)
 class _Source:
-    """An image that may become part of the dataset. read: its bytes; raises InvalidImage when it is gone."""
+    """A photo that may become part of the dataset. read: returns its bytes; raises InvalidImage if it was deleted."""
 
     split: Split
     label: str
@@ -90,7 +90,7 @@ class _Source:
 
 
 def name_run(execution_name: str) -> str:
-    """A name for S3's folder and SageMaker's jobs, from the execution's; equal names give equal ones.
+    """A name for the folder in S3 and for SageMaker's jobs, from the execution's name; equal names give equal ones.
 
     >>> name_run("20261122T201500")
     '20261122T201500'
@@ -109,9 +109,9 @@ def prepare_dataset(
 ) -> Dataset:
     """Write runs/<name>/dataset/ from base/ and the answered reviews; a second call finds it there.
 
-    Answers to random audits are held out, never learnt from: they alone show the stream as it is. An image whose pixels
-    are also held out is left out of training, so that the two models can be compared on what neither has seen. Of
-    pixels that people have called by two names none is taken; those of the base keep theirs.
+    Answers to random audits are held out, never used for training: only they represent all photos. A photo whose pixels
+    are also held out is left out of training, so that both models can be compared on photos that neither has seen.
+    Pixels with two different labels are left out; those of the base keep theirs.
 
     Raises NothingToLearnError, StoreUnavailable.
     """
@@ -123,11 +123,11 @@ def prepare_dataset(
     base = [*_list_base(s3, bucket, (*labels, NEITHER))]
     sources = [*base, *_list_answers(s3, reviews, (*labels, NEITHER), base, left_out)]
     if len(sources) > MAX_IMAGES:
-        raise NothingToLearnError(f"{len(sources):,} images, more than the {MAX_IMAGES:,} that fit into one run")
+        raise NothingToLearnError(f"{len(sources):,} photos, more than the {MAX_IMAGES:,} that fit into one run")
     images: dict[tuple[str, str], Image] = {}
     held_out: set[str] = set()
     contradictory: set[tuple[str, str]] = set()
-    for split in ("test", "train"):  # in this order: what is held out is known before anything is learnt from
+    for split in ("test", "train"):  # in this order, so that held-out photos are known before training photos
         for image in _write_images(s3, bucket, folder, [one for one in sources if one.split == split], input_shape):
             if image is None:
                 left_out["gone"] += 1
@@ -148,7 +148,7 @@ def prepare_dataset(
     for label in labels:
         if not counts[f"train/{label}"] or not counts[f"test/{label}"]:
             raise NothingToLearnError(
-                f"s3://{bucket}/{BASE}: no images of {label} to train on, or none held out; "
+                f"s3://{bucket}/{BASE}: no photos of {label} to train on, or none held out; "
                 "`kickstand training upload` puts them there"
             )
     lists = _list_files(found, labels)
@@ -180,7 +180,7 @@ def prepare_dataset(
 
 
 def read_manifest(s3: S3Client, bucket: str, folder: str) -> Manifest | None:
-    """The dataset's manifest; None where the dataset is not whole. Raises StoreUnavailable."""
+    """The dataset's manifest; None if the dataset is incomplete. Raises StoreUnavailable."""
     try:
         with transient("S3"):
             return Manifest.model_validate_json(
@@ -191,13 +191,13 @@ def read_manifest(s3: S3Client, bucket: str, folder: str) -> Manifest | None:
 
 
 def hash_dataset(images: Iterable[Image]) -> str:
-    """SHA-256 of what is in it, whatever the order and the files' names."""
+    """SHA-256 of its content, independent of order and file names."""
     lines = sorted(f"{image.split}/{image.label}/{image.pixels_sha256}\n" for image in images)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _list_base(s3: S3Client, bucket: str, labels: tuple[str, ...]) -> Iterator[_Source]:
-    """Every image of base/train/<label>/ and base/test/<label>/."""
+    """Every photo of base/train/<class>/ and base/test/<class>/."""
 
     def reader(key: str) -> Callable[[], bytes]:
         return lambda: s3.get_object(Bucket=bucket, Key=key)["Body"].read()
@@ -214,7 +214,7 @@ def _list_base(s3: S3Client, bucket: str, labels: tuple[str, ...]) -> Iterator[_
 def _list_answers(
     s3: S3Client, reviews: Iterable[Review], labels: tuple[str, ...], base: list[_Source], left_out: Counter[str]
 ) -> Iterator[_Source]:
-    """Every answered review that names a label and whose answer counts."""
+    """Every answered review with a label, whose answer counts."""
 
     def reader(review: Review) -> Callable[[], bytes]:
         return lambda: read_image(s3, review.image_ref, MAX_IMAGE_BYTES)
@@ -233,7 +233,7 @@ def _list_answers(
 def _write_images(
     s3: S3Client, bucket: str, folder: str, sources: list[_Source], input_shape: tuple[int, int, int]
 ) -> Iterator[Image | None]:
-    """Each image as the model sees it, named by its pixels; None for one that is gone or cannot be read."""
+    """Each photo as the model sees it, named by its pixels; None for a deleted or unreadable one."""
 
     def write(source: _Source) -> Image | None:
         try:
@@ -251,7 +251,7 @@ def _write_images(
 
 
 def _list_files(images: list[Image], labels: tuple[str, ...]) -> Mapping[str, str]:
-    """SageMaker's lists: number, label index, path below train/. They part the training images; nothing is held out."""
+    """SageMaker's lists: number, class index, path below train/. They split only the training photos."""
     lines: dict[str, list[str]] = {"train.lst": [], "validation.lst": []}
     for number, image in enumerate(images):
         if image.split == "train" and image.label in labels:
@@ -261,7 +261,7 @@ def _list_files(images: list[Image], labels: tuple[str, ...]) -> Mapping[str, st
 
 
 def _copy_auxiliary(s3: S3Client, bucket: str, folder: str) -> None:
-    """More images of neither, where the base has some."""
+    """Further out-of-distribution photos, if the base has some."""
     with transient("S3"):
         if s3.list_objects_v2(Bucket=bucket, Prefix=f"{BASE}{AUXILIARY}", MaxKeys=1).get("KeyCount"):
             source = {"Bucket": bucket, "Key": f"{BASE}{AUXILIARY}"}
@@ -269,7 +269,7 @@ def _copy_auxiliary(s3: S3Client, bucket: str, folder: str) -> None:
 
 
 def _sweep(s3: S3Client, bucket: str, folder: str, keys: set[str]) -> None:
-    """Remove what is not part of the dataset: images that turned out to be held out, or an attempt that broke off."""
+    """Remove what is not part of the dataset: photos that are also held out, and files of an interrupted attempt."""
     with transient("S3"):
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
             for item in page.get("Contents", []):

@@ -1,4 +1,4 @@
-"""Champion and challenger answer the held-out images; the gate compares them."""
+"""Champion and challenger classify the held-out photos; the gate compares them."""
 
 import io
 import json
@@ -18,27 +18,27 @@ from kickstand.events import Prediction, Route
 from kickstand.lifecycle.dataset_store import Image, Manifest
 from kickstand.lifecycle.gate import Outcome, Stated, Verdict, judge, read_stated
 
-MAX_ARTEFACT_BYTES = 100 * 2**20  # of one file; Kickstand's own model takes a hundredth
+MAX_ARTEFACT_BYTES = 100 * 2**20  # of one file; Kickstand's own model needs a hundredth
 ARTEFACT = ("model.onnx", "model.json")
 
 DEFAULT_RISK = 0.02
-"""What the built-in algorithm promises where the champion promises nothing about a label."""
+"""The guarantee of the built-in algorithm for a class without a guarantee of the champion."""
 
 HeldOut = Sequence[tuple[Image, bytes]]
-"""Held-out images with their PNG."""
+"""Held-out photos with their PNG."""
 
 
 class Contender(NamedTuple):
-    """What a model's card states, and its answers."""
+    """The statements of a model's card, and its answers."""
 
     stated: Stated
     outcomes: Sequence[Outcome]
 
 
 def unpack_artefact(packed: bytes, folder: Path) -> Path:
-    """Write model.onnx and model.json of a model.tar.gz, whatever else is in it, into the folder.
+    """Extract model.onnx and model.json of a model.tar.gz into the folder, and nothing else.
 
-    Raises ValueError for what is no such archive, lacks one of them, or holds one that is too large.
+    Raises ValueError if it is not such an archive, lacks one of them, or holds one that is too large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -57,7 +57,7 @@ def unpack_artefact(packed: bytes, folder: Path) -> Path:
 
 
 def answer(artefact: Path, held_out: HeldOut) -> Contender:
-    """The artefact's answers under its own policy, by the way that the workflow takes. Raises ModelUnavailable."""
+    """The artefact's answers under its own policy, computed as in the workflow. Raises ModelUnavailable."""
     model = EmbeddedModel(artefact)
     policy = model.card.policy
     stated = read_stated(json.loads((artefact / "model.json").read_bytes()))
@@ -76,14 +76,13 @@ def read_answers(
 ) -> Contender:
     """The built-in algorithm's answers, as a batch transform has written them.
 
-    answers: content by the image's file name: a list of probabilities, one per label, bare or under "prediction".
+    answers: content by file name: a list of probabilities, one per class, plain or under "prediction".
 
-    That model knows neither a policy nor "neither". Its threshold for each label is the lowest that keeps the
-    champion's promise on these very images: the guarantee holds, because it has learnt from none of them, while the
-    coverage it is compared by is a little flattered. Where they cannot show it for a label, a person decides about its
-    answers.
+    That model has neither a policy nor "neither". Its threshold for each class is the lowest that keeps the champion's
+    guarantee on the held-out photos themselves. The guarantee holds, because the model has learnt from none of them;
+    its coverage is a little overestimated. If they cannot show the guarantee for a class, its answers go to review.
 
-    Raises ValueError naming an image without an answer, or an answer that is none.
+    Raises ValueError naming a photo without an answer, or with an invalid one.
     """
     predictions = [_read_prediction(image, answers, labels, model_version) for image, _ in held_out]
     photos = [
@@ -110,7 +109,7 @@ def read_answers(
 
 
 def _promise_alike(champion: Stated, labels: tuple[str, ...]) -> Promise:
-    """The champion's promise, about these labels; what it promises of all answers together, for each label."""
+    """The champion's guarantee, for these classes; one about all answers together applies to each class."""
     was = champion.promise
     if was and was.max_risk.keys() == set(labels):
         return was
@@ -119,14 +118,14 @@ def _promise_alike(champion: Stated, labels: tuple[str, ...]) -> Promise:
 
 
 def compare(champion: Contender, challenger: Contender, manifest: Manifest) -> Verdict:
-    """The gate's verdict; leakage is looked for in the manifest itself, whoever wrote it."""
+    """The gate's verdict; leakage is checked in the manifest itself, whatever its origin."""
     learnt = {image.pixels_sha256 for image in manifest.images if image.split == "train"}
     leaked = [image.path for image in manifest.images if image.split == "test" and image.pixels_sha256 in learnt]
     return judge(champion, challenger, leaked)
 
 
 def held_out(manifest: Manifest, read: Callable[[Image], bytes]) -> HeldOut:
-    """The images that neither model has learnt from."""
+    """The photos that neither model has learnt from."""
     return [(image, read(image)) for image in manifest.images if image.split == "test"]
 
 

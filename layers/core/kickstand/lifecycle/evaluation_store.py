@@ -1,4 +1,4 @@
-"""The evaluation of a training run: what it compares is read from S3, and its verdict is written there."""
+"""The evaluation of a training run: reads both models and the photos from S3, and writes the verdict there."""
 
 import hashlib
 import tempfile
@@ -16,16 +16,16 @@ from kickstand.store import transient
 
 
 class Evaluating(Payload):
-    """What train_model tells "Evaluate Model"."""
+    """The input of the state "Evaluate Model"."""
 
     dataset: Dataset
     algorithm: Algorithm
 
 
 def evaluate(s3: S3Client, bucket: str, champion_artefact: Path, evaluating: Evaluating) -> Evaluation:
-    """Let champion and challenger answer the held-out images, and put the gate's verdict beside the dataset.
+    """Compare champion and challenger on the held-out photos, and put the gate's verdict beside the dataset.
 
-    Raises FileNotFoundError for a dataset that is not whole, StoreUnavailable.
+    Raises FileNotFoundError for an incomplete dataset, StoreUnavailable.
     """
     dataset = evaluating.dataset
     manifest = read_manifest(s3, bucket, f"runs/{dataset.name}/dataset/")
@@ -46,7 +46,7 @@ def evaluate(s3: S3Client, bucket: str, champion_artefact: Path, evaluating: Eva
 
 
 def _challenge(s3: S3Client, evaluating: Evaluating, images: HeldOut, champion: Stated, packed: bytes) -> Contender:
-    """The challenger's answers: by its artefact here, or by the container that has already answered."""
+    """The challenger's answers: computed here, or read from the batch transform."""
     dataset = evaluating.dataset
     if evaluating.algorithm == "kickstand":
         with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +63,7 @@ def _read(s3: S3Client, uri: str) -> bytes:
 
 
 def _read_version(s3: S3Client, uri: str) -> tuple[bytes, str]:
-    """The object, and which version of it this is; "null" in a bucket that keeps none."""
+    """The object and its version; "null" in a bucket without versions."""
     place = urlsplit(uri)
     with transient("S3"):
         found = s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))

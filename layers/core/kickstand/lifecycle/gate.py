@@ -1,14 +1,13 @@
-"""The gate of the model registry: may the challenger take the champion's place? One paired test on the same images.
+"""The gate of the model registry: may the challenger replace the champion? One paired test on the same photos.
 
-What counts is what the user gets from an image: it is *served* when the answer needs no person and is right (a photo
-that shows none of the labels: when it is not accepted), and *harmed* when a wrong answer is accepted. Both are yes or
-no for each image and model, so the exact McNemar test compares the models on the images on which they differ:
-McNemar, Psychometrika 12 (1947), 153–157. A paired bootstrap of risk and coverage was the alternative. A good model
-harms one image in a hundred, and resamples of 200 images that hold no error or one know no tail; the binomial
-distribution does.
+A photo is *served* if the right answer needs no person (for a photo that shows none of the classes: if it is not
+accepted), and *harmed* if a wrong answer is accepted. Both are yes or no for each photo and model, so the exact McNemar
+test compares the models on the photos on which they differ: McNemar, Psychometrika 12 (1947), 153–157. The alternative
+was a paired bootstrap of risk and coverage. But a good model harms one photo in a hundred, and resamples of 200 photos
+with one error or none have no tail; the binomial distribution has.
 
-Everything is one-sided and exact: better (served more), not worse (harmed no more), the promise and the confidences
-not contradicted by the images. Only "better" must be shown; the others must not be refuted.
+All tests are one-sided and exact: better (served more), not worse (not harmed more), guarantee and confidences not
+contradicted by the photos. Only "better" must be shown; the others must not be refuted.
 """
 
 from collections import Counter
@@ -38,16 +37,16 @@ from kickstand.quality import (
 )
 
 ALPHA = 0.05
-"""A challenger that is no better is promoted no more often than this."""
+"""A challenger that is not better is promoted at most this often."""
 CALIBRATION_ALPHA = 0.01
-"""One more test that a good challenger may fail by chance, and coverage tells most of it already: rarely, then."""
+"""Smaller, because a good challenger may fail this additional test by chance, and coverage already shows most of it."""
 
 
 class Outcome(Payload):
-    """One model's answer to one held-out image.
+    """One model's answer about one held-out photo.
 
-    image: its name, the same for both models. truth: a label, or "neither".
-    label, confidence: None and 0 for an image that the model cannot read.
+    image: its name, the same for both models. truth: a class, or "neither".
+    label, confidence: None and 0 for a photo that the model cannot read.
     """
 
     image: str
@@ -76,7 +75,7 @@ class Outcome(Payload):
 
 
 class Share(Payload):
-    """A share with its 95 % interval, of n images."""
+    """A share of n photos, with its 95 % interval."""
 
     value: float
     low: float
@@ -85,8 +84,8 @@ class Share(Payload):
 
 
 class Stated(Payload):
-    """What a model card states. promise: None where it names none. refused: why an accepted answer cannot be shown to
-    keep it, by label; a person decides about all answers of such a label. metrics: the card's that have an interval.
+    """The statements of a model card. promise: None without one. refused: why the guarantee cannot be shown, by class;
+    all answers of such a class go to review. metrics: those of the card that have an interval.
     """
 
     model_version: str
@@ -96,12 +95,12 @@ class Stated(Payload):
     metrics: dict[str, Share] = Field(default_factory=dict)
 
     def refuses(self, label: str) -> bool:
-        """Whether a person decides about every answer of this label."""
+        """Whether all answers of this class go to review."""
         return label in self.refused or ANY_LABEL in self.refused
 
 
 def read_stated(card: dict[str, Any]) -> Stated:
-    """From what `model.json` holds. Raises ValueError for what is none."""
+    """Read from the content of `model.json`. Raises ValueError if it is invalid."""
     try:
         policy = card["policy"]
         evidence, thresholds = policy.get("evidence", {}), policy.get("thresholds", {})
@@ -123,7 +122,7 @@ def read_stated(card: dict[str, Any]) -> Stated:
 
 
 class Check(Payload):
-    """One condition. passed: None where it could not be checked. told: in plain words, with the numbers."""
+    """One condition. passed: None if it could not be checked. told: in plain words, with the numbers."""
 
     name: str
     passed: bool | None
@@ -131,10 +130,10 @@ class Check(Payload):
 
 
 class Score(Payload):
-    """One model on the held-out images.
+    """One model on the held-out photos.
 
-    accuracy, coverage: of the images of the labels. selective_risk: of the accepted ones among them; risk_by_label: the
-    same, of those accepted as one label. foreign_accepted: of the images that show none. served, harmed: of all.
+    accuracy, coverage: of photos that show a class. selective_risk: of the accepted ones among them; risk_by_label: the
+    same, of those accepted as one class. foreign_accepted: of photos that show none. served, harmed: of all.
     """
 
     model_version: str
@@ -148,7 +147,7 @@ class Score(Payload):
 
 
 class Verdict(Payload):
-    """May the challenger take the champion's place, and why."""
+    """Whether the challenger may replace the champion, and why."""
 
     promote: bool
     reason: str
@@ -158,10 +157,10 @@ class Verdict(Payload):
 
 
 def mcnemar(ahead: int, behind: int, label_error: float = 0.0) -> float:
-    """Probability of at least so many in favour, if a fair coin decides each image on which two models differ.
+    """Probability of at least this many in favour, if a fair coin decides each photo on which two models differ.
 
-    label_error: probability that the label is wrong; then one that is not in favour may seem to be, and the coin falls
-        so with a probability of up to 1/2 + label_error / 2.
+    label_error: probability that a label is wrong. A wrong label may turn a photo in favour, so the coin's probability
+        is at most 1/2 + label_error / 2.
 
     >>> round(mcnemar(9, 1), 6)
     0.010742
@@ -172,7 +171,7 @@ def mcnemar(ahead: int, behind: int, label_error: float = 0.0) -> float:
 
 
 def at_least(errors: int, probabilities: Sequence[float]) -> float:
-    """Probability of at least so many errors, when each answer is wrong with its own probability.
+    """Probability of at least this many errors, if each answer is wrong with its own probability.
 
     The Poisson binomial distribution, by convolution up to the number of errors.
 
@@ -191,15 +190,15 @@ def judge(
     challenger: tuple[Stated, Sequence[Outcome]],
     leaked: Sequence[str] | None,
 ) -> Verdict:
-    """Compare both on the same images.
+    """Compare both on the same photos.
 
-    leaked: held-out images that are among the challenger's training images; None where nobody has looked.
+    leaked: held-out photos that are among the challenger's training photos; None if that was not checked.
 
-    Raises ValueError where there is no image, or the two did not answer the same ones.
+    Raises ValueError without photos, or if the two did not answer about the same ones.
     """
     (old, before), (new, after) = champion, challenger
     if not before or [(one.image, one.truth) for one in before] != [(one.image, one.truth) for one in after]:
-        raise ValueError("champion and challenger must answer the same images, at least one")
+        raise ValueError("champion and challenger must answer about the same photos, at least one")
     error = new.promise.label_error if new.promise else 0.0
     checks = [
         _labels(old, new),
@@ -252,16 +251,16 @@ def _labels(old: Stated, new: Stated) -> Check:
 
 def _leakage(leaked: Sequence[str] | None) -> Check:
     if leaked is None:
-        return Check(name="leakage", passed=None, told="leakage was not checked: no training images were named")
+        return Check(name="leakage", passed=None, told="leakage was not checked: no training photos were named")
     if leaked:
         named = ", ".join(leaked[:3]) + (" …" if len(leaked) > 3 else "")
-        told = f"{len(leaked)} held-out images are among the training images ({named}): the comparison would flatter"
+        told = f"{len(leaked)} held-out photos are among the training photos ({named}): this favours the challenger"
         return Check(name="leakage", passed=False, told=told)
-    return Check(name="leakage", passed=True, told="no held-out image is among the training images")
+    return Check(name="leakage", passed=True, told="no held-out photo is among the training photos")
 
 
 def _promise(old: Stated, new: Stated, outcomes: Sequence[Outcome]) -> Check:
-    """As strict as the champion's, supported by the challenger's own labels, and not refuted by these images."""
+    """As strict as the champion's, supported by the challenger's own evidence, and not refuted by these photos."""
 
     def check(passed: bool, told: str) -> Check:
         return Check(name="promise", passed=passed, told=told)
@@ -270,21 +269,21 @@ def _promise(old: Stated, new: Stated, outcomes: Sequence[Outcome]) -> Check:
     labels = [label for label in promise.max_risk if not new.refuses(label)] if promise else []
     if promise is None or not labels:
         why = "; ".join(new.refused.values()) if promise else "its card states none"
-        return check(False, f"the challenger keeps no promise: {why}")
+        return check(False, f"the challenger has no valid guarantee: {why}")
     if weaker := _weaker(old, new, promise):
         return check(False, "; ".join(weaker))
     told = {label: _refute(label, outcomes, promise, ALPHA / len(labels)) for label in labels}
     broken = [words for refuted, words in told.values() if refuted]
     if broken:
-        return check(False, f"the promise is broken: {'; '.join(broken)}")
+        return check(False, f"the guarantee is broken: {'; '.join(broken)}")
     return check(True, "; ".join(words for _, words in told.values()))
 
 
 def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
-    """Where the challenger promises less than the champion.
+    """What the challenger guarantees less than the champion.
 
-    A promise about each label keeps one about all accepted answers together, if no label's risk is larger: the share
-    of wrong ones among all is a mean of the labels' shares. The reverse does not follow.
+    A guarantee about each class implies one about all accepted answers together, if no class has a larger risk: the
+    share of wrong answers among all is a mean of the classes' shares. The reverse does not follow.
     """
     was = old.promise
     if was is None:
@@ -295,28 +294,28 @@ def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
         before, after = was.risk_of(label), now.risk_of(label) if now.about_labels or not by_label else None
         about = f" for “{label}”" if label else ""
         if before is not None and after is None:
-            found.append(f"it promises nothing{about}, the champion a risk of {before:g}")
+            found.append(f"it guarantees nothing{about}, the champion a risk of {before:g}")
         elif before is not None and after is not None and after > before:
-            found.append(f"it promises a risk of {after:g}{about}, the champion {before:g}")
+            found.append(f"it guarantees a risk of {after:g}{about}, the champion {before:g}")
         if new.refuses(label) and not old.refuses(label):
             found.append(f"it accepts no answer “{label}”, the champion does: {new.refused[label]}")
     if now.confidence_level < was.confidence_level:
-        found.append(f"it promises with confidence {now.confidence_level:g}, the champion {was.confidence_level:g}")
+        found.append(f"it guarantees with confidence {now.confidence_level:g}, the champion {was.confidence_level:g}")
     if was.mix and now.mix is None:
-        found.append(f"it promises {now.holds_for()}, the champion {was.holds_for()}")
+        found.append(f"its guarantee holds {now.holds_for()}, the champion's {was.holds_for()}")
     for label, (least, most) in (was.mix or {}).items():
         low, high = now.mix.get(label, (1.0, 0.0)) if now.mix else (least, most)
         if low > least or high < most:
-            found.append(f"it promises for “{label}” {low:g}..{high:g} of the photos, the champion {least:g}..{most:g}")
-    for name in ("foreign_share", "label_error"):
+            found.append(f"its guarantee allows {low:g}..{high:g} of “{label}”, the champion's {least:g}..{most:g}")
+    for name, words in (("foreign_share", "share of out-of-distribution photos"), ("label_error", "label error")):
         before, after = getattr(was, name), getattr(now, name)
         if after < before:
-            found.append(f"it promises for a {name.replace('_', ' ')} of {after:g}, the champion {before:g}")
+            found.append(f"its guarantee allows a {words} of {after:g}, the champion's {before:g}")
     return found
 
 
 def _refute(label: str, outcomes: Sequence[Outcome], promise: Promise, alpha: float) -> tuple[bool, str]:
-    """Whether these images contradict the promise about one label, and the numbers in words."""
+    """Whether these photos contradict the guarantee about one class, and the numbers in words."""
     accepted = [one for one in outcomes if one.accepted and label in (ANY_LABEL, one.label)]
     n = Counter(one.truth for one in outcomes)
     if label == ANY_LABEL:
@@ -330,26 +329,26 @@ def _refute(label: str, outcomes: Sequence[Outcome], promise: Promise, alpha: fl
     told = f"{f'“{label}”: ' if label else ''}{wrong:,} of {right + wrong:,} accepted answers wrong"
     if promise.foreign_share:
         foreign = sum(one.truth == NEITHER for one in accepted)
-        told += f", {foreign:,} of {n[NEITHER]:,} foreign photos accepted as it"
-    told += f": a risk of at least {least:.4f}, promised at most {promise.max_risk[label]:g}"
+        told += f", {foreign:,} of {n[NEITHER]:,} out-of-distribution photos accepted as it"
+    told += f": a risk of at least {least:.4f}, guaranteed at most {promise.max_risk[label]:g}"
     return least > promise.max_risk[label], told
 
 
 def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
-    """Lower bound of the share of wrong answers among those accepted as this label, one-sided: above the truth with a
+    """Lower bound of the share of wrong answers among those accepted as this class, one-sided: above the truth with a
     probability of at most alpha. The counterpart of `bound_risk`, with the same parts of alpha.
 
-    accepted: photos that are accepted as this label, by what they show. n: all photos, by what they show.
+    accepted: photos that are accepted as this class, by what they show. n: all photos, by what they show.
 
-    With a mix, the bound is for the mix of the range at which it is largest. The promise is about every mix of the
-    range, so one at which it fails refutes it; the bounds of the rates hold together, whichever mix that is. A promise
-    that is kept is kept at every mix, so it is refuted with a probability of at most alpha.
+    With a mix, the bound is for the mix of the range at which it is largest. The guarantee is about every mix of the
+    range, so a single mix at which it fails refutes it; the bounds of the rates hold together for all mixes. A kept
+    guarantee is kept at every mix, so it is refuted with a probability of at most alpha.
 
-    label_error: with a probability of at most ε a photo is found to show something else, and a right answer seems
-    wrong. Of the found share p of wrong answers at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). With
-    a mix: q being the share of the photos that are found to show one thing, and a the share of all photos that is
-    accepted as the label, errors of people add at most ε a / q to the rate at which the former are accepted; and the
-    rate of right ones is at most q / (q - ε) of the found one.
+    label_error: with a probability of at most ε a person labels a photo wrongly, and a right answer seems wrong. Of the
+    found share p of wrong answers at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). With a mix: let q
+    be the share of photos with one label, and a the share of all photos accepted as the class. Then people's errors add
+    at most ε a / q to the rate at which the former are accepted; and the rate of right ones is at most q / (q - ε) of
+    the found one.
     """
     error, foreign_share, total = promise.label_error, promise.foreign_share, sum(n.values())
     others = [truth for truth in promise.max_risk if truth != label]
@@ -358,7 +357,7 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
     added = error * total * upper_bound(sum(accepted.values()), total, 1 - alpha * rate_part) if error else 0.0
 
     def least_rate(truth: str, part: float) -> float:
-        """Lower bound of the rate at which photos of this truth are accepted as the label."""
+        """Lower bound of the rate at which photos of this truth are accepted as the class."""
         if not accepted.get(truth):
             return 0.0
         return max(0.0, lower_bound(accepted[truth], n[truth], 1 - alpha * part) - added / n[truth])
@@ -391,8 +390,8 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
 
 
 def _calibration(outcomes: Sequence[Outcome], label_error: float) -> Check:
-    """Overconfidence alone: too little confidence costs reviews, and those are counted. A label that is wrong makes a
-    right answer seem wrong.
+    """Tests only overconfidence: underconfidence costs reviews, which are counted. A wrong label makes a right answer
+    seem wrong.
     """
     answers = [one for one in outcomes if one.truth != NEITHER and one.label is not None]
     errors = sum(not one.correct for one in answers)
@@ -407,7 +406,7 @@ def _not_worse(before: Sequence[Outcome], after: Sequence[Outcome], label_error:
     worse = sum(new.harmed and not old.harmed for old, new in zip(before, after, strict=True))
     fixed = sum(old.harmed and not new.harmed for old, new in zip(before, after, strict=True))
     p = mcnemar(worse, fixed, label_error)
-    told = f"it accepts a wrong answer on {worse} images where the champion does not, and fixes {fixed} (p = {p:.3f})"
+    told = f"it accepts a wrong answer on {worse} photos where the champion does not, and fixes {fixed} (p = {p:.3f})"
     return Check(name="not worse", passed=p >= ALPHA, told=told)
 
 
@@ -416,7 +415,7 @@ def _better(before: Sequence[Outcome], after: Sequence[Outcome], label_error: fl
     behind = sum(old.served and not new.served for old, new in zip(before, after, strict=True))
     p = mcnemar(ahead, behind, label_error)
     told = (
-        f"right without a person on {sum(one.served for one in after)} of {len(after)} images, the champion on "
+        f"right without a person on {sum(one.served for one in after)} of {len(after)} photos, the champion on "
         f"{sum(one.served for one in before)}; ahead on {ahead}, behind on {behind} (exact McNemar, p = {p:.3f})"
     )
     return Check(name="better", passed=p < ALPHA, told=told if p < ALPHA else f"not shown to be better: {told}")

@@ -1,4 +1,4 @@
-"""Golden images: photos beyond doubt, which a new version must get right before it sees any other."""
+"""Golden photos: unambiguous photos that a new version must get right before it receives traffic."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from kickstand.events import NEITHER, Prediction, Route, SelectivePolicy
 
 @dataclass(frozen=True)
 class GoldenImage:
-    """One photo, and what everybody can see on it: expected is a label, or "neither"."""
+    """One photo with its answer: expected is a class, or "neither"."""
 
     name: str
     data: bytes
@@ -18,10 +18,9 @@ class GoldenImage:
 
 
 def read_golden_images(folder: Path, labels: tuple[str, ...]) -> Iterator[GoldenImage]:
-    """The photos at `<folder>/<label or "neither">/<file>`.
+    """The photos at `<folder>/<class or "neither">/<file>`.
 
-    Raises ValueError for a folder that is no label, and where a label has no photo: a rollout that checks nothing is
-    not checked.
+    Raises ValueError for a folder that is not a class, and for a class without a photo, which could not be checked.
     """
     folders = {path.name: path for path in sorted(folder.glob("*")) if path.is_dir()}
     if unknown := folders.keys() - {*labels, NEITHER}:
@@ -29,18 +28,17 @@ def read_golden_images(folder: Path, labels: tuple[str, ...]) -> Iterator[Golden
     for expected in (*labels, NEITHER):
         photos = sorted(folders[expected].iterdir()) if expected in folders else []
         if not photos:
-            raise ValueError(f"{folder}: no golden image of {expected}")
+            raise ValueError(f"{folder}: no golden photo of {expected}")
         for photo in photos:
             yield GoldenImage(f"{expected}/{photo.name}", photo.read_bytes(), expected)
 
 
 def find_mistake(image: GoldenImage, prediction: Prediction, policy: SelectivePolicy) -> str | None:
-    """What is wrong with this answer, in one sentence; None where nothing is.
+    """What is wrong with this answer, in one sentence; None if nothing is.
 
-    A photo of a label must be accepted as that label; one of neither must not be accepted. A label without a threshold
-    is never accepted, however sure the model is: its photo must go to a person, with the right label, as its photos do
-    by this policy. The model is so checked on every label, and a policy that refuses one is not kept from serving the
-    others.
+    A photo of a class must be accepted as that class; one that shows none of the classes must not be accepted. A class
+    without a threshold is never accepted, so its photo must go to review with the right answer. Every class is checked
+    in this way, and a policy that refuses one class can still serve the others.
     """
     decision = decide(prediction, policy)
     if image.expected == NEITHER:

@@ -1,4 +1,4 @@
-"""What the model registry is told of a challenger: its package's description and properties, and its model card."""
+"""A challenger's entry in the model registry: description and properties of the package, and the model card."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from kickstand.events import Payload
 from kickstand.lifecycle.dataset_store import Dataset
 from kickstand.lifecycle.gate import Check, Score, Share, Stated, Verdict
 
-REASON_LIMIT = 1024  # of a model package's description
-LABELS = 20  # whose risks are told one by one: a package's properties are 50 at most
+REASON_LIMIT = 1024  # in the description of a model package
+LABELS = 20  # whose risks are listed one by one: a package has at most 50 properties
 _PASSED = {True: "passed", False: "failed", None: "not checked"}
 
 
 class Evaluation(Payload):
-    """What "Evaluate Model" leaves in the execution; model_card is JSON."""
+    """The result of the state "Evaluate Model"; model_card is JSON."""
 
     promote: bool
     reason: str
@@ -25,7 +25,7 @@ class Evaluation(Payload):
 
 
 class Pin(NamedTuple):
-    """Which artefact was judged: S3's version of it, which never changes, and the SHA-256 of its bytes."""
+    """The artefact that was evaluated: its version in S3, which never changes, and the SHA-256 of its bytes."""
 
     version: str
     sha256: str
@@ -34,7 +34,7 @@ class Pin(NamedTuple):
 def describe_evaluation(
     verdict: Verdict, challenger: Stated, champion: Stated, algorithm: str, dataset: Dataset, report_uri: str, pin: Pin
 ) -> Evaluation:
-    """The verdict as the workflow acts on it, and as the registry keeps it."""
+    """The verdict, as the workflow uses it and the registry stores it."""
     score = verdict.challenger
     told = {
         "model_version": challenger.model_version,
@@ -70,7 +70,7 @@ def _describe(promise: Promise | None) -> str:
 
 
 def as_properties(told: Mapping[str, object]) -> dict[str, str]:
-    """Metadata of a model package: letters, digits, spaces and `_.:/=+-@`, 256 of them at most.
+    """Metadata of a model package: letters, digits, spaces and `_.:/=+-@`, at most 256 characters.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackage.html
 
@@ -87,11 +87,11 @@ def as_properties(told: Mapping[str, object]) -> dict[str, str]:
 def as_model_card(
     verdict: Verdict, challenger: Stated, dataset: Dataset, report_uri: str, told: Mapping[str, object]
 ) -> str:
-    """The card of a model package: what the verdict and `model.json` say, by SageMaker's schema.
+    """The card of a model package: the verdict and `model.json`, in SageMaker's schema.
 
     told: further facts, in words.
 
-    On one line, as SageMaker's pattern asks, and far below its 100,000 characters, as each part is bounded:
+    On one line, as SageMaker's pattern requires. Each part is bounded, so it stays far below 100,000 characters:
     https://docs.aws.amazon.com/sagemaker/latest/dg/model-registry-details.html#model-card-schema
     """
     counts = ", ".join(f"{number} {place}" for place, number in dataset.counts.items())
@@ -103,12 +103,12 @@ def as_model_card(
         },
         "intended_uses": {
             "purpose_of_model": f"Says which of these a photo shows: {', '.join(challenger.labels)}"[:2048],
-            "intended_uses": "Answers that the policy accepts need no person; a person decides about the others. It is "
-            "not for decisions about people, nor tested on photos unlike those that it was evaluated on.",
+            "intended_uses": "Accepted answers need no person; a person decides about the others. Not for decisions "
+            "about people. Not tested on photos that differ from the evaluation photos.",
         },
         "training_details": {
-            "training_observations": f"Answers of people: {dataset.reviewed} learnt from, {dataset.audited} among the "
-            f"held-out images. All images: {counts}"[:1024],
+            "training_observations": f"Answers of people: {dataset.reviewed} for training, {dataset.audited} among the "
+            f"held-out photos. All photos: {counts}"[:1024],
             "training_job_details": {
                 "training_datasets": [dataset.uri],
                 "user_provided_training_metrics": [
@@ -119,7 +119,7 @@ def as_model_card(
         },
         "evaluation_details": [
             {
-                "name": "Challenger and champion on the held-out images",
+                "name": "Challenger and champion on the held-out photos",
                 "evaluation_observation": verdict.reason[:2096],
                 "datasets": [dataset.uri],
                 "metadata": {"data_sha256": dataset.data_sha256, "report": report_uri},
@@ -131,8 +131,8 @@ def as_model_card(
             }
         ],
         "additional_information": {
-            "caveats_and_recommendations": "The numbers hold for photos like the held-out ones. What the model does in "
-            "use, the monitor and people's answers say.",
+            "caveats_and_recommendations": "The numbers hold for photos like the held-out ones. The monitor and "
+            "people's answers show the quality in use.",
             "custom_details": {name: str(value)[:1024] for name, value in told.items()},
         },
     }

@@ -1,4 +1,4 @@
-"""When to train again: a degraded model, enough new labels, a long time, or a person who asks. Rules only."""
+"""When to train again: for a degraded model, enough new labels, after a long time, or on request. Rules only."""
 
 import math
 from datetime import datetime, timedelta
@@ -11,11 +11,11 @@ from kickstand.events import Moment, Payload
 from kickstand.settings import Settings
 
 Algorithm = Literal["kickstand", "image-classification"]
-"""What trains: Kickstand's own code, or SageMaker's built-in algorithm."""
+"""The training code: Kickstand's own, or SageMaker's built-in algorithm."""
 
 
 class Trigger(StrEnum):
-    """What asks for training."""
+    """The cause of a training."""
 
     DEGRADED = "degraded"
     SCHEDULE = "schedule"
@@ -23,11 +23,11 @@ class Trigger(StrEnum):
 
 
 class Request(Payload):
-    """What the function is called with: EventBridge's "Model Degraded" or "Scheduled Event", or {"reason": why}."""
+    """The function's event: EventBridge's "Model Degraded" or "Scheduled Event", or {"reason": why}."""
 
     kind: str = Field("", validation_alias="detail-type")
     reason: str = Field(
-        "a person asked for it", validation_alias=AliasChoices(AliasPath("detail", "reason"), AliasPath("reason"))
+        "a person's request", validation_alias=AliasChoices(AliasPath("detail", "reason"), AliasPath("reason"))
     )
     algorithm: Algorithm = "kickstand"
 
@@ -38,11 +38,11 @@ class Request(Payload):
 
 
 class LastTraining(Payload):
-    """The item "training" of the table of controls: the training that was started last, and what came of the one that
+    """The item "training" of the control table: the training that was started last, and the outcome of the one that
     ended last.
 
     requested_at: when it was claimed; the claim is written before the execution is started.
-    answers: how many answers of people had been counted then.
+    answers: the number of people's answers counted then.
     """
 
     requested_at: Moment
@@ -55,12 +55,12 @@ class LastTraining(Payload):
 
 
 class RequestTrainingSettings(Settings):
-    """What the function that requests a training reads from its environment.
+    """Settings of the function that requests a training.
 
     train_model: ARN of the state machine.
-    retrain_at_most_every: the least days between two automatic trainings.
-    retrain_at_least_every: so many days start one, 0 for never.
-    retrain_after_labels: so many new answers start one, 0 for never.
+    retrain_at_most_every: shortest time between two automatic trainings, in days.
+    retrain_at_least_every: longest time without a training, in days; 0 for no limit.
+    retrain_after_labels: number of new answers that start a training; 0 for never.
     """
 
     train_model: str
@@ -87,7 +87,7 @@ def choose(
 ) -> Choice:
     """Whether to train now. running: the last training has not ended. new_labels: answers since it was requested."""
     if running:
-        return Choice(False, "a training is under way")
+        return Choice(False, "a training is in progress")
     days = (now - last.requested_at) / timedelta(days=1) if last else math.inf
     rested = days >= settings.retrain_at_most_every
     enough = settings.retrain_after_labels
@@ -97,7 +97,7 @@ def choose(
         case Trigger.DEGRADED if rested:
             return Choice(True, f"the model is degraded: {request.reason}")
         case Trigger.SCHEDULE if rested and enough and new_labels >= enough:
-            return Choice(True, f"{new_labels} images have been labelled since the last training")
+            return Choice(True, f"{new_labels} photos have been labelled since the last training")
         case Trigger.SCHEDULE if last and 0 < settings.retrain_at_least_every <= days:
             return Choice(True, f"the last training is {int(days)} days old")
         case Trigger.SCHEDULE if rested:
@@ -106,7 +106,7 @@ def choose(
 
 
 def name_execution(now: datetime) -> str:
-    """Of the execution that is started then; two within a second are two.
+    """The name of an execution started at this time, to the microsecond.
 
     >>> name_execution(datetime(2027, 1, 2, 3, 4, 5, 6))
     '20270102T030405000006'

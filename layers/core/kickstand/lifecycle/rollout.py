@@ -1,4 +1,4 @@
-"""What follows from a decision about a model package: rejected, nothing; approved, somebody rolls it out."""
+"""The consequences of a decision about a model package: a rejected one has none; an approved one is rolled out."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -25,9 +25,9 @@ class ModelApproved(Payload):
 
     package, group: the model package's ARN, and the name of its group, in SageMaker's registry.
     artefact_uri: the artefact, s3://bucket/key.tar.gz.
-    verdict: what the gate said of it, one sentence for people.
-    artefact_version, artefact_sha256: S3's version and the hash of the file that was judged; None of one that was
-        registered before they were noted.
+    verdict: of the gate, one sentence for people.
+    artefact_version, artefact_sha256: version in S3 and hash of the evaluated file; None if it was registered before
+        these were stored.
     """
 
     package: str
@@ -39,7 +39,7 @@ class ModelApproved(Payload):
 
 
 class Rollout(NamedTuple):
-    """What is told. detail: published only of an approved challenger."""
+    """A message for people. detail: of the event for an approved challenger."""
 
     approved: bool
     subject: str
@@ -53,23 +53,23 @@ def describe_rollout(
     told: tuple[str, str] | None,
     find_version: Callable[[str], str | None],
 ) -> Rollout | None:
-    """What to tell of this change; None where there is nothing new.
+    """The message about this change; None if there is nothing new.
 
-    describe: gives SageMaker's answer to DescribeModelPackage; not asked where all has been told.
-    told: package and status that were told last; SageMaker may send several events for one change.
-    find_version: which version of an artefact lies in S3 now. What is approved is the one that was judged: where
-        another lies in its place, or none, nothing is approved.
+    describe: returns SageMaker's answer to DescribeModelPackage; not called if the change was announced before.
+    told: package and status of the last announcement; SageMaker may send several events for one change.
+    find_version: returns the artefact's present version in S3. An approval is about the evaluated version: if S3 has
+        another one, or none, nothing is approved.
     """
     if told == (change.package, change.status):
         return None
     package = describe()
     properties = package.get("CustomerMetadataProperties", {})
     if properties.get("role") == "champion":
-        return None  # `kickstand training upload` has registered what serves already
+        return None  # `kickstand training upload` has registered the model that already serves
     approved = change.status == "Approved"
     artefact = package["InferenceSpecification"]["Containers"][0]["ModelDataUrl"]
     verdict = package.get("ModelPackageDescription", "")
-    why = package.get("ApprovalDescription") or "no reason was given"
+    why = package.get("ApprovalDescription") or "no reason given"
     pin = {name: properties[name] for name in ("artefact_version", "artefact_sha256") if name in properties}
     detail = ModelApproved(package=change.package, group=change.group, artefact_uri=artefact, verdict=verdict, **pin)
     if not approved:
@@ -86,7 +86,7 @@ def describe_rollout(
     message = (
         f"{change.package} is approved ({why}). {verdict} It does not serve yet. Embedded: `{fetch}`{check} unpacked "
         "into layers/model/model, and deploy; the rollout shifts traffic and rolls back by itself. Endpoint: deploy "
-        "with this very file as ModelDataUrl. The event “Model Approved” tells a pipeline the same. See "
+        "with this very file as ModelDataUrl. The event “Model Approved” notifies a pipeline. See "
         "docs/training.md."
     )
     return Rollout(True, "Kickstand: challenger approved", message, detail)

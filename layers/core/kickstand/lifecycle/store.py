@@ -1,4 +1,4 @@
-"""The last training and the last approval, two items of the table of controls, and what follows from them."""
+"""The last training and the last approval, two items of the control table, and what follows from them."""
 
 import json
 from datetime import datetime
@@ -31,7 +31,7 @@ def request_training(
     request: Request,
     now: datetime,
 ) -> tuple[Choice, str | None]:
-    """Start `train_model` unless it is too soon; returns the choice, and the ARN of the execution that was started."""
+    """Start `train_model` unless it is too soon. Returns the choice, and the ARN of the started execution."""
     last = load_training(dynamodb, settings.control_table)
     answers = count_answers(dynamodb, settings.control_table)
     new_labels = answers - (last.answers if last else 0)
@@ -50,7 +50,7 @@ def request_training(
 
 
 def _is_running(stepfunctions: SFNClient, train_model: str, last: LastTraining) -> bool:
-    """Whether the last training has not ended; one that was claimed and never started is started now."""
+    """Whether the last training is running; one that was claimed but not started is started now."""
     try:
         return stepfunctions.describe_execution(executionArn=last.execution)["status"] == "RUNNING"
     except stepfunctions.exceptions.ExecutionDoesNotExist:
@@ -65,14 +65,14 @@ def _start(stepfunctions: SFNClient, train_model: str, training: LastTraining) -
 
 
 def load_training(dynamodb: DynamoDBClient, table: str) -> LastTraining | None:
-    """The training that was requested last; None where there was none."""
+    """The training that was requested last; None if there was none."""
     item = get_item(dynamodb, table, TRAINING) or {}
-    # A training that somebody started by hand has left its outcome alone.
+    # A training that somebody started by hand writes only its outcome.
     return LastTraining.model_validate(plain(item)) if "requested_at" in item else None
 
 
 def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining, before: LastTraining | None) -> bool:
-    """Whether this request may start: nobody else has claimed the next training since `before` was read."""
+    """Claim the next training. Returns whether nobody else has claimed it since `before` was read."""
     condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(requested_at)"}
     values = {f":{name}": value for name, value in to_item(training).items()}
     if before:
@@ -95,7 +95,7 @@ def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining,
 
 
 def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollout: Rollout) -> None:
-    """Tell people on the topic and, of an approved challenger, a pipeline by "Model Approved"."""
+    """Notify people through the topic and, for an approved challenger, a pipeline with "Model Approved"."""
     with transient("SNS"):
         sns.publish(TopicArn=topic, Subject=rollout.subject, Message=rollout.message)
     if rollout.approved:
@@ -103,20 +103,20 @@ def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollo
 
 
 def find_approval(dynamodb: DynamoDBClient, table: str) -> tuple[str, str] | None:
-    """The model package that somebody has decided about last, and the decision."""
+    """The last decision about a model package."""
     item = get_item(dynamodb, table, APPROVAL)
     return (item["package"]["S"], item["decision"]["S"]) if item else None
 
 
 def note_approval(dynamodb: DynamoDBClient, table: str, package: str, decision: str, now: datetime) -> None:
-    """Record what has been decided about a model package."""
+    """Record the decision about a model package."""
     item = APPROVAL | {"package": {"S": package}, "decision": {"S": decision}, "decided_at": {"S": now.isoformat()}}
     with transient("DynamoDB"):
         dynamodb.put_item(TableName=table, Item=item)
 
 
 def find_version(s3: S3Client, uri: str) -> str | None:
-    """Which version lies there now; None where nothing does. Raises StoreUnavailable."""
+    """The present version of the object; None if there is none. Raises StoreUnavailable."""
     place = urlsplit(uri)
     try:
         with transient("S3"):

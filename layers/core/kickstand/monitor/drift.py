@@ -1,4 +1,4 @@
-"""Has the stream of images moved away from the baseline? Sequential tests with a stated number of false alarms."""
+"""Drift: have the photos moved away from the baseline? Sequential tests with a stated rate of false alarms."""
 
 import hashlib
 import json
@@ -17,35 +17,35 @@ from kickstand.quality import upper_bound
 from kickstand.records import Record
 
 TAILS = (0.01, 0.05, 0.25)
-"""How far out the events "unusually low" and "unusually high" begin: shares of the baseline."""
+"""Where the events "unusually low" and "unusually high" begin: shares of the baseline."""
 ODDS = (2.0, 5.0, 20.0)
-"""The bets: an event's odds have become so many times what the baseline allows."""
+"""The bets: an event's odds have become this many times what the baseline allows."""
 CHANGE_ODDS = 3.0
-"""The bet by which the moment of a change is estimated: between bold, which is late for a small change, and cautious,
-which is early for a large one."""
+"""The bet that estimates the moment of a change. A bold bet is late for a small change, a cautious one early for a
+large change."""
 MIX_ODDS, MIX_CHANGE_ODDS = (1.25, 2.0, 5.0), 1.5
-"""The bets on a share above the promised mix: even a share that is a little larger must be found, and it is large, so
-that its odds cannot become twenty times as much.
+"""The bets on a share above the guaranteed mix: even a slightly larger share must be found, and such a share is large,
+so its odds cannot become twenty times as much.
 """
 UNLUCKY_BASELINE = 0.01
-"""Chance that the finite baseline misstates any event's rate by more than is allowed for."""
+"""Chance that the finite baseline misstates any event's rate by more than its limit allows."""
 RELEASE = 100.0
-"""An alarm ends when its evidence has fallen to this part of what raised it."""
+"""An alarm ends when its evidence has fallen to this part of the threshold."""
 EXAMPLES = 8
-"""Images kept for each event, to show what moved it."""
+"""Photos kept for each event, as examples."""
 EXAMPLES_SIZE = 60_000
-"""Bytes that a checkpoint spends on them: keys may be long, and the state has a limit."""
+"""Bytes of a checkpoint for these examples: keys may be long, and the state has a limit."""
 
 
 class Severity(StrEnum):
-    """Whether the input has changed, which may be harmless (a notice), or the model is harmed (a page)."""
+    """A notice: the input has changed, perhaps without harm. A page: the model is worse, which wakes somebody."""
 
     NOTICE = "notice"
     PAGE = "page"
 
 
 class Side(StrEnum):
-    """Where a feature is unusual. Confidence may rise and p(neither) fall as they like: that harms nobody."""
+    """On which side a feature is unusual. A higher confidence or a lower p(neither) does no harm."""
 
     BELOW = "below"
     ABOVE = "above"
@@ -60,15 +60,15 @@ FEATURES: Mapping[str, tuple[Severity, tuple[Side, ...]]] = {
     "neither": (Severity.PAGE, (Side.ABOVE,)),
 }
 RATES = ("flagged", "reviewed", "rejected")
-"""Shares that page when they rise: p(neither) over the gate, shown to a person, rejected (unreadable ones too)."""
+"""Shares that wake somebody when they rise: too large a p(neither), sent to review, rejected or unreadable."""
 CLASS_MIX = "class_mix"
 
 
 class Observation(NamedTuple):
-    """What drift looks at in one image.
+    """What drift measures in one photo.
 
-    at: when it was recorded. features: by the names of FEATURES, as far as there are any. rates: yes or no, by the
-    names of RATES, and the label under CLASS_MIX's name and a colon.
+    at: when it was recorded. features: by the names of FEATURES, if known. rates: yes or no, by the names of RATES,
+    and for each class the name of CLASS_MIX, a colon and the class.
     """
 
     image: str
@@ -81,7 +81,7 @@ class Observation(NamedTuple):
 def measure(
     statistics: ImageStatistics | None, prediction: Prediction | None, decision: Decision | None
 ) -> tuple[dict[str, float], dict[str, bool]]:
-    """Features and rates of one image; None stands for what is missing or of another model or policy."""
+    """Features and rates of one photo; None for missing ones, and those of another model or policy."""
     features: dict[str, float] = {}
     rates: dict[str, bool] = {}
     if statistics:
@@ -92,7 +92,7 @@ def measure(
     if decision:
         rates |= {
             "flagged": decision.reason in (Reason.NEITHER, Reason.PERHAPS_NEITHER),
-            # Without the switch "review everything", or it would keep up the alarm that it answers.
+            # By the policy alone: review-everything mode would otherwise keep up the alarm that turned it on.
             "reviewed": decision.by_policy is Route.REVIEW,
             "rejected": decision.by_policy is Route.REJECT,
         }
@@ -100,10 +100,10 @@ def measure(
 
 
 def observe(record: Record, model_version: str, policy_version: str) -> Observation:
-    """The record as far as it can be compared: scores of another model and routes of another policy cannot."""
+    """The comparable part of the record: without scores of another model, and routes of another policy."""
     image, prediction, decision = record.prepared_image, record.prediction, record.decision
     same_model = prediction is not None and prediction.model_version == model_version
-    # An unreadable image was decided without asking model or policy.
+    # An unreadable file was decided without model or policy.
     same_policy = decision.policy_version == policy_version and same_model if prediction else not image
     return Observation(
         record.image,
@@ -118,7 +118,7 @@ def observe(record: Record, model_version: str, policy_version: str) -> Observat
 
 
 class PromisedMix(NamedTuple):
-    """The largest shares of answers that a promised mix allows this model and policy: see `promise.largest_shares`."""
+    """The largest shares of answers that a guaranteed mix allows; see `promise.largest_shares`."""
 
     model_version: str
     policy_version: str
@@ -126,7 +126,7 @@ class PromisedMix(NamedTuple):
     shares_at_most: Mapping[str, float]
 
     def measure(self, record: Record) -> dict[str, bool]:
-        """By label, whether it is the answer; for "neither", whether the photo is over the gate. Empty for an answer of
+        """By class, whether it is the answer; for "neither", whether p(neither) is too large. Empty for an answer of
         another model, without "neither" for a decision of another policy.
         """
         rates = observe(record, self.model_version, self.policy_version).rates
@@ -135,13 +135,13 @@ class PromisedMix(NamedTuple):
         return {label: rates[name] for label, name in names.items() if known and name in rates}
 
     def range_of(self, label: str) -> tuple[float, float]:
-        """The promised share of photos: of a label, among those that show one; of "neither", among all."""
+        """The guaranteed share of photos: for a class, among those that show one; for "neither", among all."""
         return (
             (0.0, self.promise.foreign_share) if label == NEITHER else (self.promise.mix or {}).get(label, (0.0, 1.0))
         )
 
     def events(self) -> "list[Event]":
-        """A label's share must not be larger than any promised mix allows; smaller ones make others larger."""
+        """A class's share must not be larger than any guaranteed mix allows; a smaller one makes others larger."""
         return [
             Event(
                 CLASS_MIX,
@@ -151,7 +151,7 @@ class PromisedMix(NamedTuple):
                 0.0,
                 usual=share,
                 limit=share,
-                told=self._tell(label, share),
+                told=self._exceeded(label, share),
                 bets=MIX_ODDS,
                 change=MIX_CHANGE_ODDS,
             )
@@ -159,18 +159,18 @@ class PromisedMix(NamedTuple):
             if share < 1.0
         ]
 
-    def _tell(self, label: str, share: float) -> str:
+    def _exceeded(self, label: str, share: float) -> str:
         low, high = self.range_of(label)
         if label == NEITHER:
             return (
-                f"the share of photos that may show none of the labels is above {percent(share)}, the most that the "
-                f"promise allows (up to {percent(high)} of them): renew it by `kickstand policy` with a larger "
+                f"the share of photos that may show none of the classes is above {percent(share)}, the maximum that "
+                f"the guarantee allows (up to {percent(high)} of them): renew it by `kickstand policy` with a larger "
                 "`--foreign-share`"
             )
         promised = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
         return (
-            f"the share of answers {label} is above {percent(share)}, the most that the promised mix ({promised}) "
-            "allows: renew the promise by `kickstand policy` with a wider `--mix`"
+            f"the share of answers {label} is above {percent(share)}, the maximum that the guaranteed mix ({promised}) "
+            "allows: renew the guarantee by `kickstand policy` with a wider `--mix`"
         )
 
 
@@ -192,9 +192,9 @@ class Quantiles(Payload):
 
 
 class Baseline(Payload):
-    """How images and answers look when all is well.
+    """Statistics of photos and answers when all is well.
 
-    source: where it comes from, in words.
+    source: its origin, in words.
     """
 
     source: str
@@ -205,12 +205,12 @@ class Baseline(Payload):
 
     @property
     def version(self) -> str:
-        """Names its content: a checkpoint belongs to one baseline."""
+        """Identifies the content: a checkpoint belongs to one baseline."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
 
 
 def rank(level: float, n: int) -> int:
-    """Which order statistic of n stands for this level, counted from 1."""
+    """The index of the order statistic of n for this level, counted from 1."""
     return max(1, math.floor(level * n + 1e-9))
 
 
@@ -220,7 +220,7 @@ def make_baseline(
     model_version: str,
     policy_version: str,
 ) -> Baseline:
-    """The baseline that these images make; of each its features and rates, as `measure` and `observe` give them."""
+    """The baseline of these photos, from the features and rates that `measure` and `observe` return."""
     features: dict[str, list[float]] = {}
     hits: dict[str, list[bool]] = {}
     for values, events in images:
@@ -247,12 +247,12 @@ def make_baseline(
 
 
 class Budget(Payload):
-    """How often the monitor may cry wolf: on average at most `false_alarms` in `days`, at so many images a day.
+    """The budget for false alarms: on average at most `false_alarms` in `days`, at this many photos a day.
 
     Why that holds. For an event of probability at most p, and any q > p, the likelihood ratio of q against p has mean
-    at most 1. R ← (R + 1) · ratio (Shiryaev–Roberts) therefore grows by at most 1 an image in the mean, and so does
+    at most 1. R ← (R + 1) · ratio (Shiryaev–Roberts) therefore grows by at most 1 a photo in the mean, and so does
     any weighted mean of such R, however dependent they are. When it reaches a threshold A an alarm is raised and it
-    starts again from 0: it has lost A, so that after N images A · (mean number of alarms) ≤ N. With S statistics,
+    starts again from 0: it has lost A, so that after N photos A · (mean number of alarms) ≤ N. With S statistics,
     A = S · N / false_alarms. Such R are e-detectors: Shin, Ramdas and Rinaldo, New England J. Stat. Data Sci. 2 (2024),
     229–260 (arXiv:2203.03532).
     """
@@ -262,7 +262,7 @@ class Budget(Payload):
     false_alarms: float = Field(default=1.0, ge=1e-6)
 
     def threshold(self, statistics: int) -> float:
-        """The evidence at which one of so many statistics raises an alarm.
+        """The evidence at which one of this many statistics raises an alarm.
 
         >>> Budget(images_per_day=100).threshold(10)
         90000.0
@@ -271,7 +271,7 @@ class Budget(Payload):
 
 
 def images_per_day(times: Sequence[datetime]) -> float:
-    """How many came in a day; at least 100, so that a handful in a minute does not count as a flood.
+    """The number of photos a day; at least 100, so that a few in a minute do not count as a flood.
 
     >>> images_per_day([])
     100.0
@@ -281,11 +281,11 @@ def images_per_day(times: Sequence[datetime]) -> float:
 
 
 class Event(NamedTuple):
-    """Something that each image does or does not, and that must not become more frequent.
+    """A yes-or-no property of a photo that must not become more frequent.
 
     statistic: what it belongs to. source: the feature or rate it reads. side, cut: None for a rate.
     usual: its share of the baseline. limit: the largest probability that the finite baseline allows it.
-    told: of a share that a promised mix limits (`usual` is the limit): what it means that it is above, in words.
+    told: for a share limited by a guaranteed mix (`usual` is the limit): what exceeding it means, in words.
     bets, change: as ODDS and CHANGE_ODDS.
     """
 
@@ -301,7 +301,7 @@ class Event(NamedTuple):
     change: float = CHANGE_ODDS
 
     def happens(self, observation: Observation) -> bool | None:
-        """None where the image does not tell."""
+        """None if unknown for this photo."""
         if self.side is None:
             return observation.rates.get(self.source)
         value = observation.features.get(self.source)
@@ -322,8 +322,8 @@ def _limit(hits: int, n: int, chance: float) -> float:
 
 
 def list_events(baseline: Baseline | None, mix: PromisedMix | None = None) -> list[Event]:
-    """All events that baseline and promised mix let us watch. With a promised mix its limits take the place of the
-    baseline's class mix: to move within the promised range is no harm.
+    """All events that can be watched with this baseline and guaranteed mix. The limits of a guaranteed mix replace the
+    baseline's class mix: a change within the guaranteed range does no harm.
 
     The true probability of falling below the k-th smallest of n baseline values is at most Beta(k, n + 1 - k), ties or
     not; its upper quantile, which is Clopper and Pearson's bound for k - 1 of n, is the event's limit. So neither an
@@ -358,7 +358,7 @@ def ratios(limit: float, bets: Sequence[float] = ODDS) -> list[tuple[float, floa
 
 
 class Example(Payload):
-    """An image on which the event happened. value: of the feature; 1 for a rate."""
+    """A photo with the event. value: of the feature; 1 for a rate."""
 
     image: str
     version: str
@@ -366,11 +366,11 @@ class Example(Payload):
 
 
 class EventState(Payload):
-    """What is known of one event.
+    """The state of one event.
 
-    seen: images that told whether it happened. evidence: one R for each of ODDS.
-    climb: log-likelihood ratio at CHANGE_ODDS since the change that is likeliest so far (Page's CUSUM); 0 when nothing
-        speaks for a change. since, n, hits, examples: of the images since then.
+    seen: photos for which it is known. evidence: one R for each of ODDS.
+    climb: log-likelihood ratio at CHANGE_ODDS since the likeliest change so far (Page's CUSUM); 0 if there is no
+        evidence of a change. since, n, hits, examples: of the photos since then.
     """
 
     seen: int = Field(default=0, ge=0)
@@ -385,13 +385,13 @@ class EventState(Payload):
 
 
 class Checkpoint(Payload):
-    """Where the monitor stands between two looks at the stream; a few kilobytes, whatever it has seen.
+    """The state of drift between two runs; a few kilobytes, however much it has read.
 
-    baseline_version: of baseline and promised mix.
+    baseline_version: of baseline and guaranteed mix.
     last: (recorded_at, image, version) of the last record read: reading it again changes nothing.
-    raised: the alarms that still hold, by statistic: when there was evidence enough, since when it had changed, and the
-        number of the event that led.
-    alarms: how many each statistic has ever raised.
+    raised: the open alarms, by statistic: when the evidence sufficed, when the change began, and the number of the
+        event with the most evidence.
+    alarms: how many each statistic has raised so far.
     """
 
     baseline_version: str
@@ -409,14 +409,14 @@ class Checkpoint(Payload):
 
 
 class Finding(Payload):
-    """What one statistic says.
+    """The result of one statistic.
 
-    seen: images that it could be compared in; 0 where all were decided by another model or policy.
-    alarm: whether it has moved. strength: log evidence as a share of what raises an alarm; at most 1 is reported.
-    since: the likeliest moment of the change. raised_at: when there was evidence enough.
-    event: what became more frequent; observed: its share since then, of n images; usual: its share of the baseline.
-    told: of a share that a promised mix limits (`usual` is the limit): what the alarm means, in words.
-    examples: the images that moved it most.
+    seen: comparable photos; 0 if all were decided by another model or policy.
+    alarm: whether it has moved. strength: log evidence as a share of the threshold; at most 1 is reported.
+    since: the likeliest moment of the change. raised_at: when the evidence sufficed.
+    event: what became more frequent; observed: its share since then, of n photos; usual: its share of the baseline.
+    told: for a share limited by a guaranteed mix (`usual` is the limit): what the alarm means, in words.
+    examples: the photos with the largest effect.
     """
 
     statistic: str
@@ -442,7 +442,7 @@ class Ended(Payload):
 
 
 class _Track:
-    """The running evidence on one event."""
+    """The running evidence about one event."""
 
     __slots__ = ("climb", "event", "evidence", "examples", "factors", "hits", "n", "seen", "since", "steps")
 
@@ -494,7 +494,7 @@ class _Track:
                 self.since, self.n, self.hits, self.examples = None, 0, 0, []
 
     def _keep(self, observation: Observation) -> None:
-        """The most extreme images; of a rate, the latest."""
+        """The most extreme photos; for a rate, the latest."""
         source, side = self.event.source, self.event.side
         value = 1.0 if side is None else observation.features[source]
         self.examples.append(Example(image=observation.image, version=observation.version, value=value))
@@ -504,9 +504,9 @@ class _Track:
 
 
 class Drift:
-    """The sequential tests of one stream against one baseline, and one promised mix.
+    """The sequential tests of one stream of photos against one baseline, and one guaranteed mix.
 
-    Reading the records in one go or in parts, with a checkpoint between them, comes to the same.
+    Reading the records at once or in parts, with a checkpoint between them, gives the same result.
     """
 
     def __init__(
@@ -516,7 +516,7 @@ class Drift:
         checkpoint: Checkpoint | None = None,
         mix: PromisedMix | None = None,
     ) -> None:
-        """A checkpoint of another baseline, promised mix or list of events is not used: the tests begin anew."""
+        """A checkpoint of another baseline, guaranteed mix or list of events is not used: the tests start again."""
         self._baseline, self._mix, self._version = baseline, mix, _version(baseline, mix)
         events = list_events(baseline, mix)
         self._statistics = list(dict.fromkeys(event.statistic for event in events))
@@ -538,13 +538,13 @@ class Drift:
         self._at_worst: dict[str, tuple[float | None, int, tuple[Example, ...]]] = {}
 
     def read(self, records: Iterable[Record]) -> None:
-        """Take in the records that come after the last one read, oldest first."""
+        """Read the records after the last one read, oldest first."""
         for record in sorted(records, key=_place):
             if self._last is None or _place(record) > self._last:
                 self.see(self._observe(record))
 
     def _observe(self, record: Record) -> Observation:
-        """Baseline and mix may be of different policies: the mix has the newest one."""
+        """Baseline and mix may belong to different policies: the mix has the newest one."""
         baseline, mix = self._baseline, self._mix
         seen = observe(record, baseline.model_version, baseline.policy_version) if baseline else None
         if mix is None:
@@ -559,7 +559,7 @@ class Drift:
         )
 
     def see(self, observation: Observation) -> None:
-        """Take in one image."""
+        """Read one photo."""
         self._last, self.n = (observation.at, observation.image, observation.version), self.n + 1
         for track in self._tracks:
             track.see(observation)
@@ -575,7 +575,7 @@ class Drift:
                 self._alarms[name] = self._alarms.get(name, 0) + 1
             led = self._tracks[self._raised[name][2]]
             self._at_worst[name] = led.share, led.n, tuple(led.examples)
-            # The cap loses nothing that counts, and lets an alarm end soon after what caused it.
+            # The cap changes no alarm, and lets it end soon after its cause.
             cap = self.threshold * len(group) * len(ODDS)
             for i in group:
                 self._tracks[i].evidence = [min(cap, r) for r in self._tracks[i].evidence]
@@ -596,7 +596,7 @@ class Drift:
         return max(group, key=lambda i: sum(self._tracks[i].evidence))
 
     def findings(self) -> list[Finding]:
-        """What each statistic says now: alarms first, pages before notices, the strongest evidence first."""
+        """The present result of each statistic: alarms first, pages before notices, the strongest evidence first."""
         found = [self._find(name, group) for name, group in self._groups.items()]
         return sorted(found, key=lambda f: (not f.alarm, f.severity is not Severity.PAGE, -f.strength))
 
@@ -621,9 +621,7 @@ class Drift:
         )
 
     def checkpoint(self) -> Checkpoint:
-        """All that has to be kept until the next look; of the images that moved an event, those of the events that have
-        moved most.
-        """
+        """The state to keep until the next run, with examples for the events that have moved most."""
         states, left = [track.state() for track in self._tracks], EXAMPLES_SIZE
         for i in sorted(range(len(states)), key=lambda i: -self._tracks[i].climb):
             left -= sum(len(one.model_dump_json().encode()) for one in states[i].examples)
@@ -656,15 +654,15 @@ def _place(record: Record) -> tuple[datetime, str, str]:
 
 
 def describe(finding: Finding) -> str:
-    """The finding in words, without its pictures.
+    """The finding in words, without its photos.
 
     >>> describe(Finding(statistic="sharpness", severity=Severity.NOTICE, alarm=True, strength=1.0, raised_at=None,
     ...     since=None, event="sharpness below 0.06", observed=0.8, n=25, usual=0.05, examples=()))
-    'sharpness below 0.06: 80 % of 25 images, usually 5 %'
+    'sharpness below 0.06: 80 % of 25 photos, usually 5 %'
     """
     if finding.observed is None:
         return finding.told or f"{finding.event}: as usual"
-    observed = f"{finding.observed:.0%} of {finding.n:,} images".replace("%", " %")
+    observed = f"{finding.observed:.0%} of {finding.n:,} photos".replace("%", " %")
     if finding.told:
         return f"{finding.told} ({observed})"
     return f"{finding.event}: {observed}, usually {100 * finding.usual:.0f} %"

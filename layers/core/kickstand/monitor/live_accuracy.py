@@ -1,4 +1,4 @@
-"""How often are the answers right, now? From reviews and random audits, weighted, and from calibrated confidences."""
+"""Live accuracy: how often the answers are right, by weighted reviews and random audits, and calibrated confidences."""
 
 import math
 from collections import Counter, defaultdict
@@ -17,25 +17,25 @@ from kickstand.records import Record
 from kickstand.review.rules import CANNOT_TELL
 
 UP, DOWN = (0.9, 0.3, 0.1, 0.03, 0.01, 0.003), (0.99, 0.8, 0.6, 0.4, 0.2, 0.1, 0.05)
-"""Stakes on a higher and on a lower error rate, as shares of the largest that cannot be lost in full, bold to cautious;
-the mean of what they win counts. An error is rare, so the best stake on more of them is small, on fewer large."""
+"""Stakes on a higher and on a lower error rate, from bold to cautious, as shares of the largest stake that cannot be
+lost in full; their mean win counts. Errors are rare, so the best stake on more of them is small, on fewer large."""
 DOUBTFUL = 20.0
-"""Evidence that a kept promise about one label ever gives with a chance of at most 1 in 20."""
+"""A kept guarantee about one class ever reaches this evidence with a chance of at most 1 in 20."""
 LEAST_CHANCE = 1e-9
-"""A person who is asked less often is asked never: the inverse of a smaller chance would outweigh all else."""
+"""A smaller probability of review counts as none: its inverse would outweigh everything else."""
 MOST_EVIDENCE = 1e15
-"""More is cut off: it would change no conclusion, and a float ends somewhere."""
+"""Larger wealth is cut off: it would change no conclusion, and might overflow."""
 
 
 Wealth = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Outcome(NamedTuple):
-    """One image whose answer is right or wrong.
+    """One photo, whose answer is right or wrong.
 
     expected: calibrated probability that the answer is wrong.
-    wrong: what a person found; None where nobody has said.
-    probability: how probable it was that a person tells; 0 where nobody was to be asked.
+    wrong: by a person; None if nobody has answered.
+    probability: that a person answers; 0 if nobody was to be asked.
     """
 
     expected: float
@@ -44,12 +44,12 @@ class Outcome(NamedTuple):
 
 
 class LiveAccuracy(Payload):
-    """Share of right answers in [0, 1] among `images`.
+    """Share of right answers in [0, 1] among `images`, the number of photos.
 
-    accuracy, low, high: the estimate with its interval. Where no person has looked it rests on confidences alone, and
-        the interval says so: [0, 1].
-    predicted: what the calibrated confidences alone say.
-    answers: images about which a person has said what they show.
+    accuracy, low, high: the estimate with its interval. Without answers of people it rests on confidences alone, and
+        the interval is [0, 1].
+    predicted: by the calibrated confidences alone.
+    answers: photos that a person has labelled.
     """
 
     accuracy: float
@@ -61,7 +61,7 @@ class LiveAccuracy(Payload):
 
 
 class PromiseStatus(StrEnum):
-    """What live labels say of the promise, from good to bad."""
+    """The state of a guarantee by people's answers, from good to bad."""
 
     KEPT = "kept"
     OPEN = "open"
@@ -70,14 +70,14 @@ class PromiseStatus(StrEnum):
 
 
 class PromiseCheck(Payload):
-    """Whether at most max_risk of the accepted answers of a label are wrong, by random audits.
+    """Whether at most max_risk of the accepted answers of a class are wrong, by random audits.
 
-    label: whose accepted answers; empty for an older promise, which is about all of them together.
+    label: the class; empty for an older guarantee, which is about all classes together.
     status: kept: the audits alone show it. open: too few audits to say. doubtful: the evidence no longer supports it;
-        for a kept promise the chance that any label is ever doubtful is at most 1 in 20. broken: an alarm, within the
+        for a kept guarantee the chance that any class is ever doubtful is at most 1 in 20. broken: an alarm, within the
         budget for false ones.
-    evidence: against the promise; 1 is none, 20 times the number of labels is doubtful.
-    audits, errors: of accepted images. audits_missing: about how many more would show the promise, if none were wrong.
+    evidence: against the guarantee; 1 is none, 20 times the number of classes is doubtful.
+    audits, errors: of accepted photos. audits_missing: about how many more would show it, if none were wrong.
     """
 
     label: str = ANY_LABEL
@@ -90,14 +90,14 @@ class PromiseCheck(Payload):
 
     @property
     def supported(self) -> bool:
-        """Whether the evidence still supports the promise."""
+        """Whether the evidence still supports the guarantee."""
         return self.status in (PromiseStatus.KEPT, PromiseStatus.OPEN)
 
 
 def judge(record: Record) -> bool | None:
-    """Whether the model's answer was wrong; None where no person could tell, or the photo is to be taken again.
+    """Whether the model's answer was wrong; None if the person could not tell, or the photo must be taken again.
 
-    The answer is "neither" where the image was rejected, else the label.
+    The answer is "neither" for a rejected photo, otherwise the class.
     """
     given = record.review.answer if record.review else None
     prediction = record.used_prediction
@@ -108,13 +108,13 @@ def judge(record: Record) -> bool | None:
 
 
 def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outcome]:
-    """What is known of each answer; images that could not be read, or are to be taken again, have none.
+    """The outcome of each answer; unreadable files and photos that must be taken again have none.
 
-    route: only those that the policy sends there; the answers that the switch "review everything" has kept from being
-        accepted count as accepted ones that were all checked.
+    route: only the answers that the policy sends there. Would-be-accepted answers of review-everything mode count as
+        accepted, with every one checked.
 
-    Not everyone who is asked answers. Within one route we take it that who does not answer would not have answered
-    differently, and put the share that has into the probability.
+    Not every review is answered. It is assumed that within one route unanswered photos are like the answered ones; so
+    the probability is multiplied by the share of answers.
     """
     chosen = [r for r in records if r.used_prediction and route in (None, r.decision.by_policy)]
     asked, answered = Counter[Route](), Counter[Route]()
@@ -130,7 +130,7 @@ def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outc
 
 
 def observe(record: Record) -> Outcome:
-    """What is known of one answer, as if everyone who is asked did answer."""
+    """The outcome of one answer, as if every review were answered."""
     return Outcome(_expected_error(record), judge(record) if record.asks_a_person else None, _chance(record))
 
 
@@ -145,7 +145,7 @@ def _expected_error(record: Record) -> float:
 
 
 def as_label(record: Record, seen: Outcome) -> Outcome:
-    """What is known, as `seen`, of the label as the answer, though the image may have been rejected."""
+    """The outcome `seen` of the class as the answer, even if the photo was rejected."""
     prediction, given = record.prediction, record.review.answer if record.review else None
     if prediction is None:
         return seen
@@ -154,7 +154,7 @@ def as_label(record: Record, seen: Outcome) -> Outcome:
 
 
 def _chance(record: Record) -> float:
-    """How probable it was that a person is asked."""
+    """The probability that the photo went to review."""
     if record.audit_probability is None:
         return 1.0 if record.decision.route is Route.REVIEW else 0.0
     return record.audit_probability if record.audit_probability >= LEAST_CHANCE else 0.0
@@ -163,17 +163,17 @@ def _chance(record: Record) -> float:
 def estimate(
     seen: Iterable[Outcome] | Mapping[Outcome, int], confidence_level: float = 0.95, label_error: float = 0.0
 ) -> LiveAccuracy:
-    """The share of right answers, with an interval that needs no assumption about the images.
+    """The share of right answers, with an interval that needs no assumption about the photos.
 
-    seen: the outcomes, or how many there are of each.
-    label_error: largest probability ε that a person's label is wrong, whatever the image shows, and independently from
-        image to image. At a true error rate e people find one between e (1 - ε) and e + ε (1 - e). So where the found
-        rate is between l and h, the true one is between (l - ε) / (1 - ε) and h / (1 - ε); the interval says that.
+    seen: the outcomes, or the number of each.
+    label_error: largest probability ε that a person's label is wrong, whatever the photo shows, independently for each
+        photo. At a true error rate e people find a rate between e (1 - ε) and e + ε (1 - e). So if the found rate is
+        between l and h, the true one is between (l - ε) / (1 - ε) and h / (1 - ε): that is the interval.
 
     The estimate is the difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
-    chapter 6): what the confidences expect of all images, plus the mean of (found - expected) where a person has
-    looked, weighted by 1 / probability. It corrects confidences that are worth nothing, and varies the less the more
-    they are worth. Images that nobody was to be asked about may be all right or all wrong: the interval says so.
+    chapter 6): the rate expected from the confidences of all photos, plus the mean of (found - expected) over reviewed
+    photos, weighted by 1 / probability. It is unbiased even if the confidences are useless, and varies less if they are
+    good. Photos that nobody was to be asked about may be all right or all wrong: the interval covers both.
     """
     counts: Counter[Outcome] = Counter(seen)
     n = counts.total()
@@ -196,11 +196,11 @@ def estimate(
 
 
 def _error_rate(lots: Counter[Outcome], alpha: float) -> Interval:
-    """The error rate of images that could all have been drawn; n counts those that were.
+    """The error rate of photos that could all have been drawn; n counts those that were.
 
-    The interval holds the rates θ against which no gambler has grown rich (2 / alpha at each end) who stakes λ on
-    the images drawn: wealth Π (1 + λ w (found - expected + mean expected - θ)), w the smallest probability over the
-    image's own. Chance lies in the draw alone: whatever the images are, at their true rate the wealth's mean is
+    The interval holds the rates θ against which a gambler who stakes λ on the drawn photos has not reached the wealth
+    2 / alpha at either end: wealth Π (1 + λ w (found - expected + mean expected - θ)), w the smallest probability over
+    the photo's own. Only the draw is random: whatever the photos are, at their true rate the wealth's mean is
     Π (1 + λ' (e - expected + mean expected - θ)) ≤ exp(λ' Σ (e - θ)) = 1. Few answers make the interval wide, not
     wrong. Betting on means: Waudby-Smith and Ramdas, JRSS B 86 (2024), 1–27.
     """
@@ -215,7 +215,7 @@ def _error_rate(lots: Counter[Outcome], alpha: float) -> Interval:
     weights = math.fsum(k / p for _, _, p, k in drawn)
     value = mean + math.fsum((wrong - expected) / p * k for wrong, expected, p, k in drawn) / weights
     value = min(1.0, max(0.0, value))
-    # What a term can be at worst, known before the draw; 1e-4 for rounding.
+    # The worst value of a term, known before the draw; 1e-4 for rounding.
     lowest = mean - max(one.expected for one in lots) - 1e-4
     highest = 1 + mean - min(one.expected for one in lots) + 1e-4
 
@@ -237,7 +237,7 @@ def _error_rate(lots: Counter[Outcome], alpha: float) -> Interval:
 
 
 def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> float:
-    """Where exclusion ends between a point outside, if it is excluded at all, and one inside."""
+    """The boundary of exclusion, between a point outside, if it is excluded at all, and one inside."""
     if not excluded(outside):
         return outside
     for _ in range(30):
@@ -247,14 +247,14 @@ def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> f
 
 
 class Claim(NamedTuple):
-    """What a promise says of the accepted answers of one label; of all of them where the label is ANY_LABEL.
+    """The guarantee about the accepted answers of one class; about all of them if the label is ANY_LABEL.
 
-    labels: how many labels are checked. They share the budget for false alarms and the confidence.
-    confidence_level: of this label alone, so that the promise's own holds for all of them at once.
+    labels: number of checked classes. They share the budget for false alarms and the confidence.
+    confidence_level: for this class, so that the guarantee's own holds for all classes at once.
 
-    label_error ε: see `estimate`. While the promise is kept, people find at most max_risk + ε (1 - max_risk) of the
-    answers wrong; evidence against the promise is evidence of more than that. To show that it is kept, the bound on
-    the found errors must be at most max_risk (1 - ε).
+    label_error ε: see `estimate`. While the guarantee is kept, people find at most max_risk + ε (1 - max_risk) of the
+    answers wrong; evidence against it is evidence of more than that. To show that it is kept, the bound on the found
+    errors must be at most max_risk (1 - ε).
     """
 
     label: str
@@ -265,22 +265,22 @@ class Claim(NamedTuple):
 
     @property
     def most_found(self) -> float:
-        """The largest share of answers that people find wrong while the promise is kept."""
+        """The largest share of answers that people find wrong while the guarantee is kept."""
         return self.max_risk + self.label_error * (1 - self.max_risk)
 
     def limit(self, budget: Budget, audits: int, images: int) -> float:
-        """The evidence that raises an alarm, where so many of the images are audits of this label."""
+        """The evidence that raises an alarm, if this many of the photos are audits of this class."""
         return max(DOUBTFUL * self.labels, budget.threshold(self.labels) * audits / max(1, images))
 
     def bound(self, errors: int, audits: int) -> float:
-        """Upper bound of the true error rate, by audits that were equally probable."""
+        """Upper bound of the true error rate, from audits of equal probability."""
         if not audits:
             return 1.0
         return min(1.0, upper_bound(errors, audits, self.confidence_level) / (1 - self.label_error))
 
 
 def list_claims(promise: Promise | None, refused: Collection[str] = ()) -> list[Claim]:
-    """What can be checked of a promise. refused: labels of which no answer is accepted; nothing can be checked."""
+    """The checkable parts of a guarantee. refused: classes without accepted answers, which cannot be checked."""
     if promise is None:
         return []
     about = [label for label in promise.max_risk if label not in refused]
@@ -289,7 +289,7 @@ def list_claims(promise: Promise | None, refused: Collection[str] = ()) -> list[
 
 
 def accepted_by_label(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The records that the policy accepts, by the label of the answer."""
+    """The records that the policy accepts, by the class of the answer."""
     found = defaultdict(list)
     for record in records:
         if record.used_prediction and record.decision.by_policy is Route.ACCEPT:
@@ -300,13 +300,13 @@ def accepted_by_label(records: Iterable[Record]) -> dict[str, list[Record]]:
 def check_promise(
     records: Iterable[Record], promise: Promise | None, budget: Budget, refused: Collection[str] = ()
 ) -> tuple[PromiseCheck, ...]:
-    """Are at most max_risk of the accepted answers of each label wrong? By the audits, in the order in which they were
-    answered. A photo that shows none of the labels is a wrong answer.
+    """Check whether at most max_risk of the accepted answers of each class are wrong, by the audits in the order of
+    their answers. Accepting a photo that shows none of the classes is a wrong answer.
 
-    While the switch "review everything" is on, every answer that the policy would accept is audited.
+    In review-everything mode every would-be-accepted answer is audited.
 
     budget: for false alarms of these tests alone; audits are as frequent as among these records.
-    refused: labels of which no answer is accepted.
+    refused: classes without accepted answers.
     """
     everything = list(records)
     accepted = accepted_by_label(everything)
@@ -335,12 +335,12 @@ def _check(claim: Claim, accepted: Sequence[Record], images: int, budget: Budget
 
 
 class Evidence(Payload):
-    """Against a claim, by the audits so far.
+    """Evidence against a claim, from the audits so far.
 
-    wealth: of gamblers on more errors than promised, one for each of drift's ODDS: 20 arises with a chance of at most
-        1 in 20, ever. restarted: of those who may begin anew at any image (see `drift.Budget`).
-    broken: the restarted ones have reached the limit.
-    least: smallest chance to be asked so far.
+    wealth: of gamblers on more errors than guaranteed, one for each of drift's ODDS: it ever reaches 20 with a chance
+        of at most 1 in 20. restarted: of gamblers who may restart at any photo (see `drift.Budget`).
+    broken: whether the restarted ones have reached the limit.
+    least: smallest probability of review so far.
     """
 
     wealth: tuple[Wealth, ...] = Field(default=(1.0,) * len(ODDS), min_length=len(ODDS), max_length=len(ODDS))
@@ -349,7 +349,7 @@ class Evidence(Payload):
     least: Probability = 1.0
 
     def after(self, wrong: bool, chance: float, claim: Claim, limit: float) -> Self:
-        """With one more audit. chance: how probable it was; what was likelier to be audited counts for less."""
+        """The evidence with one more audit. chance: its probability; a more probable audit counts for less."""
         least = min(self.least, chance)
         weight = least / chance if chance else 1.0
         factors = [1 + weight * (pair[0 if wrong else 1] - 1) for pair in ratios(claim.most_found)]
@@ -365,7 +365,7 @@ class Evidence(Payload):
 
 
 def _conclude(claim: Claim, evidence: Evidence, n: int, errors: int, bound: float) -> PromiseCheck:
-    """bound: upper confidence bound of the true error rate of these accepted answers."""
+    """The state of the claim. bound: upper confidence bound of the true error rate of these accepted answers."""
     wealth = sum(evidence.wealth) / len(evidence.wealth)
     if evidence.broken:
         status = PromiseStatus.BROKEN
@@ -386,32 +386,32 @@ def _conclude(claim: Claim, evidence: Evidence, n: int, errors: int, bound: floa
 
 
 def _missing(n: int, errors: int, max_risk: float, confidence_level: float) -> int:
-    """Further audits, none of them wrong, that would show the promise."""
+    """Number of further audits without an error that would show the guarantee."""
     more = max(0, accepted_needed(0.0, max_risk, confidence_level) - n)
     while binomial_cdf(errors, n + more, max_risk) > 1 - confidence_level:
         more += max(1, (n + more) // 50)
     return more
 
 
-# ---- a stream, look by look
+# ---- a stream, run by run
 
 
 WINDOW = timedelta(days=30)
-"""How long an accepted answer counts in the accuracy of a stream."""
+"""How long an accepted answer counts in the live accuracy."""
 
 
 MOST_CELLS = 3_000
-"""So many cells, of at most 60 bytes or so, and the rest of the state are less than the 400 KB of a DynamoDB item."""
+"""This many cells of about 60 bytes, with the rest of the state, fit into a DynamoDB item of 400 KB."""
 
 
 Count = Annotated[int, Field(ge=0)]
 
 
 class Cell(NamedTuple):
-    """Accepted answers of one label and day that were equally likely to be audited.
+    """Accepted answers of one class and day with the same probability of an audit.
 
-    day: the first, where a cell holds several. chance: that a person is asked.
-    images, asked: how many. right, wrong: how many of those a person found to be.
+    day: the first, if a cell holds several. chance: the probability of review.
+    images, asked: numbers of photos and of reviews. right, wrong: numbers by people's answers.
     expected: sum of the calibrated probabilities that the answer is wrong.
     """
 
@@ -424,7 +424,7 @@ class Cell(NamedTuple):
     expected: Wealth = 0.0
 
     def plus(self, other: "Cell") -> "Cell":
-        """Both together."""
+        """The sum of both cells."""
         return self._replace(
             images=self.images + other.images,
             asked=self.asked + other.asked,
@@ -435,16 +435,16 @@ class Cell(NamedTuple):
 
 
 class Accepted(Payload):
-    """What is known of the accepted answers of the last WINDOW days, in at most MOST_CELLS cells.
+    """The accepted answers of the last WINDOW days, in at most MOST_CELLS cells.
 
-    Of each image in a cell the mean of the cell is expected. That makes the estimate no less honest: it holds for any
-    expectation that does not depend on who was asked.
+    Each photo in a cell gets the cell's mean as its expectation. The estimate stays valid: it holds for any expectation
+    that does not depend on which photos were reviewed.
 
-    policy_version: whose answers; another policy's are not counted. since: nor are earlier ones.
-    images: of each day, whatever became of them.
-    cells: by label; those without a label come from a state that was written before labels were told apart.
-    days_per_cell: more than 1 where cells would be too many; then answers count for up to so many days longer.
-    against: evidence against each claim, by label.
+    policy_version: only this policy's answers count. since: earlier answers do not count.
+    images: number of photos on each day, whatever their outcome.
+    cells: by class; those without a class come from an older state, which did not separate classes.
+    days_per_cell: more than 1 if there would be too many cells; then answers count up to this many days longer.
+    against: evidence against each claim, by class.
     """
 
     policy_version: str
@@ -457,7 +457,7 @@ class Accepted(Payload):
     @model_validator(mode="before")
     @classmethod
     def _read_older(cls, told: Any) -> Any:
-        """A state that was written before labels were told apart: its cells by day, one evidence about all answers."""
+        """An older state, which did not separate classes: its cells by day, one evidence about all answers."""
         if not isinstance(told, dict) or not {"days", "evidence"} & told.keys():
             return told
         names = ("images", "asked", "right", "wrong")
@@ -477,7 +477,7 @@ class Accepted(Payload):
         claims: Iterable[Claim],
         budget: Budget,
     ) -> Self:
-        """With these records, new ones and newly answered ones; each may come once as either, and as both."""
+        """The state with these new and newly answered records. A record may come once as either, and as both."""
         images = Counter(self.images)
         about = {claim.label: claim for claim in claims}
         cells: dict[tuple[str, date, float], Cell] = {}
@@ -491,7 +491,7 @@ class Accepted(Payload):
             label, day, chance = _label(record), _first(record.recorded_at.date(), self.days_per_cell), _chance(record)
             standing = cells.get((label, day, chance))
             if not images and (standing is None or standing.images <= standing.right + standing.wrong):
-                # An older version may have counted its image, without a label.
+                # An older version may have counted its photo, without a class.
                 label = ANY_LABEL if (ANY_LABEL, day, chance) in cells else label
             add(label, Cell(day, chance, images, asked, right, wrong, images * _expected_error(record)))
 
@@ -525,7 +525,7 @@ class Accepted(Payload):
         )
 
     def _bound(self, cells: Mapping[tuple[str, date, float], Cell], oldest: date) -> dict[str, Any]:
-        """The cells by label, without those before `oldest`; of several days each where they would be too many."""
+        """The cells by class, without those before `oldest`; of several days each if there would be too many."""
         days = self.days_per_cell
         while True:
             merged: dict[tuple[str, date, float], Cell] = {}
@@ -547,11 +547,11 @@ class Accepted(Payload):
         return same and record.decision.by_policy is Route.ACCEPT and record.recorded_at > self.since
 
     def estimate(self, confidence_level: float, label_error: float = 0.0) -> LiveAccuracy:
-        """The share of right answers among them, as `estimate` finds it."""
+        """The share of right answers among them, by `estimate`."""
         return _estimate_cells(self._cells_of(ANY_LABEL), confidence_level, label_error)
 
     def estimate_labels(self, confidence_level: float, label_error: float = 0.0) -> dict[str, LiveAccuracy]:
-        """The same for the answers of each label."""
+        """The same for the answers of each class."""
         return {
             label: _estimate_cells(row, confidence_level, label_error)
             for label, row in self.cells.items()
@@ -559,7 +559,7 @@ class Accepted(Payload):
         }
 
     def check_promise(self, claims: Iterable[Claim]) -> tuple[PromiseCheck, ...]:
-        """What `check_promise` says of them. The evidence goes back to `since`, the numbers as far as the window."""
+        """The result of `check_promise` about them. The evidence begins at `since`, the numbers with the window."""
         return tuple(self._check(claim) for claim in claims)
 
     def _check(self, claim: Claim) -> PromiseCheck:
@@ -572,7 +572,7 @@ class Accepted(Payload):
         return _conclude(claim, self.against.get(claim.label, Evidence()), n, errors, bound)
 
     def _cells_of(self, label: str) -> list[Cell]:
-        """Of all labels for ANY_LABEL."""
+        """The cells of the class; of all classes for ANY_LABEL."""
         return [cell for name, row in self.cells.items() if label in (ANY_LABEL, name) for cell in row]
 
 

@@ -1,8 +1,8 @@
-"""How good the answers are, seen closer: by how sure they were, by threshold, by what they said; and people's load.
+"""Details of live accuracy: by confidence, by threshold and by answer; and people's workload.
 
-All from live labels, reviews and random audits, weighted by how probable it was that a person was asked, through
-`live_accuracy.estimate`: so every interval holds whatever the images are, and though people err on them with a
-probability of at most `label_error`.
+Everything comes from reviews and random audits, weighted by the probability of review, through
+`live_accuracy.estimate`. So every interval holds for any photos, even if people are wrong with a probability of at most
+`label_error`.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ THRESHOLDS = 16
 
 
 class ReliabilityBin(Payload):
-    """Answers of about the same probability of being right, by the model; and how often they are.
+    """Answers with about the same probability of being right, by the model; and how often they are right.
 
     low, high: the smallest and the largest of these probabilities.
     """
@@ -34,9 +34,9 @@ class ReliabilityBin(Payload):
 
 
 class LiveRiskCoverage(Payload):
-    """What a threshold on the confidence, behind the gate on neither, accepts: a share (coverage), right so often.
+    """The effect of a threshold on the confidence, with the limit on p(neither): coverage, and how often it is right.
 
-    label: of the answers; empty where one threshold is for all labels. coverage: of all images, whatever the answer.
+    label: class of the answers; empty for one threshold for all. coverage: of all photos, whatever the answer.
     """
 
     label: str = ANY_LABEL
@@ -54,10 +54,10 @@ class Share(Payload):
 
 
 class ConfusionRow(Payload):
-    """What images really show that were all given this answer.
+    """What the photos with this answer really show.
 
-    answer: a label; or "neither", which is given by rejecting. images: that were given it. answers: of people about
-    them. truth: by what people say; estimated for all the images.
+    answer: a class; or "neither", for rejected photos. images: number of photos with this answer. answers: of people
+    about them. truth: by people's answers, estimated for all of these photos.
     """
 
     answer: str
@@ -67,11 +67,11 @@ class ConfusionRow(Payload):
 
 
 class ReviewLoad(Payload):
-    """What people are asked, and how long it waits; hours.
+    """People's workload: reviews, and how long they wait, in hours.
 
-    asked: reviews and audits among the records. answered: by a person, "can't tell" too. unanswered: nobody came in
-    time, and the question stays open. waiting: not answered, unanswered ones too. oldest_hours: of those that wait, as
-    of `as_of`; None where none does. median_hours: from the question to its answer; None without answers.
+    asked: reviews and audits among the records. answered: by a person, also "can't tell". unanswered: nobody answered
+    in time; the review stays open. waiting: not answered, also the unanswered ones. oldest_hours: age of the oldest
+    waiting one at `as_of`; None if none waits. median_hours: from the question to its answer; None without answers.
     agreement: of people with each other.
     """
 
@@ -89,10 +89,10 @@ class ReviewLoad(Payload):
 def reliability(
     records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
 ) -> tuple[ReliabilityBin, ...]:
-    """Answers in bins that hold equal numbers of people's answers, from unsure to sure.
+    """Answers in bins with equal numbers of people's answers, from unsure to confident.
 
-    The probability of being right is what `live_accuracy.outcomes` expects: of the label and of showing one at all, or
-    of neither where the image was rejected. Without an answer there is no bin.
+    The probability of being right is that of `live_accuracy.outcomes`: of the class, and that the photo shows a class
+    at all; for a rejected photo, that it shows none. Without answers of people there is no bin.
     """
     seen = sorted(outcomes(records), key=lambda one: -one.expected)
     checked = [i for i, one in enumerate(seen) if one.wrong is not None]
@@ -110,11 +110,11 @@ def reliability(
 def risk_coverage(
     records: Sequence[Record], policy: SelectivePolicy, confidence_level: float = 0.95, label_error: float = 0.0
 ) -> tuple[LiveRiskCoverage, ...]:
-    """What thresholds at equal steps of coverage would accept, strictest first, and the policy's own; label by label,
-    where the policy has a threshold for each.
+    """The effect of thresholds at equal steps of coverage, strictest first, and of the policy's own; by class, if each
+    class has its own threshold.
 
-    Coverage is a share of all images, unreadable ones too. Where no answer of a label is accepted, or the gate on
-    neither lets no image through, the curve is drawn without the gate. label_error: see `estimate`.
+    Coverage is a share of all photos, also unreadable files. If no answer of a class is accepted, or the limit on
+    p(neither) excludes every photo, the curve is drawn without this limit. label_error: see `estimate`.
     """
     scored = [record for record in records if record.used_prediction]
     answers = [
@@ -147,7 +147,7 @@ def risk_coverage(
 def confusion(
     records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
 ) -> tuple[ConfusionRow, ...]:
-    """For each answer the shares of what images show that were given it; every cell has an interval of its own."""
+    """For each answer, what the photos really show, as shares; every cell has its own interval."""
     scored = [record for record in records if record.used_prediction]
     rows: dict[str, list[tuple[Record, Outcome]]] = {}
     for record, seen in zip(scored, outcomes(scored), strict=True):
@@ -172,7 +172,7 @@ def _answer(record: Record) -> str:
 
 
 def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float, label_error: float) -> Share:
-    """How many of these images show this: the "error" of an answer that denies it."""
+    """How many of these photos show this class: the "error" of an answer that denies it."""
     shows = []
     for record, seen in row:
         prediction, given = record.prediction, record.review.answer if record.review else None
@@ -187,7 +187,7 @@ def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: 
 
 
 def review_load(records: Sequence[Record], as_of: datetime | None, confidence_level: float = 0.95) -> ReviewLoad:
-    """as_of: when the records were read; None where there are none."""
+    """as_of: when the records were read; None without records."""
     asked = [record for record in records if record.asks_a_person]
     waited = [hours_to_answer(record) for record in asked]
     answered = [hours for hours in waited if hours is not None]
@@ -209,12 +209,12 @@ def review_load(records: Sequence[Record], as_of: datetime | None, confidence_le
 
 
 def asked_at(record: Record) -> datetime:
-    """When a person was asked about this image."""
+    """When this photo was sent to review."""
     return record.review.requested_at if record.review else record.recorded_at
 
 
 def hours_to_answer(record: Record) -> float | None:
-    """From the question to its answer; None while there is none."""
+    """Time from the question to its answer; None without an answer."""
     if record.review is None or record.review.answer is None:
         return None
     return hours_between(record.review.requested_at, record.review.answer.answered_at)

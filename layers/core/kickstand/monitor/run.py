@@ -1,4 +1,4 @@
-"""One look at the records: what has moved, since when, and how often the answers are right."""
+"""A run of the monitor: which statistics have moved, since when, and how often the answers are right."""
 
 import json
 from collections import Counter
@@ -39,24 +39,24 @@ from kickstand.records import Record
 from kickstand.settings import Settings
 
 FEWEST_A_DAY = 100.0
-"""A handful of images in a minute does not count as a flood."""
+"""A few photos in a minute do not count as a flood."""
 LONGEST_GAP = timedelta(days=2)
-"""After a longer pause a look begins so long ago."""
+"""After a longer pause, a run reads only this much."""
 
-SYMPTOMS_TOLD = 5
-"""So many symptoms are told in one sentence; the others are counted."""
+SYMPTOMS_NAMED = 5
+"""A sentence names this many symptoms, and counts the others."""
 
 When = Literal["never", "promise", "harm"]
-"""What turns the switch "review everything" on: nothing, a promise that is no longer supported, or any harm."""
+"""What turns review-everything mode on: nothing, a guarantee that is no longer supported, or any harm."""
 
 
 class Watch(Payload):
-    """What the monitor takes from the artefact's `model.json`.
+    """What the monitor reads from the artefact's `model.json`.
 
-    baseline: None where nobody has made one yet; then nothing but the promised mix can be compared.
-    promise: None where the policy was set otherwise.
-    refused: labels of which no answer is accepted.
-    shares_at_most: largest share of answers of each label that the promised mix allows; empty without one.
+    baseline: None if there is none yet; then only the guaranteed mix can be compared.
+    promise: None if the policy has no guarantee.
+    refused: classes without accepted answers.
+    shares_at_most: largest share of answers of each class that the guaranteed mix allows; empty without one.
     """
 
     model_version: str = ""
@@ -68,7 +68,7 @@ class Watch(Payload):
 
     @property
     def confidence_level(self) -> float:
-        """Of the promise and of every interval."""
+        """Of the guarantee and of every interval."""
         return self.promise.confidence_level if self.promise else 0.95
 
     @property
@@ -78,28 +78,28 @@ class Watch(Payload):
 
     @property
     def claims(self) -> list[Claim]:
-        """What can be checked of the promise."""
+        """The checkable parts of the guarantee."""
         return list_claims(self.promise, self.refused)
 
     def concerns(self, record: Record) -> bool:
-        """Whether this policy, whose promise it is, has decided. Without a version, every record counts."""
+        """Whether the guarantee's own policy has decided the record. Without a version, every record counts."""
         return self.policy_version in ("", record.decision.policy_version)
 
     @property
     def mix(self) -> PromisedMix | None:
-        """The promised mix, as drift watches it."""
+        """The guaranteed mix, as drift watches it."""
         if self.promise is None or not self.shares_at_most:
             return None
         return PromisedMix(self.model_version, self.policy_version, self.promise, self.shares_at_most)
 
 
 class Seen(Payload):
-    """What every kind of look sees.
+    """The results of a scheduled run and of a report.
 
-    images, routes: how many there were, and went where.
-    drift: one finding for each statistic, alarms first; None without a baseline and a promised mix.
-    accepted: live accuracy of accepted answers; accepted_by_label: of those of each label.
-    promises: one check for each label whose answers are accepted; one in all for an older promise.
+    images, routes: number of photos, in all and by route.
+    drift: one finding for each statistic, alarms first; None without a baseline and a guaranteed mix.
+    accepted: live accuracy of accepted answers; accepted_by_label: of those of each class.
+    promises: one check of the guarantee for each class with accepted answers; a single one for an older guarantee.
     """
 
     images: int
@@ -111,7 +111,7 @@ class Seen(Payload):
 
     @property
     def promise(self) -> PromiseCheck | None:
-        """The check that looks worst; None where nothing can be checked."""
+        """The worst check; None if nothing can be checked."""
         return max(
             self.promises, key=lambda check: ([*PromiseStatus].index(check.status), check.evidence), default=None
         )
@@ -123,31 +123,31 @@ class Seen(Payload):
 
     @property
     def paged(self) -> tuple[Finding, ...]:
-        """Those that somebody should be called for."""
+        """Those that wake somebody."""
         return tuple(finding for finding in self.moved if finding.severity is Severity.PAGE)
 
     @property
     def unsupported(self) -> tuple[PromiseCheck, ...]:
-        """The promises that people's answers no longer support."""
+        """The checks of guarantees that people's answers no longer support."""
         return tuple(check for check in self.promises if not check.supported)
 
     @property
     def broken_promise(self) -> bool:
-        """Whether people's answers no longer support the promise about some label."""
+        """Whether people's answers no longer support the guarantee about some class."""
         return bool(self.unsupported)
 
     @property
     def harmed(self) -> bool:
-        """Whether somebody should be called."""
+        """Whether somebody must be woken."""
         return bool(self.paged) or self.broken_promise
 
 
 class AnswerShare(Payload):
-    """How often a label is the answer, beside what the promised mix allows.
+    """How often a class is the answer, and what the guaranteed mix allows.
 
-    label: or "neither": photos over the gate. share: of all answers of the watched model, `images` in number.
-    at_most: more is not the promised mix. promised: smallest and largest share of photos that show this label, among
-        those that show one; for "neither", of all photos.
+    label: the class; or "neither", for photos with too large a p(neither). share: of the `images` answers of the
+        watched model. at_most: a larger share is outside the guaranteed mix. promised: smallest and largest guaranteed
+        share of photos that show this class, among those that show one; for "neither", of all photos.
     """
 
     label: str
@@ -158,13 +158,13 @@ class AnswerShare(Payload):
 
 
 class MonitorReport(Seen):
-    """What the monitor sees in any records.
+    """The monitor's results about any records.
 
     first, last: when the first and the last of the `images` were recorded.
-    compared: images that drift has seen since its checkpoint began, those of earlier looks too.
+    compared: photos that drift has read since its checkpoint began, also in earlier runs.
     overall: live accuracy of all answers.
-    mix: of the answers; empty where the policy promises none.
-    refused: labels of which no answer is accepted, so that there is nothing to check.
+    mix: of the answers; empty if the policy guarantees none.
+    refused: classes without accepted answers, which need no check.
     ended: the alarms of drift that ended among these records, the first to end first.
     """
 
@@ -178,7 +178,7 @@ class MonitorReport(Seen):
 
 
 def read_watch(artefact: Path) -> Watch:
-    """Raises OSError or ValueError where there is no readable `model.json`."""
+    """Raises OSError or ValueError without a readable `model.json`."""
     card = json.loads((artefact / "model.json").read_bytes())
     try:
         policy = card.get("policy", {})
@@ -197,10 +197,10 @@ def read_watch(artefact: Path) -> Watch:
 def examine(
     records: Iterable[Record], watch: Watch, budget: Budget, checkpoint: Checkpoint | None = None
 ) -> tuple[MonitorReport, Checkpoint | None]:
-    """The report on these records, and where drift goes on from; time and memory are linear in them.
+    """The report on these records, and the next checkpoint of drift; time and memory are linear in their number.
 
-    Drift reads what is newer than the checkpoint. Accuracy counts all records: people answer late. The promise is
-    tested by the answers of its own policy.
+    Drift reads records after the checkpoint. Accuracy counts all records, since people answer late. The guarantee is
+    tested only with answers of its own policy.
     """
     seen = list(records)
     drift = _drift(watch, budget, checkpoint)
@@ -230,7 +230,7 @@ def examine(
 
 
 def _drift(watch: Watch, budget: Budget, checkpoint: Checkpoint | None) -> Drift | None:
-    """None where there is nothing to compare with."""
+    """None if there is nothing to compare with."""
     return Drift(watch.baseline, budget, checkpoint, watch.mix) if watch.baseline or watch.mix else None
 
 
@@ -254,13 +254,13 @@ def _answer_shares(records: Iterable[Record], mix: PromisedMix | None) -> tuple[
     )
 
 
-# ---- look by look
+# ---- run by run
 
 
 class MonitorSettings(Settings):
-    """What the scheduled monitor reads from its environment.
+    """Settings of the scheduled monitor.
 
-    lag_seconds: later than which executions may still be recording, or the index may lag behind.
+    lag_seconds: younger records may not be written or indexed yet.
     """
 
     records_table: str
@@ -273,7 +273,7 @@ class MonitorSettings(Settings):
 
 
 class Measure(NamedTuple):
-    """A metric's name, unit and value, as CloudWatch shows it and alarms watch it."""
+    """A CloudWatch metric: its name, unit and value."""
 
     name: str
     unit: str
@@ -281,8 +281,8 @@ class Measure(NamedTuple):
 
 
 class Slice(Payload):
-    """A part of a backlog that has been counted: what changed after the one moment and until the other, as the index
-    of changes had it at read_at.
+    """A counted part of a backlog: the records that changed after the first moment and until the second, by the index
+    of changes at read_at.
     """
 
     after: Moment
@@ -291,14 +291,14 @@ class Slice(Payload):
 
 
 class MonitorState(Payload):
-    """What the scheduled monitor keeps between two looks, in some kilobytes.
+    """The state of the scheduled monitor between two runs, some kilobytes.
 
     until: everything that was written or answered by then has been counted.
     slices: of a backlog that is being worked off; empty once nothing is left.
-    lost: why an earlier state could not be read; empty where all could. What it knew is gone, so that counts as harm
-        until people's answers alone show every promise again.
-    degraded: the harm that has been found and is not over. announced: the event about it is out. switched: the switch
-        "review everything" has been on because of it, and was not switched off by the monitor since.
+    lost: why an earlier state could not be read; empty if none was lost. Its knowledge is gone, so this counts as harm
+        until people's answers alone show every guarantee again.
+    degraded: the present harm. announced: whether its event was published. switched: whether the monitor has turned
+        review-everything mode on because of it, and not off since.
     """
 
     until: Moment
@@ -313,8 +313,8 @@ class MonitorState(Payload):
     def has_counted(self, record: Record) -> bool:
         """Whether the record has been counted as a new one.
 
-        An answer takes a record to a later place in the index. If it came before the record's own slice was read, that
-        slice had no such record.
+        An answer moves a record to a later place in the index. If it came before the record's own slice was read, that
+        slice did not contain the record.
         """
         at = record.recorded_at
         own = next((part for part in self.slices if part.after < at <= part.until), None)
@@ -322,7 +322,7 @@ class MonitorState(Payload):
 
 
 class Run(Seen):
-    """What one look of the scheduled monitor sees: images since the last look, accepted and promise of the last
+    """The results of one scheduled run: photos since the last run, accuracy and guarantee of the last
     `live_accuracy.WINDOW`. lost: see `MonitorState`.
     """
 
@@ -330,7 +330,7 @@ class Run(Seen):
 
     @property
     def symptoms(self) -> tuple[Symptom, ...]:
-        """What amounts to harm; none where all is well."""
+        """The harm that was found; empty if all is well."""
         found = [
             Symptom(statistic=finding.statistic, description=describe(finding), since=finding.since)
             for finding in self.paged
@@ -339,29 +339,29 @@ class Run(Seen):
 
     @property
     def _loss(self) -> tuple[Symptom, ...]:
-        told = f"the monitor's state could not be read ({self.lost}): what it knew of the answers is lost"
-        return (Symptom(statistic="state", description=told),) if self.lost else ()
+        description = f"the monitor's state could not be read ({self.lost}): its evidence from people's answers is lost"
+        return (Symptom(statistic="state", description=description),) if self.lost else ()
 
     @property
     def harm(self) -> str:
-        """The symptoms in one sentence; empty where there are none."""
+        """The symptoms in one sentence; empty without symptoms."""
         told = [symptom.description for symptom in self.symptoms]
-        more = [f"and {len(told) - SYMPTOMS_TOLD} more"] if len(told) > SYMPTOMS_TOLD else []
-        return "; ".join(told[:SYMPTOMS_TOLD] + more)
+        more = [f"and {len(told) - SYMPTOMS_NAMED} more"] if len(told) > SYMPTOMS_NAMED else []
+        return "; ".join(told[:SYMPTOMS_NAMED] + more)
 
     def calls_for_review(self, when: When) -> bool:
-        """Whether a person is to decide about everything."""
+        """Whether review-everything mode must be on."""
         broken = self.broken_promise or bool(self.lost)
         return ((self.harmed or broken) and when == "harm") or (broken and when == "promise")
 
     @property
     def strengths(self) -> dict[str, float]:
-        """Each statistic's drift, 1 for an alarm. For the log: as a metric each would cost $0.30 a month."""
+        """Each statistic's drift; 1 is the threshold. For the log, since each metric would cost $0.30 a month."""
         return {finding.statistic: finding.strength for finding in self.drift or ()}
 
     @property
     def labels(self) -> dict[str, dict[str, float | str]]:
-        """Accuracy and promise of each label's accepted answers; for the log, for the same reason."""
+        """Accuracy and guarantee of each class's accepted answers; for the log, for the same reason."""
         told: dict[str, dict[str, float | str]] = {
             label: {"accuracy": live.accuracy, "low": live.low, "images": live.images}
             for label, live in self.accepted_by_label.items()
@@ -374,14 +374,14 @@ class Run(Seen):
 
 def _as_symptom(check: PromiseCheck) -> Symptom:
     about = f" “{check.label}”" if check.label else ""
-    told = f"{check.errors} of {check.audits} audited answers{about} wrong, promised at most {check.max_risk:.1%}"
-    return Symptom(statistic="promise", description=told, label=check.label or None)
+    found = f"{check.errors} of {check.audits} audited answers{about} wrong, guaranteed at most {check.max_risk:.1%}"
+    return Symptom(statistic="promise", description=found, label=check.label or None)
 
 
 def measure(run: Run, oldest_review: datetime | None, switch: Switch | None, now: datetime) -> list[Measure]:
-    """What CloudWatch is told of a run.
+    """The metrics of a run.
 
-    oldest_review: since when the review that has waited longest has been open; None where none is.
+    oldest_review: when the oldest open review was opened; None without open reviews.
     """
     waited = (now - oldest_review).total_seconds() / 3600 if oldest_review else 0.0
     found = [
@@ -402,9 +402,9 @@ def measure(run: Run, oldest_review: datetime | None, switch: Switch | None, now
 
 
 def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> MonitorState:
-    """Where this look goes on from: the standing state, unless it is missing, too old, or of another policy.
+    """The state from which this run continues: the saved one, unless it is missing, too old, or of another policy.
 
-    Harm outlasts a long pause: only what nobody has looked at meanwhile is left out.
+    After a long pause, harm is kept: only records of the pause are skipped.
     """
     earliest = until - LONGEST_GAP
     if standing is None:
@@ -419,22 +419,22 @@ def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> Moni
 
 
 def resume_lost(why: str, watch: Watch, until: datetime) -> MonitorState:
-    """A fresh state in place of one that could not be read, which is harm."""
+    """A fresh state in place of an unreadable one, which counts as harm."""
     return resume(None, watch, until).model_copy(update={"lost": why, "switched": False})
 
 
 def advance(
     state: MonitorState, changes: Iterable[Record], watch: Watch, until: datetime, bucket: str
 ) -> tuple[Run, MonitorState]:
-    """One look at what has been written or answered since the last one; time and memory are linear in that.
+    """One run over the records that were written or answered since the last run; time and memory are linear in them.
 
-    changes: everything since `state.until`, as far as it can be seen; what is newer than `until` is left to the next
-        look, and may come more than once.
-    until: later than which executions may still be recording, or the index may lag behind.
+    changes: all visible changes since `state.until`; those after `until` are left to the next run. A record may come
+        more than once.
+    until: younger records may not be written or indexed yet.
     """
     seen = {(record.image, record.version): record for record in changes}.values()
     written = [record for record in seen if record.recorded_at <= until and not state.has_counted(record)]
-    # Its place in the index may have moved on between finding and fetching it: then the next look sees it again.
+    # Its place in the index may have moved between finding and fetching it: then the next run reads it again.
     answered = [record for record in seen if record.review and (record.changed_at or record.recorded_at) <= until]
     routes = Counter(record.decision.route for record in written)
     budget = Budget(images_per_day=_pace(state.accepted, len(written), until))
@@ -476,6 +476,6 @@ def advance(
 
 
 def _pace(accepted: Accepted, more: int, until: datetime) -> float:
-    """Images a day so far."""
+    """Photos a day so far."""
     days = max(1.0, (until.date() - min(accepted.images, default=until.date())).days + 1.0)
     return max(FEWEST_A_DAY, (sum(accepted.images.values()) + more) / days)

@@ -1,4 +1,4 @@
-"""A run of the monitor: where it stands, and the switch that it turns on for harm, in the table of controls."""
+"""Runs of the monitor, with its state and the switch that it turns on for harm, in the control table."""
 
 import logging
 from collections import Counter
@@ -28,24 +28,24 @@ def run_monitor(
     now: datetime,
     seconds_left: Callable[[], float] = lambda: 2 * LAST_SECONDS,
 ) -> Run | None:
-    """Look at what is new, and act on harm; None where another run was faster.
+    """Check new records and answers, and act on harm; None if another run was faster.
 
-    What is new is read in slices of MOST records, and the state is saved after each; what a run has no time for is left
-    to the next one. Harm is published once. The monitor's own switch is on until a run finds no harm, or a person
-    turns it. A state that cannot be read is harm: see `MonitorState.lost`.
+    They are read in slices of MOST records, and the state is saved after each; the next run does what is left. Harm is
+    published once. The monitor's own switch is on until a run finds no harm, or a person switches it off. An unreadable
+    state is harm: see `MonitorState.lost`.
     """
     table, end = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
     standing, revision, lost = load_monitor(dynamodb, table)
     if lost:
-        logger.error("the monitor's state cannot be read, and begins anew: %s", lost)
+        logger.error("the monitor's state cannot be read; it starts with a new one: %s", lost)
     state = resume_lost(lost, watch, end) if lost else resume(standing, watch, end)
     if state.lost and state.switched and _load_switch(dynamodb, table)[0] is None:
-        state = state.model_copy(update={"lost": ""})  # somebody has switched it off, and so has looked
+        state = state.model_copy(update={"lost": ""})  # somebody has switched it off, so they know
     images, routes = 0, Counter[Route]()
     beyond = now + timedelta(hours=1)  # clocks differ
     left = False
     for moment, changes in slice_changes(dynamodb, settings.records_table, state.until, beyond, MOST):
-        until = min(moment, end)  # the next run reads again what is younger
+        until = min(moment, end)  # the next run reads younger records again
         part = Slice(after=state.until, until=until, read_at=now)
         run, after = advance(state, changes, watch, until, settings.image_bucket)
         left = moment < beyond
@@ -74,11 +74,11 @@ def run_monitor(
 
 
 def switch_on_for_harm(dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, again: bool) -> bool:
-    """Let the monitor's own switch be on, without an end; a person's is left as it is. Returns whether the monitor's
+    """Turn the monitor's own switch on, without an end; a person's switch stays as it is. Returns whether the monitor's
     has been on for this harm.
 
-    again: it has been on. Once somebody has switched it off then, nothing stands in the table, and it stays off. Where
-    a person has put theirs in its place, it comes back when theirs has ended and the harm has not.
+    again: it has been on. If somebody has switched it off since, the table has no switch, and it stays off. If a person
+    has set their own instead, the monitor's comes back when that has ended and the harm has not.
     """
     item, standing = _load_switch(dynamodb, table)
     if standing is None and again:
@@ -92,7 +92,7 @@ def switch_on_for_harm(dynamodb: DynamoDBClient, table: str, reason: str, now: d
 
 
 def switch_off_after_harm(dynamodb: DynamoDBClient, table: str, now: datetime) -> None:
-    """End the monitor's own switch; a person's is left as it is."""
+    """End the monitor's own switch; a person's switch stays as it is."""
     item, standing = _load_switch(dynamodb, table)
     if standing and standing.by == MONITOR and standing.is_on(now):
         _replace(dynamodb, table, standing.model_copy(update={"until": now}), item)
@@ -104,7 +104,7 @@ def _load_switch(dynamodb: DynamoDBClient, table: str) -> tuple[dict[str, Any] |
 
 
 def _replace(dynamodb: DynamoDBClient, table: str, switch: Switch, standing: dict[str, Any] | None) -> bool:
-    """Whether the switch could take the place of the standing item: where a person is faster, theirs stands."""
+    """Replace the item. Returns whether that was possible: if a person was faster, theirs stays."""
     if standing is None:
         return put_item_if(dynamodb, table, as_item(switch), "attribute_not_exists(id)")
     names = [name for name in ("since", "until") if name in standing]
@@ -119,9 +119,9 @@ def _replace(dynamodb: DynamoDBClient, table: str, switch: Switch, standing: dic
 
 
 def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, Any, str]:
-    """Where the monitor stands, its revision as it stands in the table, and why the state cannot be read.
+    """The monitor's state, its revision as in the table, and why the state cannot be read.
 
-    None, None and nothing before its first look.
+    None, None and "" before its first run.
     """
     item: Any = get_item(dynamodb, table, {"id": {"S": MONITOR}})
     if item is None:
@@ -136,9 +136,10 @@ def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | N
 
 
 def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: Any) -> bool:
-    """Whether the state could take the place of the standing revision: if two runs overlap, one has no effect.
+    """Save the state in place of the present revision. Returns whether that was possible: if two runs overlap, one has
+    no effect.
 
-    standing: the revision as `load_monitor` gives it, or as a number. Raises ValueError for a state that could not be
+    standing: the revision as `load_monitor` returns it, or as a number. Raises ValueError for a state that could not be
     read again.
     """
     text = state.model_dump_json(exclude_defaults=True)
@@ -153,7 +154,7 @@ def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, stan
 
 
 def _number(revision: Any) -> int:
-    """How often the state has been written; 0 where that cannot be read."""
+    """How often the state has been written; 0 if that cannot be read."""
     if isinstance(revision, int):
         return revision
     try:

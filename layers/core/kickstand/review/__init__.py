@@ -1,1 +1,1 @@
-"""When a person decides: who is asked, about what, and what is done with the answer."""
+"""Human review: which photos, by which reviewer, and what happens with the answer."""

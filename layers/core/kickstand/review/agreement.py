@@ -1,4 +1,4 @@
-"""How often do reviewers err? From photos that two of them answered, and from golden photos shown unannounced."""
+"""How often reviewers are wrong: by photos that two of them answered, and golden photos shown unannounced."""
 
 import hashlib
 import math
@@ -12,12 +12,12 @@ from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 
 
 class Agreement(Payload):
-    """How often reviewers agree, and so how often they err at most.
+    """How often reviewers agree, and so how often they are wrong at most.
 
     pairs: photos that two reviewers answered, neither of them with "can't tell". disagreed: pairs whose answers differ.
     golden: answers about golden photos, other than "can't tell". golden_wrong: those that are wrong.
     label_error: estimated share of people's answers that are wrong, if all photos are equally hard.
-    label_error_at_most: its upper bound, one-sided, at confidence_level; photos may differ in how hard they are.
+    label_error_at_most: its upper bound, one-sided, at confidence_level, even if some photos are harder than others.
         Both are None without pairs.
     """
 
@@ -31,9 +31,9 @@ class Agreement(Payload):
 
 
 def agreement(records: Iterable[Record], golden: tuple[int, int] = (0, 0), confidence_level: float = 0.95) -> Agreement:
-    """What these records say of the people who answered.
+    """The agreement in these records.
 
-    golden: further answers about golden photos, and how many of them are wrong, beside those in the records.
+    golden: number of further answers about golden photos, and of wrong ones, besides those in the records.
 
     >>> agreement([]).label_error_at_most is None
     True
@@ -52,23 +52,23 @@ def agreement(records: Iterable[Record], golden: tuple[int, int] = (0, 0), confi
 
 
 FEWEST_CHECKS, MOST_WRONG = 5, 0.2
-"""A reviewer is known after so many checks, and vouched for while at most this share of them went against them."""
+"""A reviewer is known after this many checks, and trusted while at most this share of them failed."""
 UNCONFIRMED = 20
-"""So many unconfirmed answers about one label each reviewer may give in any case, and all unknown ones together."""
+"""This many unconfirmed answers per label always count for each reviewer, and for all unknown reviewers together."""
 PART = 4
-"""Else at most one for so many images of the base: one person's answers are at most a fifth of both."""
+"""Beyond that, at most one for this many photos of the base: one person's answers are at most a fifth of both."""
 
 
 def choose_answers(reviews: Iterable[Review], base: Mapping[tuple[bool, str], int]) -> Iterator[tuple[Review, str]]:
-    """The answered reviews, each with why its answer is not to be learnt from or tested by; empty where it is.
+    """The answered reviews, each with the reason why its answer is not used for training or testing; empty if it is.
 
-    base: images of the base dataset, by whether they are held out and what they show.
+    base: photos of the base dataset, by whether they are held out and what they show.
 
-    Checks are second answers and golden photos. An answer that two reviewers gave alike is confirmed, and counts; of
-    contradictory ones neither does. Of the others only so many count for each reviewer and label, in training and
-    among the held-out images: nobody alone is to say what the model learns, and what it is tested by. Reviewers who
-    are not known yet share one allowance, since a name is quickly invented. Which answers count is drawn by the
-    photo's name, not by when it was answered.
+    Checks are second answers and golden photos. An answer that two reviewers agree on is confirmed, and counts; of two
+    contradictory ones neither does. Of the others only a limited number counts for each reviewer and label, in training
+    and among the held-out photos: no single person determines what the model learns, or how it is tested. Reviewers who
+    are not known yet share one limit, since a name is quickly invented. A hash of the photo's name selects the answers
+    that count, not the time of the answer.
     """
     answered = [review for review in reviews if review.answer]
     checks, wrong = Counter[str](), Counter[str]()
@@ -97,7 +97,7 @@ def choose_answers(reviews: Iterable[Review], base: Mapping[tuple[bool, str], in
 
 
 def _checks(review: Review) -> Iterator[tuple[str, bool]]:
-    """Who was checked by this review, and whether it went against them: of two who disagree, against both."""
+    """The reviewers checked by this review, and whether they failed: if two disagree, both fail."""
     first, second, golden = review.answer, review.second, review.golden
     if first and second and CANNOT_TELL not in (first.label, second.label):
         for one in (first, second):
@@ -113,21 +113,21 @@ def _draw(review: Review) -> bytes:
 def conclude(pairs: int, disagreed: int, golden: int, wrong: int, confidence_level: float = 0.95) -> Agreement:
     """The label error that these numbers support.
 
-    Let each reviewer err on a photo with probability e, independently. Two of them disagree with probability 2e(1 - e)
-    where there are two possible answers: one is right, the other wrong. With more possible answers they disagree at
-    least as often, since two wrong answers may differ. If e is the same for all photos, the share d of pairs that
-    disagree gives e = (1 - √(1 - 2d)) / 2: the estimate.
+    Let each reviewer be wrong about a photo with probability e, independently. With two possible answers, two reviewers
+    disagree with probability 2e(1 - e): one is right, the other wrong. With more possible answers they disagree at
+    least as often, since two wrong answers may differ. If e is the same for all photos, the share d of disagreeing
+    pairs gives the estimate e = (1 - √(1 - 2d)) / 2.
 
-    Some photos are harder than others, though, and then that formula is too small: 1 photo in 10 with e = 0.3 gives
-    d = 0.042, hence 0.021, where 0.03 are wrong. But 2e(1 - e) ≥ e for every e ≤ 1/2, so the mean of e is at most d,
-    whatever the photos are: the upper bound of d (Clopper–Pearson) is one of the label error. If the second reviewer
-    errs with another probability f, the same holds, since e(1 - f) + f(1 - e) ≥ e.
+    If some photos are harder than others, that formula is too small: 1 photo in 10 with e = 0.3 gives d = 0.042, hence
+    0.021, although 0.03 are wrong. But 2e(1 - e) ≥ e for every e ≤ 1/2, so the mean of e is at most d for any photos:
+    the upper bound of d (Clopper–Pearson) is also one of the label error. If the second reviewer is wrong with another
+    probability f, the same holds, since e(1 - f) + f(1 - e) ≥ e.
 
-    Assumed: on no photo does the first reviewer err with probability above 1/2; the two err independently, given the
-    photo; the photos that two have answered are like those that one has.
+    Assumptions: the first reviewer is wrong about no photo with probability above 1/2; the two are wrong independently,
+    given the photo; photos with two answers are like those with one.
 
-    Golden photos are easy, so they give no bound without pairs. But two reviewers who press the same button unseen
-    agree, and golden photos show it: where answers about them are wrong, the larger of both bounds counts.
+    Golden photos are easy, so they give no bound without pairs. But two reviewers who always press the same button
+    agree, and golden photos reveal it: if answers about them are wrong, the larger of both bounds counts.
 
     >>> found = conclude(pairs=60, disagreed=3, golden=20, wrong=0)
     >>> f"{found.label_error:.3f}, at most {found.label_error_at_most:.3f}"
@@ -153,13 +153,13 @@ def conclude(pairs: int, disagreed: int, golden: int, wrong: int, confidence_lev
 
 
 def describe(found: Agreement) -> str:
-    """In one sentence; without pairs, what is missing.
+    """The agreement in one sentence; without pairs, what is missing.
 
     >>> describe(conclude(pairs=60, disagreed=3, golden=0, wrong=0))
     'Reviewers agreed on 57 of 60 photos that two people saw; so at most 12.5 % of their answers are wrong (95 %).'
     """
     if found.label_error_at_most is None:
-        told = "No two people have said of one photo what it shows, so nothing is known of how often reviewers err."
+        told = "No photo has answers of two people yet, so it is unknown how often reviewers are wrong."
     else:
         told = (
             f"Reviewers agreed on {found.pairs - found.disagreed:,} of {found.pairs:,} photos that two people saw; "

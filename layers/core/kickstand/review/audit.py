@@ -1,4 +1,4 @@
-"""Random draws: some answers of the model go to a person, and some answers of people are checked, unforeseeably."""
+"""Random samples: some answers of the model go to a person, and some answers of people are checked."""
 
 import hashlib
 import hmac
@@ -12,13 +12,13 @@ Photo = TypeVar("Photo")
 
 
 def sample(record: Record, rate: float, key: bytes) -> Record:
-    """The record with its audit probability, and whether the lot fell on it.
+    """The record with its audit probability, and whether it was drawn for an audit.
 
-    rate: share of the accepted and rejected images that are audited, 0 to 1. Unreadable ones are not, nor
-        those to be taken again: the model's answer was not used.
-    key: makes the lot unpredictable to whoever uploads.
+    rate: share of the accepted and rejected photos that are audited, 0 to 1. Unreadable files are not, nor photos that
+        must be taken again: the model's answer was not used.
+    key: makes the draw unpredictable for uploaders.
 
-    The lot is a keyed hash of image and version, so that a retry draws the same one.
+    The draw is a keyed hash of image and version, so that a retry draws the same.
     """
     decision = record.decision
     if decision.route is Route.REVIEW:
@@ -29,21 +29,21 @@ def sample(record: Record, rate: float, key: bytes) -> Record:
 
 
 def asks_twice(image: str, version: str, share: float, key: bytes) -> bool:
-    """Whether a second reviewer is asked about this image, once somebody has answered."""
+    """Whether a second reviewer is asked about this photo, once somebody has answered."""
     return draw(image, version, key, "second answer") < share
 
 
 def pick_golden(photos: Sequence[Photo], image: str, version: str, share: float, key: bytes) -> Photo | None:
-    """The golden photo that is shown to the reviewer who has answered this image; mostly None."""
+    """The golden photo that is shown to the reviewer after their answer about this photo; usually None."""
     if not photos or draw(image, version, key, "golden photo") >= share:
         return None
     return photos[int(draw(image, version, key, "which golden photo") * len(photos))]
 
 
 def draw(image: str, version: str, key: bytes, purpose: str = "") -> float:
-    """A number in [0, 1), uniform over images, the same every time for one image.
+    """A number in [0, 1), uniform over photos, always the same for one photo.
 
-    purpose: each draws for itself; by the audit's draw, only audited images would be asked about twice.
+    purpose: each has its own draw; otherwise only audited photos would get a second reviewer.
 
     >>> draw("s3://photos/a.jpg", "v1", b"key") == draw("s3://photos/a.jpg", "v1", b"key")
     True

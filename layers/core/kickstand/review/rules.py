@@ -1,4 +1,4 @@
-"""A person's part: who is shown which picture, and what becomes of their answer. Rules only; the time is passed in."""
+"""Rules of review: who sees which photo, and what happens with their answer. The caller passes the time."""
 
 import math
 from collections.abc import Sequence
@@ -26,25 +26,25 @@ from kickstand.records import Record
 
 CLAIM = timedelta(minutes=5)
 UNDO = timedelta(seconds=90)
-"""So long after an answer its reviewer may take it back. The monitor counts no answer before (see its LAG_SECONDS)."""
+"""How long a reviewer may undo an answer. The monitor counts no answer earlier (see its LAG_SECONDS)."""
 CANNOT_TELL = "cannot_tell"
 AUDIT = "audit"
 QUESTION = "What does this photo show?"
-"""All that is said beside a photo: a reviewer who knows what the model said tends to agree with it."""
+"""The only text beside a photo: the prediction is hidden, to avoid biasing the estimate."""
 OPEN, SECOND = "open", "second"
-"""Queues: of the reviews that wait for an answer, and of the answered ones that another reviewer is asked about."""
+"""Queues: of reviews that wait for an answer, and of answered ones that wait for a second answer."""
 GROUPS = (0, 1, 2)
-"""Open reviews in the order in which they are shown: those that decide about an image, audits, skipped ones."""
+"""Open reviews in the order in which they are shown: those that decide about a photo, audits, skipped ones."""
 
 
-class Refused(Exception):  # noqa: N818 - as the reviewer reads it
-    """What a reviewer asked for is not possible; the message is for them."""
+class Refused(Exception):  # noqa: N818 - not an error of the system
+    """A reviewer's request is not possible; the message is for them."""
 
 
 class Claim(Payload):
-    """A photo in front of somebody. since: when they were first shown it; until: others leave it alone until then.
+    """A photo that a reviewer sees. since: when it was first shown; until: reserved for them until then.
 
-    ahead: it is the one that they are shown next, so others leave it alone only while other photos wait.
+    ahead: they see it next, so it is reserved only while other photos wait.
     """
 
     by: str = Field(repr=False)
@@ -54,21 +54,21 @@ class Claim(Payload):
 
 
 class Review(Payload):
-    """One question to a person: what does this image show?
+    """One question to a person: what does this photo show?
 
     image, version: the table's key, and the record's.
     why: "audit", or the reason of the decision to ask.
-    route: what the workflow did with the image meanwhile.
+    route: of the photo, until the answer.
     execution: ARN of the execution that asks.
-    task_token: what wakes that execution. Whoever has it can answer, so it leaves the table only towards Step
-        Functions: it is not in `model_dump`, not in `repr`, and no function returns it.
-    skipped_at: somebody preferred another photo then.
+    task_token: resumes that execution. Anybody with the token could answer, so only Step Functions receives it: it is
+        not in `model_dump`, not in `repr`, and no function returns it.
+    skipped_at: when a reviewer skipped it.
     answer: the first one; it decides.
-    second_asked_at: since when another reviewer is asked too, who is told nothing of the first answer.
+    second_asked_at: when the question to a second reviewer began, who does not see the first answer.
     second, golden: see `ReviewOutcome`.
-    undone_at: when the answer was given that was taken back last; a record may still tell of it.
+    undone_at: time of the last undone answer; the record may still hold that answer.
     keep_until: as in `Record`.
-    revision: counts changes, so that two who change one review at a time notice it.
+    revision: counts changes, so that concurrent changes are noticed.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -98,7 +98,7 @@ class Review(Payload):
     def expires_at(self) -> int | None:
         """When the table may delete it, seconds since 1970; None while an execution waits for the answer.
 
-        Nothing expires under the reviewer who is shown the photo.
+        It does not expire while a reviewer sees the photo.
         """
         if self.keep_until is None or self.status in (ReviewStatus.WAITING, ReviewStatus.ESCALATED):
             return None
@@ -106,7 +106,7 @@ class Review(Payload):
 
     @property
     def outcome(self) -> ReviewOutcome:
-        """What the record is to tell of it."""
+        """The outcome for the record."""
         return ReviewOutcome(
             status=self.status,
             why=self.why,
@@ -118,16 +118,16 @@ class Review(Payload):
 
     @property
     def queue(self) -> str | None:
-        """Where it waits; None once nobody is asked any more."""
+        """The queue in which it waits; None if it does not wait."""
         if self.status is not ReviewStatus.ANSWERED:
             return OPEN
         return SECOND if self.second_asked_at and self.second is None else None
 
     @property
     def place(self) -> str | None:
-        """Its place in its queue, in text order: unsure before audits, old before new, skipped ones last.
+        """Its place in the queue, in text order: unsure before audits, old before new, skipped ones last.
 
-        Among second questions it ends in who gave the first answer, so that theirs are passed over unread.
+        For a second question it ends in the first reviewer, so that their own are skipped without reading them.
         """
         if self.queue is None:
             return None
@@ -141,7 +141,7 @@ class Review(Payload):
 
 
 def choices(labels: Sequence[str]) -> tuple[str, ...]:
-    """What a person may answer.
+    """The possible answers.
 
     >>> choices(["bicycle", "motorcycle"])
     ('bicycle', 'motorcycle', 'neither', 'cannot_tell')
@@ -150,9 +150,9 @@ def choices(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def keys(n: int) -> tuple[str, ...]:
-    """The keys for n labels: one each for 28, else codes of equal length, so that none is the beginning of another.
+    """The keys for n classes: one each for up to 28, otherwise codes of equal length, none a prefix of another.
 
-    A code begins with a digit. The letters of all that is not a label, "cnqrsuz", are no label's.
+    A code begins with a digit. The letters of the other commands, "cnqrsuz", are not used.
 
     >>> keys(2)
     ('1', '2')
@@ -175,7 +175,7 @@ def keys(n: int) -> tuple[str, ...]:
 
 
 def open_review(record: Record, execution: str, task_token: SecretStr | None, now: datetime) -> Review:
-    """The question that this record asks."""
+    """The review of this record."""
     audited = record.audited
     return Review(
         image=record.image,
@@ -193,9 +193,9 @@ def open_review(record: Record, execution: str, task_token: SecretStr | None, no
 
 
 def ask(review: Review, execution: str, task_token: SecretStr, status: ReviewStatus) -> Review:
-    """The execution asks again, after a retry or because nobody came, and can be woken by the new token only.
+    """The execution asks again, after a retry or because nobody answered; only the new token can resume it.
 
-    Raises AlreadyAsked when another execution asks, AlreadyAnswered when there is an answer for this one.
+    Raises AlreadyAsked if another execution asks, AlreadyAnswered if there is an answer for this one.
     """
     if review.execution != execution:
         raise AlreadyAsked(f"{review.image} {review.version}: {review.execution} asks")
@@ -205,12 +205,12 @@ def ask(review: Review, execution: str, task_token: SecretStr, status: ReviewSta
 
 
 def claim(review: Review, reviewer: str, now: datetime, ahead: bool = False, take: bool = False) -> Review:
-    """The reviewer is shown the photo, or will be next (ahead).
+    """The reviewer sees the photo, or will see it next (ahead).
 
-    take: even if it is the one that another reviewer is shown next.
+    take: even if another reviewer will see it next.
 
-    Raises Refused while somebody else is shown it, and once it is answered. Nobody is shown a second question about
-    what they have answered.
+    Raises Refused while somebody else sees it, and once it is answered. Nobody gets a second question about their own
+    answer.
     """
     held = review.claim if review.claim and review.claim.until > now else None
     if review.queue is None or (review.answer and is_same(review.answer.reviewer, reviewer)):
@@ -224,13 +224,13 @@ def claim(review: Review, reviewer: str, now: datetime, ahead: bool = False, tak
 
 
 def release(review: Review, reviewer: str) -> Review:
-    """The reviewer no longer holds it."""
+    """The reviewer no longer sees the photo."""
     mine = review.claim and review.claim.by == reviewer
     return review.model_copy(update={"claim": None}) if mine else review
 
 
 def skip(review: Review, reviewer: str, now: datetime) -> Review:
-    """The reviewer prefers another photo: this one goes to the end of the queue."""
+    """The reviewer skips the photo: it goes to the end of the queue."""
     if review.claim is None or review.claim.by != reviewer or review.queue is None:
         return review
     return review.model_copy(update={"claim": None, "skipped_at": now})
@@ -239,11 +239,11 @@ def skip(review: Review, reviewer: str, now: datetime) -> Review:
 def answer(
     review: Review, label: str, reviewer: str, labels: Sequence[str], now: datetime, twice: bool = False
 ) -> Review:
-    """The reviewer's answer. The same answer by the same reviewer again, after a lost connection, changes nothing.
+    """The reviewer answers. The same answer by the same reviewer again, after a lost connection, changes nothing.
 
-    twice: whether another reviewer is to be asked after the first answer.
+    twice: whether to ask a second reviewer after the first answer.
 
-    Raises Refused for any answer but that of the reviewer who is shown the photo, with one of the choices.
+    Raises Refused unless the reviewer sees the photo, and the answer is one of the choices.
     """
     if label not in choices(labels):
         raise Refused(f"“{label}” is not one of the answers.")
@@ -251,9 +251,9 @@ def answer(
         return review
     held = review.claim if review.claim and review.claim.by == reviewer else None
     if review.answer and (review.queue is None or held is None):
-        raise Refused("Somebody has answered this photo before you; that answer stands.")
+        raise Refused("Somebody answered this photo before you; their answer counts.")
     if held is None:
-        raise Refused("This photo went to somebody else, because you held it for long; your answer was not taken.")
+        raise Refused("This photo went to somebody else, because it was open for too long; your answer was not saved.")
     given = Answer(
         label=label,
         reviewer=reviewer,
@@ -269,16 +269,16 @@ def answer(
 
 
 def why_shown(review: Review) -> str:
-    """The reason as a reviewer sees it: whatever is asked after the first answer looks like an audit."""
+    """The reason as the reviewer sees it: a second question is shown as an audit."""
     return review.why if review.answer is None else AUDIT
 
 
 def check(
     review: Review, label: str, reviewer: str, labels: Sequence[str], photo: str, expected: str, now: datetime
 ) -> Review:
-    """The answer about the golden photo that followed the reviewer's answer to this review. Again changes nothing.
+    """The answer about the golden photo that followed the reviewer's answer. Repeating it changes nothing.
 
-    Raises Refused for what is not one of the choices.
+    Raises Refused unless it is one of the choices.
     """
     if label not in choices(labels):
         raise Refused(f"“{label}” is not one of the answers.")
@@ -289,11 +289,11 @@ def check(
 
 
 def undo(review: Review, reviewer: str, now: datetime) -> Review:
-    """The reviewer takes back what they answered last about this photo, or about the golden photo after it.
+    """The reviewer undoes their last answer about this photo, or about the golden photo after it.
 
-    The photo is asked again, of this reviewer first. No execution waits for it any more. Again changes nothing.
-
-    Raises Refused for an answer that is not the reviewer's or older than UNDO, and while somebody else has the photo.
+    The photo waits for an answer again, and this reviewer sees it first. No execution waits for it any more. Repeating
+    it changes nothing. Raises Refused for an answer of somebody else or older than UNDO, and while somebody else sees
+    the photo.
     """
     held = review.claim if review.claim and review.claim.until > now else None
     first, second = review.answer, review.second
@@ -311,16 +311,16 @@ def undo(review: Review, reviewer: str, now: datetime) -> Review:
         before = {"answer": None, "second_asked_at": None, "claim": mine}
         before |= {"status": ReviewStatus.UNANSWERED, "task_token": None}
     if given is None:
-        raise Refused("There is no answer of yours to undo; somebody else’s stands.")
+        raise Refused("You have no answer to undo; somebody else’s answer counts.")
     if now - given.answered_at > UNDO:
-        raise Refused(f"An answer can be undone for {UNDO.seconds} seconds; yours stands.")
+        raise Refused(f"An answer can be undone for {UNDO.seconds} seconds; your answer counts.")
     if held and "claim" in before:
-        raise Refused("Somebody else is looking at this photo; your answer stands.")
+        raise Refused("Somebody else is looking at this photo; your answer counts.")
     return review.model_copy(update={**before, "undone_at": given.answered_at})
 
 
 def is_same(reviewer: str, other: str) -> bool:
-    """Whether two names are one reviewer's.
+    """Whether two names belong to one reviewer.
 
     >>> is_same("Ada", "ada")
     True
@@ -329,21 +329,21 @@ def is_same(reviewer: str, other: str) -> bool:
 
 
 def give_up(review: Review) -> Review:
-    """Nobody answered in time. The review stays open, and an answer that came in the last moment stands."""
+    """Nobody answered in time. The review stays open, and an answer at the last moment counts."""
     if review.status is ReviewStatus.ANSWERED:
         return review
     return review.model_copy(update={"status": ReviewStatus.UNANSWERED, "task_token": None})
 
 
 def forget_token(review: Review) -> Review:
-    """The execution has the answer: its token is of no more use."""
+    """The execution has the answer, so its token is removed."""
     return review.model_copy(update={"task_token": None}) if review.task_token else review
 
 
 def restore(record: Record, standing: Review | None = None) -> Review:
-    """The review with the answer of its record; unchanged where it has that answer.
+    """The review with the answer of its record; unchanged if it has that answer.
 
-    standing: what there is of it: an execution may still wait for its token. Raises ValueError where no answer is told.
+    standing: the present review, if any: an execution may wait for its token. Raises ValueError without an answer.
     """
     outcome = record.review
     if outcome is None or outcome.answer is None:
@@ -361,20 +361,20 @@ def _as_name(text: str) -> str:
 
 
 class RecordKey(Payload):
-    """Which record: its key in the table."""
+    """The record's key in the table."""
 
     image: str = Field(min_length=1)
     version: str = Field(min_length=1)
 
 
 class Asking(Payload):
-    """What review_image tells "Ask a Person". again: whether the first wait is over.
+    """The input of the state "Ask a Person". again: whether the first wait is over.
 
-    record: of what the event "Review Requested" says the key alone is taken. Who may publish events could say anything
-        else of it: another picture, another decision.
+    record: only the key is used from the event "Review Requested". Anybody who may publish events could forge the rest:
+        another photo, another decision.
     """
 
-    model_config = ConfigDict(hide_input_in_errors=True)  # of a token, not even in an error
+    model_config = ConfigDict(hide_input_in_errors=True)  # never show the token, not even in an error
 
     record: RecordKey
     execution: str
@@ -383,7 +383,7 @@ class Asking(Payload):
 
 
 class Closing(Payload):
-    """What review_image tells "Record Review". answered: False when the last wait is over."""
+    """The input of the state "Record Review". answered: False if the last wait is over."""
 
     image: str
     version: str
@@ -391,20 +391,19 @@ class Closing(Payload):
 
 
 class Desk(Payload):
-    """What a reviewer sends: an event of CloudWatch's custom widgets, with what our buttons add to it.
+    """A reviewer's request: an event of CloudWatch's custom widgets, with the parameters of the page's buttons.
 
-    reviewer: how they call themselves: typed into the page's form, else sent along by a button, else the widget's
-        parameter.
-    describe: CloudWatch asks what the widget is.
+    reviewer: their name: from the page's form, or from a button, or the widget's parameter.
+    describe: CloudWatch requests the widget's description.
     action: "show", "answer" (with image, version and label), "check" (the same, about the golden photo that was shown
-        after the answer to this image), "undo" (with image and version of what was answered last, and given, its
-        label), "skip" or "leave" (with image and version), or "zoom" (the same): the photo, larger.
+        after the answer to this photo), "undo" (with image and version of the last answer, and its label as given),
+        "skip" or "leave" (with image and version), or "zoom" (the same): a larger version of the photo.
     golden: zoom into the golden photo.
-    reason: show photos for this reason only.
-    ahead: send the photo that the page shows next. on_page, on_page_version: the one that it shows already.
-    former: who leaves.
-    draw: False after a failure, so that a photo that cannot be drawn keeps nobody from the others.
-    done: how many answers the page has given so far, by label; for the eye only.
+    reason: show only photos with this reason.
+    ahead: send the photo that the page shows next. on_page, on_page_version: the one that it shows now.
+    former: the reviewer who leaves.
+    draw: False after a failure, so that a photo that cannot be decoded does not block the others.
+    done: numbers of answers on this page so far, by label; only for display.
     format: "html" or "json".
 
     Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html

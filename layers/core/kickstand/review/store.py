@@ -18,17 +18,17 @@ from kickstand.review import rules
 from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, is_same
 from kickstand.store import changed, from_item, get_item, plain, put_item_if, to_item, transient
 
-OPEN_REVIEWS = "OpenReviews"  # the index of what waits for an answer: queue, place
+OPEN_REVIEWS = "OpenReviews"  # the index of reviews that wait for an answer: queue, place
 SHARDS = 8
-"""A queue is spread over so many partitions of the index, of which each takes 1,000 writes a second."""
+"""Number of partitions of a queue in the index: each takes 1,000 writes a second."""
 MOST = 1000
-"""So many photos that wait are counted, and so many second questions are searched for another reviewer's."""
+"""At most this many waiting photos are counted, and this many second questions searched for one of another reviewer."""
 SOUGHT = 200
-"""So many photos are searched for one that waits for a certain reason; each costs a read."""
+"""At most this many photos are searched for one with a certain reason; each costs a read."""
 ANSWERS = {"id": {"S": "answers"}}
-"""The item in the table of controls that counts what people have answered."""
+"""The item in the control table that counts people's answers."""
 _ATTEMPTS = 8
-_PAGE = 25  # reviews: the first are shown, and the rest of the index is not read
+_PAGE = 25  # reviews read at a time: only the first are shown
 
 
 def ask_person(
@@ -40,21 +40,21 @@ def ask_person(
     again: bool,
     now: datetime,
 ) -> Review:
-    """Open the record's review, or ask once more with a new token.
+    """Open the record's review, or ask again with a new token.
 
     tables: of reviews and of records. again: the first wait is over.
 
-    Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable; AlreadyAnswered too where the record is
-    gone, since nobody is to be asked about a photo that was forgotten meanwhile, where it asks nobody, and where it has
-    an answer, since the table of reviews may have lost it.
+    Raises AlreadyAsked, AlreadyAnswered (see `rules.ask`), StoreUnavailable. AlreadyAnswered also if the record was
+    deleted, because the photo was forgotten meanwhile; if it needs no review; and if it has an answer, which the table
+    of reviews may have lost.
     """
     table, records_table = tables
     item = get_item(dynamodb, records_table, _key(key.image, key.version))
     if item is None:
-        raise AlreadyAnswered(f"{key.image} {key.version}: there is no record of it any more")
+        raise AlreadyAnswered(f"{key.image} {key.version}: its record was deleted")
     record = from_item(item)
     if not record.asks_a_person:
-        raise AlreadyAnswered(f"{key.image} {key.version}: its record asks nobody")
+        raise AlreadyAnswered(f"{key.image} {key.version}: its record needs no review")
     if record.review and record.review.answer:
         raise AlreadyAnswered(f"{key.image} {key.version}: its record has an answer")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
@@ -75,15 +75,15 @@ def next_review(
     on_page: tuple[str, str] | None = None,
     ahead: bool = False,
 ) -> Review | None:
-    """The most valuable open review that nobody else looks at, claimed for the reviewer; None when there is none.
+    """The most valuable open review that nobody else sees, reserved for the reviewer; None if there is none.
 
-    Second questions come after all that decide. reason: only among those that wait for it, of SOUGHT at most.
-    on_page: another one than this. ahead: the reviewer is shown it later, so it is only claimed while others wait.
+    Second questions come after all others. reason: only photos with this reason, among at most SOUGHT.
+    on_page: not this one. ahead: the reviewer sees it next, so it is reserved only while others wait.
     """
 
     def rule(review: Review, take: bool) -> Review:
         if reason and rules.why_shown(review) != reason:
-            raise Refused("This photo waits for another reason.")
+            raise Refused("This photo has another reason.")
         return rules.claim(review, reviewer, now, ahead, take)
 
     for take in (False,) if ahead else (False, True):
@@ -97,12 +97,12 @@ def next_review(
 
 
 def hold_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str, now: datetime) -> Review:
-    """The photo that was sent ahead is on the reviewer's page now. Raises Refused where somebody else has it."""
+    """The photo that was sent ahead is on the reviewer's page now. Raises Refused if somebody else sees it."""
     return change_review(dynamodb, table, image, version, lambda review: rules.claim(review, reviewer, now))
 
 
 def release_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str) -> None:
-    """Let others have the photo at once."""
+    """Release the photo for others."""
     with suppress(Refused):
         change_review(dynamodb, table, image, version, lambda review: rules.release(review, reviewer))
 
@@ -115,9 +115,9 @@ def undo_answer(
     now: datetime,
     control_table: str = "",
 ) -> Review:
-    """Take back what the reviewer answered last about this photo (see `rules.undo`); the record follows.
+    """Undo the reviewer's last answer about this photo (see `rules.undo`), also in the record.
 
-    Raises Refused, and then nothing is changed: nobody takes back what another reviewer has answered.
+    Raises Refused without a change: nobody can undo another reviewer's answer.
     """
     decided = False
 
@@ -136,7 +136,7 @@ def undo_answer(
 
 
 def skip_review(dynamodb: DynamoDBClient, table: str, image: str, version: str, reviewer: str, now: datetime) -> Review:
-    """Put the review behind all others."""
+    """Move the review to the end of the queue."""
     return change_review(dynamodb, table, image, version, lambda review: rules.skip(review, reviewer, now))
 
 
@@ -152,13 +152,13 @@ def answer_review(
     twice: bool = False,
     control_table: str = "",
 ) -> Review:
-    """Write the answer down, then wake the execution that waits for it; where none does any more, tell the record.
+    """Store the answer, then resume the execution that waits for it; if none waits any more, update the record.
 
-    tables: of reviews and of records. key: image and version. twice: whether another reviewer is asked then, whose
-    answer wakes nobody. control_table: where first answers are counted, if they are to be.
+    tables: of reviews and of records. key: image and version. twice: whether to ask a second reviewer then, whose
+    answer resumes no execution. control_table: where first answers are counted, if given.
 
-    Raises Refused, with a message for the reviewer, when the answer is not taken; StoreUnavailable when it may not
-    have arrived everywhere: the same answer again completes it.
+    Raises Refused, with a message for the reviewer, if the answer is not accepted; StoreUnavailable if it may not have
+    arrived everywhere: the same answer again completes it.
     """
     reviews_table, records_table = tables
     first = False
@@ -198,7 +198,7 @@ def check_reviewer(
     golden: tuple[str, str],
     now: datetime,
 ) -> Review:
-    """Write down what the reviewer says of a golden photo, beside their answer to this review; it wakes nobody.
+    """Store the reviewer's answer about a golden photo, beside their answer to this review; it resumes no execution.
 
     golden: the photo's name, and what it shows. Raises Refused, StoreUnavailable.
     """
@@ -219,12 +219,12 @@ def record_review(
     answered: bool,
     now: datetime,
 ) -> Review | None:
-    """Write into the record what came of its review; once more changes nothing. None where one of them is gone.
+    """Write the outcome of the review into the record; repeating it changes nothing. None if one of them was deleted.
 
-    answered: False when the last wait is over. An answer that came in the last moment stands.
-    now: an answer takes the record to this place in the index by time, so that the monitor sees it, however late.
+    answered: False if the last wait is over. An answer at the last moment counts.
+    now: an answer moves the record to this place in the index by time, so that the monitor sees it, however late.
 
-    Raises LookupError when the answer is not there.
+    Raises LookupError if there is no answer.
     """
     settle = rules.forget_token if answered else rules.give_up
     try:
@@ -232,9 +232,9 @@ def record_review(
     except Refused:  # forgotten, or expired
         return None
     if answered and review.answer is None and review.undone_at is None:
-        if get_item(dynamodb, records_table, _key(image, version)) is None:  # so nobody was asked again
+        if get_item(dynamodb, records_table, _key(image, version)) is None:  # so there was no second wait
             return None
-        raise LookupError(f"{image} {version}: no answer has been written down")
+        raise LookupError(f"{image} {version}: there is no answer")
     if review.answer or not answered:
         _update_record(dynamodb, records_table, review, now)
     if answered:
@@ -244,7 +244,7 @@ def record_review(
 
 
 def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Review, now: datetime) -> Review:
-    """The answer may have been undone while the record was told of it: then the record forgets it again."""
+    """The answer may have been undone while the record was updated: then remove it from the record again."""
     standing = load_review(dynamodb, tables[0], review.image, review.version)
     told = review.answer.answered_at if review.answer else review.undone_at
     if told and (standing.answer is None or standing.answer.answered_at != told):
@@ -257,10 +257,10 @@ def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Revi
 def restore_review(
     dynamodb: DynamoDBClient, stepfunctions: SFNClient, tables: tuple[str, str], key: tuple[str, str], now: datetime
 ) -> None:
-    """Give the review the answer of its record, where a backup or a fault has removed it.
+    """Restore the review's answer from its record, if a backup or a fault has removed it.
 
-    tables: of reviews and of records. An answer that was taken since gives way: the record holds the first one.
-    Where the reviewer took that one back, the record follows instead.
+    tables: of reviews and of records. It replaces an answer that was given since: the record holds the first one. If
+    the reviewer undid that one, the record is updated instead.
     """
     reviews_table, records_table = tables
     item = get_item(dynamodb, records_table, _key(*key))
@@ -278,15 +278,15 @@ def restore_review(
             return
     if not _write(dynamodb, reviews_table, rules.restore(record), standing=None):
         review = change_review(dynamodb, reviews_table, *key, lambda standing: rules.restore(record, standing))
-        _wake(stepfunctions, review)  # an execution may wait that has asked again
+        _wake(stepfunctions, review)  # an execution that has asked again may wait
 
 
 def _update_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:
-    """Write the outcome into the record, once there is an answer for good; only what is asked after it is added then.
+    """Write the outcome into the record. A first answer is final; only second and golden answers are added to it.
 
-    A record that is gone was forgotten, or has expired; else the ledger finds that the photo has none.
+    A deleted record was forgotten, or has expired; otherwise the ledger finds that the photo has none.
 
-    What is added leaves the record's place in the index by time alone: the monitor counts an answer whenever it moves.
+    An addition does not move the record in the index by time: the monitor would count the answer again.
     """
     outcome, key = to_item(review.outcome), _key(review.image, review.version)
     place = changed(review.image, now) if review.answer else {}
@@ -324,7 +324,7 @@ def _update_record(dynamodb: DynamoDBClient, table: str, review: Review, now: da
 
 
 def _forget_answer(dynamodb: DynamoDBClient, table: str, review: Review, given_at: datetime) -> None:
-    """Remove the answer of that moment from the record, if the record has it; nothing else changes."""
+    """Remove the answer given at that time from the record, if it has that answer; change nothing else."""
     given = to_item(review.model_copy(update={"undone_at": given_at}))["undone_at"]
     for part in ("answer", "second", "golden"):
         outcome = {":outcome": {"M": to_item(review.outcome)}} if part == "answer" else {}
@@ -341,7 +341,7 @@ def _forget_answer(dynamodb: DynamoDBClient, table: str, review: Review, given_a
 
 
 def count_open(dynamodb: DynamoDBClient, table: str) -> int:
-    """How many reviews wait for an answer that decides, at most MOST; may lag behind by a second."""
+    """The number of reviews that wait for a first answer, up to MOST; may lag behind by a second."""
     found = 0
     for shard in _shards(OPEN):
         if found < MOST:
@@ -350,19 +350,19 @@ def count_open(dynamodb: DynamoDBClient, table: str) -> int:
 
 
 def count_waiting(dynamodb: DynamoDBClient, table: str, reviewer: str) -> int:
-    """How many photos wait for this reviewer, at most MOST: open reviews, and second questions to them."""
+    """The number of photos that wait for this reviewer, up to MOST: open reviews, and second questions."""
     found = count_open(dynamodb, table)
     return found + sum(1 for _ in islice(_second_keys(dynamodb, table, reviewer), MOST - found))
 
 
 def count_answers(dynamodb: DynamoDBClient, control_table: str) -> int:
-    """How many reviews have been answered since they are counted."""
+    """The number of reviews that have been answered since counting began."""
     item = get_item(dynamodb, control_table, ANSWERS)
     return int(item["answers"]["N"]) if item else 0
 
 
 def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
-    """Since when the oldest open review waits: since it was asked, or since somebody last put it behind all others."""
+    """When the oldest open review began to wait: when it was opened, or last skipped."""
     places = []
     for shard in _shards(OPEN):
         for group in GROUPS:
@@ -379,10 +379,10 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
 
 
 def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
-    """Raises Refused when there is no such review."""
+    """Raises Refused if there is no such review."""
     item = get_item(dynamodb, table, _key(image, version))
     if item is None:
-        raise Refused("Nobody was asked about this photo.")
+        raise Refused("This photo is not under review.")
     return Review.model_validate(plain(item))
 
 
@@ -395,9 +395,9 @@ def list_reviews(dynamodb: DynamoDBClient, table: str) -> Iterator[Review]:
 def change_review(
     dynamodb: DynamoDBClient, table: str, image: str, version: str, rule: Callable[[Review], Review]
 ) -> Review:
-    """Apply the rule to the review as it stands, and again if somebody else was faster. Returns what stands then.
+    """Apply the rule to the present review, and again if somebody else was faster. Returns the stored review.
 
-    Raises what the rule raises, and then nothing is changed; Refused when there is no such review.
+    Raises the rule's errors, without a change; Refused if there is no such review.
     """
     for _ in range(_ATTEMPTS):
         standing = load_review(dynamodb, table, image, version)
@@ -411,7 +411,7 @@ def change_review(
 
 
 def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Review | None) -> bool:
-    """Whether the review could take the place of the standing one, or of none."""
+    """Store the review in place of the present one, or of none. Returns whether that was possible."""
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
@@ -427,7 +427,7 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
 
 
 def _wake(stepfunctions: SFNClient, review: Review) -> bool:
-    """Whether an execution took notice of the answer. Its output stays empty: the answer stands in the table."""
+    """Resume the execution. Returns whether one waited. The output is empty: the answer is in the table."""
     if review.task_token is None:
         return False
     gone = stepfunctions.exceptions
@@ -440,7 +440,7 @@ def _wake(stepfunctions: SFNClient, review: Review) -> bool:
 
 
 def _shards(queue: str) -> tuple[str, ...]:
-    """The queue's partitions of the index; in the first one are reviews from before there were several."""
+    """The queue's partitions of the index; the first one also holds reviews from older versions, which had only one."""
     return (queue, *(f"{queue}#{shard}" for shard in range(SHARDS)))
 
 
@@ -449,14 +449,14 @@ def _open_keys(dynamodb: DynamoDBClient, table: str) -> Iterator[tuple[str, str]
 
 
 def _second_keys(dynamodb: DynamoDBClient, table: str, reviewer: str) -> Iterator[tuple[str, str]]:
-    """Of the second questions about what somebody else has answered."""
+    """The place of a second question about somebody else's answer."""
     for item in islice(_in_order(dynamodb, table, SECOND), MOST):
         if not is_same(item["place"]["S"].partition("#")[2], reviewer):
             yield item["image"]["S"], item["version"]["S"]
 
 
 def _in_order(dynamodb: DynamoDBClient, table: str, queue: str) -> Iterator[Any]:
-    """What waits in all of the queue's partitions, by its place; no more is read than is taken."""
+    """The reviews in all of the queue's partitions, by their place; reads no more than the caller takes."""
     shards = (_items(dynamodb, table, shard, _PAGE) for shard in _shards(queue))
     return merge(*shards, key=lambda item: item["place"]["S"])
 
