@@ -49,7 +49,7 @@ docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state 
 	PYTHONPATH=. $(BIN)/python docs/make.py
 
 .PHONY: screenshots
-screenshots: .venv/.installed  ## draw the README's pictures of the demo's pages anew, into docs/ (needs Chromium)
+screenshots: .venv/.installed  ## take the README's screenshots of the demo's pages again, into docs/ (needs Chromium)
 	PYTHONPATH=. $(BIN)/python docs/screenshots.py
 
 .PHONY: site

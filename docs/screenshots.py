@@ -1,4 +1,4 @@
-"""`make screenshots`: the README's pictures of the demo's pages, from fixed photos and a fixed time.
+"""`make screenshots`: the README's screenshots of the demo's pages, from fixed photos and a fixed time.
 
 tests/browser/test_screenshots.py draws them again and compares.
 """
@@ -41,7 +41,7 @@ FONTS = [
     ("Shot", 700, "DejaVuSans-Bold.ttf"),
     ("Shot Mono", 400, "DejaVuSansMono.ttf"),
 ]
-WORDS = "words"  # the page's, kept in the picture
+WORDS = "words"  # the page's, kept in the screenshot
 HIDDEN = ".foot{display:none!important}"  # milliseconds, which differ each time
 FLAGS = ["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
 SCHEMES = "light", "dark"
@@ -98,7 +98,7 @@ def _decide(key: str, card: ModelCard) -> Outcome:
 
 
 def shoot(browser: "Browser", pages: dict[str, str], scheme: str) -> dict[str, bytes]:
-    """The pictures as PNG files, by name."""
+    """The screenshots as PNG files, by name."""
     files = {}
     for name, shot in SHOTS.items():
         page = browser.new_page(
@@ -125,7 +125,7 @@ def shoot(browser: "Browser", pages: dict[str, str], scheme: str) -> dict[str, b
 
 
 def differences(before: bytes, after: bytes) -> list[str]:
-    """How two pictures differ, in words; empty where only the browser's way of drawing does.
+    """How two screenshots differ, in words; empty where only the browser's way of drawing does.
 
     The words must be the same. Of cells of about 12 pixels, one in a thousand may differ clearly in colour.
     """
@@ -142,7 +142,7 @@ def differences(before: bytes, after: bytes) -> list[str]:
     ]
     bands = ImageChops.difference(*blurred).split()
     apart = np.max([np.asarray(band) for band in bands], axis=0) > 20
-    return found + ([f"{apart.mean():.1%} of the picture"] if apart.mean() > 0.001 else [])
+    return found + ([f"{apart.mean():.1%} of the screenshot"] if apart.mean() > 0.001 else [])
 
 
 @cache

@@ -27,7 +27,7 @@ TYRE, CHROME, DARK = "#1b1c20", "#b9bfc7", "#2a2c31"
 
 
 class Scene:
-    """A picture with (0, 0) at its upper left and (1, 1) at its lower right corner."""
+    """A drawing with (0, 0) at its upper left and (1, 1) at its lower right corner."""
 
     def __init__(self, background: Image.Image) -> None:
         self.image = background.resize((SIZE * FINER, SIZE * FINER), Image.Resampling.BICUBIC)
@@ -88,7 +88,7 @@ class Scene:
     def finish(
         self, *, tilt: float = 0, flip: bool = False, blur: float = 0.5, grain: float = 5, light: float = 1
     ) -> Image.Image:
-        """The picture as a camera might have taken it. tilt: degrees; light: factor."""
+        """The drawing as a camera might have taken it. tilt: degrees; light: factor."""
         image = self.image
         if tilt:
             image = image.rotate(tilt, Image.Resampling.BICUBIC)
@@ -344,7 +344,7 @@ def rider(scene: Scene, shirt: Colour, trousers: Colour, *, helmet: Colour) -> N
     scene.blob([(0.525, 0.075), (0.53, 0.0), (0.62, -0.005), (0.65, 0.055)], helmet)
 
 
-# ---- what is neither
+# ---- none of the classes
 
 
 def cat() -> Image.Image:

@@ -114,7 +114,7 @@ def await_ahead(stack: Stack, page: "Page", image: str) -> None:
 
 
 def give(stack: Stack, review: Review, reviewer: str) -> None:
-    """Has somebody else answer, whoever looks at the picture now."""
+    """Has somebody else answer, though a reviewer looks at the photo now."""
     later, tables = datetime.now(UTC) + 3 * CLAIM, ("ReviewsTable", "RecordsTable")
     key = review.image, review.version
     change(stack, review.image, lambda review: rules.claim(review, reviewer, later))

@@ -1,4 +1,4 @@
-"""The README's pictures: as the pages are now; and what counts as a difference."""
+"""The README's screenshots show the pages as they are now; and what counts as a difference."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -28,20 +28,20 @@ def drawn(browser: "Browser", pages: dict[str, str]) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_the_pictures_show_the_pages_as_they_are(browser: "Browser", pages: dict[str, str], scheme: str) -> None:
+def test_the_screenshots_show_the_pages_as_they_are(browser: "Browser", pages: dict[str, str], scheme: str) -> None:
     drawn = shoot(browser, pages, scheme)
     assert len(drawn) == 2
     found = {name: differences((DOCS / name).read_bytes(), data) for name, data in drawn.items()}
-    assert found == {name: [] for name in drawn}, "make screenshots draws them anew"
+    assert found == {name: [] for name in drawn}, "run make screenshots"
 
 
-def test_the_pictures_are_small() -> None:
+def test_the_screenshots_are_small() -> None:
     assert {file.name: file.stat().st_size // 150_000 for file in DOCS.glob("*.png")} == dict.fromkeys(
         ("decision.png", "decision-dark.png", "report.png", "report-dark.png"), 0
     )
 
 
-def test_the_numbers_on_the_picture_are_the_models() -> None:
+def test_the_numbers_on_the_screenshot_are_the_models() -> None:
     model = EmbeddedModel(MODEL)
     for key, (label, confidence, neither) in PHOTOS.items():
         prediction = answer((SAMPLES / key).read_bytes(), key, model).prediction

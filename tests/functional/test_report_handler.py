@@ -55,7 +55,7 @@ def stored(stack: Stack, key: str) -> str:
 
 def test_before_the_first_drawing_the_widget_offers_to_draw(invoke: Invoke) -> None:
     told = invoke()
-    assert "Nothing has been drawn yet" in told
+    assert "No report has been drawn yet" in told
     assert "cwdb-action" in told
 
 
@@ -66,7 +66,7 @@ def test_it_describes_itself(invoke: Invoke) -> None:
 def test_on_its_schedule_it_draws_the_latest_days_into_the_bucket(stack: Stack, invoke: Invoke) -> None:
     assert invoke("report") == {"records": N - 1, "harmed": False}
     page = stored(stack, "report.html")
-    assert f"<b>{N - 1}</b><span>images</span>" in page
+    assert f"<b>{N - 1}</b><span>photos</span>" in page
     (kept,) = stack.s3.list_objects_v2(Bucket=stack.outputs["ReportBucketName"], Prefix="days/")["Contents"]
     assert re.fullmatch(r"days/\d{4}-\d\d-\d\d\.html", kept["Key"])
     assert stored(stack, kept["Key"]) == page
@@ -74,7 +74,8 @@ def test_on_its_schedule_it_draws_the_latest_days_into_the_bucket(stack: Stack, 
 
 def test_the_widget_shows_the_essentials_and_links_to_the_page(stack: Stack, invoke: Invoke) -> None:
     told = invoke(action="draw")
-    assert told.count("<svg ") == 3
+    assert told.count("<svg ") == 2
+    assert "Estimated accuracy is not drawn: no person has answered yet." in told
     assert "ks-dark" not in re.sub(r"<style>.*?</style>", "", told, flags=re.S)
     (link,) = re.findall(r'href="([^"]+)"', told)
     assert "/report.html?" in link

@@ -306,7 +306,7 @@ def _words(name: str) -> str:
 
 # ---- drawing
 
-LEFT, TRIGGER, CARD, FIRST, STEP = 24, 158, 360, 54, 76  # widths from left to right, px
+LEFT, TRIGGER, CARD, FIRST, STEP = 24, 158, 390, 54, 76  # widths from left to right, px
 TOP, ROW, HEAD, FOOT, GAP = 98, 34, 34, 20, 22  # heights, px
 
 

@@ -1,4 +1,4 @@
-"""Draws a state machine as an SVG, and how often each of its ways was taken.
+"""Draws a state machine as an SVG, and how often each of its paths was taken.
 
 The layout is Sugiyama's: rank the states, order each rank so that few lines cross, then place them so that the main
 path runs straight down (Sugiyama, Tagawa and Toda, IEEE Trans. SMC 11 (1981), 109–125).
@@ -103,7 +103,7 @@ def count_ways(definition: Mapping[str, Any], histories: Iterable[Iterable[Mappi
 
 
 def draw_state_machine(definition: Mapping[str, Any], counts: Mapping[Way, int] | None, title: str) -> str:
-    """The SVG. counts: see `count_ways`, None for a plan; title: for those who cannot see it, and for the legend."""
+    """The SVG. counts: see `count_ways`, None for a plan; title: for people who cannot see it, and for the legend."""
     plan, counts = counts is None, counts or {}
     transitions = read_transitions(definition)
     layout = Layout(definition["States"], transitions)
@@ -113,7 +113,7 @@ def draw_state_machine(definition: Mapping[str, Any], counts: Mapping[Way, int] 
         (stretch, sum(counts.get(way, 0) for way in stretch.ways), caught_ways.issuperset(stretch.ways))
         for stretch in layout.stretches()
     ]
-    # What was never taken lies below what was, where the two cross.
+    # Where two lines cross, the one that was taken lies on top.
     paths = [
         _draw_stretch(stretch, 1 if plan else count, caught, most or 4)
         for stretch, count, caught in sorted(stretches, key=lambda stretch: stretch[1])
@@ -184,7 +184,7 @@ class Stretch:
 
 @dataclass
 class Layout:
-    """Where everything stands."""
+    """The place of every state and line."""
 
     definitions: Mapping[str, Mapping[str, Any]]
     transitions: Sequence[Transition]
@@ -256,7 +256,7 @@ class Layout:
         return f"M{x:.1f} {top:.1f}V{y:.1f}C{x:.1f} {middle:.1f} {to_x:.1f} {middle:.1f} {to_x:.1f} {to_y:.1f}"
 
     def _trace_back(self, way: Way) -> tuple[str, list[tuple[float, float]]]:
-        """A way back: down, past everything on the right, and in from above, so that it crosses no state."""
+        """An arrow back: down, past everything on the right, and in from above, so that it crosses no state."""
         source, target = (self.boxes[name] for name in way)
         between = range(target.rank, source.rank + 1)
         number = sorted(self._back).index(way)
@@ -279,7 +279,7 @@ class Layout:
         return [transition.source, *bends, transition.target]
 
     def _order(self) -> None:
-        """Swap neighbours at random as long as it does no harm; 20 states are few enough for that."""
+        """Swap neighbours at random while that adds no crossing; 20 states are few enough for that."""
         self._ranks: list[list[Step]] = [[] for _ in range(1 + max(box.rank for box in self.boxes.values()))]
         for step in dict.fromkeys(step for chain in self._chains.values() for step in chain):
             self._ranks[self.boxes[step].rank].append(step)
@@ -370,7 +370,7 @@ def _reach(ways: Sequence[Way]) -> set[str]:
 
 
 def _weigh(chains: Mapping[Way, Sequence[Step]], transitions: Sequence[Transition]) -> dict[tuple[Step, Step], float]:
-    """How much each stretch of line wants to be straight: the main path most, then long lines, then ways out."""
+    """How straight each stretch of line should be: the main path most, then long lines, then exits."""
     fan_out = Counter(transition.source for transition in transitions if not transition.caught)
     links: dict[tuple[Step, Step], float] = {}
     for transition in transitions:
@@ -388,7 +388,7 @@ def _weigh(chains: Mapping[Way, Sequence[Step]], transitions: Sequence[Transitio
 
 
 def _spread(wishes: Sequence[float], weights: Sequence[float], widths: Sequence[float]) -> list[float]:
-    """Places nearest to the wishes, weighted least squares, in the same order and without overlap.
+    """Places nearest to the wanted ones (weighted least squares), in the same order and without overlap.
 
     Isotonic regression by pooling adjacent violators, after taking off what the widths need.
 

@@ -130,7 +130,7 @@ def as_svg(figure: Figure, says: str) -> Markup:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = "{http://www.w3.org/2000/svg}"
-    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - we have drawn it
+    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - drawn here
     marks = {mark.get("id", ""): mark for mark in root.iter(f"{svg}path") if mark.get("id")}
     for parent in list(root.iter()):
         for child in list(parent):

@@ -60,7 +60,7 @@ ENOUGH = 100  # photos from which a statistic that has not moved counts as stead
 FEW = f"there are fewer than {2 * IMAGES_PER_SPAN} photos"
 MOMENT = timedelta(minutes=1)  # no time axis is shorter
 PICTURES = 8  # on each contact sheet
-LONGEST = 160  # pixels of such a picture
+LONGEST = 160  # pixels of such a photo
 
 ReadPicture = Callable[[Record], str | None]
 """The photo of a record as an address (`pages.data_uri`); None where it is not available."""
@@ -249,7 +249,7 @@ def frame_widget(drawn: str, link: str, endpoint: str, *, dark: bool) -> str:
 
     link: to the whole page. endpoint: ARN of the function that the button calls.
     """
-    frame = {"drawn": Markup(drawn), "link": link, "endpoint": endpoint, "dark": dark}  # noqa: S704 - drawn by us
+    frame = {"drawn": Markup(drawn), "link": link, "endpoint": endpoint, "dark": dark}  # noqa: S704 - drawn here
     return make_environment().get_template("report_frame.html").render(frame)
 
 
@@ -300,7 +300,7 @@ def _page(
                 *(_lay_out(finding, records, read_picture) for finding in report.monitor.moved),
                 *(_lay_out(end.finding, records, read_picture, end.ended_at) for end in report.monitor.ended),
             ],
-            # What a script block may hold: no end of it, whatever the photos are called.
+            # A script block may hold no "</script>", but a photo's name may.
             "numbers": Markup(json.dumps(report.numbers()).replace("<", "\\u003c")),  # noqa: S704
         }
     return make_environment().get_template(template).render(content)

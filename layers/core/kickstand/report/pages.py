@@ -7,7 +7,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 
 def make_environment(package: str = "kickstand.report") -> Environment:
-    """For the templates of this package, and those that all share (`base.html`): whatever is filled in is escaped."""
+    """For the templates of this package and the shared ones (`base.html`); every value is escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, "kickstand.report"))]),
         autoescape=True,
