@@ -137,7 +137,7 @@ def describe_changes() -> str:
                     means |= {MEANS[key] for key in (kind, logical_id) if key in MEANS}
                 function = re.fullmatch(r"(\w+Function)Version[0-9a-f]{10}", logical_id)
                 if function and f"{function[1]}Role" in found:  # a role has no versions
-                    means.add("until the rollout ends, the embedded model answers instead of the old version's endpoint")
+                    means.add("until the rollout ends, the embedded model answers for the old version")
         cells = [f"{effect}: {named(kinds)}" for effect, kinds in sorted(changed.items())]
         rows.append(f"| `{parameter}` | {'; '.join(cells)} | {'; '.join(sorted(means)) or 'nothing'} |")
     return "\n".join(rows)
