@@ -389,7 +389,7 @@ def test_what_an_audit_misses_stands_until_it_has_healed(
 def test_before_the_first_run_the_command_says_so(stack: Stack, tmp_path: Path) -> None:
     shown = kickstand_ledger(stack, tmp_path, audit=False)
     assert shown.exit_code == 0
-    assert shown.output.count("never yet") == 2
+    assert shown.output.count("not read yet") == 2
     told = json.loads(kickstand_ledger(stack, tmp_path, "--json", audit=False).stdout)
     assert told["whole_bucket"]["until"] is None
 
@@ -619,7 +619,7 @@ def test_an_audit_that_was_killed_goes_on_where_it_was(
     monkeypatch.setattr(BaseClient, "_make_api_call", killed)
     kickstand_ledger(stack, tmp_path)
     again = kickstand_ledger(stack, tmp_path)
-    assert "an interrupted audit goes on, after 3 uploads" in again.output
+    assert "continues an interrupted audit after 3 uploads" in again.output
     assert "ledger: 5 uploads" in again.output
     assert len(pages) == 4 + 2
     kickstand_ledger(stack, tmp_path)
