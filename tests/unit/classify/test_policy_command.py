@@ -127,7 +127,7 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is not a number from 0 to 1"),
         (["--max-risk", "0.1", "--label-error", "0.5"], "--label-error: 0.5 is not a share below 0.5"),
         (["--max-risk", "0.1", "--label-error", "auto"], "--label-error auto"),
-        (["--max-risk", "0.1", "--foreign-share", "1"], "foreign_share: Input should be less than 1"),
+        (["--max-risk", "0.1", "--neither-share", "1"], "foreign_share: Input should be less than 1"),
         (["--max-risk", "0.1", "--confidence", "1"], "confidence_level: Input should be less than 1"),
     ],
 )

@@ -415,7 +415,7 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
             0.5,
             0.25,
             "the share of photos that may show none of the classes is above 8 %, the maximum that the guarantee allows "
-            "(up to 5 % of them): renew it by `kickstand policy` with a larger `--foreign-share`",
+            "(up to 5 % of them): renew it by `kickstand policy` with a larger `--neither-share`",
         ),
     ],
 )

@@ -165,7 +165,7 @@ class PromisedMix(NamedTuple):
             return (
                 f"the share of photos that may show none of the classes is above {percent(share)}, the maximum that "
                 f"the guarantee allows (up to {percent(high)} of them): renew it by `kickstand policy` with a larger "
-                "`--foreign-share`"
+                "`--neither-share`"
             )
         promised = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
         return (
