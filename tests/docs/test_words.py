@@ -22,7 +22,7 @@ AREAS = {
     "state machines": ["statemachine/*.yaml"],
 }
 HIDDEN = {  # what people do not read, by a file's kind
-    ".md": r"^```.*?^```|<!--.*?-->|\]\([^)]*\)",
+    ".md": r"^```.*?^```|<!--.*?-->|</?picture>|\]\([^)]*\)",
     ".html": r"<style.*?</style>|<script.*?</script>|\{[%{#].*?[%}#]\}|<(?:(?!alt=|title=|aria-label=)[^>])*>",
     ".yaml": r"^ *(Default|AllowedValues):.*?$",
 }

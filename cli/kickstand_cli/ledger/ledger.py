@@ -101,7 +101,7 @@ def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
     if begun and now - begun.closes_at > RESUMED_WITHIN:
         begun = None
     if begun:
-        stderr.print(f"continues an interrupted audit after {begun.found.uploads:,} uploads; --restart starts anew")
+        stderr.print(f"continues an interrupted audit after {begun.found.uploads:,} uploads; --restart starts again")
 
     def save(audit: Audit) -> None:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
