@@ -58,7 +58,7 @@ def with_rooms(page: str) -> str:
     rows = []
     for home in sorted(path.parent for path in CORE.glob("*/__init__.py")):
         modules = {file.stem: ast.parse(file.read_text("utf-8")) for file in sorted(home.glob("*.py"))}
-        rows.append((home.name, ast.get_docstring(modules.pop("__init__")) or "", ", ".join(f"`{one}`" for one in modules)))
+        rows.append((home.name, ast.get_docstring(modules.pop("__init__")) or "", code(", ".join(modules))))
         imports = (
             node.module or ""
             for tree in modules.values()

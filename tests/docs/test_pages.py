@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from docs.markdown import anchors, prose
+from docs.screenshots import SHOTS
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
@@ -82,7 +83,12 @@ def test_every_figure_is_written_by_a_command() -> None:
         (page.parent / link).resolve() for page in PAGES for link in links(page) if link.endswith((".svg", ".png"))
     }
     assert shown
-    unknown = [path.name for path in shown if path not in GENERATED and f'{path.name}"' not in sources]
+    screenshots = {f"{name}{ending}.png" for name in SHOTS for ending in ("", "-dark")}
+    unknown = [
+        path.name
+        for path in shown
+        if path not in GENERATED and path.name not in screenshots and f'{path.name}"' not in sources
+    ]
     assert unknown == []
     drawn = {path for path in DOCS.rglob("*") if path.suffix in (".svg", ".png")}
     assert [path.name for path in drawn - shown] == [], "drawn, and shown nowhere"

@@ -178,7 +178,7 @@ def stack(sagemaker: SageMaker) -> Iterator[Stack]:
         deployed.s3.put_object(Bucket=bucket, Key="base/auxiliary.npz", Body=b"more images of neither")
         queue = deployed.sqs.create_queue(QueueName="told")["QueueUrl"]
         arn = deployed.sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        deployed.sns.subscribe(TopicArn=deployed.outputs["ThisWeekTopicArn"], Protocol="sqs", Endpoint=arn)
+        deployed.sns.subscribe(TopicArn=deployed.outputs["AlarmTopicArn"], Protocol="sqs", Endpoint=arn)
         yield deployed
 
 
