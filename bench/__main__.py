@@ -58,14 +58,14 @@ def main() -> None:
     cold_start.main()
     rows += cold_rows(json.loads((BUILD / "bench-cold-start.json").read_bytes()))
     console.print("monitor")
-    looks = monitor.measure()
+    runs = monitor.measure()
     about = machine()
-    measured = {"rows": [row.as_dict() for row in rows], "states": notes, "monitor": looks, "machine": about}
+    measured = {"rows": [row.as_dict() for row in rows], "states": notes, "monitor": runs, "machine": about}
     (BUILD / "bench.json").write_text(json.dumps(measured, indent=1), "utf-8")
-    draw(rows, looks, DOCS / "benchmarks.svg")
+    draw(rows, runs, DOCS / "benchmarks.svg")
     file = DOCS / "benchmarks.md"
     _, heading, promise = file.read_text("utf-8").partition(HEADING)  # which bench-promise writes
-    file.write_text("\n".join([page(rows, notes, looks, about), heading + promise]), "utf-8")
+    file.write_text("\n".join([page(rows, notes, runs, about), heading + promise]), "utf-8")
 
 
 def cold_rows(measured: dict[str, Any]) -> list[Row]:
@@ -94,7 +94,7 @@ def machine() -> dict[str, Any]:
     return {"cpu": models[0] if models else platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
 
 
-def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: dict[str, Any]) -> str:
+def page(rows: list[Row], notes: list[str], runs: list[dict[str, Any]], about: dict[str, Any]) -> str:
     """docs/benchmarks.md. about: the machine."""
     lines = [
         "# Benchmarks",
@@ -114,7 +114,7 @@ def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: 
             "|---|---|---|---|---|---|---|",
         ]
         for row in (row for row in rows if row.bench == bench):
-            target = f"≤ {row.target}" if row.target else ""
+            target = f"≤ {row.target}{', missed' if row.ratio > row.target else ''}" if row.target else ""
             ratio = f"**{row.ratio:.2f}**" if row.target else f"{row.ratio:.2f}"
             lines.append(
                 f"| {row.what} | {spread(row.ours)} | {row.against} | {spread(row.anchor)} | {len(row.ours)} "
@@ -128,19 +128,17 @@ def page(rows: list[Row], notes: list[str], looks: list[dict[str, Any]], about: 
             lines += ["", ABOUT_HANDLERS, "", *(f"- {note}" for note in notes)]
     lines += ["", "## Monitor", "", "One run over all records. Each size has its own process.", ""]
     lines += ["| records | CPU s | µs per record | peak MB | kB per record |", "|---|---|---|---|---|"]
-    for look in looks:
-        number, least = look["records"], looks[0]["peak_mb"]
-        growth = (
-            f"{(look['peak_mb'] - least) * 1000 / (number - looks[0]['records']):.1f}" if look is not looks[0] else ""
-        )
+    for run in runs:
+        number, least = run["records"], runs[0]["peak_mb"]
+        growth = f"{(run['peak_mb'] - least) * 1000 / (number - runs[0]['records']):.1f}" if run is not runs[0] else ""
         lines.append(
-            f"| {number:,} | {look['seconds']:.1f} | {look['seconds'] / number * 1e6:.0f} "
-            f"| {look['peak_mb']:,} | {growth} |"
+            f"| {number:,} | {run['seconds']:.1f} | {run['seconds'] / number * 1e6:.0f} "
+            f"| {run['peak_mb']:,} | {growth} |"
         )
     return "\n".join([*lines, ""])
 
 
-def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
+def draw(rows: list[Row], runs: list[dict[str, Any]], file: Path) -> None:
     """Each row's ratio with its quartiles and target; and the monitor's time and memory by records."""
     mpl.rcParams.update({"svg.hashsalt": "kickstand", "font.size": 9, "font.family": "sans-serif"})
     mpl.rcParams.update({"text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK})
@@ -161,9 +159,9 @@ def draw(rows: list[Row], looks: list[dict[str, Any]], file: Path) -> None:
     left.axvline(1, color=INK, linestyle=":", linewidth=1)
     left.set_xscale("log")
     left.set_title("times the anchor (dotted: the same; thick: the target)", fontsize=9)
-    sizes = [look["records"] for look in looks]
-    right.loglog(sizes, [look["seconds"] for look in looks], "o-", color="#3b5bb5", label="CPU seconds")
-    right.loglog(sizes, [look["peak_mb"] / 1000 for look in looks], "s--", color="#b3372f", label="memory, GB")
+    sizes = [run["records"] for run in runs]
+    right.loglog(sizes, [run["seconds"] for run in runs], "o-", color="#3b5bb5", label="CPU seconds")
+    right.loglog(sizes, [run["peak_mb"] / 1000 for run in runs], "s--", color="#b3372f", label="memory, GB")
     right.set_title("one run of the monitor", fontsize=9)
     right.set_xlabel("records")
     right.legend(fontsize=7, framealpha=0)
