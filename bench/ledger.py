@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -29,6 +29,7 @@ from kickstand_cli.project import PROJECT
 
 BUCKET, PAGE = "photos", 1000
 KINDS = ("run", "audit", "letters")
+SIZES, NEW, LETTERS = (10_000, 1_000_000), 2_000, 50_000
 BEFORE = "2026-05-04T12:00:00.000Z"
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 
@@ -223,7 +224,7 @@ def told(what: str, ever: int, started: float, aws: Aws) -> dict[str, Any]:
     }
 
 
-def measure(sizes: list[int], new: int, failed: int) -> list[dict[str, Any]]:
+def measure(sizes: Sequence[int] = SIZES, new: int = NEW, failed: int = LETTERS) -> list[dict[str, Any]]:
     """A run and an audit for each size, and a run of so many letters, each in a process of its own."""
     asked = [(kind, size) for kind in ("run", "audit") for size in sizes] + [("letters", failed)]
     return [
@@ -242,9 +243,9 @@ def measure(sizes: list[int], new: int, failed: int) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ever", type=int, nargs="+", default=[10_000, 1_000_000], help="uploads in the bucket")
-    parser.add_argument("--new", type=int, default=2_000, help="uploads since the last run")
-    parser.add_argument("--letters", type=int, default=50_000, help="dead letters since the last run")
+    parser.add_argument("--ever", type=int, nargs="+", default=SIZES, help="uploads in the bucket")
+    parser.add_argument("--new", type=int, default=NEW, help="uploads since the last run")
+    parser.add_argument("--letters", type=int, default=LETTERS, help="dead letters since the last run")
     parser.add_argument("--one", choices=KINDS, help="measure this, in this process, and print JSON")
     options = parser.parse_args()
     if options.one:

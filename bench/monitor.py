@@ -1,8 +1,7 @@
 """What the monitor takes, by the number of records.
 
-`python -m bench.monitor N` measures the statistics of N records that are all in memory. With `--run` it measures a
-whole run of the shipped monitor that finds N new records, slice by slice. AWS is simulated below botocore, as in
-`bench.ledger`.
+`python -m bench.monitor N` measures a whole run of the shipped monitor that finds N new records, slice by slice. AWS is
+simulated below botocore, as in `bench.ledger`.
 """
 
 import argparse
@@ -20,8 +19,7 @@ from typing import Any
 from bench.ledger import Aws
 from fuzz.images import peak_megabytes
 from kickstand.events import ImageStatistics
-from kickstand.monitor.drift import Budget
-from kickstand.monitor.run import MonitorSettings, examine, read_watch
+from kickstand.monitor.run import MonitorSettings, read_watch
 from kickstand.monitor.store import run_monitor
 from kickstand.records import Record
 from kickstand.store import changed, record_item
@@ -62,28 +60,19 @@ def statistics(chance: random.Random) -> ImageStatistics:
     )
 
 
-def measure_one(number: int) -> dict[str, Any]:
-    """CPU seconds of the look, and the process' largest resident set, records included."""
-    seen = list(records(number))
-    started = time.process_time()
-    report, _ = examine(seen, read_watch(MODEL), Budget(images_per_day=86_400))
-    seconds = time.process_time() - started
-    return {"records": report.images, "seconds": seconds, "peak_mb": peak_megabytes()}
-
-
 def measure(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
-    """One look for each size, each in a process of its own."""
-    looks = []
+    """One run for each size, each in a process of its own."""
+    runs = []
     for size in sizes:
         ran = subprocess.run(
             [sys.executable, "-m", "bench.monitor", str(size)], cwd=PROJECT, capture_output=True, text=True, check=True
         )
-        looks.append(json.loads(ran.stdout))
-    return looks
+        runs.append(json.loads(ran.stdout))
+    return runs
 
 
 class Table(Aws):
-    """The table of records and its index by time, with so many new records, and the table of controls."""
+    """The table of records and its index by time, with so many new records, and the control table."""
 
     def __init__(self, number: int) -> None:
         super().__init__(0, 0)
@@ -165,9 +154,7 @@ def measure_run(number: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("records", type=int, metavar="N")
-    parser.add_argument("--run", action="store_true", help="a whole run that reads the tables")
-    options = parser.parse_args()
-    print(json.dumps((measure_run if options.run else measure_one)(options.records)))  # noqa: T201
+    print(json.dumps(measure_run(parser.parse_args().records)))  # noqa: T201
 
 
 if __name__ == "__main__":
