@@ -4,6 +4,7 @@ import errno
 import mimetypes
 import os
 import secrets
+import sqlite3
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -171,6 +172,18 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         except BaseException:  # after an interrupt too
             draft.unlink(missing_ok=True)
             raise
+
+
+def open_database(file: Path, *statements: str) -> sqlite3.Connection:
+    """The SQLite file, after these statements. Raises sqlite3.Error if it is no such file, or cannot be one."""
+    database = sqlite3.connect(file)
+    try:
+        for statement in statements:
+            database.execute(statement)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
 
 
 def _is_regular(path: Path) -> bool:

@@ -21,7 +21,7 @@ COMMANDS = {
     "First steps": {
         "demo": (
             "local.demo",
-            "Run the shipped template, state machine and functions on this machine, and watch photos being decided.",
+            "Upload photos to the shipped template, run on this machine, and see how each is decided and why.",
         ),
         "doctor": ("local.doctor", "Check prerequisites, and suggest fixes."),
         "classify": ("classify.classify", "Classify photos, and show what the workflow would decide about each."),

@@ -212,11 +212,11 @@ def test_the_boundary_and_the_bucket_of_samconfig_are_read(tmp_path: Path) -> No
     ("options", "region", "code", "says"),
     [
         ([], REGION, 0, "first deployment"),
-        ([], "", 1, "no AWS region"),
-        (["--config-env", "qa"], REGION, 1, "nothing of the environment qa"),
+        ([], "", 4, "no AWS region"),
+        (["--config-env", "qa"], REGION, 4, "samconfig.toml has no environment qa"),
     ],
 )
-def test_the_exit_code_is_1_when_something_blocks(
+def test_the_exit_code_is_4_when_something_blocks(
     monkeypatch: pytest.MonkeyPatch, options: list[str], region: str, code: int, says: str
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)

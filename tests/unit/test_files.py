@@ -121,7 +121,7 @@ def test_what_is_read_is_not_written(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text("kept")
     (tmp_path / "link").symlink_to("records.jsonl")
     for name in ("records.jsonl", "link"):
-        with pytest.raises(CommandError, match=f"{name}: it is read, so it is not written"):
+        with pytest.raises(CommandError, match=f"{name}: it is an input, so it cannot be the output"):
             expect_writable(tmp_path / name, inputs=[tmp_path / "missing", tmp_path / "records.jsonl"])
     expect_writable(tmp_path / "page.html", inputs=[tmp_path / "records.jsonl"])
 

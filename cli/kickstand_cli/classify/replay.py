@@ -22,7 +22,7 @@ from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, 
 from kickstand.records import Record
 from kickstand_cli.classify.classify import Answer, answer_batch, cached_model, load_model
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
-from kickstand_cli.files import open_file
+from kickstand_cli.files import open_database, open_file
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFiles, stream_records
@@ -179,13 +179,11 @@ class Kept:
             (artefact / "model.json").read_bytes()
         ).hexdigest()  # it contains the network's hash
         self._new = 0
-        self._database = sqlite3.connect(file)
         try:
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS answers (model, sha256, prediction, PRIMARY KEY (model, sha256))"
+            self._database = open_database(
+                file, "CREATE TABLE IF NOT EXISTS answers (model, sha256, prediction, PRIMARY KEY (model, sha256))"
             )
         except sqlite3.Error as error:
-            self._database.close()
             raise CommandError(
                 f"{file}: answers cannot be kept there ({error}); name another file by --keep"
             ) from error

@@ -26,6 +26,7 @@ from kickstand.review.store import list_reviews
 from kickstand.store import read_image
 from kickstand_cli.datasets.folder import check_output
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.files import open_database
 from kickstand_cli.monitor.monitor import Since
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
@@ -236,14 +237,13 @@ class Journal:
 
     def __init__(self, file: Path, kind: str) -> None:
         self._run, self._new = secrets.token_hex(8), 0
-        self._database = sqlite3.connect(file)
-        self._database.execute(
+        self._database = open_database(
+            file,
             "CREATE TABLE IF NOT EXISTS labels "
-            "(image, version, folder, path, original, json, run, PRIMARY KEY (image, version))"
+            "(image, version, folder, path, original, json, run, PRIMARY KEY (image, version))",
+            *(f"CREATE INDEX IF NOT EXISTS by_{column} ON labels ({column})" for column in ("path", "original")),
+            "CREATE TABLE IF NOT EXISTS about (kind)",
         )
-        for column in ("path", "original"):
-            self._database.execute(f"CREATE INDEX IF NOT EXISTS by_{column} ON labels ({column})")
-        self._database.execute("CREATE TABLE IF NOT EXISTS about (kind)")
         row = self._database.execute("SELECT kind FROM about").fetchone()
         self.alike = row in (None, (kind,))
         if row is None:

@@ -24,7 +24,7 @@ from kickstand.events import NEITHER, ImageStatistics
 from kickstand_cli.classify.classify import cached_model
 from kickstand_cli.datasets.doctor import NEAR, SPLITS, pair_near
 from kickstand_cli.datasets.folder import encode_png
-from kickstand_cli.files import list_files, read_file, write_file
+from kickstand_cli.files import list_files, open_database, read_file, write_file
 from kickstand_cli.parallel import end_now, start_pool
 from kickstand_cli.terminal import CommandError
 
@@ -241,15 +241,11 @@ class _Store:
     def __init__(self, file: Path, kind: str) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._kind = kind
-        self._database = sqlite3.connect(file)
-        try:
-            self._database.execute(
-                "CREATE TABLE IF NOT EXISTS photos (kind, sha256, features, thumbnail, statistics, "
-                "PRIMARY KEY (kind, sha256))"
-            )
-        except sqlite3.Error:
-            self._database.close()
-            raise
+        self._database = open_database(
+            file,
+            "CREATE TABLE IF NOT EXISTS photos (kind, sha256, features, thumbnail, statistics, "
+            "PRIMARY KEY (kind, sha256))",
+        )
 
     def close(self) -> None:
         self._database.close()

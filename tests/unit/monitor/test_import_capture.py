@@ -99,7 +99,7 @@ def test_captured_files_are_never_replaced(artefact: Path) -> None:
     for source in (file, artefact):
         code, _, errors = run(source, "--out", file, "--model", artefact)
         assert code == 1
-        assert f"{file}: it is read, so it is not written" in errors
+        assert f"{file}: it is an input, so it cannot be the output" in errors
     assert file.read_text() == captured("e1")
 
 

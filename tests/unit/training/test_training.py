@@ -250,7 +250,7 @@ def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(
         (lambda d: d.rename(d.parent / "gone"), "photos: no such folder"),
         (lambda d: [(d / shape).rename(d.parent / shape) for shape in SHAPES], "no class folders in it"),
         (lambda d: (d / "disc").rename(d.parent / "disc"), "only the class 'cross'"),
-        (lambda d: (d / "disc").rename(d / "cannot_tell"), "class 'cannot_tell': a word of Kickstand's own"),
+        (lambda d: (d / "disc").rename(d / "cannot_tell"), "class 'cannot_tell': a reserved word"),
         (lambda d: (d / "sources.csv").write_bytes(b"\xff\xfe"), "sources.csv: no table of sources in UTF-8"),
         (lambda d: (d / "manifest.csv").write_text("name\n1\n"), "no manifest with the columns class, file and source"),
     ],
@@ -266,7 +266,7 @@ def test_photos_that_cannot_be_learnt_from_are_named(photos: Path, run: Any, spo
 def test_an_unknown_source_is_named(photos: Path, run: Any) -> None:
     result = run("--hold-out", "nowhere")
     assert result.exit_code == 1
-    assert "--hold-out nowhere: no photo is of this source" in result.stderr
+    assert "--hold-out nowhere: no photo has this source" in result.stderr
 
 
 @pytest.mark.slow
@@ -320,7 +320,10 @@ def test_one_photo_in_two_classes_is_named(photos: Path, run: Any) -> None:
     (photos / "cross" / "again.png").write_bytes((photos / "disc" / "1.png").read_bytes())
     result = run()
     assert result.exit_code == 0
-    assert "1 photos look alike in two classes; is one wrong? cross/again.png and disc/1.png" in result.stderr
+    assert (
+        "1 photos of one class are copies of photos of another; is one wrong? cross/again.png and disc/1.png"
+        in result.stderr
+    )
 
 
 def test_a_photo_too_small_for_the_model_is_left_out(photos: Path, run: Any) -> None:
@@ -334,4 +337,4 @@ def test_a_manifest_of_photos_that_are_not_here_is_refused(photos: Path, run: An
     (photos / "manifest.csv").write_text("class,file,source\ndisc,gone.jpg,shop\n")
     result = run()
     assert result.exit_code == 1
-    assert "1 of its photos are not here, among them disc/gone.jpg" in result.stderr
+    assert "1 of its photos are missing, among them disc/gone.jpg" in result.stderr
