@@ -95,7 +95,8 @@ class Asker:
             return {Request(action, f"{group}/{named['ModelPackageName'].rpartition('/')[2]}")}
         if action == "states:SendTaskSuccess":  # the token names no state machine; IAM knows whose it is
             return {Request(action, self.stack.physical("ReviewImageStateMachine"))}
-        kind, *names = (named.get("executionArn") or named["stateMachineArn"]).split(":")[5:]
+        called = named.get("executionArn") or named["stateMachineArn"]
+        kind, *names = called.split(":")[5:] or ["stateMachine", called]  # events/env.json gives only its logical ID
         names[0] = self.stack.physical(names[0]).rpartition(":")[2]
         return {Request(action, self.arn("states", ":".join([kind, *names])))}
 

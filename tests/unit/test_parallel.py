@@ -64,7 +64,14 @@ def test_items_are_read_only_as_they_are_needed(kind: str) -> None:
 def test_ctrl_c_ends_the_command_and_its_processes_without_a_traceback(tmp_path: Path) -> None:
     photo = tmp_path / "photo.png"
     coloured("red").resize((2000, 2000)).save(photo)
-    program = [sys.executable, "-c", "from kickstand_cli.main import app; app()", "classify", *[str(photo)] * 5000]
+    program = [
+        sys.executable,
+        "-c",
+        "from kickstand_cli.main import app; app()",
+        "classify",
+        "--json",
+        *[str(photo)] * 5000,
+    ]
     with subprocess.Popen(
         program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=PROJECT
     ) as command:

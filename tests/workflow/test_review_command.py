@@ -58,7 +58,7 @@ def test_where_no_key_can_be_pressed_one_line_says_what_to_do() -> None:
         text=True,
         start_new_session=True,  # it has no terminal, not even as /dev/tty
     )
-    said = "error: there is no terminal here: use --web, or run it in a terminal\n"
+    said = "error: there is no terminal here: use --web, or run the command in a terminal\n"
     assert (ran.returncode, ran.stdout, ran.stderr) == (2, "", said)
 
 
@@ -81,7 +81,7 @@ def test_the_terminal_shows_one_photo_after_the_other_and_takes_an_answer_by_key
     assert sorted(str(answer) for answer in answers) == ["bicycle", "cannot_tell", "motorcycle"]
     for words in ("[bold]1.png (0 done, 3 left)", "What does this photo show?", "1 bicycle  2 motorcycle", "2 left"):
         assert words in result.output
-    assert "Nothing waits" in result.output
+    assert "No photo waits." in result.output
     assert "3 answered: 1 motorcycle, 1 bicycle, 1 can't tell." in result.output
     assert "0.612" not in result.output  # a number that leads the reviewer
 
@@ -98,7 +98,7 @@ def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path, monk
     outputs.write_text("{}")
     result = CliRunner().invoke(app, ["review", "--outputs", str(outputs)])
     assert result.exit_code == 1
-    assert "is it one of Kickstand's?" in result.stderr
+    assert "it is not a Kickstand stack, or an older one" in result.stderr
 
 
 def unsure_sample() -> Path:
