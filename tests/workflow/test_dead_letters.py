@@ -81,7 +81,10 @@ def test_what_a_function_has_raised_is_listed_in_plain_words(stack: Stack, tmp_p
         ({"error": "", "redrives": 1}, "is tried again by the first ledger run after"),
         ({"error": "States.Timeout", "redrives": 3}, PERSON),
         ({"error": "States.Timeout", "there": False}, "stays: its photo was deleted"),
-        ({"image": "no upload", "version": "message", "event": "{", "error": ""}, PERSON),
+        (
+            {"image": "no upload", "version": "message", "event": "{", "error": ""},
+            "waits for you: it cannot be sent again",
+        ),
     ],
 )
 def test_it_says_what_happens_next(letter: dict[str, Any], next_: str, stack: Stack, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open
 from kickstand_cli.terminal import AsJson, Name, console, print_json, stderr
 
 PERSON = "waits for you: kickstand ledger --redrive"
+NO_UPLOAD = "waits for you: it cannot be sent again; docs/operating.md, Dead letters, says what to do"
 GONE = "stays: its photo was deleted"
 EXPIRED = "is closed by the next ledger run: its photo has expired"
 IN_WORDS = {
@@ -108,7 +109,9 @@ def what_next(books: Books, letters: list[Letter], now: datetime) -> Iterator[st
     fates = find_images(books, again, now)
     for letter in letters:
         fate = fates.get(letter.key) if letter.key and not letter.about_review else None
-        if fate in (Fate.GONE, Fate.EXPIRED):
+        if not letter.key:
+            yield NO_UPLOAD
+        elif fate in (Fate.GONE, Fate.EXPIRED):
             yield GONE if fate is Fate.GONE else EXPIRED
         elif letter.due_at is None:
             yield PERSON
