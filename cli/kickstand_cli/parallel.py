@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import chain, islice
 from typing import TypeVar
 
@@ -49,7 +50,8 @@ def in_threads(call: Callable[[Item], Result], items: Iterable[Item], at_once: i
         while under_way:
             yield under_way.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        with suppress(OSError):  # where its processes were ended, its pipe may be closed already
+            pool.shutdown(cancel_futures=True)
 
 
 def in_processes(
@@ -108,7 +110,8 @@ def in_processes(
         end_now(pool)
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        with suppress(OSError):  # where its processes were ended, its pipe may be closed already
+            pool.shutdown(cancel_futures=True)
 
 
 def start_pool(processes: int) -> ProcessPoolExecutor:
