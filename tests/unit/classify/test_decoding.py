@@ -122,10 +122,13 @@ def test_many_threads_share_few_decoders(pool: decoding._Pool) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, signal.SIGINT, None])
 def test_no_decoder_outlives_who_started_it(how: signal.Signals | None) -> None:
+    heeds = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "  # a job in the background does not
+    )
     text = "from kickstand.classify import decoding; decoding.start(); print(decoding._pool._idle[0]._process.pid)"
     wait = "" if how is None else "; import sys, time; sys.stdout.flush(); time.sleep(1_000)"
     with subprocess.Popen(
-        [sys.executable, "-c", text + wait], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", heeds + text + wait], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as starter:
         assert starter.stdout
         decoder = int(starter.stdout.readline())
