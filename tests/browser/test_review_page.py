@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from PIL import Image
 
-from kickstand.events import ReviewStatus
+from kickstand.events import Answer, ReviewStatus
 from kickstand.records import Record
 from kickstand.review import rules, store
 from kickstand.review.rules import CLAIM, Review
@@ -93,6 +93,12 @@ def review_of(stack: Stack, image: str) -> Review:
     return review
 
 
+def answer_of(stack: Stack, image: str) -> Answer:
+    answer = review_of(stack, image).answer
+    assert answer
+    return answer
+
+
 def record_of(stack: Stack, image: str) -> Record:
     return [record for record in stack.records() if record.image == image][-1]
 
@@ -167,9 +173,7 @@ def test_a_button_reached_by_tab_is_pressed_by_enter(stack: Stack, url: str, pag
     page.get_by_role("button", name="none of these", exact=True).focus()
     press(page, "Enter")
     shows(page, "Nothing to do")
-    answer = review_of(stack, image).answer
-    assert answer
-    assert answer.label == "neither"
+    assert answer_of(stack, image).label == "neither"
 
 
 def test_skipping_shows_the_others_first(stack: Stack, url: str, page: "Page") -> None:
@@ -348,9 +352,7 @@ def test_keys_work_on_every_keyboard(stack: Stack, url: str, page: "Page", key: 
     shows(page, f"keyboard {code} {ord(key)}.png")
     strike(page, key, code)
     shows(page, "Nothing to do")
-    answer = review_of(stack, image).answer
-    assert answer
-    assert answer.label == label
+    assert answer_of(stack, image).label == label
 
 
 @pytest.mark.parametrize(
@@ -572,9 +574,7 @@ def test_a_new_name_is_shown_the_photo_that_the_former_name_held(stack: Stack, u
     shows(page, "held by a former name.png")
     press(page, "1")
     shows(page, "Nothing to do")
-    answer = review_of(stack, image).answer
-    assert answer
-    assert answer.reviewer == "somebody new"
+    assert answer_of(stack, image).reviewer == "somebody new"
 
 
 def test_the_page_counts_as_many_as_the_ledger_and_shows_no_probability(stack: Stack, url: str, page: "Page") -> None:
