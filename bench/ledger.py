@@ -1,7 +1,7 @@
 """What the ledger takes, by the number of uploads ever and of new ones: `python -m bench.ledger --help`.
 
-AWS is simulated below botocore: its clients make real requests and parse real answers, which are written here from what
-is asked for, so that nobody has to hold a bucket of a million objects. Each number is measured in a process of its own.
+AWS is simulated below botocore: its clients make real requests and parse real answers. Each answer is computed from its
+request, so no bucket of a million objects is kept in memory. Each number is measured in a separate process.
 """
 
 import argparse
