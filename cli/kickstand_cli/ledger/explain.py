@@ -58,7 +58,7 @@ def explain(
 
     Examples:
     $ kickstand explain s3://bucket/bike.jpg --stack-name kickstand-dev
-    $ kickstand explain bike.jpg --records demo-output/records.jsonl
+    $ kickstand explain bicycle/red-road-bike.jpg --records demo-output/records.jsonl
     """
     with reporting():
         if records:
