@@ -165,9 +165,9 @@ def _collect(
     """
     if cifar100:
         if images:
-            raise typer.BadParameter("--images and --cifar100 exclude each other")
+            raise CommandError("--images and --cifar100 exclude each other")
         if len(paths) > 1:
-            raise typer.BadParameter(f"--cifar100 takes one archive, not {len(paths)}")
+            raise CommandError(f"--cifar100 takes one archive, not {len(paths)}")
         return _read_cifar100(paths[0] if paths else None, labels)
     if own := [*images, *paths]:
         return list(_find_files(own, unread)), "Your own files."
