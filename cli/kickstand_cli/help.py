@@ -86,7 +86,7 @@ def renamed(command: Any, words: Sequence[str]) -> list[str]:
     """The words of the command line, with the new names in place of older ones."""
     words = list(words)
     default = DEFAULT_COMMANDS.get(command.name)
-    if default and not {*words[:1]} & {*command.commands, "-h", "--help"}:
+    if default and words[:1] not in ([], ["-h"], ["--help"]) and words[0].startswith("-"):
         note(f"kickstand {command.name}", f"kickstand {command.name} {default}")
         return [default, *words]
     known = {name for parameter in command.params for name in parameter.opts}
@@ -97,6 +97,7 @@ def renamed(command: Any, words: Sequence[str]) -> list[str]:
         if command.name == "evaluate" and name == "--json":
             _rename_json_file(words, place)
         elif name not in known and (new := OLD_OPTIONS.get(name, "")) in known:
+            _expect_one(name, new, words)
             note(name, new)
             words[place] = f"{new}{equals}{value}"
     return words
@@ -108,8 +109,15 @@ def _rename_json_file(words: list[str], place: int) -> None:
     file = old[-1] if old[1:] and (old[-1] == "-" or old[-1].endswith(".json") or "=" in words[place]) else ""
     if file:
         new = ["--json"] if file == "-" else ["--out", file]
+        _expect_one(f"--json {file}", new[0], words[:place] + words[place + 1 :])
         note(f"--json {file}", " ".join(new))
         words[place : place + (1 if "=" in words[place] else 2)] = new
+
+
+def _expect_one(old: str, new: str, words: Sequence[str]) -> None:
+    """Raises BadParameter where the command line gives the new name, too: one of the values would be ignored."""
+    if any(word.partition("=")[0] == new for word in words):
+        raise typer.BadParameter(f"{old} is an older name of {new}: give one of them")
 
 
 def note(old: str, new: str) -> None:

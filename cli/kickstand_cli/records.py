@@ -14,11 +14,11 @@ import typer
 
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.clients import S3Client
-from kickstand.errors import InvalidImage
+from kickstand.errors import InvalidImage, first_complaint
 from kickstand.events import as_utc
 from kickstand.ledger.books import Books
 from kickstand.records import Record
-from kickstand.store import first_complaint, from_item, read_changes, read_image, transient
+from kickstand.store import from_item, read_changes, read_image, transient
 from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.files import open_file, read_file
 from kickstand_cli.help import note

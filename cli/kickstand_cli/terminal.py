@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Self, TextIO
+from typing import Annotated, Any, NoReturn, Self, TextIO, cast
 
 import typer
 from rich.cells import cell_len, set_cell_size
@@ -253,6 +253,10 @@ def reason(error: BaseException) -> str:
         named = error.filename
         name = os.fsdecode(named) if isinstance(named, (str, bytes)) else named
         return error.strerror if name is None else f"{name}: {error.strerror}"
+    if type(error).__name__ == "ValidationError":  # pydantic's is several lines, with addresses; --help imports none
+        from kickstand.errors import first_complaint
+
+        return first_complaint(cast("ValueError", error))
     return " ".join(str(error).split()) or type(error).__name__
 
 

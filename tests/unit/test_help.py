@@ -23,7 +23,8 @@ PHOTO = PROJECT / "samples/images/bicycle/ridden.jpg"
         ("monitor", "--images-per-day 5", "--photos-a-day 5", "--images-per-day is now --photos-a-day"),
         ("cost", "--images-per-month 5", "--photos-a-month 5", "--images-per-month is now --photos-a-month"),
         ("dataset", "--out x", "fetch --out x", "kickstand dataset is now kickstand dataset fetch"),
-        ("dataset", "", "fetch", "kickstand dataset is now kickstand dataset fetch"),
+        ("dataset", "", "", ""),
+        ("dataset", "checkk x", "checkk x", ""),
         ("evaluate", "x --json -", "x --json", "--json - is now --json"),
         ("evaluate", "--json out.json x", "--out out.json x", "--json out.json is now --out out.json"),
         ("evaluate", "--json=out x", "--out out x", "--json out is now --out out"),
@@ -41,6 +42,22 @@ def test_an_older_name_works_and_the_new_one_is_named(
     assert renamed(loaded(get_command(app).commands[command]), words.split()) == new.split()  # type: ignore[attr-defined]
     said = capsys.readouterr().err
     assert said == (f"note: {note}; the older name works until the next release\n" if note else "")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("cost", "--images-per-month 1000 --photos-a-month 2000"),
+        ("policy", "--neither-share=0.3 --foreign-share 0.05"),
+        ("ledger", "--replay --redrive"),
+        ("evaluate", "x --json a.json --out b.json"),
+        ("evaluate", "x --json - --json"),
+    ],
+)
+def test_an_older_name_beside_the_new_one_is_refused(command: str, words: str) -> None:
+    result = CliRunner().invoke(app, [command, *words.split()])
+    assert result.exit_code == 2
+    assert "give one of them" in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_an_older_command_works_and_the_new_one_is_named() -> None:

@@ -93,7 +93,9 @@ def read_out_of_fold(file: Path, card: ModelCard, raw_card: dict[str, Any]) -> E
         truths = [card.labels[index] for index in rows["known"]["label"]]
         photos = list_answers(known, truths, card.labels, gate)
         photos += list_answers(foreign, [NEITHER] * len(foreign), card.labels, gate)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except OSError as error:
+        raise CommandError(reason(error)) from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: {reason(error)}") from error
     before = raw_card.get("policy", {}).get("evidence", {})
     if "procedure" not in before and not before.get("source", "").startswith(OUT_OF_FOLD_SOURCE):
@@ -218,7 +220,7 @@ def policy(
 
     Examples:
     $ kickstand policy --max-risk 0.02
-    $ kickstand policy --max-risk 0.02 --records demo-output/records.jsonl --json
+    $ kickstand policy --max-risk 0.02 --mix bicycle=0.4..0.6 --json
     """
     prices = (review_cost, error_cost) if review_cost is not None and error_cost is not None else None
     if bool(max_risk) == (prices is not None) or (review_cost is None) != (error_cost is None):

@@ -26,7 +26,17 @@ from kickstand_cli.files import open_database, open_file
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, ReadUpload, RecordsFiles, stream_records
-from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, show_progress, stderr
+from kickstand_cli.terminal import (
+    AsJson,
+    CommandError,
+    ExitCode,
+    console,
+    exit_on,
+    print_json,
+    reason,
+    show_progress,
+    stderr,
+)
 
 LISTED = 20
 DIGITS = 4
@@ -95,13 +105,8 @@ def replay(
         raise typer.BadParameter("only another --model reads photos", param_hint="--images")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
-    with reporting(), exit_on(OSError, ValueError, AttributeError, RecursionError):
-        if policy:
-            with open_file(policy) as file:
-                content = json.load(file)
-            base = SelectivePolicy.model_validate(content.get("policy", content))
-        else:
-            base = read_card(artefact or MODEL).policy
+    with reporting(), exit_on(OSError, ValueError):
+        base = _read_policy(policy) if policy else read_card(artefact or MODEL).policy
         given |= read_thresholds(accept_at or [], base)
         chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
         stored, read = stream_records(records or [], images, stack_name, outputs)
@@ -164,6 +169,16 @@ def _note_labels(pairs: Iterable[Rescored], labels: set[str]) -> Iterator[Rescor
     for record, now in pairs:
         labels.update(record.prediction.probabilities if record.prediction else ())
         yield record, now
+
+
+def _read_policy(file: Path) -> SelectivePolicy:
+    """A policy, or the one in a model.json. Raises OSError, or CommandError that names the file."""
+    with open_file(file) as opened:
+        try:
+            content = json.load(opened)
+            return SelectivePolicy.model_validate(content.get("policy", content))
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise CommandError(f"{file}: not a policy: {reason(error)}") from error
 
 
 class Kept:
@@ -379,6 +394,9 @@ def _print(result: dict[str, Any]) -> None:
             f"{judged['wrong_after']:,} would be"
         )
     for when, live in result["accepted"].items():
+        if not live["images"]:
+            console.print(f"accepted, {when:<6}  none")
+            continue
         console.print(
             f"accepted, {when:<6}  {live['accuracy']:.3f} [{live['low']:.3f}, {live['high']:.3f}] right; "
             f"{live['answers']:,} of {live['images']:,} seen by a person",

@@ -58,8 +58,12 @@ def explain(
 
     Examples:
     $ kickstand explain s3://bucket/bike.jpg --stack-name kickstand-dev
-    $ kickstand explain bike.jpg --records demo-output/records.jsonl
+    $ kickstand explain bicycle/red-road-bike.jpg --records demo-output/records.jsonl
     """
+    if verify and records and not images:
+        raise typer.BadParameter(
+            "with --records it needs --images, the folder that was uploaded", param_hint="--verify"
+        )
     with reporting():
         if records:
             found = _from_files(records, image, version)
@@ -78,9 +82,7 @@ def explain(
             which = "the latest" if len(latest) == 1 else "one of the latest, from the same second,"
             console.print(f"It is {which} of {len(found)} uploads to this key; --version names another.")
         differences = None
-        if verify:
-            if read is None:
-                raise CommandError("--verify with --records needs --images, the folder that was uploaded")
+        if verify and read:
             try:
                 data = read(record)
             except InvalidImage as error:

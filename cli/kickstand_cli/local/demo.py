@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
-from pydantic import ValidationError
 from rich.box import SIMPLE_HEAD
 from rich.progress import Progress
 from rich.table import Table
@@ -137,7 +136,7 @@ def demo(
     """
     console = Terminal(file=sys.stdout)  # even while the functions' output is diverted
     unread: list[str] = []
-    with exit_on(OSError, ValidationError):
+    with exit_on(OSError, ValueError):
         sources, about = _collect(paths or [], images or [], read_card(artefact).labels, unread, cifar100=cifar100)
         for name in (*FILES, WEEKS, WEEKS_PAGE):
             expect_writable(out / name, new_folder=True)

@@ -68,7 +68,7 @@ def import_capture(
                         stderr.print(f"error: {path}, line {number}: {error}")
                         failures += 1
             except (OSError, CommandError) as error:
-                stderr.print(f"error: {path}: {reason(error)}")
+                stderr.print(f"error: {reason(error)}")
                 failures += 1
         if not records and not allow_empty:  # an older file stays as it was
             raise CommandError(f"{', '.join(map(str, files))}: no record in it, so {out} is not written")

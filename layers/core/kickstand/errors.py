@@ -1,5 +1,7 @@
 """The errors that the state machine distinguishes; Step Functions matches the class name."""
 
+from pydantic import ValidationError
+
 
 class InvalidImage(Exception):
     """The object is not a usable photo, so a retry does not help: it becomes a rejected record."""
@@ -19,3 +21,12 @@ class AlreadyAsked(Exception):
 
 class AlreadyAnswered(Exception):
     """A person answered while this execution was not waiting: continue with recording the answer."""
+
+
+def first_complaint(error: ValueError) -> str:
+    """pydantic's first complaint with its field, and how many more there are, in one line; never the value."""
+    if isinstance(error, ValidationError):
+        first, *others = error.errors(include_url=False, include_input=False)
+        more = f" (and {len(others)} more)" if others else ""
+        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))) + more
+    return str(error).replace("\n", " ")[:200]

@@ -13,10 +13,9 @@ from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
-from pydantic import ValidationError
 
 from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client
-from kickstand.errors import InvalidImage, StoreUnavailable
+from kickstand.errors import InvalidImage, StoreUnavailable, first_complaint
 from kickstand.events import ImageRef, Payload
 from kickstand.records import LaterDecision, Record
 
@@ -320,14 +319,6 @@ def readable(items: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
         except ValueError as error:
             key = {name: item.get(name, {}).get("S") for name in ("image", "version")}
             logger.error("a record cannot be read: %s: %s", key, first_complaint(error))
-
-
-def first_complaint(error: ValueError) -> str:
-    """pydantic's first complaint with its field, in one line; never the value."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
-    return str(error).replace("\n", " ")[:200]
 
 
 def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:

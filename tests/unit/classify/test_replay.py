@@ -95,6 +95,15 @@ def run(stored: Path, *arguments: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
+@pytest.mark.parametrize("content", [b"\xff\xd8", b"[" * 100_000, b"{}", b"[1]", b"3"])
+def test_a_file_that_is_no_policy_is_named_in_one_line(content: bytes, stored: Path) -> None:
+    (stored / "policy.json").write_bytes(content)
+    code, out, err = run(stored)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"{stored / 'policy.json'}: not a policy: " in err
+    assert "pydantic.dev" not in err
+
+
 def compared(stored: Path, *arguments: object) -> Any:
     code, out, err = run(stored, *arguments, "--json")
     assert code == 0, err

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from kickstand.classify.policy import SelectivePolicy
+from kickstand.errors import first_complaint
 from kickstand.events import Payload, Sha256
 
 Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 exceed the state of an execution
@@ -109,8 +110,11 @@ def read_probability(value: Any, name: str) -> float:
 
 
 def read_card(artefact: Path) -> ModelCard:
-    """The card in this artefact folder. Raises FileNotFoundError, or pydantic's ValidationError naming the field."""
+    """The card in this artefact folder. Raises FileNotFoundError, or ValueError that names the file and the field."""
     card = artefact / "model.json"
     if not card.is_file():
         raise FileNotFoundError(f"{artefact}: not a model artefact, because it has no model.json")
-    return ModelCard.model_validate_json(card.read_bytes())
+    try:
+        return ModelCard.model_validate_json(card.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{card}: {first_complaint(error)}") from error

@@ -179,8 +179,8 @@ class MonitorReport(Seen):
 
 def read_watch(artefact: Path) -> Watch:
     """Raises OSError or ValueError without a readable `model.json`."""
-    card = json.loads((artefact / "model.json").read_bytes())
     try:
+        card = json.loads((artefact / "model.json").read_bytes())
         policy = card.get("policy", {})
         return Watch(
             model_version=card.get("model_version", ""),
@@ -190,7 +190,7 @@ def read_watch(artefact: Path) -> Watch:
             refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
             shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
         )
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{artefact}: model.json does not state its policy as expected: {error!r}") from error
 
 

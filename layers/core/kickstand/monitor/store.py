@@ -9,9 +9,10 @@ from typing import Any
 from kickstand.classify.policy import NO_END, Switch, parse_switch
 from kickstand.classify.store import SWITCH, as_item
 from kickstand.clients import DynamoDBClient, EventBridgeClient
+from kickstand.errors import first_complaint
 from kickstand.events import Route
 from kickstand.monitor.run import MonitorSettings, MonitorState, Run, Slice, Watch, advance, resume, resume_lost
-from kickstand.store import first_complaint, get_item, plain, publish, put_item_if, slice_changes
+from kickstand.store import get_item, plain, publish, put_item_if, slice_changes
 
 logger = logging.getLogger(__name__)
 
