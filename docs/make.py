@@ -18,7 +18,7 @@ from docs.schemas import write_schemas
 from kickstand_cli.drawing.architecture import draw_architecture, read_architecture
 from kickstand_cli.drawing.state_machine import draw_state_machine
 from kickstand_cli.help import DEFAULT_COMMANDS, OLD_COMMANDS, OLD_OPTIONS
-from kickstand_cli.local.cost import SEED, expected_review_share, set_ups, year
+from kickstand_cli.local.cost import SEED, expected_review_share, set_ups, spell, year
 from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT, TEMPLATE
 from kickstand_cli.terminal import ExitCode
@@ -105,7 +105,7 @@ def with_bills(page: str) -> str:
     first = year(1_000_000)[0]
     bills = {name: bill(first, expected_review_share()) for name, bill in set_ups().items()}
     services = dict.fromkeys(service for bill in bills.values() for service in bill.by_service)
-    names = ["one fixed endpoint" if name == SEED else name.replace("-", " ") for name in bills]
+    names = [spell(name).replace("-", " ") for name in bills]
     rows = [("dollars for the first month, of a million photos", names)]
     rows.append(("---", ["---:"] * len(bills)))
     rows += [(name, [dollars(bill.by_service.get(name, 0)) for bill in bills.values()]) for name in services]
@@ -154,11 +154,11 @@ Other generated pages: [parameters, alarms and metrics](reference.md), [events](
 
 - *Nothing found is an error.* A folder without photos, a file without records or a pattern without a match ends with
   1, and an older output stays as it was; `import-capture --allow-empty` allows it. A stack without records is not an
-  error.
-- *One bad file does not stop a run.* A file that cannot be read, a dangling link, a named pipe or a folder without
-  permission is named on standard error (`error: left out: <path>: <reason>`). The others are used, and the exit code is
-  1 instead of 0. `train` names the files that it leaves out, and ends with 0. Photos are recognised by their content,
-  not their name; hidden files are skipped, links are followed.
+  error, nor is a time without records (`--since`).
+- *One bad file does not stop a run.* A file that cannot be read or is no photo, a dangling link, a named pipe or a
+  folder without permission is named on standard error (`error: left out: <path>: <reason>`). The others are used, and
+  the exit code is 1 instead of 0. `train` names the files that it leaves out, and ends with 0.
+  Photos are recognised by their content, not their name; hidden files are skipped, links are followed.
 - *An output is replaced completely or not at all.* After a full disk or an interrupt, the older file is still there.
   A command checks that it can write its output before it starts the work.
 - A closed standard output is like `/dev/null`.

@@ -70,7 +70,11 @@ def main() -> None:
         )
     console.print("coverage-guided")
     tallies.append(guided(options.python, options.seconds))
-    with tempfile.TemporaryDirectory() as name, (BUILD / "functions.log").open("w") as log, redirect_stdout(log):
+    with (
+        tempfile.TemporaryDirectory() as name,
+        (BUILD / "functions.log").open("w", errors="backslashreplace") as log,
+        redirect_stdout(log),
+    ):
         console.print("events")
         with deploy(TEMPLATE) as stack:
             tallies += [try_events(stack, name, event, 1, 100) for name, event in sample_events(stack).items()]

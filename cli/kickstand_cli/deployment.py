@@ -69,10 +69,12 @@ def name_region(region: str) -> None:
 
 
 class Outputs(dict[str, str]):
-    """A stack's outputs by name; asking for one that is missing raises CommandError."""
+    """A stack's outputs by name; one that is missing raises CommandError. source: their file, or the stack."""
+
+    source = "the stack"
 
     def __missing__(self, name: str) -> str:
-        raise CommandError(f"the stack has no output {name!r}: it is not a Kickstand stack, or an older one")
+        raise CommandError(f"{self.source}: it has no output {name}; it is not a Kickstand stack, or an older one")
 
 
 def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
@@ -80,8 +82,9 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
 
     Raises CommandError where there is no region, or no such stack or file.
     """
+    found = None if file is None else _read_file(file)
     region = use_region()
-    outputs = _ask_cloudformation(stack_name) if file is None else _read_file(file)
+    outputs = found or _ask_cloudformation(stack_name)
     name_region(region)
     return outputs
 
@@ -92,7 +95,9 @@ def _read_file(file: Path) -> Outputs:
             content = json.load(outputs)
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
-        return Outputs((str(name), str(value)) for name, value in content.items())
+        found = Outputs((str(name), str(value)) for name, value in content.items())
+        found.source = str(file)
+        return found
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: not the outputs of a stack ({reason(error)})") from error
 

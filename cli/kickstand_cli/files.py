@@ -128,6 +128,13 @@ def expect_writable(path: Path, *, new_folder: bool = False, inputs: Iterable[Pa
             draft.unlink()
 
 
+def expect_apart(output: Path, *inputs: Path) -> None:
+    """Raise CommandError if the output folder is, or is in, an input folder: it would be read as an input next time."""
+    for given in inputs:
+        if given.is_dir() and output.resolve().is_relative_to(given.resolve()):
+            raise CommandError(f"{output}: it is inside {given}, which is read; choose another folder")
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write the file, all or nothing. Raises CommandError; an older file is then unchanged."""
     write_files({path: content})

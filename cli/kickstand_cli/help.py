@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -104,9 +105,15 @@ def renamed(command: Any, words: Sequence[str]) -> list[str]:
 
 
 def _rename_json_file(words: list[str], place: int) -> None:
-    """`evaluate --json FILE` wrote the file, and `--json -` printed it."""
+    """`evaluate --json FILE` wrote the file, and `--json -` printed it.
+
+    A word after --json is such a file where another word is the folder of photos.
+    """
     old = words[place : place + 2] if "=" not in words[place] else words[place].split("=", 1)
-    file = old[-1] if old[1:] and (old[-1] == "-" or old[-1].endswith(".json") or "=" in words[place]) else ""
+    others = (*words[:place], *words[place + 2 :])
+    known = "=" in words[place] or old[-1] == "-" or old[-1].endswith(".json")
+    is_file = old[-1][:1] != "-" and not Path(old[-1]).is_dir() and any(Path(word).is_dir() for word in others)
+    file = old[-1] if old[1:] and (known or is_file) else ""
     if file:
         new = ["--json"] if file == "-" else ["--out", file]
         _expect_one(f"--json {file}", new[0], words[:place] + words[place + 1 :])

@@ -190,11 +190,14 @@ def parse_since(text: str, now: datetime) -> datetime:
 def parse_since_option(text: str, now: datetime, example: str = "7d") -> datetime:
     """The moment that --since names. Raises BadParameter, which shows the forms, with this example."""
     try:
-        return parse_since(text, now)
+        moment = parse_since(text, now)
     except ValueError as error:
         raise typer.BadParameter(
             f"{text}: expected a length such as 24h or {example}, or a date in ISO 8601", param_hint="--since"
         ) from error
+    if moment > now:
+        raise typer.BadParameter(f"{text}: in the future", param_hint="--since")
+    return moment
 
 
 def parse_duration(text: str) -> timedelta:

@@ -9,14 +9,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from enum import IntEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, Self, TextIO, cast
 
 import typer
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -40,7 +40,10 @@ class ExitCode(IntEnum):
         return code
 
     OK = 0, "done, and all is well"
-    ERROR = 1, "an error: one line on standard error names the input and the reason"
+    ERROR = (
+        1,
+        "an error: one line on standard error names the input and the reason; none where a pipe was closed",
+    )
     USAGE = 2, "the command line is wrong: an unknown option, a value out of range, a key to press without a terminal"
     REFUSED = 3, "refused: the data cannot support what was asked for"
     ATTENTION = 4, "done, and a person must do something: the output says what"
@@ -94,16 +97,24 @@ class Terminal(Console):
     def table(self, table: Table) -> None:
         """A table as wide as the terminal; wide in a file or a pipe, whatever COLUMNS says.
 
-        Only the last column is wrapped: a Name is shortened, and numbers stay whole. The title is a line of its own.
+        A Name is shortened, a last column of text is wrapped, and the rest stays whole. In a terminal that is too
+        narrow for that, each row is a paragraph with a line for each of its cells. The title is a line of its own.
         """
         if table.title:
             self.print(table.title)
             table.title = None
-        for column in table.columns[:-1]:
-            column.no_wrap = not any(isinstance(cell, Name) for cell in column.cells)
-        table.columns[-1].overflow = "fold"
         options = self.options.update(width=self.width if self.is_terminal else LOG_WIDTH)
-        self.print(Segments(self.render(table, options)), end="")
+        last = table.columns[-1]
+        last.overflow = "fold"
+        for column in table.columns:
+            column.no_wrap = not (
+                any(isinstance(cell, Name) for cell in column.cells) or (column is last and last.justify == "left")
+            )
+            column.max_width = None if column.no_wrap else Name.LEAST
+        fits = Measurement.get(self, options.update(width=sys.maxsize), table).maximum <= options.max_width
+        for column in table.columns:
+            column.max_width = None
+        self.print(Segments(self.render(table if fits else _as_paragraphs(table), options)), end="")
 
 
 class Name:
@@ -116,28 +127,42 @@ class Name:
     LEAST = 16
 
     def __init__(self, name: object) -> None:
-        self._name = printable(str(name))
+        self._letters = [printable(letter) for letter in str(name)]
 
     def shorten(self, width: int) -> str:
-        """At most so many characters."""
-        if cell_len(self._name) <= width:
-            return self._name
+        """At most so many characters; an escaped one is kept whole."""
+        if cell_len(name := "".join(self._letters)) <= width:
+            return name
         half = max(width - 1, 0) // 2
-        return f"{set_cell_size(self._name, width - 1 - half).rstrip()}…{_end(self._name, half)}"
+        return f"{_fit(self._letters, width - 1 - half)}…{_fit(self._letters, half, from_end=True)}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterable[Text]:
         yield Text(self.shorten(options.max_width), no_wrap=True)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        width = cell_len(self._name)
+        width = cell_len("".join(self._letters))
         return Measurement(min(width, self.LEAST), width).with_maximum(options.max_width)
 
 
-def _end(text: str, width: int) -> str:
-    """The end of the text that fits; a letter may be two cells wide."""
-    while cell_len(text) > width:
-        text = text[1:]
-    return text
+def _fit(letters: Sequence[str], width: int, *, from_end: bool = False) -> str:
+    """As many letters as fit; one may be two cells wide, or escaped."""
+    kept = list(letters)
+    while cell_len("".join(kept)) > width:
+        kept.pop(0 if from_end else -1)
+    return "".join(kept)
+
+
+def _as_paragraphs(table: Table) -> Table:
+    """A line for each cell, after the header of its column; an empty line after each row."""
+    lines = Table.grid(padding=(0, 2, 0, 0))
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        for column, cell in zip(table.columns, row, strict=True):
+            if cell:
+                lines.add_row(column.header, cell)
+        lines.add_row()
+    return lines
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -27,6 +27,13 @@ PHOTO = PROJECT / "samples/images/bicycle/ridden.jpg"
         ("dataset", "checkk x", "checkk x", ""),
         ("evaluate", "x --json -", "x --json", "--json - is now --json"),
         ("evaluate", "--json out.json x", "--out out.json x", "--json out.json is now --out out.json"),
+        (
+            "evaluate",
+            "samples --json numbers.txt",
+            "samples --out numbers.txt",
+            "--json numbers.txt is now --out numbers.txt",
+        ),
+        ("evaluate", "--json samples", "--json samples", ""),
         ("evaluate", "--json=out x", "--out out x", "--json out is now --out out"),
         ("evaluate", "--json x", "--json x", ""),
         ("evaluate", "x --json", "x --json", ""),

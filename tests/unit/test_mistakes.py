@@ -24,6 +24,22 @@ PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.j
         ("replay --records no-such.jsonl", 1, ["no-such.jsonl: No such file"]),
         ("dataset fetch --archive {text} --out {folder}/new", 1, ["not a tar.gz archive"]),
         ("dataset check no-such-folder", 1, ["no-such-folder: no such folder"]),
+        (
+            "dataset check {folder}/wrong --report {folder}/wrong/page",
+            1,
+            ["wrong/page: it is inside", "another folder"],
+        ),
+        ("evaluate {shown} --report {shown}", 1, ["shown: it is inside", "choose another folder"]),
+        ("train {shown} --out {shown}/model", 1, ["shown/model: it is inside", "choose another folder"]),
+        ("train {shown} --out {folder}/model --evidence {shown}/bicycle", 1, ["shown/bicycle: it is inside"]),
+        ("train no-such-folder --max-risk 0", 2, ["--max-risk: input should be greater than 0"]),
+        ("train no-such-folder --confidence 1", 2, ["--confidence: input should be less than 1"]),
+        ("monitor --records {text} --since 2999-01-01", 2, ["2999-01-01: in the future"]),
+        ("ledger --outputs no-such.json", 1, ["no-such.json: not the outputs of a stack (no-such.json: No such file"]),
+        ("ledger --outputs {incomplete}", 1, ["{incomplete}", "it has no output ImageBucketName"]),
+        ("forget van.jpg", 2, ["van.jpg: expected s3://bucket/key"]),
+        ("explain van.jpg", 2, ["van.jpg: expected s3://bucket/key"]),
+        ("training start --reason new --algorithm linear", 2, ["'linear' is not one of 'kickstand'"]),
         ("ledger", 1, ["credentials", "aws configure"]),
         ("explain s3://bucket/van.jpg", 1, ["credentials", "AWS_PROFILE"]),
         ("policy --max-risk 0.0001", 3, ["refused", "more of bicycle"]),
@@ -39,12 +55,17 @@ def test_a_mistake_is_answered_in_one_line(
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # it remembers the credentials of tests before
     (tmp_path / "wrong" / "lorry").mkdir(parents=True)
     (tmp_path / "text").write_text("no record, no archive, no photo\n")
-    words = command.format(photo=PHOTO, folder=tmp_path, wrong=tmp_path / "wrong", text=tmp_path / "text").split()
+    (tmp_path / "incomplete").write_text('{"RecordsTableName": "records"}')
+    (tmp_path / "shown" / "bicycle").mkdir(parents=True)
+    (tmp_path / "shown" / "bicycle" / PHOTO.name).symlink_to(PHOTO)
+    places = {name: tmp_path / name for name in ("wrong", "text", "incomplete", "shown")}
+    words = command.format(photo=PHOTO, folder=tmp_path, **places).split()
     result = CliRunner().invoke(app, words)
     assert result.exit_code == code, result.output
     for name in names:
-        assert name in " ".join(result.output.split())
+        assert name.format(**places) in " ".join(result.output.replace("│", " ").split())
     if code == 1:
-        assert result.output.startswith("error: ")
-        assert result.output.count("\n") == 1
+        error = result.output.removeprefix("AWS region: us-east-1\n")
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
     assert "Traceback" not in result.output

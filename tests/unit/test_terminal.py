@@ -113,7 +113,7 @@ def test_such_a_way_would_be_found(line: str, tmp_path: Path, monkeypatch: pytes
     assert list(own_ways(file))
 
 
-@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("width", [52, 80, 120])
 @pytest.mark.parametrize(
     "name", ["s3://photos/2026/11/29/front-door-camera-2/IMG_000123.jpg", "自転車/" * 12 + "é.png"]
 )
@@ -129,6 +129,25 @@ def test_a_name_in_a_table_is_shortened_in_its_middle_and_never_wrapped(
     assert row.split()[1].startswith(name[:3])
     assert row.split()[1].endswith(name[-4:])
     assert all(cell_len(line) <= width for line in out.getvalue().splitlines())
+
+
+def test_in_a_terminal_that_is_too_narrow_each_row_is_a_paragraph(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "LOG_WIDTH", 30)
+    out = io.StringIO()
+    table = Table("photo", "n", title="all photos")
+    table.add_column("dollars", justify="right")
+    table.add_row(Name("front-door-camera-2/IMG_000123.jpg"), "123,456", "1,234.50")
+    table.add_row(Name("a.jpg"), "", "0.10")
+    Terminal(file=out).table(table)
+    lines = [line.rstrip() for line in out.getvalue().splitlines()]
+    shown = Name("front-door-camera-2/IMG_000123.jpg").shorten(21)
+    assert lines == ["all photos", f"photo    {shown}", "n        123,456", "dollars  1,234.50", "",
+                     "photo    a.jpg", "dollars  0.10", ""]  # fmt: skip
+
+
+def test_an_escaped_letter_of_a_name_is_never_cut() -> None:
+    name = Name("\x1b" * 20)
+    assert {name.shorten(width).replace(r"\x1b", "") for width in range(9, 80)} == {"…"}
 
 
 # ---- how a command ends

@@ -9,8 +9,16 @@ from rich.table import Table
 
 from kickstand.events import NEITHER, Route
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import PAGE, answer_all, estimates, find_images, name_unread, summarise
-from kickstand_cli.files import expect_writable, write_file
+from kickstand_cli.classify.evaluation import (
+    PAGE,
+    answer_all,
+    estimates,
+    explain_unreadable,
+    find_images,
+    name_unread,
+    summarise,
+)
+from kickstand_cli.files import expect_apart, expect_writable, write_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, console, exit_on, print_json, show_progress
 
@@ -32,7 +40,8 @@ def evaluate(
 
     Each number has its n and a 95 % interval: Wilson for shares, bootstrap for the rest.
 
-    Exit codes: 0 measured; 1 an error, or files that cannot be read: they are named, and left out of the numbers.
+    Exit codes: 0 measured; 1 an error, or files that cannot be read or are no photos: they are named, and left
+    out of the numbers.
 
     Examples:
     $ kickstand evaluate dataset/test
@@ -46,6 +55,7 @@ def evaluate(
         if out:
             expect_writable(out)
         if report:
+            expect_apart(report, folder)
             expect_writable(report / PAGE, new_folder=True)
     with show_progress() as progress:
         task = progress.add_task("classifying", total=len(images))
@@ -72,7 +82,7 @@ def evaluate(
         show(result)
         if report:
             console.print(f"report: {report / 'evaluation.html'}")
-    name_unread(unread)
+    name_unread([*unread, *explain_unreadable(examples)])
 
 
 def show(result: dict[str, Any]) -> None:
@@ -96,5 +106,3 @@ def show(result: dict[str, Any]) -> None:
     for label, count in result["foreign_accepted_as"].items():
         if result["foreign_n"]:
             console.print(f"photos of none of the classes accepted as {label}: {count:,} of {result['foreign_n']:,}")
-    for path in result["unreadable"]:
-        console.print(f"unreadable, not counted: {path}")

@@ -1,6 +1,6 @@
 """How a model and its policy do on labelled photos: numbers, each with its n and an interval."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -36,6 +36,12 @@ TITLES = {  # key in the JSON → what a person reads
     "brier": "Brier score",
     "nll": "negative log-likelihood, nats",
 }
+
+
+def title(key: str) -> str:
+    """The name of a number, for people."""
+    return TITLES.get(key, key.replace("_", " ").replace("foreign", "photos of none of the classes"))
+
 
 BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective risk of answers"}
 
@@ -120,12 +126,17 @@ def answer_all(
     return examples
 
 
-def name_unread(unread: Sequence[str]) -> None:
-    """Name the files that were left out; the exit code is then 1."""
+def explain_unreadable(examples: Iterable[Example]) -> list[str]:
+    """The reason for each file that is no photo."""
+    return [one.answer.decision.explanation for one in examples if not isinstance(one, Readable)]
+
+
+def name_unread(unread: Sequence[str], code: ExitCode = ExitCode.OK) -> None:
+    """Name the files that were left out, and end with this exit code; with 1 instead of 0 where there are any."""
     for why in unread:
         stderr.print(f"error: left out: {why}")
-    if unread:
-        raise typer.Exit(ExitCode.ERROR)
+    if code or unread:
+        raise typer.Exit(code or ExitCode.ERROR)
 
 
 def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ FOREIGN_SHARE = 0.05
 """Default share of photos of none of the classes, where there are such photos as evidence."""
 
 PANEL = "The guarantee"
+OPTIONS = {"confidence_level": "--confidence", "foreign_share": "--neither-share", "mix": "--mix"}
 
 MaxRisk = Annotated[
     list[str] | None,
@@ -60,13 +61,21 @@ LabelError = Annotated[
 
 @dataclass(frozen=True)
 class Goal:
-    """The options. max_risk: "0.02", or "motorcycle=0.01". mix: "bicycle=0.5..0.95,motorcycle=0.1"."""
+    """The options. max_risk: "0.02", or "motorcycle=0.01". mix: "bicycle=0.5..0.95,motorcycle=0.1".
+
+    Raises BadParameter naming the option for a number out of range; `promise` checks what depends on the classes.
+    """
 
     max_risk: Sequence[str] = ("0.02",)
     confidence_level: float = 0.95
     mix: str | None = None
     foreign_share: float | None = None
     label_error: float = 0.0
+
+    def __post_init__(self) -> None:
+        for text in self.max_risk:
+            label, _, share = text.rpartition("=")
+            self._promise({label: _number("--max-risk", share)}, self.foreign_share or 0.0)
 
     def promise(self, labels: Sequence[str], photos: Mapping[str, int]) -> Promise:
         """The guarantee for these classes. photos: how many show each class, and "neither".
@@ -76,18 +85,23 @@ class Goal:
         foreign_share = self.foreign_share
         if foreign_share is None:
             foreign_share = FOREIGN_SHARE if photos.get("neither") else 0.0
+        mix = None if self.mix is None else read_mix(self.mix, labels)
+        return self._promise(self._risks(labels), foreign_share, mix)
+
+    def _promise(self, max_risk: dict[str, float], foreign_share: float = 0.0, mix: Mix | None = None) -> Promise:
         try:
             return Promise(
-                max_risk=self._risks(labels),
+                max_risk=max_risk,
                 confidence_level=self.confidence_level,
-                mix=None if self.mix is None else read_mix(self.mix, labels),
+                mix=mix,
                 foreign_share=foreign_share,
                 label_error=self.label_error,
             )
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(map(str, first["loc"][:2]))
-            raise typer.BadParameter(f"{place}: {first['msg'].removeprefix('Value error, ')}") from error
+            option = OPTIONS.get(str(first["loc"][0]) if first["loc"] else "", "--max-risk")
+            message = first["msg"].removeprefix("Value error, ").removeprefix("mix: ")
+            raise typer.BadParameter(f"{option}: {message[0].lower()}{message[1:]}") from error
 
     def _risks(self, labels: Sequence[str]) -> dict[str, float]:
         everywhere: float | None = None

@@ -21,7 +21,7 @@ from kickstand.quality import clopper_pearson
 from kickstand.records import Record
 from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import Readable, answer_all, find_images, name_unread
+from kickstand_cli.classify.evaluation import Readable, answer_all, explain_unreadable, find_images, name_unread
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
     ForeignShare,
@@ -118,9 +118,7 @@ def answer_labelled(folder: Path, artefact: Path, unread: list[str]) -> Evidence
     model = load_model(artefact)
     answered = answer_all(find_images(folder, model.card.labels, unread), model, lambda: None, unread)
     read = [one for one in answered if isinstance(one, Readable)]
-    for one in answered:
-        if not isinstance(one, Readable):
-            stderr.print(f"left out: {one.answer.decision.explanation}")
+    unread += explain_unreadable(answered)
     rows = [
         [*(p * (1 - e.prediction.neither) for p in e.prediction.probabilities.values()), e.prediction.neither]
         for e in read
@@ -272,9 +270,7 @@ def policy(
         print_json(derived, indent=2)
     else:
         _show(derived, written=write and not stop)
-    if stop:
-        raise typer.Exit(ExitCode.REFUSED)
-    name_unread(unread)
+    name_unread(unread, ExitCode.REFUSED if stop else ExitCode.OK)
 
 
 def _today() -> str:

@@ -22,6 +22,7 @@ from kickstand_cli.datasets.folder import (
     write_dataset,
 )
 from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
+from kickstand_cli.files import expect_apart
 from kickstand_cli.terminal import (
     AsJson,
     CommandError,
@@ -125,12 +126,14 @@ def check(
 ) -> None:
     """Find duplicates, leaks between splits, doubtful labels, imbalance and unreadable files.
 
-    Exit codes: 0 no leak; 1 an error; 4 a photo of one split is, exactly or nearly, in another.
+    Exit codes: 0 no leak; 1 an error; 4 a photo of one split is, exactly or nearly, in another, or a file is no photo.
 
     Examples:
     $ kickstand dataset check dataset
     """
     with exit_on():
+        if report:
+            expect_apart(report, folder)
         predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
         with _show_progress("examine") as on_progress:
             findings = examine_dataset(folder, near=near, out_of_fold=predictions, on_progress=on_progress)
@@ -142,6 +145,8 @@ def check(
         if findings.leaks and not allow_leakage:
             leaks = f"{folder}: leakage, {findings.pair_counts.leaks} pairs of equal photos are in different splits"
             fail(CommandError(f"{leaks}; --allow-leakage accepts them"), code=ExitCode.ATTENTION)
+    if findings.unreadable:
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 def _print_findings(findings: Findings, page: Path | None) -> None:

@@ -70,6 +70,8 @@ def forget(
     Examples:
     $ kickstand forget s3://bucket/bike.jpg --stack-name kickstand-dev
     """
+    if not image.startswith("s3://"):
+        raise typer.BadParameter(f"{image}: expected s3://bucket/key", param_hint="IMAGE")
     with reporting():
         found_outputs = read_outputs(stack_name, outputs)
         books, report_bucket = open_books(found_outputs), found_outputs["ReportBucketName"]

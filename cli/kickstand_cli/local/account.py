@@ -14,6 +14,7 @@ from botocore.parsers import ResponseParserError
 
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import PROJECT
+from kickstand_cli.terminal import reason
 
 # Each call takes at most 16 seconds; after one that cannot reach AWS there is no other.
 PATIENCE = Config(connect_timeout=3, read_timeout=5, retries={"total_max_attempts": 2})
@@ -49,13 +50,19 @@ class Target:
 
 
 def read_target(config_env: str, project: Path = PROJECT) -> Target:
-    """Raises ValueError where samconfig.toml has no such environment."""
+    """Raises ValueError where samconfig.toml cannot be read, or has no such environment."""
     try:
-        of = tomllib.loads((project / "samconfig.toml").read_text("utf-8"))[config_env]
+        environments = tomllib.loads((project / "samconfig.toml").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"samconfig.toml: {reason(error)}") from error
+    if config_env not in environments:
+        raise ValueError(f"samconfig.toml has no environment {config_env}; it has {', '.join(environments)}")
+    try:
+        of = environments[config_env]
         shared, deploy = of.get("global", {}).get("parameters", {}), of["deploy"]["parameters"]
         stack = (shared | deploy)["stack_name"]
-    except (OSError, KeyError, tomllib.TOMLDecodeError) as error:
-        raise ValueError(f"samconfig.toml has no environment {config_env} ({error!r})") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"samconfig.toml: {config_env} has no deploy.parameters, or no stack_name in it") from error
     overrides = deploy.get("parameter_overrides", "")
     given = dict(part.partition("=")[::2] for part in shlex.split(overrides)) if isinstance(overrides, str) else {}
     return Target(stack, deploy.get("s3_bucket"), given.get("PermissionsBoundary") or None)

@@ -168,9 +168,14 @@ def cost(
     console.table(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))
     console.table(compare(found))
     for pair, images in evens.items():
-        console.print(f"{pair}: {'never' if images is None else f'from {images:,} photos a month'}")
+        console.print(f"{spell(pair)}: {'never' if images is None else f'from {images:,} photos a month'}")
     for line in doubts():
         console.print(line)
+
+
+def spell(name: str) -> str:
+    """The name of a set-up, for people."""
+    return name.replace(SEED, "one fixed endpoint")
 
 
 def as_dict(bill: Bill) -> dict[str, Any]:
@@ -208,7 +213,7 @@ def compare(found: Mapping[str, Sequence[Bill]]) -> Table:
         table.add_column(name, justify="right")
     for name, bills in found.items():
         totals = [bill.total for bill in columns(bills).values()]
-        table.add_row(name, *(f"{dollars:,.2f}" for dollars in (*totals, bills[0].orchestration_and_compute)))
+        table.add_row(spell(name), *(f"{dollars:,.2f}" for dollars in (*totals, bills[0].orchestration_and_compute)))
     return table
 
 
@@ -536,7 +541,7 @@ def draw(path: Path, share: float) -> None:
             totals,
             styles.get(workflow, ":"),
             color=colours[backend],
-            label=name,
+            label=spell(name),
             linewidth=wide.get(backend, 1.5),
         )
     axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")

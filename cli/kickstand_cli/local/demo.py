@@ -33,7 +33,16 @@ from kickstand_cli.local.demo_report import ROUTES, Failure, Outcome, Picture, R
 from kickstand_cli.local.demo_weeks import Weeks, simulate_weeks
 from kickstand_cli.project import MODEL, PROJECT, TEMPLATE
 from kickstand_cli.review.review import DEFAULT_PORT, find_function, serve
-from kickstand_cli.terminal import CommandError, Terminal, divert_output, exit_on, painted, reason, show_progress
+from kickstand_cli.terminal import (
+    CommandError,
+    ExitCode,
+    Terminal,
+    divert_output,
+    exit_on,
+    painted,
+    reason,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from kickstand_cli.local.stack import Stack
@@ -148,9 +157,7 @@ def demo(
                 run, ledger = _review(demonstration, console, port, out)
     console.print(str(ledger))
     console.print(painted(("Open ", "bold"), (str(out / PAGE), f"bold link {(out / PAGE).absolute().as_uri()}")))
-    name_unread(unread)
-    if run.failures:
-        raise typer.Exit(1)
+    name_unread(unread, ExitCode.ERROR if run.failures else ExitCode.OK)
 
 
 # ---- what is uploaded

@@ -157,6 +157,7 @@ def load(
                 print_json({"uploads": len(sent), "bucket": bucket})
             else:
                 console.print(f"{len(sent):,} uploads to {bucket}")
+            name_unread(unread)
             return
         if aws:
             summary = run_on_aws(sent, profile, rate, stack_name, outputs)
@@ -166,9 +167,7 @@ def load(
         print_json(asdict(summary) | {"balanced": summary.balanced})
     else:
         show(summary, local=not aws)
-    if not summary.balanced:
-        raise typer.Exit(ExitCode.ATTENTION)
-    name_unread(unread)
+    name_unread(unread, ExitCode.OK if summary.balanced else ExitCode.ATTENTION)
 
 
 # ---- the uploads

@@ -23,7 +23,7 @@ from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, repo
 from kickstand_cli.files import expect_writable, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
-from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
+from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, reason
 
 Measured = tuple[Mapping[str, float], Mapping[str, bool]]
 
@@ -53,11 +53,8 @@ def measure_unseen(folder: Path, artefact: Path, unread: list[str]) -> list[Meas
     for path, _ in find_images(folder, model.card.labels, unread):
         try:
             image = prepare(read_file(path), str(path), model.card.input_shape)
-        except InvalidImage as error:
-            stderr.print(f"left out: {error}")
-            continue
-        except OSError as error:
-            unread.append(f"{path}: {error.strerror}")
+        except (InvalidImage, OSError) as error:
+            unread.append(reason(error))
             continue
         prediction = model.predict(image)
         decision = decide(prediction, model.card.policy, flaw=find_flaw(image.statistics))

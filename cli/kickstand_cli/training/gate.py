@@ -12,7 +12,7 @@ from kickstand.classify.images import hash_pixels, prepare
 from kickstand.errors import InvalidImage
 from kickstand.lifecycle.gate import Outcome, Share, Stated, Verdict, judge, read_stated
 from kickstand_cli.classify.classify import load_model
-from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread
+from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread, title
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, show_progress
 
@@ -59,9 +59,7 @@ def gate(
         print_json(verdict, indent=1)
     else:
         _show(verdict)
-    if not verdict.promote:
-        raise typer.Exit(ExitCode.ATTENTION)
-    name_unread(list(dict.fromkeys(unread)))
+    name_unread(list(dict.fromkeys(unread)), ExitCode.OK if verdict.promote else ExitCode.ATTENTION)
 
 
 def _answer(
@@ -118,7 +116,7 @@ def _show(verdict: Verdict) -> None:
     table = Table("", "champion", "challenger", title="on the same held-out photos", title_justify="left")
     for name in ("accuracy", "coverage", "selective_risk", "foreign_accepted", "served", "harmed"):
         shares = [getattr(verdict.champion, name), getattr(verdict.challenger, name)]
-        table.add_row(name.replace("_", " "), *map(_cell, shares))
+        table.add_row(title(name), *map(_cell, shares))
         if name == "selective_risk":
             for label, share in verdict.challenger.risk_by_label.items():
                 was = verdict.champion.risk_by_label.get(label)

@@ -18,7 +18,7 @@ from kickstand.errors import ModelUnavailable
 from kickstand.events import NEITHER
 from kickstand.lifecycle.golden import GoldenImage, find_mistake
 from kickstand_cli.classify.classify import Answer, answer
-from kickstand_cli.classify.evaluation import Readable, summarise
+from kickstand_cli.classify.evaluation import Readable, summarise, title
 from kickstand_cli.classify.evaluation_report import write_report
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
@@ -29,7 +29,7 @@ from kickstand_cli.classify.goal import (
     MixOption,
     read_label_error,
 )
-from kickstand_cli.files import expect_writable, write_file
+from kickstand_cli.files import expect_apart, expect_writable, write_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
 
@@ -128,6 +128,7 @@ def train(
         if golden:
             _expect_own(out.parent / "golden", out)
         for file in (out / "model.json", places.evidence / EVIDENCE):
+            expect_apart(file.parent, *photos)
             expect_writable(file, new_folder=True)
         result = train_model(places, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
     _write_report(result, places)
@@ -202,9 +203,7 @@ def _print(result: Result, places: Places) -> None:
         "metric, out of fold", "value", "95 % interval", "n", title=f"model {card['model_version']} in {places.out}"
     )
     for name, told in card["metrics"].items():
-        table.add_row(
-            name.replace("_", " "), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"])
-        )
+        table.add_row(title(name), f"{told['value']:.4f}", f"{told['low']:.4f} to {told['high']:.4f}", str(told["n"]))
     console.table(table)
     for line in describe(result, places.out):
         console.print(line)

@@ -10,7 +10,7 @@ import boto3
 import typer
 
 from kickstand.classify.artefact import read_card
-from kickstand.lifecycle.retraining import LastTraining
+from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
@@ -81,7 +81,9 @@ def upload(
 @app.command()
 def start(
     reason: Annotated[str, typer.Option(help="The reason; it is recorded, and named in the message on the outcome.")],
-    algorithm: Annotated[str, typer.Option(help="kickstand, or image-classification: SageMaker's own.")] = "kickstand",
+    algorithm: Annotated[
+        Algorithm, typer.Option(help="image-classification: the built-in algorithm of SageMaker.")
+    ] = "kickstand",
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: AsJson = False,

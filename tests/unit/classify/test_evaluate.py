@@ -132,7 +132,7 @@ def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None
     (folder / "red" / "broken.png").write_bytes(b"")
     code, out, _ = run("evaluate", folder, "--model", model, "--json")
     result = json.loads(out)
-    assert code == 0
+    assert code == 1  # broken.png is named
     assert (result["n"], result["foreign_n"]) == (30, 5)
     assert result["accuracy"]["value"] == pytest.approx(29 / 30, abs=1e-6)
     assert result["accuracy"]["n"] == 30

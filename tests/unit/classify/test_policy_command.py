@@ -111,7 +111,7 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         (["--max-risk", "d=0.1"], "--max-risk: 'd' is not a class of this model, which knows a, b, c"),
         (["--max-risk", "a=0.1"], "--max-risk: no value for b, c"),
         (["--max-risk", "a=much"], "--max-risk: much is not a number from 0 to 1"),
-        (["--max-risk", "0"], "max_risk.a: Input should be greater than 0"),
+        (["--max-risk", "0"], "--max-risk: input should be greater than 0"),
         (["--max-risk", "nan"], "--max-risk: nan is not a number from 0 to 1"),
         (["--max-risk", "0.1", "--mix", "a"], "--mix 'a': expected CLASS=SHARE"),
         (["--max-risk", "0.1", "--mix", "a=0.5,a=0.4"], "--mix: a is named twice"),
@@ -127,8 +127,8 @@ def test_a_mix_is_read_as_shares_or_ranges_and_said_in_words(artefact: Path, tmp
         (["--max-risk", "0.1", "--mix", "a=0.5.."], "--mix: nothing is not a number from 0 to 1"),
         (["--max-risk", "0.1", "--label-error", "0.5"], "--label-error: 0.5 is not a share below 0.5"),
         (["--max-risk", "0.1", "--label-error", "auto"], "--label-error auto"),
-        (["--max-risk", "0.1", "--neither-share", "1"], "foreign_share: Input should be less than 1"),
-        (["--max-risk", "0.1", "--confidence", "1"], "confidence_level: Input should be less than 1"),
+        (["--max-risk", "0.1", "--neither-share", "1"], "--neither-share: input should be less than 1"),
+        (["--max-risk", "0.1", "--confidence", "1"], "--confidence: input should be less than 1"),
     ],
 )
 def test_an_option_that_cannot_be_read_is_named(artefact: Path, tmp_path: Path, options: list[str], named: str) -> None:

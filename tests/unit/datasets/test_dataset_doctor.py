@@ -220,7 +220,7 @@ def test_a_file_that_does_not_open_is_named_and_the_rest_is_examined(folder: Pat
     assert findings.counts["train"]["star"] == 4
     result = check(folder)
     assert "unreadable files   4" in result.stdout
-    assert result.exit_code == 0
+    assert result.exit_code == 4
 
 
 def test_nothing_readable_is_still_a_finding(tmp_path: Path) -> None:

@@ -180,7 +180,7 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
 
 def test_an_empty_window_is_fine_but_an_empty_file_is_not(artefact: Path, tmp_path: Path) -> None:
     draw = random.Random(3)
-    code, report = report_on([recorded(1, draw, artefact)], artefact, tmp_path, "--since", "2999-01-01")
+    code, report = report_on([recorded(1, draw, artefact)], artefact, tmp_path, "--since", "1m")
     assert code == 0
     assert report["images"] == 0
     (tmp_path / "empty.jsonl").touch()
