@@ -11,6 +11,7 @@ from typer.core import TyperArgument
 
 from kickstand_cli.terminal import stderr
 
+LARGEST = 1e12  # of any number on the command line
 MANY = 8  # options; more of them are shown in panels
 READ, CHANGE, OUTPUT = "What to read", "What to do", "Output"
 PANELS = {
@@ -133,7 +134,7 @@ def note(old: str, new: str) -> None:
 
 
 def _finite(command: Any, ctx: Any, rest: Any) -> Any:
-    """A range alone lets "nan" pass, and "inf" where it has one end only. Raises BadParameter."""
+    """A range alone lets "nan" pass, and where it has one end only "inf" and 10**400. Raises BadParameter."""
     for parameter in command.params:
         value = ctx.params.get(parameter.name)
         if isinstance(value, float) and not math.isfinite(value):
@@ -141,4 +142,6 @@ def _finite(command: Any, ctx: Any, rest: Any) -> Any:
             limits = [f"{word} {limit:g}" for word, limit in (("from", low), ("to", high)) if limit is not None]
             wanted = " ".join(["a finite number", *limits])
             raise typer.BadParameter(f"{value} is not {wanted}", ctx=ctx, param=parameter)
+        if isinstance(value, int | float) and abs(value) > LARGEST:
+            raise typer.BadParameter(f"it is larger than {LARGEST:g}", ctx=ctx, param=parameter)
     return rest

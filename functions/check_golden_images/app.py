@@ -9,11 +9,12 @@ import boto3
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
+from pydantic import Field
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import prepare
 from kickstand.clients import BRIEF
-from kickstand.events import Prediction
+from kickstand.events import Payload, Prediction
 from kickstand.lifecycle.golden import find_mistake, read_golden_images
 from kickstand.settings import Settings
 
@@ -22,6 +23,16 @@ class CheckGoldenImagesSettings(Settings):
     new_version: str
     model_dir: Path
     golden_dir: Path
+
+
+class Hook(Payload):
+    """CodeDeploy's message before it shifts traffic.
+
+    Source: https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html
+    """
+
+    deployment: str = Field(alias="DeploymentId")
+    execution: str = Field(alias="LifecycleEventHookExecutionId")
 
 
 logger = Logger()
@@ -55,11 +66,11 @@ def find_mistakes() -> list[str]:
 
 @logger.inject_lambda_context(clear_state=True)
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html"""
+    hook = Hook.model_validate(event)
     mistakes = find_mistakes()
     codedeploy.put_lifecycle_event_hook_execution_status(
-        deploymentId=event["DeploymentId"],
-        lifecycleEventHookExecutionId=event["LifecycleEventHookExecutionId"],
+        deploymentId=hook.deployment,
+        lifecycleEventHookExecutionId=hook.execution,
         status="Failed" if mistakes else "Succeeded",
     )
     logger.info("golden photos checked", version=settings.new_version, mistakes=mistakes)

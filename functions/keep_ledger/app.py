@@ -11,6 +11,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from pydantic import Field
 
 from kickstand.clients import PATIENT, quick_times
+from kickstand.events import Payload
 from kickstand.ledger.books import Books
 from kickstand.ledger.letters import heal_letters
 from kickstand.ledger.store import NAME_AT_MOST, RESERVE_SECONDS, go_on_with_audit, keep_ledger, replay
@@ -30,6 +31,12 @@ class KeepLedgerSettings(Settings):
     retention_days: int = Field(ge=0)
 
 
+class LedgerRequest(Payload):
+    """A scheduled run; audit: whether to start an audit of the whole bucket, unless one is in progress."""
+
+    audit: bool = False
+
+
 logger = Logger()
 metrics = Metrics()
 BOOKS = Books(
@@ -44,8 +51,7 @@ BOOKS = Books(
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """event: `audit` starts an audit of the whole bucket, unless one is in progress; every run continues it."""
-    now = datetime.now(UTC)
+    request, now = LedgerRequest.model_validate(event), datetime.now(UTC)
 
     def seconds_left() -> float:
         return context.get_remaining_time_in_millis() / 1000
@@ -64,7 +70,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     letters = heal_letters(BOOKS, now, lambda: seconds_left() > RESERVE_SECONDS)
     metrics.add_metric(name="DeadLetters", unit=MetricUnit.Count, value=letters.for_a_person)
     logger.info("dead letters", **letters.model_dump())
-    standing = go_on_with_audit(BOOKS, now, seconds_left, begin=bool(event.get("audit")))
+    standing = go_on_with_audit(BOOKS, now, seconds_left, begin=request.audit)
     logger.info(
         "audit",
         part=standing.audit and standing.audit.part,

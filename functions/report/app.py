@@ -9,7 +9,6 @@ from typing import Any
 import boto3
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
-from aws_lambda_powertools.utilities.data_classes import CloudWatchDashboardCustomWidgetEvent
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 from pydantic import Field
@@ -17,6 +16,7 @@ from pydantic import Field
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import MAX_IMAGE_BYTES
 from kickstand.clients import PATIENT
+from kickstand.events import Payload
 from kickstand.monitor.drift import Budget, images_per_day
 from kickstand.monitor.run import read_watch
 from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, read_evidence, small_pictures
@@ -29,6 +29,23 @@ class ReportSettings(Settings):
     report_bucket: str
     report_days: float = Field(gt=0)
     model_dir: Path
+
+
+class WidgetContext(Payload):
+    """The part of the dashboard's message that the page needs."""
+
+    theme: str = "light"
+
+
+class ReportRequest(Payload):
+    """A scheduled run, or a message of the dashboard's widget; its button sends the action "draw".
+
+    Source: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_about.html
+    """
+
+    describe: bool = False
+    action: str = ""
+    widget_context: WidgetContext | None = Field(default=None, alias="widgetContext")
 
 
 logger = Logger()
@@ -46,19 +63,18 @@ ABOUT = {"markdown": "A summary of the latest monitoring report, with a link to 
 @logger.inject_lambda_context(clear_state=True)
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | str:
-    """event: of the schedule, or of the widget (`describe`, `widgetContext`), with `action` "draw" from its button."""
     metrics.add_metric(name="ReportsDrawn", unit=MetricUnit.Count, value=0)
-    widget = CloudWatchDashboardCustomWidgetEvent(event)
-    if widget.describe:
+    request = ReportRequest.model_validate(event)
+    if request.describe:
         return ABOUT
-    if widget.widget_context is None:
+    if request.widget_context is None:
         return draw(datetime.now(UTC))
-    if event.get("action") == "draw":
+    if request.action == "draw":
         draw(datetime.now(UTC))
     link = s3.generate_presigned_url(
         "get_object", {"Bucket": settings.report_bucket, "Key": PAGE}, ExpiresIn=LINK_SECONDS
     )
-    return frame_widget(fetch_widget(), link, context.invoked_function_arn, dark=widget.widget_context.theme == "dark")
+    return frame_widget(fetch_widget(), link, context.invoked_function_arn, dark=request.widget_context.theme == "dark")
 
 
 def draw(now: datetime) -> dict[str, Any]:

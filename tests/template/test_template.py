@@ -174,6 +174,13 @@ def test_whoever_may_send_to_a_queue_or_topic_comes_from_this_account() -> None:
 # ---- functions
 
 
+def test_an_event_is_read_by_its_model_alone() -> None:
+    for file in sorted((PROJECT / "functions").glob("*/app.py")):
+        handler = file.read_text("utf-8").partition("def handler(event: ")[2]
+        assert handler, file
+        assert not re.search(r"\bevent(\[|\.)", handler), file
+
+
 def test_every_folder_is_a_function_and_every_function_a_folder() -> None:
     folders = {f"functions/{path.parent.name}" for path in PROJECT.glob("functions/*/app.py")}
     assert folders == {function["CodeUri"] for function in FUNCTIONS.values()}

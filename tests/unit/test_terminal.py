@@ -219,6 +219,18 @@ def test_a_number_that_is_none_is_refused(command: str, number: str) -> None:
     assert command.split()[-1] in result.output
 
 
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1" + "0" * 13])
+@pytest.mark.parametrize(
+    "command",
+    ["cost --retention-days", "train x --folds", "train x --seed", "demo --limit", "dataset fetch --neither",
+     "monitor --photos-a-day", "policy --error-cost"],
+)  # fmt: skip
+def test_a_number_beyond_all_use_is_refused(command: str, number: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), number])
+    assert result.exit_code == 2, result.output
+    assert command.split()[-1] in result.output
+
+
 # ---- streams
 
 PRINT = """

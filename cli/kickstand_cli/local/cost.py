@@ -102,7 +102,7 @@ def cost(
     retention_days: Annotated[
         int | None,
         typer.Option(
-            min=0, show_default="the template's", help="Days to keep photos, records and reviews; 0: forever."
+            min=0, max=3650, show_default="the template's", help="Days to keep photos, records and reviews; 0: forever."
         ),
     ] = None,
     review_share: Annotated[

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from kickstand.classify.artefact import ModelCard, check_label, read_card, read_probabilities
 from kickstand.classify.endpoint import read_answer
+from kickstand.classify.inference import interpret
 
 MODEL = Path(__file__).parents[3] / "layers/model/model"
 CARD = read_card(MODEL)
@@ -49,6 +50,20 @@ def test_a_label_that_is_no_name_of_a_folder_is_refused(label: str) -> None:
 def test_labels_that_differ_in_capitals_only_are_refused(other: str) -> None:
     with pytest.raises(ValidationError, match="capitals"):
         ModelCard.model_validate({**TOLD, "labels": ["bicycle", other], "policy": {**TOLD["policy"], "thresholds": {}}})
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 0.009, 101.0, 1e308, float("nan"), float("inf"), -1.0])
+def test_a_temperature_that_no_calibration_finds_is_refused(temperature: float) -> None:
+    with pytest.raises(ValidationError, match="temperature"):
+        ModelCard.model_validate({**TOLD, "temperature": temperature})
+
+
+@pytest.mark.parametrize("temperature", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("logits", [[1e4, -1e4, 1e5], [-3e38, 3e38, 3e38], [0.0, 0.0, 800.0], [0.0, 0.0, 0.0]])
+def test_logits_of_any_size_become_finite_probabilities(logits: list[float], temperature: float) -> None:
+    prediction = interpret(logits, CARD.model_copy(update={"temperature": temperature}), "embedded", 1.0)
+    assert sum(prediction.probabilities.values()) == pytest.approx(1.0)
+    assert prediction.label == ("motorcycle" if logits[1] > logits[0] else "bicycle")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ class ModelCard(Payload):
     model_sha256: Sha256
     labels: tuple[str, ...] = Field(min_length=2)
     input_shape: tuple[Side, Side, Channels]
-    temperature: float = Field(gt=0.0, allow_inf_nan=False)
+    temperature: float = Field(ge=0.01, le=100.0)
     policy: SelectivePolicy
 
     @model_validator(mode="after")

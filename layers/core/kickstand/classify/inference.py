@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image
 
 from kickstand.classify.artefact import ModelCard, read_card
@@ -112,12 +113,15 @@ class EmbeddedModel:
         return [interpret(row, self.card, "embedded", milliseconds) for row in logits.tolist()]
 
 
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    exponentials = np.exp(logits - logits.max())
+    return np.asarray(exponentials / exponentials.sum())
+
+
 def interpret(logits: Sequence[float], card: ModelCard, backend: str, latency_ms: float) -> Prediction:
     """Temperature-scaled softmax of one row of logits, as a prediction."""
     scaled = np.asarray(logits, dtype=np.float64) / card.temperature
-    joint = np.exp(scaled - scaled.max())
-    joint /= joint.sum()
-    known = joint[:-1] / joint[:-1].sum()
+    joint, known = _softmax(scaled), _softmax(scaled[:-1])
     # Six digits exceed the network's precision, and keep records, events and reports readable.
     return Prediction.of(
         dict(zip(card.labels, known.round(6).tolist(), strict=True)),
