@@ -317,6 +317,7 @@ def exit_on(*errors: type[Exception]) -> Iterator[None]:
 def session() -> Iterator[None]:
     """Around a whole command: unprintable characters are replaced, and no error ends in a traceback."""
     _open_streams()
+    os.environ.pop("MPLBACKEND", None)  # charts go to files, and a wrong name would end matplotlib's import
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")

@@ -79,14 +79,14 @@ ENVIRONMENTS = {
     "closed streams": Environment(after=">&- 2>&- <&-", heavy=True),
     "a proxy and an endpoint": Environment(
         dict.fromkeys(("HTTP_PROXY", "https_proxy", "ALL_PROXY", "AWS_ENDPOINT_URL"), "http://127.0.0.1:9")
-        | {"MOTO_ACCOUNT_ID": "9"},
+        | {"MOTO_ACCOUNT_ID": "9", "TEST_SERVER_MODE": "true", "S3_IGNORE_SUBDOMAIN_BUCKETNAME": "true"},
         heavy=True,
     ),
     "a profile that is not there": Environment(
         {"AWS_PROFILE": "nobody", "AWS_CONFIG_FILE": "/nowhere", "AWS_CA_BUNDLE": "/nowhere"}
     ),
     "a folder to read only": Environment(read_only=True),
-    "no colour": Environment({"NO_COLOR": "1", "TERM": "dumb"}),
+    "no colour": Environment({"NO_COLOR": "1", "TERM": "dumb", "MPLBACKEND": "nonsense"}),
     "a narrow terminal": Environment({"COLUMNS": "5", "FORCE_COLOR": "1", "TERM": "xterm-256color"}),
 }
 # Many commands in one process: importing what they need takes longer than they do.

@@ -70,7 +70,7 @@ class Function:
         return self.handler
 
 
-FOREIGN = ("AWS_", "BOTO_", "POWERTOOLS_", "LAMBDA_", "MOTO_")
+FOREIGN = ("AWS_", "BOTO_", "POWERTOOLS_", "LAMBDA_", "MOTO_", "TEST_SERVER_MODE", "TEST_PROXY_MODE", "S3_", "SF_")
 """Prefixes of variables that configure a function, an AWS client, or the local replacement of AWS."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
 ALONE = {

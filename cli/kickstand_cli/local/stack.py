@@ -14,10 +14,6 @@ from urllib.parse import quote
 
 import boto3
 import yaml
-from moto import mock_aws
-from moto.s3 import notifications
-from moto.s3.responses import S3Response
-from moto.sqs.models import Queue
 
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
@@ -32,6 +28,12 @@ from kickstand_cli.classify.inventory import read_inventory
 from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, cut_off, environment, function_arn
 from kickstand_cli.local.template import Template, TemplateError, create_table
+
+with environment(cut_off({})):  # moto reads some of them while it is imported
+    from moto import mock_aws
+    from moto.s3 import notifications
+    from moto.s3.responses import S3Response
+    from moto.sqs.models import Queue
 
 NOT_LOCAL = {  # not needed to process a photo, or unknown to moto: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
