@@ -13,8 +13,9 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
 from kickstand import __version__
+from kickstand.text import printable
 from kickstand_cli.help import OLD_COMMANDS, dress, note, plain
-from kickstand_cli.terminal import console, interruptible, printable, session
+from kickstand_cli.terminal import console, interruptible, session
 
 # Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
 COMMANDS = {

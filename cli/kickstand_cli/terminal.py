@@ -24,6 +24,8 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
+from kickstand.text import printable
+
 TRACEBACK = "KICKSTAND_TRACEBACK"
 STDOUT = "standard output"
 LOG_WIDTH = 120  # characters, of a table in a file or a pipe
@@ -56,17 +58,6 @@ class CommandError(Exception):
 
 
 # ---- printing
-
-
-def printable(text: str) -> str:
-    r"""The text with control characters and hidden letters escaped: anybody can choose an object's key.
-
-    >>> print(printable("s3://bucket/\x1b[31mred\u202e.png"))
-    s3://bucket/\x1b[31mred\u202e.png
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Terminal(Console):

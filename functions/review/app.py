@@ -36,6 +36,7 @@ from kickstand.review.store import (
 )
 from kickstand.settings import Settings
 from kickstand.store import read_image
+from kickstand.text import finalize
 
 
 class ReviewSettings(Settings):
@@ -60,7 +61,8 @@ settings = ReviewSettings.model_validate(os.environ)
 start_decoder(wall_s=12)  # while the rest is imported, and well within the function's time-out
 TABLES = settings.reviews_table, settings.records_table
 LABELS = read_card(settings.model_dir).labels
-PAGE = Environment(autoescape=True, loader=FileSystemLoader(Path(__file__).parent)).get_template("page.html.j2")
+TEMPLATES = Environment(autoescape=True, finalize=finalize, loader=FileSystemLoader(Path(__file__).parent))
+PAGE = TEMPLATES.get_template("page.html.j2")
 ABOUT = {"markdown": "Photos waiting for review. Parameter: `reviewer`, your name; without it the page asks for it."}
 LONGEST = 512  # pixels of the longer side: sharp on a dashboard, and far below Lambda's limit of 6 MB
 ZOOMED = 2048  # the same, larger: noise of this size is a JPEG of 3 MB, and 4 MB in base64

@@ -17,6 +17,7 @@ from kickstand.events import Decision, Prediction, Reason, ReviewOutcome, Route,
 from kickstand.ledger.books import Books
 from kickstand.records import LaterDecision, Record
 from kickstand.store import from_item
+from kickstand.text import printable
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.deployment import (
     DEFAULT_STACK,
@@ -28,7 +29,7 @@ from kickstand_cli.deployment import (
 )
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import ImagesFolder, RecordsFiles, read_from_bucket, read_from_folder, read_records
-from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, printable
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json
 
 TOLERANCE = 0.001  # of a probability: processors round differently, and more so with 8-bit weights
 ROUTES = {"accept": "was accepted", "reject": "was rejected", "review": "was sent to review"}

@@ -14,8 +14,9 @@ from kickstand.backfill.store import load_run
 from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
+from kickstand.text import printable
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
-from kickstand_cli.terminal import AsJson, CommandError, console, print_json, printable, stderr
+from kickstand_cli.terminal import AsJson, CommandError, console, print_json, stderr
 
 UNDER_WAY = timedelta(hours=1)  # a younger upload may still be on its way to its record
 WORDS = {

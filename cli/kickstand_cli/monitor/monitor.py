@@ -10,11 +10,12 @@ from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, describe
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck
 from kickstand.monitor.run import AnswerShare, MonitorReport, examine, read_watch
+from kickstand.text import printable
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
-from kickstand_cli.terminal import AsJson, ExitCode, console, exit_on, print_json, printable
+from kickstand_cli.terminal import AsJson, ExitCode, console, exit_on, print_json
 
 Since = Annotated[str | None, typer.Option(metavar="WHEN", help="Only records since then: 24h, 7d, or ISO 8601.")]
 ImagesPerDay = Annotated[

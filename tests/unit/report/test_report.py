@@ -119,6 +119,9 @@ def test_a_file_name_cannot_become_markup(text: str) -> None:
     nasty = page(list(make_records(500, night_from=350, names=NASTY)), picture="data:image/png;base64,AAAA")
     assert [tag for tag, _ in Tags(text).tags] == [tag for tag, _ in Tags(nasty).tags]
     assert "onerror=alert" in nasty  # it is told, escaped
+    hidden = page(list(make_records(500, night_from=350, names="{0}\u202egnp\x07.jpg")))
+    assert r"\u202egnp\x07.jpg" in hidden
+    assert all(letter.isprintable() or letter in "\n\t" for letter in hidden)
 
 
 THRESHOLDS: dict[str, float | None] = {"bicycle": 0.75, "motorcycle": 0.9}

@@ -5,13 +5,16 @@ from datetime import datetime
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
+from kickstand.text import finalize
+
 
 def make_environment(package: str = "kickstand.report") -> Environment:
-    """For the templates of this package and the shared ones (`base.html`); every value is escaped."""
+    """For the templates of this package and the shared ones (`base.html`); every value is escaped and printable."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(name) for name in dict.fromkeys((package, "kickstand.report"))]),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=finalize,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -1,0 +1,19 @@
+"""Text that strangers chose, such as an object's key, for people to read."""
+
+from typing import Any
+
+
+def printable(text: str) -> str:
+    r"""The text with control characters and hidden letters escaped: anybody can choose an object's key.
+
+    >>> print(printable("s3://bucket/\x1b[31mred\u202e.png"))
+    s3://bucket/\x1b[31mred\u202e.png
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def finalize(value: Any) -> Any:
+    """A value on its way into a page: text `printable`, line by line; what a template has made stays as it is."""
+    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
