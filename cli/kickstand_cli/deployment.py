@@ -84,7 +84,7 @@ def read_outputs(stack_name: str, file: Path | None = None) -> Outputs:
     """
     found = None if file is None else _read_file(file)
     region = use_region()
-    outputs = found or _ask_cloudformation(stack_name)
+    outputs = _ask_cloudformation(stack_name) if found is None else found
     name_region(region)
     return outputs
 

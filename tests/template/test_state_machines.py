@@ -37,7 +37,11 @@ TASKS = {
 }
 EXPRESS_LIMIT = 300  # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
 REFUSED = ["Lambda.TooManyRequestsException"]  # at once: such an attempt takes no time
-OUR_ERRORS = {name for name, kind in vars(errors).items() if inspect.isclass(kind) and issubclass(kind, Exception)}
+OUR_ERRORS = {
+    name
+    for name, kind in vars(errors).items()
+    if inspect.isclass(kind) and issubclass(kind, Exception) and kind.__module__ == errors.__name__
+}
 
 every_machine = pytest.mark.parametrize("machine", DEFINITIONS)
 every_file = pytest.mark.parametrize("machine", MACHINES)

@@ -73,7 +73,13 @@ def test_ctrl_c_ends_the_command_and_its_processes_without_a_traceback(tmp_path:
         *[str(photo)] * 5000,
     ]
     with subprocess.Popen(
-        program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=PROJECT
+        program,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        cwd=PROJECT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores Ctrl-C
     ) as command:
         assert command.stdout
         assert "route" in command.stdout.readline()

@@ -66,7 +66,7 @@ def test_times_of_another_zone_are_read_as_utc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{}", "line 1: no decision record (image: Field required)"),
+        (b"{}", "line 1: no decision record (image: Field required, and 5 more)"),
         (b'\n\n{"image": "a', "line 3: no decision record"),
         (b"[" * 100_000, "line 1: no decision record"),
         (b"\xff\xfe\0", "neither UTF-8 nor UTF-16 text"),

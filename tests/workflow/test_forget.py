@@ -254,9 +254,8 @@ def test_of_an_old_photo_it_says_when_a_record_may_still_come(
     assert reason in told
 
 
-@pytest.mark.parametrize("image", ["s3://another-bucket/a.png", "a.png"])
-def test_a_photo_of_another_bucket_is_refused(stack: Stack, image: str) -> None:
-    result = run(stack, image, "--yes")
+def test_a_photo_of_another_bucket_is_refused(stack: Stack) -> None:
+    result = run(stack, "s3://another-bucket/a.png", "--yes")
     assert result.exit_code == 1
     assert "not in the stack's bucket" in " ".join(result.output.split())
 

@@ -27,6 +27,6 @@ def first_complaint(error: ValueError) -> str:
     """pydantic's first complaint with its field, and how many more there are, in one line; never the value."""
     if isinstance(error, ValidationError):
         first, *others = error.errors(include_url=False, include_input=False)
-        more = f" (and {len(others)} more)" if others else ""
+        more = f", and {len(others)} more" if others else ""
         return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))) + more
     return str(error).replace("\n", " ")[:200]
