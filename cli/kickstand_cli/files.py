@@ -110,29 +110,35 @@ def make_folder(path: Path) -> None:
 
 
 def expect_writable(path: Path, *, new_folder: bool = False, inputs: Iterable[Path] = ()) -> None:
-    """Raise CommandError before long work if the file cannot be written, or is one of the inputs.
+    """Raise CommandError before long work if the file cannot be written, is one of the inputs, or would be in one.
 
-    new_folder: whether its folder may be missing. The check leaves no file.
+    new_folder: whether its folder may be missing. inputs: files and folders that the command reads. The check leaves no
+    file.
     """
     with writing(path):
-        if _is_regular(path) and path.exists() and any(given.exists() and given.samefile(path) for given in inputs):
-            raise CommandError(f"{path}: it is an input, so it cannot be the output; choose another file")
-        if _is_regular(path):
-            home = path.parent
-            while new_folder and not home.exists():
-                home = home.parent
-            if new_folder and not home.is_dir():
-                raise CommandError(f"{home}: cannot be written ({os.strerror(errno.EEXIST)})")
-            draft = _draft(home / path.name)
-            os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-            draft.unlink()
+        if not _is_regular(path):
+            return
+        places = {path.resolve(), path.parent.resolve() / path.name}
+        for given in inputs:
+            if given.is_dir() and any(place.is_relative_to(folder) for folder in _folders(given) for place in places):
+                raise CommandError(f"{path}: it would be in {given}, which is read; choose another folder")
+            if path.exists() and given.exists() and given.samefile(path):
+                raise CommandError(f"{path}: it is an input, so it cannot be the output; choose another file")
+        home = path.parent
+        while new_folder and not home.exists():
+            home = home.parent
+        if new_folder and not home.is_dir():
+            raise CommandError(f"{home}: cannot be written ({os.strerror(errno.EEXIST)})")
+        draft = _draft(home / path.name)
+        os.close(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        draft.unlink()
 
 
-def expect_apart(output: Path, *inputs: Path) -> None:
-    """Raise CommandError if the output folder is, or is in, an input folder: it would be read as an input next time."""
-    for given in inputs:
-        if given.is_dir() and output.resolve().is_relative_to(given.resolve()):
-            raise CommandError(f"{output}: it is inside {given}, which is read; choose another folder")
+def _folders(given: Path) -> Iterator[Path]:
+    """The folder and those in it, such as one for each class, where their links lead."""
+    yield given.resolve()
+    with suppress(OSError):
+        yield from (entry.resolve() for entry in given.iterdir() if _is_folder(entry))
 
 
 def write_file(path: Path, content: str | bytes) -> None:

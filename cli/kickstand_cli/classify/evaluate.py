@@ -18,7 +18,7 @@ from kickstand_cli.classify.evaluation import (
     name_unread,
     summarise,
 )
-from kickstand_cli.files import expect_apart, expect_writable, write_file
+from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, console, exit_on, print_json, show_progress
 
@@ -53,10 +53,9 @@ def evaluate(
     with exit_on():
         images = find_images(folder, labels, unread)
         if out:
-            expect_writable(out)
+            expect_writable(out, inputs=[folder, artefact])
         if report:
-            expect_apart(report, folder)
-            expect_writable(report / PAGE, new_folder=True)
+            expect_writable(report / PAGE, new_folder=True, inputs=[folder, artefact])
     with show_progress() as progress:
         task = progress.add_task("classifying", total=len(images))
         examples = answer_all(images, model, lambda: progress.advance(task), unread)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
 from kickstand_cli.datasets.doctor import Findings, examine_dataset, read_out_of_fold
-from kickstand_cli.datasets.doctor_report import write_report
+from kickstand_cli.datasets.doctor_report import PAGE, write_report
 from kickstand_cli.datasets.download import CIFAR100_URL, download_archive, locate_cache
 from kickstand_cli.datasets.download import Progress as OnProgress
 from kickstand_cli.datasets.folder import (
@@ -22,7 +22,7 @@ from kickstand_cli.datasets.folder import (
     write_dataset,
 )
 from kickstand_cli.datasets.upload import Destination, Upload, parse_s3_uri, upload_dataset
-from kickstand_cli.files import expect_apart
+from kickstand_cli.files import expect_writable
 from kickstand_cli.terminal import (
     AsJson,
     CommandError,
@@ -133,7 +133,7 @@ def check(
     """
     with exit_on():
         if report:
-            expect_apart(report, folder)
+            expect_writable(report / PAGE, new_folder=True, inputs=[folder])
         predictions = read_out_of_fold(out_of_fold) if out_of_fold else None
         with _show_progress("examine") as on_progress:
             findings = examine_dataset(folder, near=near, out_of_fold=predictions, on_progress=on_progress)

@@ -148,7 +148,7 @@ def demo(
     with exit_on(OSError, ValueError):
         sources, about = _collect(paths or [], images or [], read_card(artefact).labels, unread, cifar100=cifar100)
         for name in (*FILES, WEEKS, WEEKS_PAGE):
-            expect_writable(out / name, new_folder=True)
+            expect_writable(out / name, new_folder=True, inputs=[*(paths or []), *(images or []), artefact])
         make_folder(out)
         with _running(sources[:limit], about, workflow, artefact, out, unread, review) as (demonstration, run, ledger):
             _print(console, run, demonstration)

@@ -54,7 +54,7 @@ def import_capture(
     with exit_on(OSError, ValueError):
         card = read_card(artefact)
         paths = [path for file in files for path in _find_captures(file)]
-        expect_writable(out, new_folder=True, inputs=paths)
+        expect_writable(out, new_folder=True, inputs=[*files, artefact])
         records: dict[str, Record] = {}
         failures = twice = 0
         for path in paths:

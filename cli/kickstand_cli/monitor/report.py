@@ -55,7 +55,7 @@ def report(
     now = datetime.now(UTC)
     start = parse_since_option(since, now) if since else None
     with reporting(), exit_on(OSError, ValueError):
-        expect_writable(out, new_folder=True, inputs=records or [])
+        expect_writable(out, new_folder=True, inputs=[*(records or []), *([images] if images else []), artefact])
         watch, card = read_watch(artefact), read_card(artefact)
         seen, read = open_records(records or [], images, stack_name, outputs, start)
         pace = images_per_day or observed_pace([record.recorded_at for record in seen])

@@ -29,7 +29,7 @@ from kickstand_cli.classify.goal import (
     MixOption,
     read_label_error,
 )
-from kickstand_cli.files import expect_apart, expect_writable, write_file
+from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
 
@@ -125,11 +125,11 @@ def train(
         keep_neither,
     )
     with exit_on(ModelUnavailable, OSError):
+        outputs = [out / "model.json", places.evidence / EVIDENCE, out.parent / "golden" / "photo"]
+        for file in [*outputs[: 2 + golden], *([keep_neither] if keep_neither else [])]:
+            expect_writable(file, new_folder=True, inputs=photos)
         if golden:
             _expect_own(out.parent / "golden", out)
-        for file in (out / "model.json", places.evidence / EVIDENCE):
-            expect_apart(file.parent, *photos)
-            expect_writable(file, new_folder=True)
         result = train_model(places, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
     _write_report(result, places)
     if golden:
