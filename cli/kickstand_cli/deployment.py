@@ -5,6 +5,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +20,9 @@ from kickstand.ledger.books import Books
 from kickstand_cli.files import open_file
 from kickstand_cli.terminal import CommandError, console, fail, reason, session, stderr
 
+STACK_VARIABLE = "KICKSTAND_STACK"
 StackName = Annotated[
-    str, typer.Option("--stack-name", envvar="KICKSTAND_STACK", metavar="NAME", help="The deployed stack.")
+    str, typer.Option("--stack-name", envvar=STACK_VARIABLE, metavar="NAME", help="The deployed stack.")
 ]
 OutputsFile = Annotated[
     Path | None,
@@ -36,12 +38,20 @@ REMEDIES: dict[type[Exception], str] = {  # where botocore's message names no re
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 
+def refuse_stack(instead: str, stack_name: str, outputs: Path | None) -> None:
+    """Raises BadParameter where the command line names a stack, or its outputs, beside what is read instead."""
+    if outputs:
+        raise typer.BadParameter(f"it needs a stack, but {instead} is read instead", param_hint="--outputs")
+    if stack_name not in ("", DEFAULT_STACK, os.environ.get(STACK_VARIABLE)):
+        raise typer.BadParameter(f"no stack is read, but {instead} instead", param_hint="--stack-name")
+
+
 @contextmanager
 def reporting() -> Iterator[None]:
     """An error from AWS, or on the way to it, ends the command: one line on stderr and exit code 1."""
     try:
         yield
-    except (CommandError, StoreUnavailable, BotoCoreError, ClientError) as error:
+    except (CommandError, StoreUnavailable, BotoCoreError, ClientError, ValueError) as error:
         fail(error, REMEDIES.get(type(error), ""))
 
 
@@ -95,7 +105,10 @@ def _read_file(file: Path) -> Outputs:
             content = json.load(outputs)
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
-        found = Outputs((str(name), str(value)) for name, value in content.items())
+        for name, value in content.items():
+            if not isinstance(value, str) or not value.strip():
+                raise ValueError(f"{name} is no text, or empty")
+        found = Outputs(content)
         found.source = str(file)
         return found
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -103,7 +116,7 @@ def _read_file(file: Path) -> Outputs:
 
 
 def _ask_cloudformation(stack_name: str) -> Outputs:
-    cloudformation: Any = boto3.client("cloudformation")
+    cloudformation = open_client("cloudformation")
     try:
         (stack,) = cloudformation.describe_stacks(StackName=stack_name)["Stacks"]
     except cloudformation.exceptions.ClientError as error:
@@ -114,13 +127,28 @@ def _ask_cloudformation(stack_name: str) -> Outputs:
     return Outputs((output["OutputKey"], output["OutputValue"]) for output in stack.get("Outputs", []))
 
 
+def open_client(service: str) -> Any:
+    """A client of this AWS service. Raises CommandError for a wrong setting, such as AWS_MAX_ATTEMPTS=x."""
+    try:
+        return boto3.client(service)  # type: ignore[call-overload]
+    except ValueError as error:
+        raise CommandError(
+            f"a setting of AWS, in the environment or ~/.aws/config, is wrong: {reason(error)}"
+        ) from error
+
+
 def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
-    """The stack's bucket, tables, queue and state machines. Raises CommandError naming an output that is missing."""
+    """The stack's bucket, tables, queue and state machines. Raises CommandError for an output that is missing or wrong."""
+    days = outputs.get("RetentionDays", "0")
+    if not re.fullmatch("[0-9]{1,5}", days):
+        raise CommandError(
+            f"{getattr(outputs, 'source', Outputs.source)}: its output RetentionDays is {days!r}, no number of days"
+        )
     return Books(
-        s3=boto3.client("s3"),
-        dynamodb=boto3.client("dynamodb"),
-        sqs=boto3.client("sqs"),
-        stepfunctions=boto3.client("stepfunctions"),
+        s3=open_client("s3"),
+        dynamodb=open_client("dynamodb"),
+        sqs=open_client("sqs"),
+        stepfunctions=open_client("stepfunctions"),
         image_bucket=outputs["ImageBucketName"],
         records_table=outputs["RecordsTableName"],
         reviews_table=outputs["ReviewsTableName"],
@@ -129,7 +157,7 @@ def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
         new_uploads=outputs.get("NewUploadsQueueUrl", ""),
         waiting_queue=outputs.get("UploadQueueUrl", ""),
         dead_letter_queue=outputs["DeadLetterQueueUrl"],
-        retention_days=int(outputs.get("RetentionDays", "0")),
+        retention_days=int(days),
         review_image=outputs["ReviewImageStateMachineArn"],
         poll_seconds=poll_seconds,
     )

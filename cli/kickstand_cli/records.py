@@ -19,7 +19,7 @@ from kickstand.events import as_utc
 from kickstand.ledger.books import Books
 from kickstand.records import Record
 from kickstand.store import from_item, read_changes, read_image, transient
-from kickstand_cli.deployment import open_books, read_outputs
+from kickstand_cli.deployment import open_books, read_outputs, refuse_stack
 from kickstand_cli.files import open_file, read_file
 from kickstand_cli.help import note
 from kickstand_cli.terminal import CommandError
@@ -156,6 +156,7 @@ def stream_records(
     """
     read = read_from_folder(images) if images else None
     if files:
+        refuse_stack("--records", stack_name, outputs)
         found = read_records(*files)
     else:
         books = open_books(read_outputs(stack_name, outputs))
@@ -187,13 +188,15 @@ def parse_since(text: str, now: datetime) -> datetime:
     return as_utc(datetime.fromisoformat(text))
 
 
-def parse_since_option(text: str, now: datetime, example: str = "7d") -> datetime:
-    """The moment that --since names. Raises BadParameter, which shows the forms, with this example."""
+def parse_since_option(text: str | None, now: datetime, example: str = "7d") -> datetime | None:
+    """The moment that --since names, if it is given. Raises BadParameter, which shows the forms, with this example."""
+    if text is None:
+        return None
     try:
         moment = parse_since(text, now)
     except ValueError as error:
         raise typer.BadParameter(
-            f"{text}: expected a length such as 24h or {example}, or a date in ISO 8601", param_hint="--since"
+            f"{text!r}: expected a length such as 24h or {example}, or a date in ISO 8601", param_hint="--since"
         ) from error
     if moment > now:
         raise typer.BadParameter(f"{text}: in the future", param_hint="--since")
@@ -214,7 +217,9 @@ def parse_duration(text: str) -> timedelta:
 
 
 def read_from_folder(folder: Path) -> ReadUpload:
-    """From the folder that was uploaded; a key is a path in it."""
+    """From the folder that was uploaded; a key is a path in it. Raises CommandError where there is no such folder."""
+    if not folder.is_dir():
+        raise CommandError(f"{folder}: no such folder")
 
     def read(record: Record) -> bytes:
         file = folder / record.image_ref.key

@@ -138,7 +138,7 @@ def backfill(
     $ kickstand backfill --status --stack-name kickstand-dev
     """
     now = datetime.now(UTC)
-    moment = parse_since_option(since, now, "90d") if since else None
+    moment = parse_since_option(since, now, "90d")
     if backend not in cost.BACKENDS:
         raise typer.BadParameter(f"{backend}: expected one of {', '.join(cost.BACKENDS)}", param_hint="--backend")
     if sum((yes, status, stop)) > 1:

@@ -53,7 +53,7 @@ def evaluate(
     with exit_on():
         images = find_images(folder, labels, unread)
         if out:
-            expect_writable(out, inputs=[folder, artefact])
+            expect_writable(out, new_folder=True, inputs=[folder, artefact])
         if report:
             expect_writable(report / PAGE, new_folder=True, inputs=[folder, artefact])
     with show_progress() as progress:

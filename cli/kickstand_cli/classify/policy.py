@@ -39,6 +39,7 @@ from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit
 from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
+CONFIDENCE = 0.95
 OUT_OF_FOLD_SOURCE = "out-of-fold answers"
 
 
@@ -170,7 +171,7 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
 
 def policy(
     max_risk: MaxRisk = None,
-    confidence: ConfidenceLevel = 0.95,
+    confidence: ConfidenceLevel = CONFIDENCE,
     mix: MixOption = None,
     foreign_share: ForeignShare = None,
     label_error: LabelError = "0",
@@ -223,13 +224,17 @@ def policy(
     prices = (review_cost, error_cost) if review_cost is not None and error_cost is not None else None
     if bool(max_risk) == (prices is not None) or (review_cost is None) != (error_cost is None):
         raise typer.BadParameter("give either --max-risk, or both --review-cost and --error-cost")
-    if prices and (mix is not None or foreign_share is not None or label_error != "0" or partial):
-        raise typer.BadParameter("--mix, --neither-share, --label-error and --partial need --max-risk")
-    if since and not (records or stack_name):
+    if prices and (
+        confidence != CONFIDENCE or mix is not None or foreign_share is not None or label_error != "0" or partial
+    ):
+        raise typer.BadParameter("--confidence, --mix, --neither-share, --label-error and --partial need --max-risk")
+    if since is not None and not (records or stack_name):
         raise typer.BadParameter("--since needs --records or --stack-name")
+    if outputs and not stack_name:
+        raise typer.BadParameter("it needs --stack-name", param_hint="--outputs")
     if sum(named is not None for named in (images, records, stack_name, out_of_fold)) > 1:
         raise typer.BadParameter("name one of --images, --records, --stack-name and --out-of-fold")
-    start = parse_since_option(since, datetime.now(UTC), "30d") if since else None
+    start = parse_since_option(since, datetime.now(UTC), "30d")
     with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)
         if write:
@@ -251,7 +256,7 @@ def policy(
             evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact, raw_card), card, raw_card)
         gates = {
             "neither_accept_at_most": evidence.gate,
-            "neither_reject_at_least": card.policy.neither_reject_at_least,
+            "neither_reject_at_least": max(evidence.gate, card.policy.neither_reject_at_least),
         }
         if prices:
             derived = derive_cheapest(evidence.photos, card.labels, prices, gates, evidence.about)

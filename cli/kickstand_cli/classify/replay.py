@@ -6,17 +6,19 @@ import math
 import sqlite3
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import SelectivePolicy, decide
-from kickstand.errors import InvalidImage
+from kickstand.errors import InvalidImage, first_complaint
 from kickstand.events import Prediction, Route
 from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, observe
 from kickstand.records import Record
@@ -103,12 +105,19 @@ def replay(
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if images and not artefact:
         raise typer.BadParameter("only another --model reads photos", param_hint="--images")
+    if keep and not artefact:
+        raise typer.BadParameter("it keeps the answers of another --model", param_hint="--keep")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
     with reporting(), exit_on(OSError, ValueError):
         base = _read_policy(policy) if policy else read_card(artefact or MODEL).policy
         given |= read_thresholds(accept_at or [], base)
-        chosen = base.model_copy(update=given | ({"policy_version": "replayed"} if given else {}))
+        try:
+            chosen = SelectivePolicy.model_validate(
+                base.model_dump() | given | ({"policy_version": "replayed"} if given else {})
+            )
+        except ValidationError as error:
+            raise typer.BadParameter(first_complaint(error), param_hint="--neither-accept-at-most") from error
         stored, read = stream_records(records or [], images, stack_name, outputs)
         gone: list[str] = []
         labels: set[str] = set()
@@ -136,18 +145,24 @@ def replay(
 def read_thresholds(options: Sequence[str], policy: SelectivePolicy) -> dict[str, Any]:
     """The fields of the policy that --accept-at changes: the threshold of all classes, then those of single ones.
 
-    Raises typer.BadParameter for anything but a number from 0 to 1.
+    Raises typer.BadParameter for anything but a number from 0 to 1, and for a class that is named twice.
     """
     changes: dict[str, Any] = {}
     thresholds: dict[str, float | None] = dict(policy.thresholds)
+    named: set[str] = set()
     for option in sorted(options, key=lambda option: "=" in option):
         label, _, text = option.rpartition("=")
         try:
-            number = float(text)
+            number = float(text) + 0.0  # not -0.0
         except ValueError:
             number = math.nan
         if not 0.0 <= number <= 1.0:
             raise typer.BadParameter(f"{option!r} is not a number from 0 to 1", param_hint="--accept-at")
+        if label in named:
+            raise typer.BadParameter(
+                f"{label} is named twice" if label else "given twice for all classes", param_hint="--accept-at"
+            )
+        named.add(label)
         if label:
             thresholds[label] = number
         else:
@@ -184,40 +199,55 @@ def _read_policy(file: Path) -> SelectivePolicy:
 class Kept:
     """The answers of one model, by the SHA-256 of the photo, in an SQLite file.
 
-    Raises CommandError where the file is not such a database.
+    Its methods raise CommandError where the file is not such a database, is damaged, or stays locked.
     """
 
     AT_ONCE = 200  # answers written together; at most so many are computed again after a crash
 
     def __init__(self, file: Path, artefact: Path) -> None:
+        self._file = file
         self._model = hashlib.sha256(
             (artefact / "model.json").read_bytes()
         ).hexdigest()  # it contains the network's hash
-        self._new = 0
-        try:
+        self._new: list[tuple[str, str, str]] = []
+        with self._naming():
             self._database = open_database(
                 file, "CREATE TABLE IF NOT EXISTS answers (model, sha256, prediction, PRIMARY KEY (model, sha256))"
             )
-        except sqlite3.Error as error:
+
+    @contextmanager
+    def _naming(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, ValidationError) as error:
             raise CommandError(
-                f"{file}: answers cannot be kept there ({error}); name another file by --keep"
+                f"{self._file}: answers cannot be kept there ({reason(error)}); name another file by --keep"
             ) from error
 
     def close(self) -> None:
-        self._database.commit()
-        self._database.close()
+        try:
+            self._write()
+        finally:
+            self._database.close()
 
     def get(self, sha256: str) -> Prediction | None:
         key = (self._model, sha256)
-        row = self._database.execute("SELECT prediction FROM answers WHERE model = ? AND sha256 = ?", key).fetchone()
-        return Prediction.model_validate_json(row[0]) if row else None
+        with self._naming():
+            row = self._database.execute(
+                "SELECT prediction FROM answers WHERE model = ? AND sha256 = ?", key
+            ).fetchone()
+            return Prediction.model_validate_json(row[0]) if row else None
 
     def put(self, sha256: str, prediction: Prediction) -> None:
-        row = (self._model, sha256, prediction.model_dump_json(exclude={"policy"}))
-        self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
-        self._new += 1
-        if self._new % self.AT_ONCE == 0:
-            self._database.commit()
+        self._new.append((self._model, sha256, prediction.model_dump_json(exclude={"policy"})))
+        if len(self._new) >= self.AT_ONCE:
+            self._write()
+
+    def _write(self) -> None:
+        """In one short transaction: another replay may use the file too."""
+        rows, self._new = self._new, []
+        with self._naming(), self._database:
+            self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
 
 
 def rescore(

@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
-import boto3
 import typer
 
 from kickstand.classify.policy import Switch
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.clients import DynamoDBClient
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
+from kickstand.events import as_utc
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.records import parse_duration
 from kickstand_cli.terminal import AsJson, console, login, print_json
 
@@ -66,20 +66,19 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 def _open(stack_name: str, outputs: Path | None) -> tuple[DynamoDBClient, str]:
     table = read_outputs(stack_name, outputs)["ControlTableName"]  # first: it chooses the region
-    return boto3.client("dynamodb"), table
+    return open_client("dynamodb"), table
 
 
 def _end(length: str | None, until: str | None, now: datetime) -> datetime:
     if (length is None) == (until is None):
         raise typer.BadParameter("give either --for or --until: the switch needs an end")
     try:
-        end = now + parse_duration(length) if length else datetime.fromisoformat(until or "")
-    except (ValueError, OverflowError) as error:
+        end = now + parse_duration(length) if length else as_utc(datetime.fromisoformat(until or ""))
+    except ValueError as error:
         option, given = ("--for", length) if length else ("--until", until)
         raise typer.BadParameter(
             f"{given}: expected a duration such as 30m, 4h or 7d, or a date in ISO 8601", param_hint=option
         ) from error
-    end = (end if end.tzinfo else end.replace(tzinfo=UTC)).astimezone(UTC)
     if end <= now:
         raise typer.BadParameter(f"{end:%Y-%m-%d %H:%M} UTC is in the past")
     return end

@@ -19,7 +19,7 @@ from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import find_images, name_unread
 from kickstand_cli.classify.policy import store_in_card
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, refuse_stack, reporting
 from kickstand_cli.files import expect_writable, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
@@ -100,9 +100,11 @@ def baseline(
     Examples:
     $ kickstand baseline --stack-name kickstand-dev --since 21d --model build/own/model
     """
-    if sum(map(bool, (images, records, since))) != 1:
+    if sum(given is not None for given in (images, records, since)) != 1:
         raise typer.BadParameter("give one of --images, --records and --since")
-    start = parse_since_option(since, datetime.now(UTC), example="21d") if since else None
+    if images:
+        refuse_stack("--images", stack_name, outputs)
+    start = parse_since_option(since, datetime.now(UTC), example="21d")
     unread: list[str] = []
     with reporting(), exit_on(OSError, ValueError):
         card = read_card(artefact)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kickstand.events import NEITHER, Route
-from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, describe
+from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, Severity, describe
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck
 from kickstand.monitor.run import AnswerShare, MonitorReport, examine, read_watch
@@ -48,7 +48,7 @@ def monitor(
     $ kickstand monitor --stack-name kickstand-dev --since 7d
     $ kickstand monitor --records demo-output/records.jsonl --json
     """
-    start = parse_since_option(since, datetime.now(UTC)) if since else None
+    start = parse_since_option(since, datetime.now(UTC))
     with reporting(), exit_on(OSError, ValueError):
         watch = read_watch(artefact)
         seen, _ = open_records(records or [], None, stack_name, outputs, start)
@@ -120,7 +120,8 @@ def _print_finding(finding: Finding) -> None:
     if not finding.alarm:
         console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)")
         return
-    console.print(f"  {finding.severity:<7} {describe(finding)}")
+    severity = "alert" if finding.severity is Severity.PAGE else finding.severity
+    console.print(f"  {severity:<7} {describe(finding)}")
     console.print(f"          since {finding.since:%Y-%m-%d %H:%M}, noticed {finding.raised_at:%Y-%m-%d %H:%M} UTC")
     console.print(f"          {printable(', '.join(example.image for example in finding.examples[:4]))}")
 

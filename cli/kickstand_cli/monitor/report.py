@@ -24,7 +24,7 @@ from kickstand_cli.records import (
     parse_since_option,
     take_old_records,
 )
-from kickstand_cli.terminal import AsJson, console, exit_on, print_json
+from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, fail, print_json
 
 
 def report(
@@ -45,7 +45,8 @@ def report(
     The page needs no other file and no network. It shows drift and the photos that caused it, confidence over time,
     live accuracy, reliability, risk and coverage, confusion, and the review load: the numbers of `kickstand monitor`.
 
-    Exit codes: 0 written, whether or not all is well; 1 an error.
+    Exit codes: 0 written, whether or not all is well; 1 an error, or photos that cannot be read: the page is written
+    without them.
 
     Examples:
     $ kickstand report --records demo-output/records.jsonl --images samples/images
@@ -53,7 +54,7 @@ def report(
     """
     records = take_old_records(old_records, records)
     now = datetime.now(UTC)
-    start = parse_since_option(since, now) if since else None
+    start = parse_since_option(since, now)
     with reporting(), exit_on(OSError, ValueError):
         expect_writable(out, new_folder=True, inputs=[*(records or []), *([images] if images else []), artefact])
         watch, card = read_watch(artefact), read_card(artefact)
@@ -61,9 +62,13 @@ def report(
         pace = images_per_day or observed_pace([record.recorded_at for record in seen])
         budget = Budget(images_per_day=pace, false_alarms=false_alarms)
         composed = compose(seen, watch, card, budget, as_of=None if records else now, evidence=read_evidence(artefact))
-        page = draw_report(composed, seen, watch, card, small_pictures(read))
+        lost: dict[str, str] = {}
+        page = draw_report(composed, seen, watch, card, small_pictures(read, lost))
         write_file(out, page)
     if as_json:
         print_json(composed.numbers())
     else:
         console.print(f"{out}: {len(seen):,} records, {out.stat().st_size / 1e6:.1f} MB")
+    if lost:
+        more = f", and {len(lost) - 1:,} more" if len(lost) > 1 else ""
+        fail(CommandError(f"left out: {next(iter(lost.values()))}{more}"))

@@ -149,7 +149,7 @@ def agreement(
     $ kickstand labels agreement --records demo-output/records.jsonl
     """
     records = take_old_records(old_records, records)
-    start = parse_since_option(since, datetime.now(UTC)) if since else None
+    start = parse_since_option(since, datetime.now(UTC))
     with reporting(), exit_on(OSError):
         seen, _ = open_records(records or [], None, stack_name, outputs, start)
     found = find_agreement(seen, confidence_level=confidence)

@@ -28,5 +28,6 @@ def first_complaint(error: ValueError) -> str:
     if isinstance(error, ValidationError):
         first, *others = error.errors(include_url=False, include_input=False)
         more = f", and {len(others)} more" if others else ""
-        return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"]))) + more
+        place, what = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        return ": ".join(filter(None, (place, what))) + more
     return str(error).replace("\n", " ")[:200]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, model_validator
 
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NEITHER = "neither"
@@ -157,6 +157,12 @@ class SelectivePolicy(Payload):
     thresholds: dict[str, Probability | None] = Field(default_factory=dict)
     neither_accept_at_most: Probability
     neither_reject_at_least: Probability
+
+    @model_validator(mode="after")
+    def _accepts_below_reject(self) -> Self:
+        if self.neither_accept_at_most > self.neither_reject_at_least:
+            raise ValueError("neither_accept_at_most is larger than neither_reject_at_least")
+        return self
 
     def threshold(self, label: str) -> float | None:
         """Smallest accepted confidence of this class; None if all of its answers go to review."""

@@ -173,7 +173,7 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
     file = write_records(tmp_path / "r.jsonl", (recorded(i, draw, artefact, foreign=i % 2 == 0) for i in range(100)))
     code, out, _ = run("monitor", "--records", file, "--model", artefact)
     assert code == 4
-    assert "page    share flagged:" in out
+    assert "alert   share flagged:" in out
     assert "accuracy  accepted:" in out
     assert "guarantee at most 2.0% of accepted answers wrong: open" in out
 

@@ -253,13 +253,18 @@ def frame_widget(drawn: str, link: str, endpoint: str, *, dark: bool) -> str:
     return make_environment().get_template("report_frame.html").render(frame)
 
 
-def small_pictures(read: Callable[[Record], bytes] | None) -> ReadPicture:
-    """Thumbnails of the photos that `read` reads; None for one that is gone or cannot be decoded."""
+def small_pictures(read: Callable[[Record], bytes] | None, lost: dict[str, str] | None = None) -> ReadPicture:
+    """Thumbnails of the photos that `read` reads; None for one that is gone or cannot be decoded.
+
+    lost: gets the reason, by photo, for those that the model could read.
+    """
 
     def picture(record: Record) -> str | None:
         try:
             return data_uri(*thumbnail(read(record), record.image, LONGEST)) if read else None
-        except InvalidImage:
+        except InvalidImage as error:
+            if lost is not None and record.prepared_image:
+                lost[record.image] = str(error)
             return None
 
     return picture
