@@ -138,7 +138,7 @@ def open_client(service: str) -> Any:
 
 
 def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
-    """The stack's bucket, tables, queue and state machines. Raises CommandError for an output that is missing or wrong."""
+    """The stack's bucket, tables, queue and state machines. Raises CommandError for a missing or wrong output."""
     days = outputs.get("RetentionDays", "0")
     if not re.fullmatch("[0-9]{1,5}", days):
         raise CommandError(

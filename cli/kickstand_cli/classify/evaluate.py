@@ -7,10 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from kickstand.classify.artefact import read_part
 from kickstand.events import NEITHER, Route
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import (
     PAGE,
+    ReportedCard,
     answer_all,
     estimates,
     explain_unreadable,
@@ -50,7 +52,9 @@ def evaluate(
     model = load_model(artefact)
     labels = model.card.labels
     unread: list[str] = []
-    with exit_on():
+    with exit_on(OSError, ValueError):
+        if report:
+            read_part(artefact, ReportedCard)  # before long work
         images = find_images(folder, labels, unread)
         if out:
             expect_writable(out, new_folder=True, inputs=[folder, artefact])

@@ -7,9 +7,11 @@ from statistics import fmean
 from typing import Any
 
 import typer
+from pydantic import Field
 
 from kickstand.classify.inference import EmbeddedModel
-from kickstand.events import NEITHER, Prediction, Route
+from kickstand.events import NEITHER, Payload, Prediction, Route
+from kickstand.lifecycle.gate import Share, StatedCard
 from kickstand.quality import (
     Interval,
     auroc,
@@ -44,6 +46,37 @@ def title(key: str) -> str:
 
 
 BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective risk of answers"}
+
+
+class Source(Payload):
+    """The metrics of the photos of one source; without accuracy it has only photos of none of the classes."""
+
+    accuracy: Share | None = None
+    accepted: Share | None = None
+    selective_risk: Share | None = None
+
+
+class TrainingSource(Payload):
+    """A source of training photos. n: photos, by what they show."""
+
+    source: str
+    learnt: bool
+    n: dict[str, int]
+
+
+class Training(Payload):
+    """How the model was trained."""
+
+    date: str | None = None
+    sources: tuple[TrainingSource, ...] = ()
+
+
+class ReportedCard(StatedCard):
+    """What people read of `model.json`, too."""
+
+    out_of_fold_sha256: str | None = None
+    sources: dict[str, Source] = Field(default_factory=dict)
+    training: Training | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from matplotlib.figure import Figure
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import prepare
-from kickstand.classify.promise import ANY_LABEL, read_promise
+from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import NEITHER
-from kickstand.lifecycle.gate import read_stated
 from kickstand.quality import Interval, risk_coverage, upper_bound, wilson_interval
 from kickstand.report.figures import (
     FILL,
@@ -25,7 +24,7 @@ from kickstand.report.figures import (
     draw_risk_coverage,
 )
 from kickstand.report.pages import make_environment
-from kickstand_cli.classify.evaluation import PAGE, Example, Readable, estimates
+from kickstand_cli.classify.evaluation import PAGE, Example, Readable, ReportedCard, estimates
 from kickstand_cli.files import read_file, write_files
 
 BINS = 10
@@ -39,12 +38,13 @@ def write_report(
 
     result: as `evaluation.summarise` gives it. raw_card: the whole model.json, with the parts that only people read.
     """
+    told = ReportedCard.model_validate(raw_card)
     readable = [example for example in examples if isinstance(example, Readable)]
     known = [example for example in readable if example.truth != NEITHER]
     figures = {}
     if known:
         figures = {
-            "Risk and coverage": (draw_risk(known, card, raw_card), RISK_COVERAGE),
+            "Risk and coverage": (draw_risk(known, card, told.policy.promise), RISK_COVERAGE),
             "Reliability": (draw_calibration(known), RELIABILITY),
             "Confusion": (draw_counts(result["confusion"]), CONFUSION),
         }
@@ -54,10 +54,10 @@ def write_report(
         "result": result,
         "card": card,
         "raw_card": raw_card,
-        "policy": raw_card.get("policy", {}),
+        "policy": told.policy.model_dump(exclude_none=True),
         "rows": estimates(result),
-        "stated": read_stated(raw_card),
-        "sources": list_sources(raw_card),
+        "stated": told.stated,
+        "sources": list_sources(told),
         "figures": {name: (as_svg(figure, name), caption) for name, (figure, caption) in figures.items()},
         "mistakes": contact_sheet(readable, card),
     }
@@ -70,9 +70,11 @@ def write_report(
     write_files({folder / name: text for name, text in texts.items()})
 
 
-def list_sources(raw_card: dict[str, Any]) -> list[dict[str, Any]]:
+def list_sources(card: ReportedCard) -> list[dict[str, Any]]:
     """The card's metrics of each source that has photos of the classes; none where there is only one such source."""
-    found = [{"name": name, **told} for name, told in raw_card.get("sources", {}).items() if "accuracy" in told]
+    found = [
+        {"name": name, **told.model_dump()} for name, told in card.sources.items() if told.accuracy and told.accepted
+    ]
     return found if len(found) > 1 else []
 
 
@@ -94,12 +96,11 @@ CONFIDENCES = (
 )
 
 
-def draw_risk(known: Sequence[Readable], card: ModelCard, raw_card: dict[str, Any]) -> Figure:
+def draw_risk(known: Sequence[Readable], card: ModelCard, promise: Promise | None) -> Figure:
     """Selective risk over coverage for every threshold on the photos within the limit on p(neither), and the policy's
     point; class by class, where the policy has a threshold for each. Where no answer of a class is accepted, or no
     photo is within the limit, the curve ignores the limit.
     """
-    promise = read_promise(raw_card["policy"])
     curves = []
     for label in card.policy.thresholds or (ANY_LABEL,):
         threshold = card.policy.threshold(label)

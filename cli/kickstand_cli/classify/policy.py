@@ -13,15 +13,23 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.classify.artefact import ModelCard, read_card, read_part
 from kickstand.classify.promise import Answered, Promise, derive_cheapest, derive_promised, percent, worst_mix
 from kickstand.events import NEITHER
+from kickstand.lifecycle.gate import StatedEvidence
 from kickstand.monitor.live_accuracy import outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
 from kickstand.review.audit import draw
 from kickstand_cli.classify.classify import ModelOption, load_model
-from kickstand_cli.classify.evaluation import Readable, answer_all, explain_unreadable, find_images, name_unread
+from kickstand_cli.classify.evaluation import (
+    Readable,
+    ReportedCard,
+    answer_all,
+    explain_unreadable,
+    find_images,
+    name_unread,
+)
 from kickstand_cli.classify.goal import (
     ConfidenceLevel,
     ForeignShare,
@@ -60,7 +68,7 @@ class Evidence:
         return Counter(photo.truth for photo in self.photos)
 
 
-def find_out_of_fold(artefact: Path, raw_card: dict[str, Any]) -> Path:
+def find_out_of_fold(artefact: Path, told: ReportedCard) -> Path:
     """Where `kickstand train` wrote the answers: beside its artefact; those of the shipped model in model-evidence/.
 
     Raises CommandError where another model has none there: the shipped model's would be evidence about that one.
@@ -68,15 +76,15 @@ def find_out_of_fold(artefact: Path, raw_card: dict[str, Any]) -> Path:
     beside = artefact.parent / f"{artefact.name}-evidence" / OUT_OF_FOLD.name
     if beside.is_file():
         return beside
-    if "out_of_fold_sha256" not in raw_card:
+    if told.out_of_fold_sha256 is None:
         raise CommandError(f"{artefact}: {beside} is missing; name evidence by --images, --records or --out-of-fold")
     return OUT_OF_FOLD
 
 
-def read_out_of_fold(file: Path, card: ModelCard, raw_card: dict[str, Any]) -> Evidence:
+def read_out_of_fold(file: Path, card: ModelCard, told: ReportedCard) -> Evidence:
     """The answers that cross-validation gave to the training photos.
 
-    raw_card: model.json; it names the SHA-256 of its answers.
+    told: by model.json; it names the SHA-256 of its answers.
 
     Raises CommandError when the file is missing, damaged, or of another model.
     """
@@ -84,7 +92,7 @@ def read_out_of_fold(file: Path, card: ModelCard, raw_card: dict[str, Any]) -> E
         with open_file(file) as answers:
             text = answers.read()
         sha256 = hashlib.sha256(text).hexdigest()
-        if raw_card.get("out_of_fold_sha256", sha256) != sha256:
+        if told.out_of_fold_sha256 not in (None, sha256):
             raise CommandError(f"{file}: answers of another model; name this model's by --out-of-fold")
         rows = json.loads(text)
         if tuple(rows["labels"]) != card.labels:
@@ -98,12 +106,12 @@ def read_out_of_fold(file: Path, card: ModelCard, raw_card: dict[str, Any]) -> E
         raise CommandError(reason(error)) from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: {reason(error)}") from error
-    before = raw_card.get("policy", {}).get("evidence", {})
-    if "procedure" not in before and not before.get("source", "").startswith(OUT_OF_FOLD_SOURCE):
-        before = {}  # of other photos, by --images, --records or --stack-name
+    before = told.policy.evidence
+    if before.procedure is None and not (before.source or "").startswith(OUT_OF_FOLD_SOURCE):
+        before = StatedEvidence()  # of other photos, by --images, --records or --stack-name
     about = {
-        "domain": before.get("domain") or "the training photos, answered out of fold",
-        "date": before.get("date") or raw_card.get("training", {}).get("date"),
+        "domain": before.domain or "the training photos, answered out of fold",
+        "date": before.date or (told.training.date if told.training else None),
         "source": f"{OUT_OF_FOLD_SOURCE}, SHA-256 {sha256}",
     }
     return Evidence(photos, gate, about)
@@ -239,7 +247,7 @@ def policy(
         card = read_card(artefact)
         if write:
             expect_writable(artefact / "model.json")
-        raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
+        told = read_part(artefact, ReportedCard)
         stored: list[Record] = []
         unread: list[str] = []
         if images:
@@ -253,7 +261,7 @@ def policy(
                 n = evidence.counts
                 foreign_share = round(clopper_pearson(n[NEITHER], n.total(), confidence).high, 4)
         else:
-            evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact, raw_card), card, raw_card)
+            evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact, told), card, told)
         gates = {
             "neither_accept_at_most": evidence.gate,
             "neither_reject_at_least": max(evidence.gate, card.policy.neither_reject_at_least),

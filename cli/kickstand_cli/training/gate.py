@@ -1,6 +1,5 @@
 """`kickstand gate`: may a challenger replace the champion? The rule of the workflow `train_model`."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +7,10 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from kickstand.classify.artefact import read_part
 from kickstand.classify.images import hash_pixels, prepare
 from kickstand.errors import InvalidImage
-from kickstand.lifecycle.gate import Outcome, Share, Stated, Verdict, judge, read_stated
+from kickstand.lifecycle.gate import Outcome, Share, Stated, StatedCard, Verdict, judge
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread, title
 from kickstand_cli.files import list_files, read_file
@@ -68,7 +68,7 @@ def _answer(
     model = load_model(artefact)
     examples = answer_all(images, model, progress, unread)
     with exit_on(OSError, ValueError):
-        stated = read_stated(json.loads((artefact / "model.json").read_text("utf-8")))
+        stated = read_part(artefact, StatedCard).stated
     return stated, [as_outcome(example) for example in examples]
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from kickstand.classify.promise import Guaranteed
 from kickstand_cli.classify.classify import answer, answer_batch, load_model
 from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.evaluation_report import draw_risk
@@ -281,5 +282,5 @@ def test_where_the_promise_is_refused_the_curve_is_drawn_without_the_gate(
         for one in answer_all(find_images(folder, LABELS, []), loaded, lambda: None, [])
         if isinstance(one, Readable)
     ]
-    axes = draw_risk(known, loaded.card, raw).axes[0]
+    axes = draw_risk(known, loaded.card, Guaranteed.model_validate(raw["policy"]).promise).axes[0]
     assert np.size(axes.lines[0].get_xdata()) > 0

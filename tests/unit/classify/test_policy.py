@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.photo_quality import Flaw
 from kickstand.classify.policy import SelectivePolicy, decide, read_switch
-from kickstand.classify.promise import ANY_LABEL, Promise, read_promise
+from kickstand.classify.promise import ANY_LABEL, Guaranteed, Promise
 from kickstand.events import Prediction, Reason, Route
 
 POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
@@ -185,7 +185,7 @@ def test_a_model_card_whose_thresholds_leave_out_a_label_is_refused(thresholds: 
 
 
 def test_an_older_model_card_promises_something_about_all_answers_together() -> None:
-    promise = read_promise(json.loads(OLD_MODEL)["policy"])
+    promise = Guaranteed.model_validate(json.loads(OLD_MODEL)["policy"]).promise
     assert promise == Promise(max_risk={ANY_LABEL: 0.02}, confidence_level=0.95)
     assert not promise.about_labels
     assert promise.risk_of("motorcycle") == 0.02

@@ -12,6 +12,7 @@ from kickstand.classify.policy import SelectivePolicy
 from kickstand.classify.promise import (
     ANY_LABEL,
     Answered,
+    Guaranteed,
     Mix,
     Promise,
     bound_risk,
@@ -19,7 +20,6 @@ from kickstand.classify.promise import (
     derive_promised,
     keep_promise,
     largest_shares,
-    read_promise,
     worst_mix,
 )
 from kickstand.events import NEITHER
@@ -297,7 +297,7 @@ def test_the_same_promise_and_photos_give_the_same_policy_and_another_promise_an
     assert policy["policy_version"] == again["policy_version"] != other["policy_version"]
     assert policy["evidence"]["domain"] == "photos of a test"
     assert policy["evidence"]["photos"] == {"a": 500, "b": 500, NEITHER: 0}
-    assert read_promise(policy) == Promise(max_risk=TWO)
+    assert Guaranteed.model_validate(policy).promise == Promise(max_risk=TWO)
 
 
 def test_a_reader_of_one_threshold_alone_accepts_no_more() -> None:
@@ -309,11 +309,11 @@ def test_a_reader_of_one_threshold_alone_accepts_no_more() -> None:
 
 
 def test_an_older_promise_is_about_the_answers_of_all_labels_together() -> None:
-    promise = read_promise({"accept_at": 0.9, "max_risk": 0.02, "confidence_level": 0.9})
+    promise = Guaranteed.model_validate({"accept_at": 0.9, "max_risk": 0.02, "confidence_level": 0.9}).promise
     assert promise is not None
     assert (promise.max_risk, promise.about_labels) == ({ANY_LABEL: 0.02}, False)
     assert (promise.risk_of("a"), promise.risk_of("b")) == (0.02, 0.02)
-    assert read_promise({"accept_at": 0.9, "review_cost": 1.0}) is None
+    assert Guaranteed.model_validate({"accept_at": 0.9, "review_cost": 1.0}).promise is None
 
 
 def test_what_a_rounded_threshold_lets_in_is_counted() -> None:

@@ -4,7 +4,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,7 @@ LONGEST_LABEL = 100
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 ROUNDING = 0.01
 """Another model's probabilities may sum to 1 within this: half precision, or rounded to two digits."""
+Part = TypeVar("Part", bound=Payload)
 Channels = Annotated[int, Field(ge=3, le=3)]
 
 
@@ -111,10 +112,15 @@ def read_probability(value: Any, name: str) -> float:
 
 def read_card(artefact: Path) -> ModelCard:
     """The card in this artefact folder. Raises FileNotFoundError, or ValueError that names the file and the field."""
+    return read_part(artefact, ModelCard)
+
+
+def read_part(artefact: Path, part: type[Part]) -> Part:
+    """What this model describes of `model.json`. Raises as `read_card`."""
     card = artefact / "model.json"
     if not card.is_file():
         raise FileNotFoundError(f"{artefact}: not a model artefact, because it has no model.json")
     try:
-        return ModelCard.model_validate_json(card.read_bytes())
+        return part.model_validate_json(card.read_bytes())
     except ValueError as error:
         raise ValueError(f"{card}: {first_complaint(error)}") from error

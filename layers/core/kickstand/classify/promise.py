@@ -123,13 +123,29 @@ def percent(share: float) -> str:
     return f"{100 * share:.3g} %"
 
 
-def read_promise(policy: Mapping[str, Any]) -> Promise | None:
-    """The guarantee in the policy of a `model.json`; None without one."""
-    if "promise" in policy:
-        return Promise.model_validate(policy["promise"])
-    if policy.get("max_risk") is None:
-        return None
-    return Promise(max_risk={ANY_LABEL: policy["max_risk"]}, confidence_level=policy.get("confidence_level", 0.95))
+class Guaranteed(Payload):
+    """The guarantee in the policy of a `model.json`; None without one.
+
+    max_risk, confidence_level: an older one, about all accepted answers together.
+    """
+
+    promise: Promise | None = None
+    max_risk: Risk | None = None
+    confidence_level: float = Field(default=0.95, gt=0.0, lt=1.0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_no_null(cls, told: Any) -> Any:
+        if isinstance(told, dict) and told.get("promise", told) is None:
+            raise ValueError("promise is null; a policy without a guarantee has none")
+        return told
+
+    @model_validator(mode="after")
+    def _names_the_older_one(self) -> Self:
+        if self.promise or self.max_risk is None:
+            return self
+        older = Promise(max_risk={ANY_LABEL: self.max_risk}, confidence_level=self.confidence_level)
+        return self.model_copy(update={"promise": older})
 
 
 class LabelEvidence(Payload):

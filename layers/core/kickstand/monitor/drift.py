@@ -180,6 +180,12 @@ class Rate(Payload):
     hits: int = Field(ge=0)
     n: int = Field(gt=0)
 
+    @model_validator(mode="after")
+    def _is_a_share(self) -> Self:
+        if self.hits > self.n:
+            raise ValueError(f"{self.hits} hits of {self.n}")
+        return self
+
 
 class Quantiles(Payload):
     """A feature's baseline: the order statistics of rank max(1, ⌊level · n⌋) for the levels 1 % to 50 %, counted from

@@ -1,6 +1,5 @@
 """A run of the monitor: which statistics have moved, since when, and how often the answers are right."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
@@ -9,9 +8,11 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from kickstand.classify.artefact import read_part
 from kickstand.classify.policy import Switch
-from kickstand.classify.promise import ANY_LABEL, Promise, read_promise
+from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import ModelDegraded, Moment, Payload, Probability, Route, Symptom
+from kickstand.lifecycle.gate import StatedCard, StatedPolicy
 from kickstand.monitor.drift import (
     Baseline,
     Budget,
@@ -177,21 +178,24 @@ class MonitorReport(Seen):
     ended: tuple[Ended, ...] = ()
 
 
+class _WatchedCard(StatedCard):
+    model_version: str = ""
+    labels: tuple[str, ...] = ()
+    policy: StatedPolicy = StatedPolicy()
+    baseline: Baseline | None = None
+
+
 def read_watch(artefact: Path) -> Watch:
-    """Raises OSError or ValueError without a readable `model.json`."""
-    try:
-        card = json.loads((artefact / "model.json").read_bytes())
-        policy = card.get("policy", {})
-        return Watch(
-            model_version=card.get("model_version", ""),
-            policy_version=policy.get("policy_version", ""),
-            baseline=card.get("baseline"),
-            promise=read_promise(policy),
-            refused=tuple(label for label, threshold in policy.get("thresholds", {}).items() if threshold is None),
-            shares_at_most=policy.get("evidence", {}).get("shares_at_most", {}),
-        )
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{artefact}: model.json does not state its policy as expected: {error!r}") from error
+    """Raises OSError, or ValueError that names the file and the field."""
+    card = read_part(artefact, _WatchedCard)
+    return Watch(
+        model_version=card.model_version,
+        policy_version=card.policy.policy_version,
+        baseline=card.baseline,
+        promise=card.policy.promise,
+        refused=card.policy.unaccepted,
+        shares_at_most=card.policy.evidence.shares_at_most,
+    )
 
 
 def examine(

@@ -14,11 +14,12 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from pydantic import Field
 
-from kickstand.classify.artefact import ModelCard
+from kickstand.classify.artefact import ModelCard, read_part
 from kickstand.classify.images import thumbnail
 from kickstand.classify.promise import ANY_LABEL
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload, Route
+from kickstand.lifecycle.gate import StatedCard
 from kickstand.monitor.drift import (
     CLASS_MIX,
     FEATURES,
@@ -75,8 +76,9 @@ class Evidence(Payload):
 
 
 def read_evidence(artefact: Path) -> Evidence:
-    """Raises OSError or ValueError where there is no readable `model.json`."""
-    return Evidence.model_validate(json.loads((artefact / "model.json").read_bytes())["policy"].get("evidence", {}))
+    """Raises OSError, or ValueError that names the file and the field."""
+    told = read_part(artefact, StatedCard).policy.evidence
+    return Evidence(domain=told.domain or "", date=told.date or "", photos=told.photos)
 
 
 class Report(Payload):
