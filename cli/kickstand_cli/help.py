@@ -35,6 +35,17 @@ OLD_OPTIONS = {
     "--images-per-day": "--photos-a-day",
     "--images-per-month": "--photos-a-month",
 }
+NEEDS = {  # what an option is for; without one of these it would be ignored
+    "--bucket": ("--aws",),
+    "--config-env": ("--deploy",),
+    "--grace": ("--audit", "--redrive"),
+    "--keep": ("--model",),
+    "--port": ("--review", "--web"),
+    "--restart": ("--audit", "--redrive"),
+    "--wait": ("--redrive",),
+    "--watch": ("--yes",),
+    "--waves": ("--throttle",),
+}
 DEFAULT_COMMANDS = {"dataset": "fetch"}
 
 
@@ -47,7 +58,7 @@ def dress(command: Any) -> None:
     lines = [line.strip() for line in examples.strip().splitlines()]
     command.epilog = "\n".join(["Examples:", *lines]) if lines else None
     parse, list_parameters = command.parse_args, command.get_params
-    command.parse_args = lambda ctx, words: _finite(command, ctx, parse(ctx, renamed(command, words)))
+    command.parse_args = lambda ctx, words: _check(command, ctx, parse(ctx, renamed(command, words)))
     command.get_params = lambda ctx: plain(list_parameters(ctx), ctx)
 
 
@@ -133,8 +144,24 @@ def note(old: str, new: str) -> None:
     stderr.print(f"note: {old} is now {new}; the older name works until the next release")
 
 
-def _finite(command: Any, ctx: Any, rest: Any) -> Any:
-    """A range alone lets "nan" pass, and where it has one end only "inf" and 10**400. Raises BadParameter."""
+def _check(command: Any, ctx: Any, rest: Any) -> Any:
+    """Raises BadParameter for an option that would be ignored, and for a number beyond all use.
+
+    A range alone lets "nan" pass, and where it has one end only "inf" and 10**400.
+    """
+    given = {
+        name: ctx.params.get(parameter.name)
+        for parameter in command.params
+        if getattr(ctx.get_parameter_source(parameter.name), "name", "") == "COMMANDLINE"
+        for name in parameter.opts
+    }
+    known = {name for parameter in command.params for name in parameter.opts}
+    for name in given:
+        needed = [other for other in NEEDS.get(name, ()) if other in known]
+        if needed and not any(given.get(other) for other in needed):
+            raise typer.BadParameter(f"it needs {' or '.join(needed)}", ctx=ctx, param_hint=name)
+        if name in ("--stack-name", "--outputs") and given.get("--records"):
+            raise typer.BadParameter("--records names files to read instead of a stack", ctx=ctx, param_hint=name)
     for parameter in command.params:
         value = ctx.params.get(parameter.name)
         if isinstance(value, float) and not math.isfinite(value):

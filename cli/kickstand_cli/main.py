@@ -6,7 +6,7 @@ A command's module is imported when the command is called, so that help and typi
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -65,6 +65,14 @@ COMMANDS = {
 }
 
 
+def take_any_file(*functions: Any) -> None:
+    """Let a command get files that it may not read: Typer would refuse all files for one of them."""
+    for function in functions:
+        for hint in get_type_hints(function, include_extras=True).values():
+            for about in getattr(hint, "__metadata__", ()):
+                about.readable = False
+
+
 class Deferred(TyperCommand):
     """A command whose module has not been imported yet."""
 
@@ -77,10 +85,12 @@ class Deferred(TyperCommand):
         """The command itself."""
         module = import_module(self.module)
         if group := getattr(module, "app", None):
+            take_any_file(*(one.callback for one in group.registered_commands))
             command: Any = get_group(group)
         else:
             single = typer.Typer(add_completion=False)
             single.command()(getattr(module, self.function))
+            take_any_file(getattr(module, self.function))
             command = get_command(single)
         command.name = self.name
         dress(command)

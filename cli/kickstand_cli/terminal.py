@@ -105,7 +105,8 @@ class Terminal(Console):
         fits = Measurement.get(self, options.update(width=sys.maxsize), table).maximum <= options.max_width
         for column in table.columns:
             column.max_width = None
-        self.print(Segments(self.render(table if fits else _as_paragraphs(table), options)), end="")
+        shown = table if fits else _as_paragraphs(table, options.max_width)
+        self.print(Segments(self.render(shown, options)), end="")
 
 
 class Name:
@@ -143,15 +144,18 @@ def _fit(letters: Sequence[str], width: int, *, from_end: bool = False) -> str:
     return "".join(kept)
 
 
-def _as_paragraphs(table: Table) -> Table:
-    """A line for each cell, after the header of its column; an empty line after each row."""
-    lines = Table.grid(padding=(0, 2, 0, 0))
-    lines.add_column(no_wrap=True)
+def _as_paragraphs(table: Table, width: int) -> Table:
+    """A line for each cell, after the header of its column or below it; an empty line after each row."""
+    headers = [str(column.header) for column in table.columns]
+    beside = max(map(cell_len, headers)) + 2 + Name.LEAST <= width
+    lines = Table.grid(padding=(0, 2 * beside, 0, 0))
+    lines.add_column(no_wrap=beside, overflow="fold")
     lines.add_column(overflow="fold")
     for row in zip(*(column.cells for column in table.columns), strict=True):
-        for column, cell in zip(table.columns, row, strict=True):
-            if cell:
-                lines.add_row(column.header, cell)
+        for header, cell in zip(headers, row, strict=True):
+            for parts in [(header, cell)] if beside else [(header,), (cell,)]:
+                if cell and parts[0]:
+                    lines.add_row(*parts)
         lines.add_row()
     return lines
 

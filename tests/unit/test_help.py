@@ -6,7 +6,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from kickstand_cli.help import renamed
+from kickstand_cli.help import NEEDS, renamed
 from kickstand_cli.main import app, loaded
 from kickstand_cli.project import PROJECT
 
@@ -65,6 +65,37 @@ def test_an_older_name_beside_the_new_one_is_refused(command: str, words: str) -
     result = CliRunner().invoke(app, [command, *words.split()])
     assert result.exit_code == 2
     assert "give one of them" in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("ledger --restart", "--audit or --redrive"),
+        ("ledger --audit --wait 5", "--redrive"),
+        ("doctor --config-env x", "--deploy"),
+        ("load-test --bucket x", "--aws"),
+        ("load-test --waves 5", "--throttle"),
+        ("demo --port 0", "--review"),
+        ("review --port 0", "--web"),
+        ("backfill --watch", "--yes"),
+        ("replay --records x --keep y", "--model"),
+        ("monitor --records x --outputs y", "--records names files to read instead of a stack"),
+        ("explain x --records x --stack-name y", "--records names files to read instead of a stack"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(words: str, needed: str) -> None:
+    result = CliRunner().invoke(app, words.split())
+    assert result.exit_code == 2
+    assert needed in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_each_option_that_needs_another_is_in_a_command_with_it() -> None:
+    together = [
+        {name for parameter in loaded(command).params for name in parameter.opts}
+        for command in get_command(app).commands.values()  # type: ignore[attr-defined]
+    ]
+    for option, needed in NEEDS.items():
+        assert any(option in options and options & set(needed) for options in together), option
 
 
 def test_an_older_command_works_and_the_new_one_is_named() -> None:

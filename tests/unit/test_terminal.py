@@ -145,6 +145,18 @@ def test_in_a_terminal_that_is_too_narrow_each_row_is_a_paragraph(monkeypatch: p
                      "photo    a.jpg", "dollars  0.10", ""]  # fmt: skip
 
 
+@pytest.mark.parametrize("width", [12, 20])
+def test_in_a_very_narrow_terminal_a_cell_is_below_its_header(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "LOG_WIDTH", width)
+    out = io.StringIO()
+    table = Table("photo", "its confidence")
+    table.add_row("", "0.99961")
+    Terminal(file=out).table(table)
+    assert "".join(line.strip() for line in out.getvalue().splitlines()) == "its confidence0.99961".replace(
+        " ", "" if width == 12 else " "
+    )
+
+
 def test_an_escaped_letter_of_a_name_is_never_cut() -> None:
     name = Name("\x1b" * 20)
     assert {name.shorten(width).replace(r"\x1b", "") for width in range(9, 80)} == {"…"}
@@ -229,6 +241,15 @@ def test_a_number_beyond_all_use_is_refused(command: str, number: str) -> None:
     result = CliRunner().invoke(app, [*command.split(), number])
     assert result.exit_code == 2, result.output
     assert command.split()[-1] in result.output
+
+
+def test_a_file_that_may_not_be_read_is_no_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Typer would refuse it, and with it all the others."""
+    (secret := tmp_path / "secret.jpg").write_bytes(b"x")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != secret)
+    result = CliRunner().invoke(app, ["classify", str(secret), str(PROJECT / "samples/images/bicycle/ridden.jpg")])
+    assert result.exit_code == 0, result.output
+    assert "ridden.jpg  accept  bicycle" in result.stdout
 
 
 # ---- streams

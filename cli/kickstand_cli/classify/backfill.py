@@ -146,6 +146,8 @@ def backfill(
     if resume and (prefix or since or model_version_before or inventory):
         raise typer.BadParameter("--resume uses the selection of the last run, and takes no other")
     with reporting():
+        if inventory:
+            split_uri(inventory)  # before AWS is asked
         found = read_outputs(stack_name, outputs)
         books = open_books(found)
         standing = load_run(books.dynamodb, books.control_table)

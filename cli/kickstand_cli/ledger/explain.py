@@ -65,7 +65,7 @@ def explain(
         raise typer.BadParameter(
             "with --records it needs --images, the folder that was uploaded", param_hint="--verify"
         )
-    if not records and not image.startswith("s3://"):
+    if not image or (not records and not image.startswith("s3://")):
         raise typer.BadParameter(f"{image}: expected s3://bucket/key; --records takes a key", param_hint="IMAGE")
     with reporting():
         if records:

@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
@@ -71,7 +72,7 @@ def forget(
     Examples:
     $ kickstand forget s3://bucket/bike.jpg --stack-name kickstand-dev
     """
-    if not image.startswith("s3://"):
+    if not re.fullmatch("s3://[^/]+/.+", image, re.DOTALL):
         raise typer.BadParameter(f"{image}: expected s3://bucket/key", param_hint="IMAGE")
     with reporting():
         found_outputs = read_outputs(stack_name, outputs)

@@ -62,8 +62,6 @@ def ledger(
     $ kickstand ledger --audit --stack-name kickstand-dev
     $ kickstand ledger --redrive --stack-name kickstand-dev
     """
-    if restart and not (audit or redrive):
-        raise typer.BadParameter("it needs --audit or --redrive", param_hint="--restart")
     with reporting():
         found_outputs = read_outputs(stack_name, outputs)
         books = open_books(found_outputs)

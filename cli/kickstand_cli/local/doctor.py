@@ -88,8 +88,6 @@ def doctor(
     $ kickstand doctor
     $ kickstand doctor --deploy
     """
-    if config_env != "default" and not deploy:
-        raise typer.BadParameter("it needs --deploy", param_hint="--config-env")
     findings = examine_deployment(Machine(), config_env) if deploy else examine(Machine(), online=online)
     well = all(finding.status is not Status.WRONG for finding in findings)
     if as_json:

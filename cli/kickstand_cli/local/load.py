@@ -146,8 +146,6 @@ def load(
     $ kickstand load-test --count 50
     $ kickstand load-test --aws --count 1000 --stack-name kickstand-dev
     """
-    if bucket and not aws:
-        raise typer.BadParameter("needs --aws", param_hint="--bucket")
     with reporting():
         unread: list[str] = []
         sent = list(compose(count, images, bad, duplicates, random.Random(seed), unread))  # noqa: S311 - the same again

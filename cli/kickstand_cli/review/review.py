@@ -193,6 +193,7 @@ def _handler(invoke: Invoke, reviewer: str, token: str) -> type[BaseHTTPRequestH
                 return self.refuse(*refusal)
             try:
                 event = json.loads(body)
+                json.dumps(event, ensure_ascii=False).encode()  # raises for half of a letter, which no call can carry
                 if len(body) < int(length) or not isinstance(event, dict):
                     raise ValueError("no whole JSON object")
             except (ValueError, RecursionError):

@@ -125,7 +125,7 @@ def test_only_the_first_frame_of_an_animation_counts() -> None:
     ("data", "reason"),
     [
         (b"", "0 bytes"),
-        (b"x" * (MAX_IMAGE_BYTES + 1), "bytes, more than"),
+        (b"x" * (MAX_IMAGE_BYTES + 1), "more than 41,943,040 bytes"),
         (b"just some text", "not a photo (text)"),
         (b"%PDF-1.7 \0", "not a photo (a PDF)"),
         (b"PK\x03\x04", "not a photo (a ZIP archive)"),

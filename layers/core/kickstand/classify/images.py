@@ -73,7 +73,7 @@ def decode(data: bytes, name: str, longest: int) -> Decoded:
     if not data:
         raise InvalidImage(f"{name}: 0 bytes; send it again")
     if len(data) > MAX_IMAGE_BYTES:
-        raise InvalidImage(f"{name}: {len(data):,} bytes, more than {MAX_IMAGE_BYTES:,}; send a smaller photo")
+        raise InvalidImage(f"{name}: more than {MAX_IMAGE_BYTES:,} bytes; send a smaller photo")
     try:
         return decode_apart(data, longest)
     except Refused as refusal:
