@@ -38,14 +38,6 @@ REMEDIES: dict[type[Exception], str] = {  # where botocore's message names no re
 DEFAULT_STACK = "kickstand-dev"  # samconfig.toml's
 
 
-def refuse_stack(instead: str, stack_name: str, outputs: Path | None) -> None:
-    """Raises BadParameter where the command line names a stack, or its outputs, beside what is read instead."""
-    if outputs:
-        raise typer.BadParameter(f"it needs a stack, but {instead} is read instead", param_hint="--outputs")
-    if stack_name not in ("", DEFAULT_STACK, os.environ.get(STACK_VARIABLE)):
-        raise typer.BadParameter(f"no stack is read, but {instead} instead", param_hint="--stack-name")
-
-
 @contextmanager
 def reporting() -> Iterator[None]:
     """An error from AWS, or on the way to it, ends the command: one line on stderr and exit code 1."""

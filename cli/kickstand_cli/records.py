@@ -19,7 +19,7 @@ from kickstand.events import as_utc
 from kickstand.ledger.books import Books
 from kickstand.records import Record
 from kickstand.store import from_item, read_changes, read_image, transient
-from kickstand_cli.deployment import open_books, read_outputs, refuse_stack
+from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.files import open_file, read_file
 from kickstand_cli.help import note
 from kickstand_cli.terminal import CommandError
@@ -156,7 +156,6 @@ def stream_records(
     """
     read = read_from_folder(images) if images else None
     if files:
-        refuse_stack("--records", stack_name, outputs)
         found = read_records(*files)
     else:
         books = open_books(read_outputs(stack_name, outputs))

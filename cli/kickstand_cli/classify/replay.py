@@ -105,8 +105,6 @@ def replay(
     given: dict[str, Any] = {name: value for name, value in changes.items() if value is not None}
     if images and not artefact:
         raise typer.BadParameter("only another --model reads photos", param_hint="--images")
-    if keep and not artefact:
-        raise typer.BadParameter("it keeps the answers of another --model", param_hint="--keep")
     if artefact and records and not images:
         raise typer.BadParameter("with --records it needs --images, the folder that was uploaded", param_hint="--model")
     with reporting(), exit_on(OSError, ValueError):

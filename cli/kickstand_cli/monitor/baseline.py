@@ -1,5 +1,6 @@
 """`kickstand baseline`: the statistics of a time when all was well, which drift is measured against."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from kickstand.records import Record
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import find_images, name_unread
 from kickstand_cli.classify.policy import store_in_card
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, refuse_stack, reporting
+from kickstand_cli.deployment import DEFAULT_STACK, STACK_VARIABLE, OutputsFile, StackName, reporting
 from kickstand_cli.files import expect_writable, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
@@ -102,8 +103,8 @@ def baseline(
     """
     if sum(given is not None for given in (images, records, since)) != 1:
         raise typer.BadParameter("give one of --images, --records and --since")
-    if images:
-        refuse_stack("--images", stack_name, outputs)
+    if images and (outputs or stack_name not in (DEFAULT_STACK, os.environ.get(STACK_VARIABLE))):
+        raise typer.BadParameter("--stack-name and --outputs need --since", param_hint="--images")
     start = parse_since_option(since, datetime.now(UTC), example="21d")
     unread: list[str] = []
     with reporting(), exit_on(OSError, ValueError):

@@ -45,7 +45,8 @@ def artefact(tmp_path: Path) -> Path:
             "neither_reject_at_least": 0.8,
         },
     }
-    (tmp_path / "model.json").write_text(json.dumps(card))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/model.json").write_text(json.dumps(card))
     return tmp_path
 
 
@@ -78,7 +79,7 @@ def captured(event_id: str, answer: str = "[0.95, 0.05]", image: bytes | None = 
 
 def imported(artefact: Path, *files: Path) -> list[Record]:
     out = artefact / "records.jsonl"
-    code, _, err = run(*files, "--out", out, "--model", artefact)
+    code, _, err = run(*files, "--out", out, "--model", artefact / "model")
     assert code == 0, err
     return list(read_records(out))
 
@@ -96,10 +97,10 @@ def test_every_line_of_every_file_becomes_a_record(artefact: Path) -> None:
 def test_captured_files_are_never_replaced(artefact: Path) -> None:
     file = artefact / "a.jsonl"
     file.write_text(captured("e1"))
-    for source in (file, artefact):
-        code, _, errors = run(source, "--out", file, "--model", artefact)
+    for source, why in ((file, "it is an input"), (artefact, f"it would be in {artefact}")):
+        code, _, errors = run(source, "--out", file, "--model", artefact / "model")
         assert code == 1
-        assert f"{file}: it is an input, so it cannot be the output" in errors
+        assert f"error: {file}: {why}" in errors
     assert file.read_text() == captured("e1")
 
 
@@ -137,7 +138,7 @@ def test_an_image_that_cannot_be_read_is_a_rejected_record(artefact: Path) -> No
 def test_a_line_that_cannot_be_used_is_named_and_the_others_are_written(artefact: Path, line: str, said: str) -> None:
     (artefact / "a.jsonl").write_text(f"{captured('1')}\n{line}\n{captured('3')}\n")
     out = artefact / "records.jsonl"
-    code, _, err = run(artefact / "a.jsonl", "--out", out, "--model", artefact)
+    code, _, err = run(artefact / "a.jsonl", "--out", out, "--model", artefact / "model")
     assert code == 1
     assert "line 2" in err
     assert said in err
@@ -145,7 +146,7 @@ def test_a_line_that_cannot_be_used_is_named_and_the_others_are_written(artefact
 
 
 def test_a_file_that_is_not_there_is_an_error(artefact: Path) -> None:
-    code, _, err = run(artefact / "none.jsonl", "--model", artefact, "--out", artefact / "out.jsonl")
+    code, _, err = run(artefact / "none.jsonl", "--model", artefact / "model", "--out", artefact / "out.jsonl")
     assert code == 1
     assert "none.jsonl" in err
 
@@ -191,6 +192,6 @@ def test_an_inference_without_an_id_is_named(artefact: Path, event_id: Any) -> N
     line = json.loads(captured("1"))
     line["eventMetadata"]["eventId"] = event_id
     (artefact / "a.jsonl").write_text(f"{json.dumps(line)}\n{captured('2')}")
-    code, _, err = run(artefact / "a.jsonl", "--out", artefact / "out.jsonl", "--model", artefact)
+    code, _, err = run(artefact / "a.jsonl", "--out", artefact / "out.jsonl", "--model", artefact / "model")
     assert (code, "eventId is not a text" in err) == (1, True)
     assert len(list(read_records(artefact / "out.jsonl"))) == 1
