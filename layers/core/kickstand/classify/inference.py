@@ -45,9 +45,9 @@ class EmbeddedModel:
         try:
             self.card: ModelCard = read_card(artefact)
             network = (artefact / "model.onnx").read_bytes()
-        except FileNotFoundError as error:
+        except (FileNotFoundError, ValueError) as error:
             raise ModelUnavailable(str(error)) from error  # its message names the file
-        except (OSError, ValueError) as error:
+        except OSError as error:
             raise ModelUnavailable(f"{artefact}: {error}") from error
         sha256 = hashlib.sha256(network).hexdigest()
         if sha256 != self.card.model_sha256:

@@ -196,6 +196,12 @@ class Quantiles(Payload):
     low: tuple[float, ...] = Field(min_length=50, max_length=50)
     high: tuple[float, ...] = Field(min_length=50, max_length=50)
 
+    @model_validator(mode="after")
+    def _are_ranked(self) -> Self:
+        if [*self.low, *reversed(self.high)] != sorted(self.low + self.high):
+            raise ValueError("the order statistics are not in order")
+        return self
+
 
 class Baseline(Payload):
     """Statistics of photos and answers when all is well.
