@@ -1,5 +1,6 @@
 """What people do wrong most often ends in one line that names the input, the reason and, where it helps, the remedy."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -45,6 +46,28 @@ PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.j
         ("train no-such-folder --max-risk 0", 2, ["--max-risk: input should be greater than 0"]),
         ("train no-such-folder --confidence 1", 2, ["--confidence: input should be less than 1"]),
         ("monitor --records {text} --since 2999-01-01", 2, ["2999-01-01: in the future"]),
+        ("monitor --records {text} --since 0001-01-01T00:00+14:00", 2, ["--since", "expected a length"]),
+        ("monitor --records {text} --since=", 2, ["--since", "'': expected a length"]),
+        ("backfill --since=", 2, ["--since", "'': expected a length"]),
+        ("switch on --reason x --until 9999-12-31T23:59:59-14:00", 2, ["--until", "expected a duration"]),
+        ("switch on --reason x --until 0001-01-01T00:00:00+14:00", 2, ["--until", "expected a duration"]),
+        ("policy --max-risk 0.02 --outputs no-such.json", 2, ["--outputs", "it needs --stack-name"]),
+        ("policy --review-cost 1 --error-cost 2 --confidence 0.9", 2, ["--confidence", "need --max-risk"]),
+        ("baseline --images {shown} --stack-name other", 2, ["--images", "need --since"]),
+        ("baseline --images {shown} --outputs no-such.json", 2, ["--images", "need --since"]),
+        ("replay --records {text} --keep {folder}/kept", 2, ["--keep", "it needs --model"]),
+        ("replay --records {text} --outputs no-such.json", 2, ["--outputs", "instead of a stack"]),
+        ("replay --records {text} --model {model} --images no-such", 1, ["no-such: no such folder"]),
+        ("report --records {text} --images no-such --out {folder}/page.html", 1, ["no-such: no such folder"]),
+        ("replay --records {text} --accept-at bicycle=0.5 --accept-at bicycle=0.9", 2, ["bicycle is named twice"]),
+        ("replay --records {text} --accept-at 0.5 --accept-at 0.9", 2, ["given twice for all classes"]),
+        (
+            "replay --records {text} --neither-accept-at-most 0.9 --neither-reject-at-least 0.1",
+            2,
+            ["--neither-accept-at-most", "is larger than neither_reject_at_least"],
+        ),
+        ("ledger --outputs {null}", 1, ["{null}: not the outputs of a stack (ImageBucketName is no text, or empty)"]),
+        ("ledger --outputs {days}", 1, ["{days}: its output RetentionDays is 'x', no number of days"]),
         ("ledger --outputs no-such.json", 1, ["no-such.json: not the outputs of a stack (no-such.json: No such file"]),
         ("ledger --outputs {incomplete}", 1, ["{incomplete}", "it has no output ImageBucketName"]),
         ("forget van.jpg", 2, ["van.jpg: expected s3://bucket/key"]),
@@ -66,13 +89,15 @@ def test_a_mistake_is_answered_in_one_line(
     (tmp_path / "wrong" / "lorry").mkdir(parents=True)
     (tmp_path / "text").write_text("no record, no archive, no photo\n")
     (tmp_path / "captured.jsonl").write_text("no inference")
+    (tmp_path / "null").write_text('{"ImageBucketName": null}')
+    (tmp_path / "days").write_text('{"RetentionDays": "x"}')
     (tmp_path / "incomplete").write_text('{"RecordsTableName": "records"}')
     (tmp_path / "shown" / "bicycle").mkdir(parents=True)
     shutil.copy(PHOTO, tmp_path / "shown" / "bicycle")
     (tmp_path / "golden" / "bicycle").mkdir(parents=True)
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "bicycle").symlink_to(tmp_path / "shown" / "bicycle")
-    places = {name: tmp_path / name for name in ("wrong", "text", "incomplete", "shown", "linked")}
+    places = {name: tmp_path / name for name in ("wrong", "text", "incomplete", "null", "days", "shown", "linked")}
     places["folder"] = tmp_path
     places["model"] = Path(shutil.copytree(MODEL, tmp_path / "model"))
     words = command.format(photo=PHOTO, **places).split()
@@ -85,3 +110,60 @@ def test_a_mistake_is_answered_in_one_line(
         assert error.startswith("error: ")
         assert error.count("\n") == 1
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_MAX_ATTEMPTS", "x"), ("AWS_ENDPOINT_URL", "junk"), ("AWS_ENDPOINT_URL_SQS", "junk")]
+)
+def test_a_wrong_setting_of_aws_ends_in_one_line(
+    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setenv(variable, value)
+    (tmp_path / "outputs.json").write_text('{"ImageBucketName": "photos"}')
+    result = CliRunner().invoke(app, ["ledger", "--outputs", str(tmp_path / "outputs.json")])
+    assert result.exit_code == 1
+    error = result.stderr.removeprefix("AWS region: us-east-1\n")
+    assert error.startswith("error: a setting of AWS, in the environment or ~/.aws/config, is wrong: ")
+    assert value in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("policy", "evidence"), None, "policy.evidence: "),
+        (("policy", "evidence", "source"), 5, "policy.evidence.source: "),
+        (("policy", "evidence", "labels", "bicycle"), 3, "policy.evidence.labels.bicycle: "),
+        (("policy", "promise"), None, "policy: promise is null"),
+        (("policy", "promise"), 5, "policy.promise: "),
+        (("policy", "promise", "confidence_level"), 2, "policy.promise.confidence_level: "),
+        (("policy", "neither_accept_at_most"), 0.95, "policy: neither_accept_at_most is larger than"),
+        (("metrics",), [], "metrics: "),
+        (("sources",), {"a": 1}, "sources.a: "),
+        (("training", "sources"), 5, "training.sources: "),
+        (("training", "sources"), [{"source": "shop"}], "training.sources.0.learnt: "),
+        (("baseline", "rates", "flagged"), {"hits": 9, "n": 1}, "baseline.rates.flagged: 9 hits of 1"),
+        (("baseline", "features", "neither", "low", 0), 2.0, "baseline.features.neither: the order statistics"),
+    ],
+)
+def test_a_wrong_field_of_model_json_is_named_with_its_file(
+    path: tuple[str | int, ...], value: object, said: str, tmp_path: Path
+) -> None:
+    model = Path(shutil.copytree(MODEL, tmp_path / "model"))
+    card = part = json.loads((model / "model.json").read_text())
+    for name in path[:-1]:
+        part = part[name]
+    part[path[-1]] = value
+    (model / "model.json").write_text(json.dumps(card))
+    (tmp_path / "photos" / "bicycle").mkdir(parents=True)
+    shutil.copy(PHOTO, tmp_path / "photos" / "bicycle")
+    (tmp_path / "records.jsonl").touch()
+    commands = ["policy --max-risk 0.5", "evaluate {0}/photos --report {0}/report"]
+    if path[0] == "baseline":
+        commands = ["monitor --records {0}/records.jsonl", "report --records {0}/records.jsonl --out {0}/page.html"]
+    for command in commands:
+        result = CliRunner().invoke(app, [*command.format(tmp_path).split(), "--model", str(model)])
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"error: {model}/model.json: {said}")
+        assert result.stderr.count("\n") == 1

@@ -231,6 +231,13 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
 
 
+def test_the_folder_of_the_numbers_is_made(model: Path, tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "test", {"red": ["red"]})
+    code, _, err = run("evaluate", folder, "--model", model, "--out", tmp_path / "new/numbers.json")
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "new/numbers.json").read_text())["n"] == 1
+
+
 def test_thresholds_and_the_promise_of_each_label_stand_on_the_page_and_on_the_card(
     model: Path, tmp_path: Path
 ) -> None:

@@ -1,8 +1,11 @@
 """`kickstand replay`: another policy on stored records."""
 
 import json
+import sqlite3
 import tracemalloc
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from kickstand.events import (
 )
 from kickstand.records import Record
 from kickstand_cli.classify.classify import load_model
-from kickstand_cli.classify.replay import compare
+from kickstand_cli.classify.replay import Kept, compare, read_thresholds
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import read_from_folder
@@ -300,6 +303,81 @@ def test_a_file_that_keeps_no_answers_is_an_error(looked_at: Path) -> None:
     code, _, err = look_again(looked_at, MODEL, "--keep", looked_at / "records.jsonl")
     assert code == 1
     assert "answers cannot be kept there" in err
+
+
+def change(keep: Path, statement: str) -> None:
+    with closing(sqlite3.connect(keep)) as database, database:
+        database.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE answers SET prediction = NULL",
+        "UPDATE answers SET prediction = '{'",
+        "ALTER TABLE answers RENAME COLUMN prediction TO other",
+    ],
+)
+def test_kept_answers_that_cannot_be_read_are_named_with_their_file(
+    looked_at: Path, tmp_path: Path, statement: str
+) -> None:
+    keep = tmp_path / "answers.sqlite"
+    assert look_again(looked_at, MODEL, "--keep", keep)[0] == 0
+    change(keep, statement)
+    code, out, err = look_again(looked_at, MODEL, "--keep", keep)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert err.startswith(f"error: {keep}: answers cannot be kept there (")
+
+
+def test_kept_answers_in_a_table_that_takes_no_more_are_named_with_their_file(looked_at: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "answers.sqlite"
+    change(keep, "CREATE TABLE answers (model, sha256, prediction, one_more)")
+    code, _, err = look_again(looked_at, MODEL, "--keep", keep)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"error: {keep}: answers cannot be kept there (table answers has 4 columns")
+
+
+def test_a_damaged_page_of_kept_answers_is_named_with_its_file(looked_at: Path, tmp_path: Path) -> None:
+    keep = tmp_path / "answers.sqlite"
+    assert look_again(looked_at, MODEL, "--keep", keep)[0] == 0
+    content = keep.read_bytes()
+    keep.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    code, _, err = look_again(looked_at, MODEL, "--keep", keep)
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith(f"error: {keep}: answers cannot be kept there (database disk image is malformed")
+
+
+def test_a_file_of_answers_that_stays_locked_is_named(
+    looked_at: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = tmp_path / "answers.sqlite"
+    with closing(sqlite3.connect(keep, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(sqlite3, "connect", partial(sqlite3.connect, timeout=0.0))
+        code, _, err = look_again(looked_at, MODEL, "--keep", keep)
+    assert (code, err) == (
+        1,
+        f"error: {keep}: answers cannot be kept there (database is locked); name another file by --keep\n",
+    )
+
+
+def test_two_replays_may_keep_their_answers_in_one_file(tmp_path: Path) -> None:
+    first, second = (Kept(tmp_path / "answers.sqlite", MODEL) for _ in range(2))
+    prediction = recorded("a", 0.99).prediction
+    assert prediction is not None
+    for number in range(Kept.AT_ONCE + 1):
+        first.put(f"{number}", prediction)
+    second.put("x", prediction)
+    second.close()
+    assert second._new == []
+    first.close()
+    third = Kept(tmp_path / "answers.sqlite", MODEL)
+    assert [third.get(name) for name in ("0", f"{Kept.AT_ONCE}", "x", "y")] == [prediction] * 3 + [None]
+    third.close()
+
+
+def test_a_threshold_of_minus_zero_is_zero() -> None:
+    assert str(read_thresholds(["-0"], POLICY)["accept_at"]) == "0.0"
 
 
 def test_comparing_keeps_no_record() -> None:

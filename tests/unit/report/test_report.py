@@ -89,6 +89,14 @@ def test_its_numbers_are_those_of_the_monitor(home: Path, tmp_path: Path) -> Non
     assert json.loads(embedded) == report
 
 
+def test_photos_that_cannot_be_shown_are_counted_and_the_first_is_named(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    command = "report", "--records", home / "all.jsonl", "--images", tmp_path / "photos", "--model", home / "model"
+    code, _, err = run(*command, "--out", tmp_path / "page.html")
+    assert (code, (tmp_path / "page.html").is_file(), err.count("\n")) == (1, True, 1)
+    assert re.match(r"error: left out: .*/photos/\d+\.png: No such file or directory, and \d+ more\n", err)
+
+
 def test_every_figure_is_drawn_and_described(text: str) -> None:
     drawn = [attributes["aria-label"] or "" for tag, attributes in Tags(text).tags if tag == "svg"]
     assert len(drawn) == len(FIGURES) + len(WATCH.baseline.features) + 4 if WATCH.baseline else 0
