@@ -135,7 +135,7 @@ def test_a_wrong_setting_of_aws_ends_in_one_line(
         (("policy", "evidence"), None, "policy.evidence: "),
         (("policy", "evidence", "source"), 5, "policy.evidence.source: "),
         (("policy", "evidence", "labels", "bicycle"), 3, "policy.evidence.labels.bicycle: "),
-        (("policy", "promise"), None, "policy: promise is null"),
+        (("policy", "promise"), None, "policy.promise: is null"),
         (("policy", "promise"), 5, "policy.promise: "),
         (("policy", "promise", "confidence_level"), 2, "policy.promise.confidence_level: "),
         (("policy", "neither_accept_at_most"), 0.95, "policy: neither_accept_at_most is larger than"),

@@ -10,8 +10,8 @@ import typer
 from pydantic import Field
 
 from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.stated import Share, StatedCard
 from kickstand.events import NEITHER, Payload, Prediction, Route
-from kickstand.lifecycle.gate import Share, StatedCard
 from kickstand.quality import (
     Interval,
     auroc,

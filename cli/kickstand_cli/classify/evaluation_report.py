@@ -11,6 +11,7 @@ from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import prepare
 from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import NEITHER
+from kickstand.lifecycle.gate import as_stated
 from kickstand.quality import Interval, risk_coverage, upper_bound, wilson_interval
 from kickstand.report.figures import (
     FILL,
@@ -56,7 +57,7 @@ def write_report(
         "raw_card": raw_card,
         "policy": told.policy.model_dump(exclude_none=True),
         "rows": estimates(result),
-        "stated": told.stated,
+        "stated": as_stated(told),
         "sources": list_sources(told),
         "figures": {name: (as_svg(figure, name), caption) for name, (figure, caption) in figures.items()},
         "mistakes": contact_sheet(readable, card),

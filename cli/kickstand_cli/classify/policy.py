@@ -15,8 +15,8 @@ from rich.table import Table
 
 from kickstand.classify.artefact import ModelCard, read_card, read_part
 from kickstand.classify.promise import Answered, Promise, derive_cheapest, derive_promised, percent, worst_mix
+from kickstand.classify.stated import StatedEvidence
 from kickstand.events import NEITHER
-from kickstand.lifecycle.gate import StatedEvidence
 from kickstand.monitor.live_accuracy import outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record

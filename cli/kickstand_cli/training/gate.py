@@ -9,8 +9,9 @@ from rich.table import Table
 
 from kickstand.classify.artefact import read_part
 from kickstand.classify.images import hash_pixels, prepare
+from kickstand.classify.stated import Share, StatedCard
 from kickstand.errors import InvalidImage
-from kickstand.lifecycle.gate import Outcome, Share, Stated, StatedCard, Verdict, judge
+from kickstand.lifecycle.gate import Outcome, Stated, Verdict, as_stated, judge
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread, title
 from kickstand_cli.files import list_files, read_file
@@ -68,7 +69,7 @@ def _answer(
     model = load_model(artefact)
     examples = answer_all(images, model, progress, unread)
     with exit_on(OSError, ValueError):
-        stated = read_part(artefact, StatedCard).stated
+        stated = as_stated(read_part(artefact, StatedCard))
     return stated, [as_outcome(example) for example in examples]
 
 

@@ -133,11 +133,11 @@ class Guaranteed(Payload):
     max_risk: Risk | None = None
     confidence_level: float = Field(default=0.95, gt=0.0, lt=1.0)
 
-    @model_validator(mode="before")
+    @field_validator("promise", mode="before")
     @classmethod
     def _is_no_null(cls, told: Any) -> Any:
-        if isinstance(told, dict) and told.get("promise", told) is None:
-            raise ValueError("promise is null; a policy without a guarantee has none")
+        if told is None:
+            raise ValueError("is null; a policy without a guarantee leaves it out")
         return told
 
     @model_validator(mode="after")

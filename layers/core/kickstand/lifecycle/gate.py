@@ -12,19 +12,19 @@ contradicted by the photos. Only "better" must be shown; the others must not be 
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError
 
 from kickstand.classify.promise import (
     ANY_LABEL,
     FOREIGN_PART,
     RIGHT_PART,
-    Guaranteed,
     Promise,
     keeps_at_every_mix,
     tally,
 )
+from kickstand.classify.stated import Share, StatedCard
 from kickstand.errors import first_complaint
 from kickstand.events import NEITHER, Payload, Probability, Route
 from kickstand.quality import (
@@ -75,15 +75,6 @@ class Outcome(Payload):
         return self.accepted and not self.correct
 
 
-class Share(Payload):
-    """A share of n photos, with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-
 class Stated(Payload):
     """The statements of a model card. promise: None without one. refused: why the guarantee cannot be shown, by class;
     all answers of such a class go to review. metrics: those of the card that have an interval.
@@ -100,80 +91,25 @@ class Stated(Payload):
         return label in self.refused or ANY_LABEL in self.refused
 
 
-class StatedLabel(Payload):
-    """The evidence about one class: photos accepted as it, by what they show; or why its guarantee is refused."""
-
-    right: int | None = Field(default=None, ge=0)
-    wrong: int = Field(default=0, ge=0)
-    foreign: int = Field(default=0, ge=0)
-    refused: str | None = None
-
-
-class StatedEvidence(Payload):
-    """The photos that the guarantee was shown on. domain: which they are. photos: by what they show.
-
-    refused: why an older guarantee, about all classes together, cannot be shown.
-    """
-
-    domain: str | None = None
-    date: str | None = None
-    source: str | None = None
-    procedure: str | None = None
-    photos: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
-    coverage: dict[str, Share] = Field(default_factory=dict)
-    labels: dict[str, StatedLabel] = Field(default_factory=dict)
-    shares_at_most: dict[str, Probability] = Field(default_factory=dict)
-    refused: str | None = None
-
-
-class StatedPolicy(Guaranteed):
-    """The policy in `model.json`, for people and for checks; `SelectivePolicy` decides."""
-
-    policy_version: str = ""
-    thresholds: dict[str, Probability | None] = Field(default_factory=dict)
-    evidence: StatedEvidence = StatedEvidence()
-
-    @property
-    def unaccepted(self) -> tuple[str, ...]:
-        """The classes without accepted answers."""
-        return tuple(label for label, threshold in self.thresholds.items() if threshold is None)
-
-
-class StatedCard(Payload):
-    """What `model.json` states beside what a decision needs; other metrics than those with an interval are left out."""
-
-    model_version: str
-    labels: tuple[str, ...]
-    policy: StatedPolicy
-    metrics: dict[str, Share] = Field(default_factory=dict)
-
-    @field_validator("metrics", mode="before")
-    @classmethod
-    def _have_an_interval(cls, told: Any) -> Any:
-        if not isinstance(told, dict):
-            return told
-        return {k: v for k, v in told.items() if isinstance(v, dict) and v.keys() >= Share.model_fields.keys()}
-
-    @property
-    def stated(self) -> Stated:
-        """For the gate."""
-        evidence = self.policy.evidence
-        refused = dict.fromkeys(self.policy.unaccepted, "its policy has no threshold")
-        refused |= {ANY_LABEL: evidence.refused} if evidence.refused else {}
-        refused |= {label: told.refused for label, told in evidence.labels.items() if told.refused}
-        return Stated(
-            model_version=self.model_version,
-            labels=self.labels,
-            promise=self.policy.promise,
-            refused=refused,
-            metrics=self.metrics,
-        )
+def as_stated(card: StatedCard) -> Stated:
+    """The card, for the gate."""
+    evidence = card.policy.evidence
+    refused = dict.fromkeys(card.policy.unaccepted, "its policy has no threshold")
+    refused |= {ANY_LABEL: evidence.refused} if evidence.refused else {}
+    refused |= {label: told.refused for label, told in evidence.labels.items() if told.refused}
+    return Stated(
+        model_version=card.model_version,
+        labels=card.labels,
+        promise=card.policy.promise,
+        refused=refused,
+        metrics=card.metrics,
+    )
 
 
 def read_stated(card: dict[str, Any]) -> Stated:
     """Read from the content of `model.json`. Raises ValueError if it is invalid."""
     try:
-        return StatedCard.model_validate(card).stated
+        return as_stated(StatedCard.model_validate(card))
     except ValidationError as error:
         raise ValueError(f"model.json: {first_complaint(error)}") from error
 

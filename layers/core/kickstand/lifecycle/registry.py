@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from kickstand.classify.promise import Promise
+from kickstand.classify.stated import Share
 from kickstand.events import Payload
 from kickstand.lifecycle.dataset_store import Dataset
-from kickstand.lifecycle.gate import Check, Score, Share, Stated, Verdict
+from kickstand.lifecycle.gate import Check, Score, Stated, Verdict
 
 REASON_LIMIT = 1024  # in the description of a model package
 LABELS = 20  # whose risks are listed one by one: a package has at most 50 properties

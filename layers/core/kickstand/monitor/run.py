@@ -11,8 +11,8 @@ from pydantic import Field
 from kickstand.classify.artefact import read_part
 from kickstand.classify.policy import Switch
 from kickstand.classify.promise import ANY_LABEL, Promise
+from kickstand.classify.stated import StatedCard, StatedPolicy
 from kickstand.events import ModelDegraded, Moment, Payload, Probability, Route, Symptom
-from kickstand.lifecycle.gate import StatedCard, StatedPolicy
 from kickstand.monitor.drift import (
     Baseline,
     Budget,

@@ -17,9 +17,9 @@ from pydantic import Field
 from kickstand.classify.artefact import ModelCard, read_part
 from kickstand.classify.images import thumbnail
 from kickstand.classify.promise import ANY_LABEL
+from kickstand.classify.stated import StatedCard
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload, Route
-from kickstand.lifecycle.gate import StatedCard
 from kickstand.monitor.drift import (
     CLASS_MIX,
     FEATURES,
