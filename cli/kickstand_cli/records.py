@@ -199,6 +199,8 @@ def parse_since_option(text: str | None, now: datetime, example: str = "7d") -> 
         ) from error
     if moment > now:
         raise typer.BadParameter(f"{text}: in the future", param_hint="--since")
+    if now - moment > LONGEST:  # a table is asked day by day
+        raise typer.BadParameter(f"{text}: more than a hundred years ago", param_hint="--since")
     return moment
 
 

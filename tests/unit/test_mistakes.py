@@ -47,6 +47,7 @@ PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.j
         ("train no-such-folder --confidence 1", 2, ["--confidence: input should be less than 1"]),
         ("monitor --records {text} --since 2999-01-01", 2, ["2999-01-01: in the future"]),
         ("monitor --records {text} --since 0001-01-01T00:00+14:00", 2, ["--since", "expected a length"]),
+        ("monitor --records {text} --since 0001-01-01", 2, ["--since", "0001-01-01: more than a hundred years ago"]),
         ("monitor --records {text} --since=", 2, ["--since", "'': expected a length"]),
         ("backfill --since=", 2, ["--since", "'': expected a length"]),
         ("switch on --reason x --until 9999-12-31T23:59:59-14:00", 2, ["--until", "expected a duration"]),
