@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -367,7 +367,12 @@ def test_a_training_starts_at_most_a_process_for_each_core(
 ) -> None:
     pools: list[int] = []
     monkeypatch.setattr("kickstand_cli.training.photos.cores", lambda: 2)
-    monkeypatch.setattr("kickstand_cli.training.photos.start_pool", lambda n: [pools.append(n), start_pool(n)][1])
+
+    def start(number: int) -> ProcessPoolExecutor:
+        pools.append(number)
+        return start_pool(number)
+
+    monkeypatch.setattr("kickstand_cli.training.photos.start_pool", start)
     assert run(f"--threads={threads}").exit_code == 0
     assert pools == [used]
 
