@@ -200,7 +200,8 @@ def list_images(folder: Path, unreadable: list[Unreadable]) -> Iterator[tuple[st
             unreadable.append(Unreadable(path=name, reason=_explain(error)))
             return []
 
-    splits = [folder / split for split in SPLITS if (folder / split).is_dir()]
+    found = visible(folder, folders=True)
+    splits = [folder / split for split in SPLITS if folder / split in found]
     for home in splits or [folder]:
         for class_folder in visible(home, folders=True):
             for path in visible(class_folder):
