@@ -250,7 +250,7 @@ def test_where_no_folder_can_be_listed_the_reason_is_the_error(folder: Path, mon
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", listed)
-    with pytest.raises(CommandError, match="shapes/train: Permission denied"):
+    with pytest.raises(CommandError, match="shapes: Permission denied"):
         examine_dataset(folder)
 
 

@@ -576,6 +576,14 @@ def test_leakage_stops_training_and_names_the_photos(leaky: Path, run: Any) -> N
     assert not (leaky.parent / "own").exists()
 
 
+@pytest.mark.slow
+def test_test_photos_that_cannot_be_compared_are_named(leaky: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(monkeypatch, leaky / "test" / "disc")
+    result = run()
+    assert result.exit_code == 0
+    assert f"not compared with the training photos: {leaky / 'test/disc'}: Permission denied" in result.stderr
+
+
 @pytest.mark.parametrize(("leakage", "n"), [("drop", 12), ("allow", 13)])
 @pytest.mark.slow
 def test_leaking_photos_are_dropped_or_allowed_on_request(leaky: Path, run: Any, leakage: str, n: int) -> None:
