@@ -35,7 +35,7 @@ Logits = NDArray[np.float32]
 VIEWS = ("plain", "mirrored", "padded")
 THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as in `kickstand dataset check`
 AT_ONCE = 16  # photos of a process at a time
-MOST_ARRAYS = 2**31  # bytes of an .npz, packed and unpacked: all of it is in memory
+MOST_ARRAYS = 2**31  # bytes of an .npz, unpacked: all of it is in memory
 MANIFEST = "manifest.csv"
 BESIDE_TRAIN = {*SPLITS, "audit", "original"}  # with another folder, train/ is a class
 
@@ -150,8 +150,8 @@ def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
             inside = path.relative_to(home / name)
             source, tag = told.pop((name, inside.as_posix()), (inside.parts[0] if len(inside.parts) > 1 else "", ""))
             shows = tag if label == NEITHER and tag else label
-            told_path = as_utf8(path.relative_to(folder).as_posix())
-            files.append(File(told_path, label, shows, as_utf8(source), partial(read_file, path), path))
+            inner = as_utf8(path.relative_to(folder).as_posix())
+            files.append(File(inner, label, shows, as_utf8(source), partial(read_file, path), path))
     if told:
         (name, file), number = next(iter(told)), len(told)
         raise CommandError(f"{home / MANIFEST}: {number} of its photos are missing, among them {name}/{file}")
@@ -176,15 +176,14 @@ def _list_arrays(file: Path) -> Iterator[File]:
     """Photos of neither from an .npz: `image` uint8 (n, H, W, 3), and `label` str (n,), their content."""
     try:
         with open_file(file) as stream:
-            packed = io.BytesIO(stream.read(MOST_ARRAYS + 1))
-        if (size := len(packed.getbuffer())) <= MOST_ARRAYS:
+            packed = stream if stream.seekable() else io.BytesIO(stream.read(MOST_ARRAYS))
             with zipfile.ZipFile(packed) as members:
-                size = sum(member.file_size for member in members.infolist())
-        if size > MOST_ARRAYS:
-            raise CommandError(f"{file}: larger than {MOST_ARRAYS // 2**30} GiB; divide it into several files")
-        with np.load(packed, allow_pickle=False) as arrays:
-            pixels, shown = arrays["image"], arrays["label"]
-        names = shown.tolist()
+                if sum(member.file_size for member in members.infolist()) > MOST_ARRAYS:
+                    raise CommandError(f"{file}: larger than {MOST_ARRAYS // 2**30} GiB; divide it into several files")
+            packed.seek(0)
+            with np.load(packed, allow_pickle=False) as arrays:
+                pixels, shown = arrays["image"], arrays["label"]
+                names = shown.tolist()
     except CommandError:
         raise
     except Exception as error:  # the exceptions of numpy and zipfile have no common class

@@ -174,7 +174,7 @@ def _list_files(places: Places, leakage: Leakage) -> tuple[list[str], list[File]
 def _check_classes(names: Sequence[str]) -> None:
     """Raises CommandError for classes that no model's card can have, before any photo is read."""
     if len(names) < 2:
-        raise CommandError(f"only the class {', '.join(names)!r}: a classifier needs two or more")
+        raise CommandError(f"only the class {', '.join(names) or NEITHER!r}: a classifier needs two or more")
     known: dict[str, str] = {}
     for name in names:
         why = "a reserved word" if name.casefold() == "cannot_tell" else ""

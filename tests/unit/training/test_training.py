@@ -470,6 +470,7 @@ def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(
         (lambda d: d.rename(d.parent / "gone"), "photos: no such folder"),
         (lambda d: [(d / shape).rename(d.parent / shape) for shape in SHAPES], "no class folders in it"),
         (lambda d: (d / "disc").rename(d.parent / "disc"), "only the class 'cross'"),
+        (lambda d: [(d / shape).rename(d.parent / shape) for shape in SHAPES[:2]], "only the class 'neither'"),
         (lambda d: (d / "sources.csv").write_bytes(b"\xff\xfe"), "sources.csv: no table of sources in UTF-8"),
         (lambda d: (d / "manifest.csv").write_text("name\n1\n"), "no manifest with the columns class, file and source"),
     ],
@@ -540,10 +541,9 @@ def write_one_array(file: Path) -> None:
         (lambda file: write_arrays(file, np.uint8(1)), "`image` is uint8 (), not uint8 (n, H, W, 3)"),
         (lambda file: write_arrays(file, np.zeros((2, 0, 8, 3), np.uint8)), "`image` is uint8 (2, 0, 8, 3), not"),
         (lambda file: write_arrays(file, more=np.zeros(10**6)), "larger than 0 GiB; divide it"),
-        (lambda file: file.write_bytes(bytes(2 * 10**6)), "larger than 0 GiB; divide it"),
+        (lambda file: file.write_bytes(bytes(2 * 10**6)), "File is not a zip file"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_a_file_of_arrays_that_cannot_be_used_is_named_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, reason: str
 ) -> None:
