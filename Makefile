@@ -21,7 +21,7 @@ demo: .venv/.installed  ## upload the sample photos and watch them being decided
 	$(BIN)/kickstand demo
 
 .PHONY: test
-test: .venv/.installed .venv-sam/.installed  ## the tests, in minutes; test-all runs the slow ones too
+test: .venv/.installed .venv-sam/.installed  ## the tests: some 4,000, ten minutes on two cores; test-all runs the slow ones too
 	$(call run_tests,-m "not slow")
 
 .PHONY: test-all

@@ -166,7 +166,7 @@ def test_a_sample_of_which_the_model_is_unsure_is_answered_and_that_is_said(tmp_
     assert "0 waiting + 1 reviewed" in result.stdout
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert said in page
-    assert "the demo answered: motorcycle" in page
+    assert "Demo answered: motorcycle" in page
     (line,) = (tmp_path / "out" / "records.jsonl").read_text("utf-8").splitlines()
     assert json.loads(line)["decision"]["reason"] == "unsure"
     assert json.loads(line)["review"]["answer"]["label"] == "motorcycle"

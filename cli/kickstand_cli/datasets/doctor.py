@@ -1,6 +1,7 @@
 """Checks a folder of labelled photos: duplicates, leaks between splits, doubtful labels, unreadable files."""
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ BLOCK = 1024  # photos; a block of correlations then needs 4 MB
 
 
 class Unreadable(Payload):
-    """A file in a class folder that is not a readable photo, and why."""
+    """A file in a class folder that is not a readable photo, or a folder that cannot be listed, and why."""
 
     path: str
     reason: str
@@ -135,19 +136,21 @@ def examine_dataset(
     """Examine `<folder>/<class>/*` or `<folder>/{train,validation,val,test}/<class>/*`, any number of classes.
 
     near: pixel correlation, in (0, 1], from which two photos are near duplicates.
-    Raises CommandError where there are no class folders, or the predictions do not fit them.
+    Raises CommandError where there are no class folders, none can be read, or the predictions do not fit them.
     """
-    files = list(list_images(folder))
-    if not files:
-        raise CommandError(f"{folder}: no photos; expected {folder}/<class>/… or {folder}/train/<class>/…")
     photos: list[Photo] = []
     unreadable: list[Unreadable] = []
+    files = list(list_images(folder, unreadable))
+    if not files and unreadable:
+        raise CommandError(f"{folder / unreadable[0].path}: {unreadable[0].reason}")
+    if not files:
+        raise CommandError(f"{folder}: no photos; expected {folder}/<class>/… or {folder}/train/<class>/…")
     for done, (split, label, path) in enumerate(files, start=1):
-        name = path.relative_to(folder).as_posix()
+        name = as_utf8(path.relative_to(folder).as_posix())
         try:
             photos.append(_read_photo(path, name, split, label))
         except (InvalidImage, OSError) as error:
-            unreadable.append(Unreadable(path=name, reason=str(error).removeprefix(f"{name}: ")))
+            unreadable.append(Unreadable(path=name, reason=_explain(error).removeprefix(f"{name}: ")))
         on_progress(done, len(files))
     counts = _count(photos, files)
     pair_counts, pairs = _pair(photos, near)
@@ -181,24 +184,50 @@ def read_out_of_fold(path: Path) -> OutOfFold:
     return predictions
 
 
-def list_images(folder: Path) -> Iterator[tuple[str, str, Path]]:
-    """Split, label and path of every file in a class folder, sorted; hidden files are skipped."""
+def list_images(folder: Path, unreadable: list[Unreadable]) -> Iterator[tuple[str, str, Path]]:
+    """Split, label and path of every file in a class folder, sorted; hidden files are skipped.
+
+    unreadable: gets each folder that cannot be listed.
+    """
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder")
-    splits = [folder / split for split in SPLITS if (folder / split).is_dir()]
+
+    def visible(home: Path, *, folders: bool = False) -> list[Path]:
+        try:
+            return list_visible(home, folders=folders)
+        except OSError as error:
+            name = as_utf8(home.relative_to(folder).as_posix())
+            unreadable.append(Unreadable(path=name, reason=_explain(error)))
+            return []
+
+    found = visible(folder, folders=True)
+    splits = [folder / split for split in SPLITS if folder / split in found]
     for home in splits or [folder]:
-        for class_folder in _list_visible(home):
-            if class_folder.is_dir():
-                for path in _list_visible(class_folder):
-                    yield home.name if splits else "all", class_folder.name, path
+        for class_folder in visible(home, folders=True):
+            for path in visible(class_folder):
+                yield home.name if splits else "all", class_folder.name, path
 
 
-def _list_visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+def list_visible(folder: Path, *, folders: bool = False) -> list[Path]:
+    """The entries without the hidden ones, sorted. folders: only the folders. Raises OSError."""
+    with os.scandir(folder) as entries:  # unlike Path.is_dir, it knows folders that may not be entered
+        return sorted(
+            folder / one.name for one in entries if not one.name.startswith(".") and (not folders or one.is_dir())
+        )
+
+
+def as_utf8(name: str) -> str:
+    """The name with those bytes escaped that are not UTF-8: no reader of JSON would take it back."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _explain(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _read_photo(path: Path, name: str, split: str, label: str) -> Photo:
     if path.is_dir():
+        list_visible(path)  # where that is not allowed, this is the reason
         raise InvalidImage(f"{name}: a folder inside a class, which is not read")
     decoded = decode(read_file(path), name, LONGEST)
     return Photo(

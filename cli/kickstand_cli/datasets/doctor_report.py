@@ -42,7 +42,7 @@ def write_report(folder: Path, findings: Findings, report: Path) -> Path:
 def _draw_sheets(folder: Path) -> dict[tuple[str, str], str]:
     """A contact sheet of each split and class."""
     homes: dict[tuple[str, str], list[Path]] = defaultdict(list)
-    for split, label, path in list_images(folder):
+    for split, label, path in list_images(folder, []):
         homes[split, label].append(path)
     return {home: _encode(_draw_sheet(_spread(paths, ON_SHEET))) for home, paths in homes.items()}
 

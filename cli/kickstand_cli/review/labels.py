@@ -146,7 +146,7 @@ def agreement(
     Exit codes: 0 shown; 1 an error.
 
     Examples:
-    $ kickstand labels agreement --records demo-output/records.jsonl
+    $ kickstand labels agreement --records demo-output/simulated-weeks.jsonl
     """
     records = take_old_records(old_records, records)
     start = parse_since_option(since, datetime.now(UTC))

@@ -1,9 +1,7 @@
 """From out-of-fold answers to temperature, policy and metrics; and the artefact's files."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,6 @@ from kickstand import quality
 from kickstand.classify.promise import Answered, Promise, derive_promised
 from kickstand.events import NEITHER
 from kickstand.quality import Interval
-from kickstand_cli.files import write_file
 
 from .photos import Logits, Photos
 
@@ -224,8 +221,6 @@ def list_evidence(
     }
 
 
-def write_json(path: Path, content: dict[str, Any], *, compact: bool = False) -> str:
-    """Write it; returns the SHA-256 of the file."""
-    text = json.dumps(content, separators=(",", ":")) if compact else json.dumps(content, indent=1)
-    write_file(path, text + "\n")
-    return hashlib.sha256((text + "\n").encode()).hexdigest()
+def as_json(content: dict[str, Any], *, compact: bool = False) -> str:
+    """The text of a file."""
+    return (json.dumps(content, separators=(",", ":")) if compact else json.dumps(content, indent=1)) + "\n"

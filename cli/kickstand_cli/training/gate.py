@@ -91,22 +91,32 @@ def _find_leaks(
     input_shape: tuple[int, int, int],
     unread: list[str],
 ) -> list[str]:
-    """Held-out photos that are the same as a training photo for the model. Raises CommandError, OSError."""
-    learnt: set[str] = set()
+    """Held-out photos that are the same as a training photo for the model. Raises CommandError.
+
+    unread: gets the reason for each file or folder that cannot be read.
+    """
+
+    def fingerprint(path: Path) -> str | None:
+        """The hash of the pixels that the model sees; None for a file that is no photo, or cannot be read."""
+        try:
+            return hash_pixels(prepare(read_file(path), str(path), input_shape))
+        except InvalidImage:
+            return None
+        except OSError as error:
+            unread.append(f"{path}: {error.strerror or error}")
+            return None
+
+    learnt: set[str | None] = set()
     for folder in folders:
-        files = list_files(folder, unread)
+        if not folder.is_dir():
+            raise CommandError(f"{folder}: no such folder")
+        reasons: list[str] = []
+        files = list_files(folder, reasons)
         if not files:
-            raise CommandError(f"{folder}: no photos to compare with")
-        learnt |= set(filter(None, (_fingerprint(path, input_shape) for path in files)))
-    return [str(path) for path, _ in held_out if _fingerprint(path, input_shape) in learnt]
-
-
-def _fingerprint(path: Path, input_shape: tuple[int, int, int]) -> str | None:
-    """The hash of the pixels that the model sees; None for an unreadable file, which was not learnt from."""
-    try:
-        return hash_pixels(prepare(read_file(path), str(path), input_shape))
-    except (InvalidImage, OSError):
-        return None
+            raise CommandError(reasons[0] if reasons else f"{folder}: no photos to compare with")
+        unread += reasons
+        learnt |= set(map(fingerprint, files))
+    return [str(path) for path, _ in held_out if fingerprint(path) in learnt - {None}]
 
 
 def _cell(share: Share) -> str:

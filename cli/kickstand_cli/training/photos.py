@@ -5,6 +5,7 @@ import csv
 import hashlib
 import io
 import sqlite3
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -22,11 +23,11 @@ from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
 from kickstand.events import NEITHER, ImageStatistics
 from kickstand_cli.classify.classify import cached_model
-from kickstand_cli.datasets.doctor import NEAR, SPLITS, pair_near
+from kickstand_cli.datasets.doctor import NEAR, SPLITS, as_utf8, list_visible, pair_near
 from kickstand_cli.datasets.folder import encode_png
-from kickstand_cli.files import list_files, open_database, read_file, write_file
-from kickstand_cli.parallel import end_now, start_pool
-from kickstand_cli.terminal import CommandError
+from kickstand_cli.files import list_files, open_database, open_file, read_file, write_file
+from kickstand_cli.parallel import cores, end_now, start_pool
+from kickstand_cli.terminal import CommandError, reason
 
 Logits = NDArray[np.float32]
 """Shape (n, n_labels + 1), "neither" last."""
@@ -34,6 +35,7 @@ Logits = NDArray[np.float32]
 VIEWS = ("plain", "mirrored", "padded")
 THUMBNAIL = 32  # pixels a side; near duplicates are found at this size, as in `kickstand dataset check`
 AT_ONCE = 16  # photos of a process at a time
+MOST_ARRAYS = 2**31  # bytes of an .npz, unpacked: all of it is in memory
 MANIFEST = "manifest.csv"
 BESIDE_TRAIN = {*SPLITS, "audit", "original"}  # with another folder, train/ is a class
 
@@ -125,30 +127,31 @@ def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
     The source of a photo is in `<folder>/manifest.csv` (columns `class`, `file`, `source` and, optionally,
     `tag` for its content); else it is the folder between its class and itself, if there is one.
 
-    unread: gets the reason for each folder that cannot be listed.
+    unread: gets the reason for each folder that cannot be listed, unless it leaves a class without a photo.
 
-    Raises CommandError naming what is wrong.
+    Raises CommandError naming what is wrong, OSError where the folder cannot be listed.
     """
     if folder.suffix == ".npz":
         return list(_list_arrays(folder))
     if not folder.is_dir():
         raise CommandError(f"{folder}: no such folder; expected {folder}/<class>/<photo>")
-    folders = {path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    folders = {path.name for path in list_visible(folder, folders=True)}
     home = folder / "train" if "train" in folders <= BESIDE_TRAIN else folder
     told = _read_manifest(home / MANIFEST)
-    files = []
-    for name in sorted(path.name for path in home.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        found = list_files(home / name, [] if unread is None else unread)
-        if not found:
-            raise CommandError(f"{home / name}: a class without a photo")
+    files: list[File] = []
+    for name in [path.name for path in list_visible(home, folders=True)]:
+        label, reasons = NEITHER if name.casefold() == NEITHER else name, list[str]()
+        found = list_files(home / name, reasons)
+        if not found and not (label == NEITHER and reasons):
+            raise CommandError(reasons[0] if reasons else f"{home / name}: a class without a photo")
+        if unread is not None:
+            unread += reasons
         for path in found:
             inside = path.relative_to(home / name)
-            label = NEITHER if name.casefold() == NEITHER else name
             source, tag = told.pop((name, inside.as_posix()), (inside.parts[0] if len(inside.parts) > 1 else "", ""))
             shows = tag if label == NEITHER and tag else label
-            files.append(
-                File(path.relative_to(folder).as_posix(), label, shows, source, partial(read_file, path), path)
-            )
+            inner = as_utf8(path.relative_to(folder).as_posix())
+            files.append(File(inner, label, shows, as_utf8(source), partial(read_file, path), path))
     if told:
         (name, file), number = next(iter(told)), len(told)
         raise CommandError(f"{home / MANIFEST}: {number} of its photos are missing, among them {name}/{file}")
@@ -172,14 +175,26 @@ def _read_manifest(file: Path) -> dict[tuple[str, str], tuple[str, str]]:
 def _list_arrays(file: Path) -> Iterator[File]:
     """Photos of neither from an .npz: `image` uint8 (n, H, W, 3), and `label` str (n,), their content."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            pixels, shown = arrays["image"], arrays["label"].tolist()
-    except (OSError, ValueError, KeyError) as error:
-        raise CommandError(f"{file}: no .npz with arrays `image` and `label` ({error})") from error
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or len(pixels) != len(shown):
-        raise CommandError(f"{file}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3) for n labels")
-    for number, (image, name) in enumerate(zip(pixels, shown, strict=True)):
-        yield File(f"{file.name}/{name}/{number}", NEITHER, name, "", lambda image=image: encode_png(image))  # type: ignore[misc]
+        with open_file(file) as stream:
+            packed = stream if stream.seekable() else io.BytesIO(stream.read(MOST_ARRAYS))
+            with zipfile.ZipFile(packed) as members:
+                if sum(member.file_size for member in members.infolist()) > MOST_ARRAYS:
+                    raise CommandError(f"{file}: larger than {MOST_ARRAYS // 2**30} GiB; divide it into several files")
+            packed.seek(0)
+            with np.load(packed, allow_pickle=False) as arrays:
+                pixels, shown = arrays["image"], arrays["label"]
+                names = shown.tolist()
+    except CommandError:
+        raise
+    except Exception as error:  # the exceptions of numpy and zipfile have no common class
+        why = getattr(error, "strerror", None) or reason(error)
+        raise CommandError(f"{file}: no .npz with arrays `image` and `label` ({why})") from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+        raise CommandError(f"{file}: `image` is {pixels.dtype} {pixels.shape}, not uint8 (n, H, W, 3)")
+    if shown.dtype.kind != "U" or shown.shape != pixels.shape[:1]:
+        raise CommandError(f"{file}: `label` is {shown.dtype} {shown.shape}, not text ({len(pixels)},)")
+    for number, (image, name) in enumerate(zip(pixels, names, strict=True)):
+        yield File(as_utf8(f"{file.name}/{name}/{number}"), NEITHER, name, "", lambda image=image: encode_png(image))  # type: ignore[misc]
 
 
 # ---- features
@@ -280,7 +295,7 @@ def read_photos(
     on_photo: Callable[[int], None] = lambda _: None,
     on_unusable: Callable[[str], None] = lambda _: None,
 ) -> Photos:
-    """Run the artefact's backbone on every photo, in as many processes as there are threads.
+    """Run the artefact's backbone on every photo, in as many processes as there are threads, at most one a core.
 
     features: an SQLite file for the features of every photo.
     on_photo: called with the number of photos done. on_unusable: called with the reason for each photo left out.
@@ -291,7 +306,7 @@ def read_photos(
     kind = f"{EmbeddedModel(artefact).backbone} {' '.join(ImageStatistics.model_fields)}"
     try:
         with closing(_Store(features, kind)) as store:
-            for file, sha, found in _look_at_all(files, store, artefact, threads):
+            for file, sha, found in _look_at_all(files, store, artefact, min(threads, cores())):
                 on_photo(1)
                 if isinstance(found, str):
                     on_unusable(f"{file.path}: {found}")
@@ -299,7 +314,7 @@ def read_photos(
                     kept.append((file, sha, found))
     except sqlite3.Error as error:
         raise CommandError(
-            f"{features}: features cannot be kept there ({error}); delete the file, or name another by --features"
+            f"{features}: features cannot be kept there ({error}); name another file by --features"
         ) from error
     if not kept:
         raise CommandError("none of the photos can be used")

@@ -1,6 +1,7 @@
 """From photos to a model artefact: learn, calibrate, choose the policy, write."""
 
 import csv
+import hashlib
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,20 +16,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.classify.artefact import ModelCard, check_label
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.events import NEITHER, Prediction
 from kickstand.monitor.drift import measure as measure_drift
 from kickstand_cli.classify.goal import Goal
 from kickstand_cli.classify.policy import store_in_card
-from kickstand_cli.datasets.doctor import examine_dataset
+from kickstand_cli.datasets.doctor import as_utf8, examine_dataset
+from kickstand_cli.files import write_files
 from kickstand_cli.monitor.baseline import as_prediction, make
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import CommandError, show_progress, stderr
 
 from . import card as cards
-from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, split, write_onnx
+from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, split
 from .photos import File, Photos, list_photos, read_photos, write_neither
 
 EVIDENCE = "out_of_fold.json"
@@ -90,7 +92,7 @@ def train_model(
 
     Raises CommandError where the photos cannot be learnt from, ModelUnavailable for a damaged backbone.
     """
-    files = _list_files(places, leakage)
+    names, files = _list_files(places, leakage)
     with _progress("photos", len(files)) as advance:
         photos = read_photos(files, places.backbone, places.features, threads, advance, _leave_out)
     backbone = EmbeddedModel(places.backbone)
@@ -99,10 +101,8 @@ def train_model(
     if shipped:
         photos = add_shipped(photos, backbone.backbone, recipe)
     _name_contradictions(photos)
-    if len(photos.names) < 2:
-        raise CommandError(f"only the class {', '.join(photos.names)!r}: a classifier needs two or more")
-    if reserved := sorted({"", "cannot_tell"} & set(photos.names)):
-        raise CommandError(f"class {reserved[0]!r}: a reserved word; give the folder another name")
+    if lost := sorted(set(names) - set(photos.names)):
+        raise CommandError(f"class {lost[0]!r}: none of its photos can be used")
     if unknown := set(places.held_out) - set(photos.sources.tolist()):
         raise CommandError(f"--hold-out {', '.join(sorted(unknown))}: no photo has this source")
     promise = goal.promise(photos.names, Counter(photos.labels.tolist()))
@@ -118,7 +118,9 @@ def train_model(
     p = cards.soften(logits, temperature)
     about = {"domain": _name_domain(photos, places), "date": datetime.now(UTC).date().isoformat()}
     policy = cards.choose_policy(p[known], photos.labels[known].tolist(), p[foreign], photos.names, promise, about)
-    sha256 = write_onnx(merge((places.backbone / "model.onnx").read_bytes(), head), places.out / "model.onnx.part")
+    network = merge((places.backbone / "model.onnx").read_bytes(), head).SerializeToString()
+    sha256 = hashlib.sha256(network).hexdigest()
+    evidence = cards.as_json(cards.list_evidence(photos, fold, p, foreign), compact=True)
     card = {
         "model_version": sha256[:8],
         "model_sha256": sha256,
@@ -129,16 +131,18 @@ def train_model(
         "training": _describe(photos, fold, recipe, places.photos, backbone.backbone),
         "metrics": cards.measure(p[known], classes[known], p[foreign], photos.names, policy),
         "sources": cards.measure_sources(photos, p, policy),
-        "out_of_fold_sha256": cards.write_json(
-            places.evidence / EVIDENCE, cards.list_evidence(photos, fold, p, foreign), compact=True
-        ),
+        "out_of_fold_sha256": hashlib.sha256(evidence.encode()).hexdigest(),
     }
-    cards.write_json(places.out / "model.json.part", card)
-    for name in ("model.onnx", "model.json"):  # both at the end: the older model works until then
-        (places.out / f"{name}.part").replace(places.out / name)
-    written = read_card(places.out)
-    predictions = [as_prediction(row, written) for row in p.tolist()]
-    _store_baseline(photos, predictions, places.out, written)
+    checked = ModelCard.model_validate(card)
+    write_files(
+        {
+            places.evidence / EVIDENCE: evidence,
+            places.out / "model.onnx": network,
+            places.out / "model.json": cards.as_json(card),
+        }
+    )
+    predictions = [as_prediction(row, checked) for row in p.tolist()]
+    _store_baseline(photos, predictions, places.out, checked)
     return Result(
         card, {file.path: file for file in files}, photos, predictions, _learn_from_half(photos, fold, recipe)
     )
@@ -147,27 +151,49 @@ def train_model(
 # ---- the photos
 
 
-def _list_files(places: Places, leakage: Leakage) -> list[File]:
-    """Every photo, except those that are also test photos. Raises CommandError."""
+def _list_files(places: Places, leakage: Leakage) -> tuple[list[str], list[File]]:
+    """The classes, and every photo, except those that are also test photos. Raises CommandError."""
     files: dict[str, File] = {}
     unread: list[str] = []
     for folder in places.photos:
-        leaks: set[str] = set()
-        if leakage is not Leakage.ALLOW and (folder / "test").is_dir():
-            leaks = _find_leaks(folder, drop=leakage is Leakage.DROP)
         for file in list_photos(folder, unread):
             if file.path in files:
                 raise CommandError(f"{folder}: {file.path} is in two of the folders; give one of them another name")
-            if file.path not in leaks:
-                files[file.path] = file
+            files[file.path] = file
+    names = sorted({file.label for file in files.values()} - {NEITHER})
+    _check_classes(names)
     for reason in unread:
         _leave_out(reason)
-    return list(files.values())
+    for folder in places.photos:
+        if leakage is not Leakage.ALLOW and (folder / "test").is_dir():
+            for path in _find_leaks(folder, drop=leakage is Leakage.DROP):
+                files.pop(path, None)
+    return names, list(files.values())
+
+
+def _check_classes(names: Sequence[str]) -> None:
+    """Raises CommandError for classes that no model's card can have, before any photo is read."""
+    if len(names) < 2:
+        raise CommandError(f"only the class {', '.join(names) or NEITHER!r}: a classifier needs two or more")
+    known: dict[str, str] = {}
+    for name in names:
+        why = "a reserved word" if name.casefold() == "cannot_tell" else ""
+        if (other := known.setdefault(name.casefold(), name)) != name:
+            why = f"it differs from {other!r} in capitals only"
+        try:
+            check_label(name)
+        except ValueError as error:
+            why = str(error).partition(": ")[2]
+        if why:
+            raise CommandError(f"class {name!r}: {why}; give the folder another name")
 
 
 def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
     """Paths of the training photos to drop. Raises CommandError naming the pairs, unless they are to be dropped."""
     findings = examine_dataset(dataset)
+    for file in findings.unreadable:
+        if not file.path.startswith("train/"):
+            stderr.print(f"not compared with the training photos: {dataset / file.path}: {file.reason}")
     pairs = [(pair.first, pair.second) for pair in findings.pairs if pair.leaks]
     if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
         named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
@@ -230,9 +256,9 @@ def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) ->
 def _name_domain(photos: Photos, places: Places) -> str:
     """The photos that the guarantee is about, in words."""
     if places.domain:
-        return places.domain
+        return as_utf8(places.domain)
     sources = {source for source in photos.sources[photos.labels != NEITHER].tolist() if source}
-    folders = ", ".join(folder.resolve().name for folder in places.photos if folder.is_dir())
+    folders = ", ".join(as_utf8(folder.resolve().name) for folder in places.photos if folder.is_dir())
     return f"the photos of {folders}, answered out of fold" + (f" ({len(sources)} known sources)" if sources else "")
 
 

@@ -1,8 +1,16 @@
 """`kickstand train`: from folders of photos to a classifier with a policy and its evidence."""
 
+import fcntl
+import hashlib
 import json
+import os
+import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +22,7 @@ from kickstand.classify.images import thumbnail
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.classify.promise import Promise
-from kickstand.errors import ModelUnavailable
+from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import NEITHER
 from kickstand.lifecycle.golden import GoldenImage, find_mistake
 from kickstand_cli.classify.classify import Answer, answer
@@ -29,7 +37,7 @@ from kickstand_cli.classify.goal import (
     MixOption,
     read_label_error,
 )
-from kickstand_cli.files import expect_writable, write_file
+from kickstand_cli.files import expect_writable, make_folder, read_file, write_file, write_files, writing
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
 
@@ -37,6 +45,7 @@ from .head import Recipe
 from .pipeline import EVIDENCE, Leakage, Places, Result, train_model
 
 GOLDEN = 4  # golden photos of each class and of neither
+SUMS = "kickstand.sha256"  # of the golden photos, by which the next training knows that it may replace them
 FEW = 5  # wrong answers; fewer may be chance
 GOLDEN_SIDE = 512  # pixels at most
 
@@ -92,7 +101,7 @@ def train(
         ),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="The same seed and photos give the same model.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Processor cores to use.")] = 2,
+    threads: Annotated[int, typer.Option(min=1, help="Processor cores to use; at most all that there are.")] = 2,
     features: Annotated[
         Path, typer.Option(metavar="FILE", help="A cache of features, so that each photo is read only once.")
     ] = Path("build/features.sqlite"),
@@ -126,14 +135,17 @@ def train(
     )
     with exit_on(ModelUnavailable, OSError):
         outputs = [out / "model.json", places.evidence / EVIDENCE, out.parent / "golden" / "photo"]
-        for file in [*outputs[: 2 + golden], *([keep_neither] if keep_neither else [])]:
+        for file in [*outputs[: 2 + golden], features, *([keep_neither] if keep_neither else [])]:
             expect_writable(file, new_folder=True, inputs=photos)
         if golden:
-            _expect_own(out.parent / "golden", out)
-        result = train_model(places, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
-    _write_report(result, places)
-    if golden:
-        _write_golden(result, out, out.parent / "golden")
+            _expect_own(out.parent / "golden")
+        with TemporaryDirectory() as folder:
+            aside = replace(places, out=Path(folder) / "model", evidence=Path(folder) / "evidence")
+            result = train_model(aside, Recipe(folds=folds, seed=seed), leakage, goal, threads, shipped=shipped)
+            _write_report(result, aside)
+            if golden:
+                _write_golden(result, aside.out, Path(folder) / "golden")
+            _publish(Path(folder), places)
     if as_json:
         print_json(result.card)
     else:
@@ -155,16 +167,17 @@ def _write_report(result: Result, places: Places) -> None:
     write_report(places.evidence, summarise(examples, card.labels), examples, card, raw_card)
 
 
-def _expect_own(golden: Path, artefact: Path) -> None:
-    """Raises CommandError unless the folder is missing, or was written by a training of this artefact."""
-    if not golden.exists():
-        return
-    try:
-        known = {*read_card(artefact).labels, NEITHER}
-    except (OSError, ValueError):
-        known = set()
-    for path in golden.iterdir():
-        if path.name not in known or not path.is_dir() or any(not file.is_file() for file in path.iterdir()):
+def _expect_own(golden: Path) -> None:
+    """Raises CommandError unless every file in the folder is as a training wrote it; the folder may be missing."""
+    written = {golden / SUMS: ""}
+    with suppress(OSError, ValueError):
+        for line in read_file(golden / SUMS).decode().splitlines():
+            sha256, name = line.split("  ", 1)
+            written[golden / name] = sha256
+    for path in sorted(golden.rglob("*")):
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if path not in written or (path.name != SUMS and hashlib.sha256(read_file(path)).hexdigest() != written[path]):
             raise CommandError(
                 f"{path}: not written by a training, but the golden photos would replace it; "
                 "choose another --out, or --no-golden"
@@ -174,7 +187,6 @@ def _expect_own(golden: Path, artefact: Path) -> None:
 def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
     """The most certain photos that the model gets right; shipped photos of neither, where there are none."""
     model, photos = EmbeddedModel(artefact), result.photos
-    shutil.rmtree(golden, ignore_errors=True)
     for label in (*photos.names, NEITHER):
         rows = [i for i in np.flatnonzero(photos.labels == label).tolist() if photos.paths[i] in result.files]
         p = [result.predictions[i] for i in rows]
@@ -182,8 +194,11 @@ def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
         kept = 0
         for _, i in sorted(zip(sure, rows, strict=True), reverse=True)[: 5 * GOLDEN]:
             path = photos.paths[i]
-            _, data = thumbnail(result.files[path].read(), path, GOLDEN_SIDE)
-            image = GoldenImage(f"{label}/{kept + 1}-{Path(path).stem}.jpg", data, label)
+            try:
+                _, data = thumbnail(result.files[path].read(), path, GOLDEN_SIDE)
+            except (OSError, InvalidImage):  # it was deleted or changed in the meantime
+                continue
+            image = GoldenImage(f"{label}/{kept + 1}.jpg", data, label)
             given = answer(data, image.name, model).prediction
             if kept < GOLDEN and given and find_mistake(image, given, model.card.policy) is None:
                 write_file(golden / image.name, data)
@@ -192,6 +207,65 @@ def _write_golden(result: Result, artefact: Path, golden: Path) -> None:
             shutil.copytree(MODEL.parent / "golden" / NEITHER, golden / NEITHER)
         elif not kept:
             stderr.print(f"no golden photo of {label}: the model accepts none of its photos")
+    sums = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.parent.name}/{file.name}\n"
+        for file in golden.glob("*/*")
+    ]
+    write_file(golden / SUMS, "".join(sorted(sums)))
+
+
+# ---- the end
+
+
+def _publish(aside: Path, places: Places) -> None:
+    """Replace the older results by those in the folder aside, all or none. Raises CommandError, OSError."""
+    homes = {"model": places.out, "evidence": places.evidence}
+    contents = {
+        homes[file.parent.name] / file.name: file.read_bytes() for name in homes for file in (aside / name).iterdir()
+    }
+    make_folder(places.out.parent)
+    with _alone(places.out.parent), _replacing_golden(aside / "golden", places.out.parent / "golden"):
+        write_files(contents)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One training at a time, so that the results of the last one remain as a whole."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network drives know no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _replacing_golden(new: Path, golden: Path) -> Iterator[None]:
+    """Replace the folder, if there is a new one; when the block fails, the older one is back."""
+    if not new.is_dir():
+        yield
+        return
+    _expect_own(golden)  # a training takes long
+    golden = golden.resolve()
+    part, old = (golden.with_name(f".kickstand-{secrets.token_hex(8)}.{word}") for word in ("part", "old"))
+    try:
+        write_files({part / file.relative_to(new): file.read_bytes() for file in new.rglob("*") if file.is_file()})
+        try:
+            with writing(golden):
+                if golden.exists():
+                    golden.rename(old)
+                part.rename(golden)
+            yield
+        except BaseException:  # after an interrupt too
+            if not part.exists():
+                golden.rename(part)
+            if old.exists():
+                old.rename(golden)
+            raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 # ---- the summary

@@ -223,6 +223,45 @@ def test_a_file_that_does_not_open_is_named_and_the_rest_is_examined(folder: Pat
     assert result.exit_code == 4
 
 
+@pytest.mark.parametrize("name", ["train/star", "test", "train/star/nested"])
+def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_examined(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+) -> None:
+    (folder / "train/star/nested").mkdir()
+    scandir = os.scandir
+
+    def listed(path: Any) -> Any:
+        if Path(path) == folder / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", listed)
+    findings = examine_dataset(folder)
+    assert {"path": name, "reason": "Permission denied"} in [file.model_dump() for file in findings.unreadable]
+    assert findings.counts["train"]["circle"] == 4
+    result = check(folder, "--report", tmp_path / "report")
+    assert f"{name}: Permission denied" in result.stdout
+    assert result.exit_code == 4
+    assert (tmp_path / "report/index.html").is_file()
+
+
+def test_where_no_folder_can_be_listed_the_reason_is_the_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def listed(path: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", listed)
+    with pytest.raises(CommandError, match="shapes: Permission denied"):
+        examine_dataset(folder)
+
+
+def test_names_that_are_not_utf_8_are_escaped(folder: Path) -> None:
+    try:
+        (folder / "train/star" / os.fsdecode(b"caf\xe9.png")).write_bytes(b"no picture")
+    except OSError as error:
+        pytest.skip(f"this file system has no such name ({error})")
+    assert json.loads(check(folder, "--json").stdout)["unreadable"][0]["path"] == r"train/star/caf\udce9.png"
+
+
 def test_nothing_readable_is_still_a_finding(tmp_path: Path) -> None:
     (tmp_path / "star").mkdir()
     (tmp_path / "star/empty.png").touch()

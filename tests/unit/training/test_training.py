@@ -1,10 +1,12 @@
 """`kickstand train` on drawn photos of mixed sizes and formats, in seconds."""
 
+import hashlib
 import io
 import json
 import os
 import shutil
 import sqlite3
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,19 @@ import typer
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
+from kickstand.classify.artefact import read_card as load_card
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.lifecycle.golden import find_mistake, read_golden_images
 from kickstand_cli.classify.classify import answer
 from kickstand_cli.classify.policy import policy
+from kickstand_cli.datasets.doctor import read_out_of_fold
+from kickstand_cli.parallel import start_pool
 from kickstand_cli.project import PROJECT
+from kickstand_cli.terminal import CommandError
 from kickstand_cli.training.card import choose_gate
-from kickstand_cli.training.train import train
+from kickstand_cli.training.photos import list_photos
+from kickstand_cli.training.pipeline import Places
+from kickstand_cli.training.train import _publish, train
 
 app = typer.Typer()
 app.command()(train)
@@ -69,6 +77,21 @@ def run(photos: Path, drawn: Path) -> Any:
         return CliRunner().invoke(app, ["train", str(photos), *places, "--threads=1", "--no-shipped", *options])
 
     return train_on
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
+    """Nobody may list these folders, not even root."""
+
+    def guard(listing: Any) -> Any:
+        def listed(path: Any = ".") -> Any:
+            if not isinstance(path, int) and Path(path) in folders:
+                raise PermissionError(13, "Permission denied", str(path))
+            return listing(path)
+
+        return listed
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, guard(getattr(os, name)))
 
 
 def read_card(photos: Path) -> dict[str, Any]:
@@ -168,6 +191,199 @@ def test_a_folder_called_golden_that_no_training_wrote_is_left_alone(photos: Pat
     assert mine.read_text() == "mine"
 
 
+def read_all(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.slow
+def test_the_golden_photos_of_another_model_are_replaced_but_a_changed_one_is_not(photos: Path, run: Any) -> None:
+    assert run().exit_code == 0
+    (photos / "disc").rename(photos / "ring")
+    assert run("--out", str(photos.parent / "own/second")).exit_code == 0
+    golden = photos.parent / "own/golden"
+    assert {path.name for path in golden.iterdir()} == {"cross", "ring", "neither", "kickstand.sha256"}
+    mine = next((golden / "ring").iterdir())
+    mine.write_bytes(b"a clearer photo")
+    result = run()
+    assert result.exit_code == 1
+    assert f"{mine}: not written by a training" in result.stderr
+    assert mine.read_bytes() == b"a clearer photo"
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), CommandError("no space left")])
+@pytest.mark.parametrize("step", ["_write_report", "answer", "write_files"])
+@pytest.mark.slow
+def test_a_training_that_does_not_end_leaves_all_as_it_was(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch, step: str, failure: BaseException
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    def run_and_fail() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"kickstand_cli.training.train.{step}", fail)
+            assert run().exit_code != 0
+
+    run_and_fail()
+    assert read_all(photos.parent / "own") == {}
+    assert run().exit_code == 0
+    before = read_all(photos.parent / "own")
+    (photos / "disc" / "0.jpg").unlink()
+    run_and_fail()
+    assert read_all(photos.parent / "own") == before
+
+
+def make_results(folder: Path, content: str) -> Path:
+    """A training's results, all of the same content, as they are before they replace the older ones."""
+    for name in ("model/model.onnx", "model/model.json", "evidence/out_of_fold.json", "golden/disc/1.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    (folder / "golden/kickstand.sha256").write_text(f"{hashlib.sha256(content.encode()).hexdigest()}  disc/1.jpg\n")
+    return folder
+
+
+def test_of_trainings_that_end_at_once_all_results_are_of_the_same_one(tmp_path: Path) -> None:
+    places = Places([], tmp_path / "own/model", tmp_path / "own/model-evidence", tmp_path / "features")
+    drafts = [make_results(tmp_path / str(number), str(number)) for number in range(16)]
+    with ThreadPoolExecutor(len(drafts)) as pool:
+        list(pool.map(lambda draft: _publish(draft, places), drafts))
+    found = read_all(tmp_path / "own")
+    del found["golden/kickstand.sha256"]
+    assert set(found) == {
+        "model/model.onnx",
+        "model/model.json",
+        "model-evidence/out_of_fold.json",
+        "golden/disc/1.jpg",
+    }
+    assert len(set(found.values())) == 1
+
+
+def test_results_that_cannot_be_written_leave_the_older_ones(tmp_path: Path) -> None:
+    places = Places([], tmp_path / "own/model", tmp_path / "own/model-evidence", tmp_path / "features")
+    _publish(make_results(tmp_path / "old", "old"), places)
+    before = read_all(tmp_path / "own")
+    (tmp_path / "own/model-evidence/report.html").mkdir()
+    new = make_results(tmp_path / "new", "new")
+    (new / "evidence/report.html").write_text("new")
+    with pytest.raises(CommandError, match=r"report\.html: cannot be written \(Is a directory\)"):
+        _publish(new, places)
+    assert read_all(tmp_path / "own") == before
+
+
+@pytest.mark.slow
+def test_a_training_that_ends_last_replaces_all_of_one_that_ended_before(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_another(folder: Path, places: Places) -> None:
+        monkeypatch.undo()
+        (photos / "disc" / "0.jpg").unlink()
+        assert run().exit_code == 0
+        _publish(folder, places)
+
+    monkeypatch.setattr("kickstand_cli.training.train._publish", run_another)
+    assert run("--max-risk", "0.3").exit_code == 0
+    assert read_card(photos)["training"]["n_photos"]["disc"] == 12
+    evidence = (photos.parent / "own/model-evidence/out_of_fold.json").read_bytes()
+    assert read_card(photos)["out_of_fold_sha256"] == hashlib.sha256(evidence).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cannot_tell", "class 'cannot_tell': a reserved word"),
+        ("Cannot_Tell", "class 'Cannot_Tell': a reserved word"),
+        ("Cross", "class 'cross': it differs from 'Cross' in capitals only"),
+        ("c" * 250, "longer than 100 bytes"),
+        (os.fsdecode(b"v\xe9lo"), r"class 'v\udce9lo': with a character that cannot be printed"),
+        ("a\nb", r"class 'a\nb': with a character that cannot be printed"),
+        ("con", "class 'con': Windows keeps this name for a device"),
+    ],
+)
+def test_a_class_that_no_model_can_have_is_named_before_any_photo_is_read(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.setattr("kickstand_cli.training.pipeline.read_photos", lambda *_: pytest.fail("photos were read"))
+    try:
+        (photos / "disc").rename(photos / name)
+    except OSError as error:
+        pytest.skip(f"this file system has no such name ({error})")
+    result = run()
+    assert result.exit_code == 1
+    assert reason in result.stderr
+    assert "give the folder another name" in result.stderr
+    assert not (photos.parent / "own").exists()
+
+
+@pytest.mark.slow
+def test_photos_and_sources_with_names_that_are_not_utf_8_are_learnt_from(photos: Path, run: Any) -> None:
+    home = photos / "disc" / os.fsdecode(b"caf\xe9")
+    try:
+        home.mkdir()
+    except OSError as error:
+        pytest.skip(f"this file system has no such name ({error})")
+    for number in range(6):
+        (photos / "disc" / f"{number}{SUFFIXES[number % 3]}").rename(home / os.fsdecode(b"v\xe9lo%d" % number))
+    assert run("--max-risk", "0.3").exit_code == 0
+    assert load_card(photos.parent / "own/model").labels == ("cross", "disc")
+    evidence = photos.parent / "own/model-evidence/out_of_fold.json"
+    assert r"disc/caf\udce9/v\udce9lo0" in read_out_of_fold(evidence).probabilities
+
+
+@pytest.mark.slow
+def test_a_folder_that_cannot_be_listed_is_named_and_the_rest_is_learnt_from(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "disc" / "shop").mkdir()
+    forbid(monkeypatch, photos / "neither", photos / "disc" / "shop")
+    result = run()
+    assert result.exit_code == 0
+    for folder in ("neither", "disc/shop"):
+        assert f"left out: {photos / folder}: Permission denied" in result.stderr
+    assert read_card(photos)["training"]["n_photos"] == {"cross": 12, "disc": 12}
+
+
+@pytest.mark.parametrize("folder", ["disc", ""])
+def test_a_class_that_cannot_be_listed_ends_the_training_with_the_reason(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    forbid(monkeypatch, photos / folder)
+    result = run()
+    assert result.exit_code == 1
+    assert f"error: {photos / folder}: Permission denied" in result.stderr
+
+
+def test_a_class_without_a_usable_photo_ends_the_training(photos: Path, run: Any) -> None:
+    (photos / "third").mkdir()
+    (photos / "third" / "torn.jpg").write_bytes(b"no picture")
+    result = run()
+    assert result.exit_code == 1
+    assert "class 'third': none of its photos can be used" in result.stderr
+
+
+@pytest.mark.parametrize(("threads", "used"), [(64, 2), (1, 1)])
+@pytest.mark.slow
+def test_a_training_starts_at_most_a_process_for_each_core(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch, threads: int, used: int
+) -> None:
+    pools: list[int] = []
+    monkeypatch.setattr("kickstand_cli.training.photos.cores", lambda: 2)
+
+    def start(number: int) -> ProcessPoolExecutor:
+        pools.append(number)
+        return start_pool(number)
+
+    monkeypatch.setattr("kickstand_cli.training.photos.start_pool", start)
+    assert run(f"--threads={threads}").exit_code == 0
+    assert pools == [used]
+
+
+@pytest.mark.slow
+def test_features_are_not_kept_among_the_photos(photos: Path, run: Any) -> None:
+    result = run("--features", str(photos / "disc" / "1.png"))
+    assert result.exit_code == 1
+    assert f"disc/1.png: it would be in {photos}, which is read; choose another folder" in result.stderr
+
+
 @pytest.mark.slow
 def test_a_class_called_golden_beside_the_artefact_is_left_alone(photos: Path, run: Any) -> None:
     (photos / "disc").rename(photos / "golden")
@@ -198,7 +414,11 @@ def test_a_damaged_file_of_features_is_an_error_in_one_line(photos: Path, run: A
     (tmp_path / "torn.sqlite").write_bytes(b"no database" * 100)
     result = run("--features", str(tmp_path / "torn.sqlite"))
     assert result.exit_code == 1
-    assert "torn.sqlite: features cannot be kept there (file is not a database); delete the file" in result.stderr
+    assert (
+        "torn.sqlite: features cannot be kept there (file is not a database); name another file by --features"
+        in result.stderr
+    )
+    assert (tmp_path / "torn.sqlite").read_bytes() == b"no database" * 100
 
 
 @pytest.mark.slow
@@ -250,7 +470,7 @@ def test_the_card_says_of_each_source_what_it_is_and_whether_it_was_learnt_from(
         (lambda d: d.rename(d.parent / "gone"), "photos: no such folder"),
         (lambda d: [(d / shape).rename(d.parent / shape) for shape in SHAPES], "no class folders in it"),
         (lambda d: (d / "disc").rename(d.parent / "disc"), "only the class 'cross'"),
-        (lambda d: (d / "disc").rename(d / "cannot_tell"), "class 'cannot_tell': a reserved word"),
+        (lambda d: [(d / shape).rename(d.parent / shape) for shape in SHAPES[:2]], "only the class 'neither'"),
         (lambda d: (d / "sources.csv").write_bytes(b"\xff\xfe"), "sources.csv: no table of sources in UTF-8"),
         (lambda d: (d / "manifest.csv").write_text("name\n1\n"), "no manifest with the columns class, file and source"),
     ],
@@ -278,7 +498,61 @@ def test_arrays_are_images_of_neither(photos: Path, run: Any, tmp_path: Path) ->
     np.savez(tmp_path / "other.npz", pictures=np.zeros(3))
     result = run(str(tmp_path / "other.npz"))
     assert result.exit_code == 1
-    assert "other.npz: no .npz with arrays" in result.stderr
+    assert "other.npz: no .npz with arrays `image` and `label` ('image is not a file in the archive')" in result.stderr
+
+
+def write_arrays(file: Path, image: Any = None, label: Any = ("noise", "noise"), **more: Any) -> None:
+    image = np.zeros((2, 8, 8, 3), np.uint8) if image is None else image
+    np.savez(file, image=image, label=np.array(label), **more)
+
+
+def truncate(file: Path) -> None:
+    write_arrays(file)
+    file.write_bytes(file.read_bytes()[:300])
+
+
+def damage(file: Path) -> None:
+    write_arrays(file)
+    data = bytearray(file.read_bytes())
+    data[300] ^= 255
+    file.write_bytes(data)
+
+
+def write_one_array(file: Path) -> None:
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros((2, 8, 8, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("write", "reason"),
+    [
+        (lambda file: None, "No such file or directory"),
+        (Path.mkdir, "Is a directory"),
+        (Path.touch, "File is not a zip file"),
+        (os.mkfifo, "File is not a zip file"),
+        (truncate, "File is not a zip file"),
+        (damage, "Bad CRC-32 for file 'image.npy'"),
+        (write_one_array, "File is not a zip file"),
+        (lambda file: write_arrays(file, label=[{}, {}]), "Object arrays cannot be loaded"),
+        (lambda file: write_arrays(file, label=[["a"], ["b"]]), "`label` is <U1 (2, 1), not text (2,)"),
+        (lambda file: write_arrays(file, label="ab"), "`label` is <U2 (), not text (2,)"),
+        (lambda file: write_arrays(file, label=[1, 2]), "`label` is int64 (2,), not text (2,)"),
+        (lambda file: write_arrays(file, label=["a"]), "`label` is <U1 (1,), not text (2,)"),
+        (lambda file: write_arrays(file, np.uint8(1)), "`image` is uint8 (), not uint8 (n, H, W, 3)"),
+        (lambda file: write_arrays(file, np.zeros((2, 0, 8, 3), np.uint8)), "`image` is uint8 (2, 0, 8, 3), not"),
+        (lambda file: write_arrays(file, more=np.zeros(10**6)), "larger than 0 GiB; divide it"),
+        (lambda file: file.write_bytes(bytes(2 * 10**6)), "File is not a zip file"),
+    ],
+)
+def test_a_file_of_arrays_that_cannot_be_used_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any, reason: str
+) -> None:
+    monkeypatch.setattr("kickstand_cli.training.photos.MOST_ARRAYS", 10**6)
+    write(tmp_path / "x.npz")
+    with pytest.raises(CommandError) as error:
+        list_photos(tmp_path / "x.npz")
+    assert str(error.value).startswith(f"{tmp_path / 'x.npz'}: ")
+    assert reason in str(error.value)
 
 
 @pytest.fixture
@@ -300,6 +574,14 @@ def test_leakage_stops_training_and_names_the_photos(leaky: Path, run: Any) -> N
     assert "train/disc/leaked.png" in result.stderr
     assert "test/disc/seen.png" in result.stderr
     assert not (leaky.parent / "own").exists()
+
+
+@pytest.mark.slow
+def test_test_photos_that_cannot_be_compared_are_named(leaky: Path, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    forbid(monkeypatch, leaky / "test" / "disc")
+    result = run()
+    assert result.exit_code == 0
+    assert f"not compared with the training photos: {leaky / 'test/disc'}: Permission denied" in result.stderr
 
 
 @pytest.mark.parametrize(("leakage", "n"), [("drop", 12), ("allow", 13)])

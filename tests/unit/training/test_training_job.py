@@ -135,7 +135,7 @@ def test_a_failed_job_leaves_the_reason_where_sagemaker_looks(container: Path) -
     job = start(container, *QUICK)
     printed, _ = job.communicate()
     assert job.returncode == 1
-    assert "only the class 'blue'" in (container / "output/failure").read_text()
+    assert "class 'green': none of its photos can be used" in (container / "output/failure").read_text()
     assert len(re.findall(r"left out: train/green/\d+.png: not a photo", printed)) == 60
 
 
