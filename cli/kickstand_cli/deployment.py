@@ -98,9 +98,9 @@ def _read_file(file: Path) -> Outputs:
         if isinstance(content, list):
             content = {output["OutputKey"]: output["OutputValue"] for output in content}
         for name, value in content.items():
-            if not isinstance(value, str) or not value.strip():
+            if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
                 raise ValueError(f"{name} is no text, or empty")
-        found = Outputs(content)
+        found = Outputs((str(name), str(value)) for name, value in content.items())
         found.source = str(file)
         return found
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
@@ -131,7 +131,7 @@ def open_client(service: str) -> Any:
 
 def open_books(outputs: Mapping[str, str], poll_seconds: int = 1) -> Books:
     """The stack's bucket, tables, queue and state machines. Raises CommandError for a missing or wrong output."""
-    days = outputs.get("RetentionDays", "0")
+    days = str(outputs.get("RetentionDays", "0"))  # a number in a local stack
     if not re.fullmatch("[0-9]{1,5}", days):
         raise CommandError(
             f"{getattr(outputs, 'source', Outputs.source)}: its output RetentionDays is {days!r}, no number of days"
