@@ -5,6 +5,8 @@ import getpass
 import io
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -158,6 +160,12 @@ def _as_paragraphs(table: Table, width: int) -> Table:
                     lines.add_row(*parts)
         lines.add_row()
     return lines
+
+
+def spell_command(*words: object) -> str:
+    """A command of ours to copy into a shell, with the program as the user can call it."""
+    program = sys.argv[0] if Path(sys.argv[0]).name == "kickstand" and not shutil.which("kickstand") else "kickstand"
+    return shlex.join([program, *map(str, words)])
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -152,7 +152,9 @@ def test_a_request_without_a_length_that_can_be_read_is_refused_unread(page: Pag
     assert page.calls == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"\xff\xfe", b"[" * 50_000, b'{"a": NaN', b'{"a": "\\ud800"}'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"1", b"\xff\xfe", b"[" * 50_000, b'{"a": NaN', b'{"a": "\\ud800"}']
+)
 def test_what_is_no_json_object_is_refused(page: Page, body: bytes) -> None:
     assert page.post(page.allowed, body=body) == 400
     assert page.calls == []

@@ -20,7 +20,16 @@ from typer.testing import CliRunner, Result
 from kickstand_cli import main, terminal
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT
-from kickstand_cli.terminal import CommandError, Name, Terminal, console, painted, print_json, show_progress
+from kickstand_cli.terminal import (
+    CommandError,
+    Name,
+    Terminal,
+    console,
+    painted,
+    print_json,
+    show_progress,
+    spell_command,
+)
 
 HOSTILE = "a\x1b]0;PWNED\x07\x9b2J\u202e\n\r\udc80[red]b[/] :bike:"
 SHOWN = r"a\x1b]0;PWNED\x07\x9b2J\u202e\n\r\udc80[red]b[/] :bike:"
@@ -160,6 +169,14 @@ def test_in_a_very_narrow_terminal_a_cell_is_below_its_header(width: int, monkey
 def test_an_escaped_letter_of_a_name_is_never_cut() -> None:
     name = Name("\x1b" * 20)
     assert {name.shorten(width).replace(r"\x1b", "") for width in range(9, 80)} == {"…"}
+
+
+def test_a_command_to_copy_names_the_program_as_it_was_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "argv", [".venv/bin/kickstand", "train"])
+    assert spell_command("demo", "--images", Path("my photos")) == ".venv/bin/kickstand demo --images 'my photos'"
+    (tmp_path / "kickstand").touch(mode=0o755)
+    assert spell_command("demo") == "kickstand demo"
 
 
 # ---- how a command ends

@@ -170,7 +170,8 @@ def _review(record: Record) -> list[str]:
     label = "could not say what it shows" if answer.label == "cannot_tell" else f"answered {answer.label}"
     return [
         asked,
-        f"{answer.reviewer} {label} at {_at(answer.answered_at)}{late}, {answer.seconds_taken:.0f} s after it was shown.",
+        f"{answer.reviewer} {label} at {_at(answer.answered_at)}{late}, "
+        f"{answer.seconds_taken:.0f} s after the photo was shown.",
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -20,6 +21,7 @@ from rich.table import Table
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import thumbnail
 from kickstand.classify.inference import EmbeddedModel
+from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.classify.promise import Promise
 from kickstand.errors import InvalidImage, ModelUnavailable
@@ -39,7 +41,7 @@ from kickstand_cli.classify.goal import (
 )
 from kickstand_cli.files import expect_writable, make_folder, read_file, write_file, write_files, writing
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, stderr
+from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, spell_command, stderr
 
 from .head import Recipe
 from .pipeline import EVIDENCE, Leakage, Places, Result, train_model
@@ -282,7 +284,7 @@ def _print(result: Result, places: Places) -> None:
     for line in describe(result, places.out):
         console.print(line)
     console.print(f"report: {places.evidence / 'evaluation.html'}")
-    console.print(f"next: kickstand demo --model {places.out} --images {places.photos[0]}")
+    console.print(f"next: {spell_command('demo', '--model', places.out, '--images', places.photos[0])}")
 
 
 def describe(result: Result, artefact: Path) -> list[str]:
@@ -309,9 +311,8 @@ def describe(result: Result, artefact: Path) -> list[str]:
     if not all(refused):
         lines.append(f"The guarantee holds {promise.holds_for()}.")
     if any(refused):
-        lines.append(
-            f"A weaker guarantee, for example of 5 %: kickstand policy --model {artefact} --max-risk 0.05 --write"
-        )
+        weaker = spell_command("policy", "--model", artefact, "--max-risk", "0.05", "--write")
+        lines.append(f"A weaker guarantee takes fewer photos. This asks for one of 5 %: {weaker}")
     if "foreign_accepted" not in metrics:
         lines.append(
             "It has seen no photo of none of the classes, so it takes everything for one of them: put some photos "
@@ -320,7 +321,7 @@ def describe(result: Result, artefact: Path) -> list[str]:
     else:
         foreign, own = metrics["foreign_accepted"], NEITHER in result.card["training"]["n_photos"]
         lines.append(
-            f"Of {foreign['n']} {'photos' if own else 'shipped photos'} of none of the classes, "
+            f"Of {foreign['n']:,} {'photos' if own else 'shipped photos'} of none of the classes, "
             f"it accepts {foreign['value']:.2%}."
             + ("" if own else f" To measure your own, put them into a folder {NEITHER}/ beside the classes.")
         )
@@ -335,8 +336,8 @@ def describe(result: Result, artefact: Path) -> list[str]:
             f"It is wrong most often about {worst}: {wrong} of {n}."
             + (f" More photos of {worst} help first." if wrong >= FEW else "")
         )
-    if result.half is not None:
-        n, errors, halved = accuracy["n"], round(accuracy["n"] * (1 - accuracy["value"])), result.half
+    n, errors, halved = accuracy["n"], round(accuracy["n"] * (1 - accuracy["value"])), result.half
+    if halved:
         # Twice the standard deviation of the difference of two counts; a smaller one may be chance.
         if halved - errors > 2 * (halved + errors) ** 0.5:
             lines.append(f"A model of half the photos has {halved} of {n} wrong instead of {errors}: more photos help.")
@@ -345,6 +346,12 @@ def describe(result: Result, artefact: Path) -> list[str]:
                 f"A model of half the photos has {halved} of {n} wrong instead of {errors}. That is too small a "
                 "difference to say that more photos of the same kind help. Photos of new places and cameras may."
             )
+    poor = Counter(flaw.reason for flaw in map(find_flaw, photos.statistics) if flaw and flaw.unusable)
+    if poor:
+        lines.append(
+            f"{poor.total():,} of your {len(photos.statistics):,} photos would be rejected as unusable, most of them because: "
+            f"{poor.most_common(1)[0][0]}. The numbers above count them like the others."
+        )
     if not any(photos.sources[photos.labels != NEITHER]):
         lines.append(
             "The sources of the photos are not known. If photos of one place or camera are in training and test, these "

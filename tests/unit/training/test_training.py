@@ -233,6 +233,14 @@ def test_a_training_that_does_not_end_leaves_all_as_it_was(
     assert read_all(photos.parent / "own") == before
 
 
+@pytest.mark.slow
+def test_photos_that_would_be_sent_back_are_counted(photos: Path, run: Any) -> None:
+    assert "would be rejected as unusable" not in run().stdout
+    for number in range(3):
+        draw("disc", 90 + number).point(lambda value: value // 20).save(photos / "disc" / f"night-{number}.png")
+    assert "3 of your 39 photos would be rejected as unusable, most of them because: too dark" in run().stdout
+
+
 def make_results(folder: Path, content: str) -> Path:
     """A training's results, all of the same content, as they are before they replace the older ones."""
     for name in ("model/model.onnx", "model/model.json", "evidence/out_of_fold.json", "golden/disc/1.jpg"):
