@@ -163,7 +163,7 @@ def _as_paragraphs(table: Table, width: int) -> Table:
 
 
 def spell_command(*words: object) -> str:
-    """A command of ours to copy into a shell, with the program as the user can call it."""
+    """A command to copy into a shell, with the program as the user can call it."""
     program = sys.argv[0] if Path(sys.argv[0]).name == "kickstand" and not shutil.which("kickstand") else "kickstand"
     return shlex.join([program, *map(str, words)])
 

@@ -302,7 +302,7 @@ def store_in_card(artefact: Path, **parts: Any) -> None:
 
 def _show(derived: dict[str, Any], *, written: bool) -> None:
     evidence = derived["evidence"]
-    table = Table("class", "accepted from", "of its photos accepted", "wrong", "at most", box=None)
+    table = Table("class", "accepted from", "its photos accepted as any class", "wrong", "at most", box=None)
     for label, told in evidence["labels"].items():
         coverage = evidence["coverage"].get(label)
         wrong, accepted = told["wrong"] + told["foreign"], told["right"] + told["wrong"] + told["foreign"]
@@ -329,7 +329,9 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
         console.print(f"mean cost: {evidence['mean_cost']:.4f} per photo")
     photos = ", ".join(f"{n:,} of {truth}" for truth, n in evidence["photos"].items())
     console.print(f"shown on: {evidence['domain']} ({photos})")
-    console.print("written to model.json" if written else "not written; --write stores it in model.json")
+    refused = any("refused" in told for told in evidence["labels"].values())
+    hint = "--partial sends the answers of refused classes to review" if refused else "--write stores it in model.json"
+    console.print("written to model.json" if written else f"not written; {hint}")
 
 
 def list_mixes(promise: Promise, photos: dict[str, int]) -> list[tuple[str, dict[str, float]]]:

@@ -46,7 +46,7 @@ def monitor(
 
     Examples:
     $ kickstand monitor --stack-name kickstand-dev --since 7d
-    $ kickstand monitor --records demo-output/records.jsonl --json
+    $ kickstand monitor --records demo-output/simulated-weeks.jsonl --json
     """
     start = parse_since_option(since, datetime.now(UTC))
     with reporting(), exit_on(OSError, ValueError):
@@ -95,7 +95,7 @@ def _print_promise(check: PromiseCheck) -> None:
     missing = f"; about {check.audits_missing:,} more audits would decide it" if check.audits_missing else ""
     answers = f"answers accepted as {check.label}" if check.label else "accepted answers"
     console.print(
-        f"guarantee at most {check.max_risk:.1%} of {answers} wrong: {check.status}; "
+        f"guarantee at most {check.max_risk:.1%} of {answers} wrong: {check.status.words}; "
         f"{check.errors:,} of {check.audits:,} audits wrong{missing}",
     )
 

@@ -49,7 +49,7 @@ def report(
     without them.
 
     Examples:
-    $ kickstand report --records demo-output/records.jsonl --images samples/images
+    $ kickstand report --records demo-output/simulated-weeks.jsonl
     $ kickstand report --stack-name kickstand-dev --since 7d
     """
     records = take_old_records(old_records, records)

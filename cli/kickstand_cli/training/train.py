@@ -349,8 +349,8 @@ def describe(result: Result, artefact: Path) -> list[str]:
     poor = Counter(flaw.reason for flaw in map(find_flaw, photos.statistics) if flaw and flaw.unusable)
     if poor:
         lines.append(
-            f"{poor.total():,} of your {len(photos.statistics):,} photos would be rejected as unusable, most of them because: "
-            f"{poor.most_common(1)[0][0]}. The numbers above count them like the others."
+            f"{poor.total():,} of your {len(photos.statistics):,} photos would be rejected as unusable, "
+            f"most of them because: {poor.most_common(1)[0][0]}. The numbers above count them like the others."
         )
     if not any(photos.sources[photos.labels != NEITHER]):
         lines.append(

@@ -176,7 +176,7 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
     assert code == 4
     assert "alert   share flagged:" in out
     assert "accuracy  accepted:" in out
-    assert "guarantee at most 2.0% of accepted answers wrong: open" in out
+    assert "guarantee at most 2.0% of accepted answers wrong: not enough evidence" in out
 
 
 def test_an_empty_window_is_fine_but_an_empty_file_is_not(artefact: Path, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_people_read_accuracy_promise_and_mix_of_each_label(tmp_path: Path) -> N
         "accuracy overall",
     ]
     assert (
-        "guarantee at most 3.0% of answers accepted as motorcycle wrong: open; 0 of 0 audits wrong; about"
+        "guarantee at most 3.0% of answers accepted as motorcycle wrong: not enough evidence; 0 of 0 audits wrong; about"
         in out.replace("promise   ", "promise ")
     )
     assert "the guarantee holds for 30% to 70% of the photos, which is at most 70.0% of the answers" in out

@@ -68,6 +68,11 @@ class PromiseStatus(StrEnum):
     DOUBTFUL = "doubtful"
     BROKEN = "broken"
 
+    @property
+    def words(self) -> str:
+        """For people."""
+        return {"kept": "holds", "open": "not enough evidence", "doubtful": "in doubt"}.get(self, str(self))
+
 
 class PromiseCheck(Payload):
     """Whether at most max_risk of the accepted answers of a class are wrong, by random audits.

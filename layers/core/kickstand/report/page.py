@@ -340,10 +340,15 @@ def verdict(monitor: MonitorReport) -> Verdict:
         return Verdict("unknown", "Not enough evidence", f"No alarm. But {text}.")
     guarantee = " Audits show that the guarantee holds." if check else ""
     over = ""
-    if monitor.ended:
-        number, last = len(monitor.ended), moment(monitor.ended[-1].ended_at)
+    if ended := _ended_alarms(monitor):
+        number, last = len(ended), moment(ended[-1].ended_at)
         over = f" {number} alarm{'s are' if number > 1 else ' is'} over, the last since {last} UTC."
     return Verdict("accept", "All is well", f"No statistic has moved now.{over}{guarantee}")
+
+
+def _ended_alarms(monitor: MonitorReport) -> list[Ended]:
+    """Without the notices, which raise no alarm."""
+    return [end for end in monitor.ended if end.finding.severity is Severity.PAGE]
 
 
 def _list(moved: Iterable[Finding]) -> str:
@@ -406,7 +411,7 @@ def _draw_essentials(
         Drawing(
             "Confidence over time",
             figures.draw_timeline(
-                spans.period, dots, _medians(confidences, spans), thresholds, since, _periods(monitor.ended)
+                spans.period, dots, _medians(confidences, spans), thresholds, since, _periods(_ended_alarms(monitor))
             ),
             f"{drawn}: each a dot, coloured by where it went. The line is the median of all. Times are UTC.",
         )
