@@ -78,8 +78,9 @@ def simulate_weeks(artefact: Path, card: ModelCard, now: datetime) -> Weeks:
         incident = plan(end)
         about = (
             "Simulated: four weeks of photos and reviewers' answers, made by a program. From "
-            f"{_day(incident.start)} to {_day(incident.end)} a lamp was out, and most photos were dark. People check "
-            f"{AUDITS:.0%} of the accepted photos here; at the default of 2 % the guarantee takes about a year to show."
+            f"{_day(incident.start)} to {_day(incident.end)} a lamp was out, and most photos were dark. "
+            f"People check {100 * AUDITS:.0f} % of the accepted photos here; at the default of 2 % the guarantee takes "
+            "about a year to show."
         )
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
     report = compose(records, watch, card, budget, evidence=evidence)

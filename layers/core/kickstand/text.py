@@ -14,6 +14,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+KEPT = "\n\u00a0"  # the second keeps a number and its unit on one line
+
+
 def finalize(value: Any) -> Any:
-    """A value on its way into a page: text `printable`, line by line; what a template has made stays as it is."""
-    return "\n".join(map(printable, value.split("\n"))) if type(value) is str else value
+    """A value on its way into a page: text `printable`, but for KEPT; what a template has made stays as it is.
+
+    >>> finalize("2\\u00a0% of \\u202egnp") == "2\\u00a0% of \\\\u202egnp"
+    True
+    """
+    return "".join(letter if letter in KEPT else printable(letter) for letter in value) if type(value) is str else value

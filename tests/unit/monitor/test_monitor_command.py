@@ -281,7 +281,7 @@ def test_people_read_accuracy_promise_and_mix_of_each_label(tmp_path: Path) -> N
         "accuracy overall",
     ]
     assert (
-        "guarantee at most 3.0% of answers accepted as motorcycle wrong: not enough evidence; 0 of 0 audits wrong; about"
+        "guarantee at most 3.0% of answers accepted as motorcycle wrong: not enough evidence; 0 of 0 audits wrong"
         in out.replace("promise   ", "promise ")
     )
     assert "the guarantee holds for 30% to 70% of the photos, which is at most 70.0% of the answers" in out
