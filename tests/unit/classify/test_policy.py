@@ -12,6 +12,7 @@ from kickstand.classify.photo_quality import Flaw
 from kickstand.classify.policy import SelectivePolicy, decide, read_switch
 from kickstand.classify.promise import ANY_LABEL, Guaranteed, Promise
 from kickstand.events import Prediction, Reason, Route
+from kickstand.lifecycle.gate import read_stated
 
 POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)
 
@@ -189,3 +190,4 @@ def test_an_older_model_card_promises_something_about_all_answers_together() -> 
     assert promise == Promise(max_risk={ANY_LABEL: 0.02}, confidence_level=0.95)
     assert not promise.about_labels
     assert promise.risk_of("motorcycle") == 0.02
+    assert read_stated(json.loads(OLD_MODEL)).promise == promise

@@ -42,6 +42,12 @@ class StatedEvidence(Payload):
     shares_at_most: dict[str, Probability] = Field(default_factory=dict)
     refused: str | None = None
 
+    @field_validator("coverage", mode="before")
+    @classmethod
+    def _of_each_class(cls, told: Any) -> Any:
+        """An older guarantee has the coverage of all classes together."""
+        return {} if isinstance(told, dict) and told.keys() == Share.model_fields.keys() else told
+
 
 class StatedPolicy(Guaranteed):
     """The policy in `model.json`, for people and for checks; `SelectivePolicy` decides."""
