@@ -29,8 +29,8 @@ ratios. Compare ratios, not times: machines differ. Warm rows count CPU time, wh
 starts count wall time."""
 ABOUT_HANDLERS = """\
 This is the handlers' own work, as AWS answers at once here. Four functions decode, hash, measure, check and log, and
-pass JSON to each other. With a thumbnail of 32 × 32 pixels this takes about two milliseconds more than the bare work.
-A larger photo is also measured, and decoded in a separate process.
+pass JSON to each other. With a thumbnail of 32 × 32 pixels this takes three to four milliseconds more than the bare
+work. A larger photo is also measured, and decoded in a separate process.
 
 The reference design (serialize → classify → filter) carries the photo in the state, which may have 262,144 bytes:"""
 ABOUT_MANY_FILES = """\
