@@ -50,8 +50,7 @@ def in_threads(call: Callable[[Item], Result], items: Iterable[Item], at_once: i
         while under_way:
             yield under_way.popleft().result()
     finally:
-        with suppress(OSError):  # where its processes were ended, its pipe may be closed already
-            pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def in_processes(

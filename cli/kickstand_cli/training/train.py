@@ -136,8 +136,12 @@ def train(
         keep_neither,
     )
     with exit_on(ModelUnavailable, OSError):
-        outputs = [out / "model.json", places.evidence / EVIDENCE, out.parent / "golden" / "photo"]
-        for file in [*outputs[: 2 + golden], features, *([keep_neither] if keep_neither else [])]:
+        outputs = [out / "model.json", places.evidence / EVIDENCE, features]
+        if golden:
+            outputs.append(out.parent / "golden" / "photo")
+        if keep_neither:
+            outputs.append(keep_neither)
+        for file in outputs:
             expect_writable(file, new_folder=True, inputs=photos)
         if golden:
             _expect_own(out.parent / "golden")
