@@ -23,6 +23,6 @@ def finalize(value: Any) -> Any:
     >>> finalize("2\\u00a0% of \\u202egnp") == "2\\u00a0% of \\\\u202egnp"
     True
     """
-    if type(value) is not str or value.isprintable():  # as nearly all are, and the long addresses of pictures
+    if type(value) is not str or value.isprintable():  # as nearly all text is; a photo's data address is long
         return value
     return "".join(letter if letter in KEPT else printable(letter) for letter in value)
