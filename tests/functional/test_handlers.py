@@ -111,9 +111,14 @@ def received(queue: str, *bodies: dict[str, Any]) -> dict[str, Any]:
     return {"Records": [{name: dict(message)[theirs] for name, theirs in names.items()} for message in found]}
 
 
+def load_admit(monkeypatch: pytest.MonkeyPatch, queue: str, **settings: str) -> Loaded:
+    dead_letters = boto3.client("sqs").create_queue(QueueName="DeadLetterQueue")["QueueUrl"]
+    return Loaded("admit_uploads", monkeypatch, UPLOAD_QUEUE=queue, DEAD_LETTER_QUEUE=dead_letters, **settings)
+
+
 def admitting(monkeypatch: pytest.MonkeyPatch, queue: str, **end: str) -> tuple[Loaded, Asked]:
     """The function, whose executions end so, and what they were started with: moto runs none of EXPRESS."""
-    admit = Loaded("admit_uploads", monkeypatch, CLASSIFY_IMAGE=MACHINE, UPLOAD_QUEUE=queue)
+    admit = load_admit(monkeypatch, queue, CLASSIFY_IMAGE=MACHINE)
     asked: Asked = []
 
     def execute(params: dict[str, Any], **_: Any) -> tuple[Any, dict[str, Any]]:
@@ -180,6 +185,36 @@ def test_a_postponed_upload_is_executed_from_the_start_and_its_attempts_are_coun
     assert all(one == {name: first[name] for name in kept} | {"attempts": one["attempts"]} for one in asked)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "photo.jpg",
+        "5",
+        "null",
+        "[]",
+        "NaN",
+        "[" * 100_000,
+        '{"error": 5}',
+        '{"error": {"Error": "A"}, "attempts": "x"}',
+    ],
+)
+def test_a_message_that_is_not_an_upload_becomes_a_dead_letter_and_the_photo_beside_it_is_decided(
+    queue: str, monkeypatch: pytest.MonkeyPatch, body: str
+) -> None:
+    admit, asked = admitting(monkeypatch, queue, status="SUCCEEDED")
+    event = received(queue, sample("s3_object_created"), sample("s3_object_created"))
+    event["Records"][0]["body"] = body
+    dead: list[str] = []
+
+    def send(params: Any, **_: Any) -> Any:
+        dead.append(json.loads(params["body"])["MessageBody"])
+        return SimpleNamespace(status_code=200), {}
+
+    admit.module.sqs.meta.events.register("before-call.sqs.SendMessage", send)
+    assert admit(event) == {"batchItemFailures": []}
+    assert (dead, asked) == ([body], [sample("s3_object_created")])
+
+
 def test_a_message_that_comes_twice_starts_one_standard_execution(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stepfunctions = boto3.client("stepfunctions")
     arn = stepfunctions.create_state_machine(
@@ -187,7 +222,7 @@ def test_a_message_that_comes_twice_starts_one_standard_execution(queue: str, mo
         definition=json.dumps({"StartAt": "Image Accepted", "States": {"Image Accepted": {"Type": "Succeed"}}}),
         roleArn="arn:aws:iam::123456789012:role/any",
     )["stateMachineArn"]
-    admit = Loaded("admit_uploads", monkeypatch, CLASSIFY_IMAGE=arn, UPLOAD_QUEUE=queue, WORKFLOW_TYPE="STANDARD")
+    admit = load_admit(monkeypatch, queue, CLASSIFY_IMAGE=arn, WORKFLOW_TYPE="STANDARD")
     event = received(queue, sample("s3_object_created"))
     assert [admit(event), admit(event)] == [{"batchItemFailures": []}] * 2
     assert len(stepfunctions.list_executions(stateMachineArn=arn)["executions"]) == 1

@@ -18,6 +18,10 @@ THROTTLED = "Lambda.TooManyRequestsException"
 _EVENT = ("source", "detail-type", "time", "detail")
 
 
+class NotAnUpload(ValueError):
+    """The message can never be executed."""
+
+
 class WorkflowType(StrEnum):
     """How classify_image runs. Only EXPRESS executions can be waited for."""
 
@@ -51,7 +55,8 @@ class Workflow:
 def admit(workflow: Workflow, messages: Mapping[str, str], wait: bool) -> dict[str, BaseException | None]:
     """Execute all messages at once. Returns those that must stay in the queue, with the reason.
 
-    messages: bodies by message id. A message that comes twice writes the same record again.
+    messages: bodies by message id. A message that comes twice writes the same record again. One that can never be
+        executed has the reason NotAnUpload.
     wait: until EXPRESS executions have ended; STANDARD cannot be waited for.
     """
     execute = _execute if wait and workflow.type is WorkflowType.EXPRESS else _start
@@ -63,15 +68,20 @@ def admit(workflow: Workflow, messages: Mapping[str, str], wait: bool) -> dict[s
 def as_input(body: str) -> str:
     """The execution's input: the event, and for a postponed upload the number of earlier attempts.
 
+    Raises NotAnUpload if the message is not a JSON object, or if its error or attempts are malformed.
+
     >>> as_input('{"source": "aws.s3", "detail": {}, "prediction": {}, "error": {"Error": "States.Timeout"}}')
     '{"source": "aws.s3", "detail": {}, "attempts": 1}'
     """
-    state = json.loads(body)
-    if "error" not in state:
-        return body
-    event = {name: state[name] for name in _EVENT if name in state}
-    counts = state["error"]["Error"] != THROTTLED  # throttling says nothing about the photo
-    return json.dumps(event | {"attempts": state.get("attempts", 0) + counts})
+    try:
+        state = json.loads(body)
+        if "error" not in {**state}:
+            return body
+        event = {name: state[name] for name in _EVENT if name in state}
+        counts = state["error"]["Error"] != THROTTLED  # throttling says nothing about the photo
+        return json.dumps(event | {"attempts": state.get("attempts", 0) + counts})
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise NotAnUpload(f"{type(error).__name__}: {error}") from error
 
 
 def _execute(workflow: Workflow, name: str, body: str) -> bool:
