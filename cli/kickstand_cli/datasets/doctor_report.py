@@ -1,6 +1,5 @@
 """The findings about a dataset as one HTML page with its photos."""
 
-import base64
 import io
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from kickstand.classify.images import prepare
+from kickstand.classify.images import scale
 from kickstand.errors import InvalidImage
 from kickstand.report.pages import data_uri, make_environment
 from kickstand_cli.datasets.doctor import Findings, list_images
@@ -68,10 +67,9 @@ def _draw_sheet(paths: Sequence[Path]) -> Image.Image:
 def _draw(path: Path) -> Image.Image:
     """The photo as a tile; a grey one where it cannot be read."""
     try:
-        prepared = prepare(read_file(path), path.name, (TILE, TILE, 3))
+        return scale(read_file(path), path.name, (TILE, TILE, 3))[0]
     except (InvalidImage, OSError):
         return Image.new("RGB", (TILE, TILE), "grey")
-    return Image.open(io.BytesIO(base64.b64decode(prepared.png)))
 
 
 def _encode(image: Image.Image) -> str:

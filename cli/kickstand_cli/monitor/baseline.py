@@ -7,10 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from kickstand.classify.artefact import ModelCard, read_card
-from kickstand.classify.images import prepare
+from kickstand.classify.images import scale
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
@@ -53,13 +54,13 @@ def measure_unseen(folder: Path, artefact: Path, unread: list[str]) -> list[Meas
     measured: list[Measured] = []
     for path, _ in find_images(folder, model.card.labels, unread):
         try:
-            image = prepare(read_file(path), str(path), model.card.input_shape)
+            photo, summary = scale(read_file(path), str(path), model.card.input_shape)
         except (InvalidImage, OSError) as error:
             unread.append(reason(error))
             continue
-        prediction = model.predict(image)
-        decision = decide(prediction, model.card.policy, flaw=find_flaw(image.statistics))
-        measured.append(measure(image.statistics, prediction, decision))
+        [prediction] = model.predict_pixels(np.asarray(photo)[np.newaxis])
+        decision = decide(prediction, model.card.policy, flaw=find_flaw(summary.statistics))
+        measured.append(measure(summary.statistics, prediction, decision))
     return measured
 
 

@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from kickstand.classify.artefact import read_part
-from kickstand.classify.images import hash_pixels, prepare
+from kickstand.classify.images import hash_pixels, scale
 from kickstand.classify.stated import Share, StatedCard
 from kickstand.errors import InvalidImage
 from kickstand.lifecycle.gate import Outcome, Stated, Verdict, as_stated, judge
@@ -99,7 +99,7 @@ def _find_leaks(
     def fingerprint(path: Path) -> str | None:
         """The hash of the pixels that the model sees; None for a file that is no photo, or cannot be read."""
         try:
-            return hash_pixels(prepare(read_file(path), str(path), input_shape))
+            return hash_pixels(scale(read_file(path), str(path), input_shape)[0])
         except InvalidImage:
             return None
         except OSError as error:

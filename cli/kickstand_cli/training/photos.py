@@ -1,6 +1,5 @@
 """Read the photos to learn from: folders of classes, the source of each photo, and its features."""
 
-import base64
 import csv
 import hashlib
 import io
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from kickstand.classify.images import prepare
+from kickstand.classify.images import scale
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
@@ -216,17 +215,16 @@ def make_views(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tup
 
     Raises InvalidImage.
     """
-    image = prepare(data, name, input_shape)
-    photo = Image.open(io.BytesIO(base64.b64decode(image.png)))
-    longest = max(image.width, image.height)
+    photo, summary = scale(data, name, input_shape)
+    longest = max(summary.width, summary.height)
     fitted = photo.resize(
-        (max(1, round(photo.width * image.width / longest)), max(1, round(photo.height * image.height / longest))),
+        (max(1, round(photo.width * summary.width / longest)), max(1, round(photo.height * summary.height / longest))),
         Image.Resampling.LANCZOS,
     )
     padded = Image.new("RGB", photo.size, (127, 127, 127))
     padded.paste(fitted, ((photo.width - fitted.width) // 2, (photo.height - fitted.height) // 2))
     plain = np.asarray(photo)
-    return np.stack([plain, plain[:, ::-1], np.asarray(padded)]), image.statistics
+    return np.stack([plain, plain[:, ::-1], np.asarray(padded)]), summary.statistics
 
 
 def _look(artefact: Path, photos: Sequence[tuple[str, bytes]]) -> list[_Seen | str]:

@@ -40,15 +40,19 @@ def scale(data: bytes, name: str, input_shape: tuple[int, int, int]) -> tuple[Im
 def prepare(data: bytes, name: str, input_shape: tuple[int, int, int]) -> PreparedImage:
     """The result of `scale`, for the next state. Raises InvalidImage."""
     pixels, summary = scale(data, name, input_shape)
+    return PreparedImage(png=base64.b64encode(encode(pixels)).decode("ascii"), **dict(summary))
+
+
+def encode(pixels: Image.Image) -> bytes:
+    """The pixels as a PNG file."""
     png = io.BytesIO()
     pixels.save(png, "PNG", compress_level=1)  # at this size the quickest compression is as small as the best
-    return PreparedImage(png=base64.b64encode(png.getvalue()).decode("ascii"), **dict(summary))
+    return png.getvalue()
 
 
-def hash_pixels(image: PreparedImage) -> str:
+def hash_pixels(pixels: Image.Image) -> str:
     """SHA-256 of the RGB pixels that the model sees: equal for one photo in two files, or in two formats."""
-    with Image.open(io.BytesIO(base64.b64decode(image.png)), formats=("PNG",)) as photo:
-        return hashlib.sha256(photo.tobytes()).hexdigest()
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def thumbnail(data: bytes, name: str, longest: int) -> tuple[str, bytes]:

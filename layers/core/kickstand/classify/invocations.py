@@ -9,7 +9,9 @@ from http import HTTPStatus
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
+import numpy as np
+
+from kickstand.classify.images import MAX_IMAGE_BYTES, scale
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.errors import InvalidImage
 
@@ -32,7 +34,7 @@ class RequestError(Exception):
 def serve(model: EmbeddedModel) -> Application:
     """The application that answers with this model. It keeps no state: as many threads as you like may call it.
 
-    `POST /invocations` takes one photo, of any size that `prepare` takes, and answers
+    `POST /invocations` takes one photo, of any size that `scale` takes, and answers
     `{"label", "confidence", "probabilities": {label: p, …}, "neither", "model_version"}`; with the Accept header
     `application/json;answer=probabilities`, the plain list of probabilities, in class order, of SageMaker's built-in
     image classification. Refused, with `{"error": reason}`: 400 not a usable photo, 406 another kind of answer, 413 too
@@ -65,10 +67,10 @@ def _answer(environ: WSGIEnvironment, model: EmbeddedModel) -> Any:
     if answered is None:
         raise RequestError(HTTPStatus.NOT_ACCEPTABLE, f"{accept[:200]}: we answer {JSON} or {BARE_LIST}")
     try:
-        prepared = prepare(_read_image(environ), "the request's body", model.card.input_shape)
+        photo, _ = scale(_read_image(environ), "the request's body", model.card.input_shape)
     except InvalidImage as error:
         raise RequestError(HTTPStatus.BAD_REQUEST, str(error)) from error
-    prediction = model.predict(prepared)
+    [prediction] = model.predict_pixels(np.asarray(photo)[np.newaxis])
     if answered == BARE_LIST:
         return list(prediction.probabilities.values())
     return prediction.model_dump(include={"label", "confidence", "probabilities", "neither", "model_version"})

@@ -1,6 +1,5 @@
 """The dataset of one training run, on S3: the base dataset, and people's new answers."""
 
-import base64
 import hashlib
 import re
 from collections import Counter
@@ -9,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from kickstand.classify.images import MAX_IMAGE_BYTES, hash_pixels, prepare
+from kickstand.classify.images import MAX_IMAGE_BYTES, encode, hash_pixels, scale
 from kickstand.clients import S3Client
 from kickstand.errors import InvalidImage
 from kickstand.events import NEITHER, Payload, Sha256
@@ -238,12 +237,12 @@ def _write_images(
     def write(source: _Source) -> Image | None:
         try:
             with transient("S3"):
-                prepared = prepare(source.read(), source.origin, input_shape)
+                photo, _ = scale(source.read(), source.origin, input_shape)
         except InvalidImage:
             return None
-        pixels = hash_pixels(prepared)
+        pixels = hash_pixels(photo)
         path = f"{source.split}/{source.label}/{pixels[:16]}.png"
-        _put(s3, bucket, f"{folder}{path}", base64.b64decode(prepared.png))
+        _put(s3, bucket, f"{folder}{path}", encode(photo))
         return Image(path=path, split=source.split, label=source.label, pixels_sha256=pixels, origin=source.origin)
 
     with ThreadPoolExecutor(WORKERS) as pool:
