@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
 from typing import Annotated, NamedTuple, Self
 
 from pydantic import Field, model_validator
@@ -328,11 +327,6 @@ class Event(NamedTuple):
         return f"{self.source} {self.side} {self.cut:g}"
 
 
-@lru_cache(maxsize=4096)
-def _limit(hits: int, n: int, chance: float) -> float:
-    return upper_bound(hits, n, 1 - chance)
-
-
 def list_events(baseline: Baseline | None, mix: PromisedMix | None = None) -> list[Event]:
     """All events that can be watched with this baseline and guaranteed mix. The limits of a guaranteed mix replace the
     baseline's class mix: a change within the guaranteed range does no harm.
@@ -355,7 +349,7 @@ def list_events(baseline: Baseline | None, mix: PromisedMix | None = None) -> li
             plan.append((statistic, Severity.PAGE, name, None, 0.0, rate.hits, rate.n))
     chance = UNLUCKY_BASELINE / max(1, len(plan))
     return [
-        Event(statistic, severity, source, side, cut, (hits + (side is not None)) / n, _limit(hits, n, chance))
+        Event(statistic, severity, source, side, cut, (hits + (side is not None)) / n, upper_bound(hits, n, 1 - chance))
         for statistic, severity, source, side, cut, hits, n in plan
     ] + (mix.events() if mix else [])
 
