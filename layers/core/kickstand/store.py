@@ -109,25 +109,21 @@ def put_later(dynamodb: DynamoDBClient, table: str, image: str, version: str, la
     condition cannot search a list. Raises StoreUnavailable if DynamoDB fails.
     """
     model = later.prediction.model_version
-    try:
-        with transient("DynamoDB"):
-            dynamodb.update_item(
-                TableName=table,
-                Key={"image": {"S": image}, "version": {"S": version}},
-                UpdateExpression="SET later = list_append(if_not_exists(later, :none), :later) ADD later_by :models",
-                ConditionExpression="attribute_exists(image) AND "
-                "(attribute_not_exists(prediction) OR prediction.model_version <> :model) AND "
-                "(attribute_not_exists(later_by) OR NOT contains(later_by, :model))",
-                ExpressionAttributeValues={
-                    ":none": {"L": []},
-                    ":later": {"L": [{"M": _as_item(later.model_dump_json(exclude_defaults=True))}]},
-                    ":models": {"SS": [model]},
-                    ":model": {"S": model},
-                },
-            )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    return update_item_if(
+        dynamodb,
+        table,
+        {"image": {"S": image}, "version": {"S": version}},
+        "SET later = list_append(if_not_exists(later, :none), :later) ADD later_by :models",
+        "attribute_exists(image) AND "
+        "(attribute_not_exists(prediction) OR prediction.model_version <> :model) AND "
+        "(attribute_not_exists(later_by) OR NOT contains(later_by, :model))",
+        {
+            ":none": {"L": []},
+            ":later": {"L": [{"M": _as_item(later.model_dump_json(exclude_defaults=True))}]},
+            ":models": {"SS": [model]},
+            ":model": {"S": model},
+        },
+    )
 
 
 def record_item(record: Record) -> dict[str, Any]:
@@ -335,6 +331,34 @@ def put_item_if(dynamodb: DynamoDBClient, table: str, item: Mapping[str, Any], c
     try:
         with transient("DynamoDB"):
             dynamodb.put_item(TableName=table, Item=item, ConditionExpression=condition, **more)
+    except dynamodb.exceptions.ConditionalCheckFailedException:
+        return False
+    return True
+
+
+def update_item_if(
+    dynamodb: DynamoDBClient,
+    table: str,
+    key: Mapping[str, Any],
+    update: str,
+    condition: str,
+    values: Mapping[str, Any],
+    **more: Any,
+) -> bool:
+    """Change the item if the condition holds. Returns whether it did. Raises StoreUnavailable.
+
+    more: as for `put_item_if`.
+    """
+    try:
+        with transient("DynamoDB"):
+            dynamodb.update_item(
+                TableName=table,
+                Key=key,
+                UpdateExpression=update,
+                ConditionExpression=condition,
+                ExpressionAttributeValues=values,
+                **more,
+            )
     except dynamodb.exceptions.ConditionalCheckFailedException:
         return False
     return True

@@ -27,7 +27,7 @@ from kickstand.classify.admission import Workflow, WorkflowType, admit
 from kickstand.clients import DynamoDBClient, S3Client, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.books import as_event
-from kickstand.store import get_item, plain, put_item_if, read_items, transient
+from kickstand.store import get_item, plain, put_item_if, read_items, transient, update_item_if
 
 CONTROL = {"id": {"S": "backfill"}}
 LONGEST_SECONDS = 300  # an execution takes at most 290: none is started with less time left
@@ -139,19 +139,8 @@ def _change(
     names, values = {"#run": "run", **(names or {})}, {":run": {"S": run}, **values}
     if condition:
         names, values = names | {"#state": "state"}, values | {":running": {"S": State.RUNNING}}
-    try:
-        with transient("DynamoDB"):
-            dynamodb.update_item(
-                TableName=table,
-                Key=CONTROL,
-                UpdateExpression=update,
-                ConditionExpression=" AND ".join(filter(None, ("#run = :run", condition))),
-                ExpressionAttributeNames=names,
-                ExpressionAttributeValues=values,
-            )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    condition = " AND ".join(filter(None, ("#run = :run", condition)))
+    return update_item_if(dynamodb, table, CONTROL, update, condition, values, ExpressionAttributeNames=names)
 
 
 # ---- a batch

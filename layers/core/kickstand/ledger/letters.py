@@ -11,7 +11,7 @@ from kickstand.ledger.books import Books, Fate, find_images, find_record, holds_
 from kickstand.ledger.books import send_uploads as send
 from kickstand.review.rules import Refused
 from kickstand.review.store import load_review, record_review
-from kickstand.store import plain, read_items, transient
+from kickstand.store import plain, read_items, transient, update_item_if
 
 REDRIVE_AFTER = (timedelta(0), timedelta(hours=2), timedelta(hours=12))
 """Delays until a failed upload is automatically sent again, one for each time; after the last, a person must act."""
@@ -182,7 +182,7 @@ def _keep(books: Books, letter: Letter) -> None:
             ":cause": {"S": letter.cause},
             ":at": _moment(letter.failed_at),
         },
-        {"#error": "error"},
+        ExpressionAttributeNames={"#error": "error"},
     )
 
 
@@ -322,23 +322,11 @@ def _update(
     change: str,
     condition: str,
     values: dict[str, Any],
-    names: dict[str, str] | None = None,
+    **more: Any,
 ) -> bool:
     """Whether the condition held, and the dead letter was changed."""
-    more: Any = {"ExpressionAttributeNames": names} if names else {}
-    try:
-        with transient("DynamoDB"):
-            books.dynamodb.update_item(
-                TableName=books.letters_table,
-                Key={"image": {"S": letter.image}, "version": {"S": letter.version}},
-                UpdateExpression=change,
-                ConditionExpression=condition,
-                ExpressionAttributeValues=values,
-                **more,
-            )
-    except books.dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    key = {"image": {"S": letter.image}, "version": {"S": letter.version}}
+    return update_item_if(books.dynamodb, books.letters_table, key, change, condition, values, **more)
 
 
 def _moment(at: datetime) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 from datetime import datetime
-from typing import Any
 from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
@@ -18,7 +17,7 @@ from kickstand.lifecycle.retraining import (
 )
 from kickstand.lifecycle.rollout import Rollout
 from kickstand.review.store import count_answers
-from kickstand.store import get_item, plain, publish, to_item, transient
+from kickstand.store import get_item, plain, publish, to_item, transient, update_item_if
 
 TRAINING = {"id": {"S": "training"}}  # the workflow train_model writes its outcome there
 APPROVAL = {"id": {"S": "approval"}}
@@ -73,25 +72,21 @@ def load_training(dynamodb: DynamoDBClient, table: str) -> LastTraining | None:
 
 def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining, before: LastTraining | None) -> bool:
     """Claim the next training. Returns whether nobody else has claimed it since `before` was read."""
-    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(requested_at)"}
+    condition = "attribute_not_exists(requested_at)"
     values = {f":{name}": value for name, value in to_item(training).items()}
     if before:
-        condition = {"ConditionExpression": "requested_at = :before"}
+        condition = "requested_at = :before"
         values[":before"] = to_item(before)["requested_at"]
-    try:
-        with transient("DynamoDB"):
-            dynamodb.update_item(
-                TableName=table,
-                Key=TRAINING,
-                UpdateExpression="SET requested_at = :requested_at, #execution = :execution, reason = :reason, "
-                "algorithm = :algorithm, answers = :answers",
-                ExpressionAttributeNames={"#execution": "execution"},
-                ExpressionAttributeValues=values,
-                **condition,
-            )
-    except dynamodb.exceptions.ConditionalCheckFailedException:
-        return False
-    return True
+    return update_item_if(
+        dynamodb,
+        table,
+        TRAINING,
+        "SET requested_at = :requested_at, #execution = :execution, reason = :reason, "
+        "algorithm = :algorithm, answers = :answers",
+        condition,
+        values,
+        ExpressionAttributeNames={"#execution": "execution"},
+    )
 
 
 def publish_rollout(sns: SNSClient, events: EventBridgeClient, topic: str, rollout: Rollout) -> None:
