@@ -15,6 +15,7 @@ from kickstand.backfill.store import load_run
 from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
+from kickstand.store import item_key, key_of
 from kickstand.text import printable
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import AsJson, CommandError, console, print_json, stderr
@@ -130,9 +131,9 @@ def find_traces(books: Books, report_bucket: str, image: str, version: str | Non
     times = [found["LastModified"] for found in objects] + [datetime.fromisoformat(time) for time in known]
     return Traces(
         versions=tuple((found["Key"], found["VersionId"]) for found in objects),
-        letters=tuple(map(_key_of, letters)),
-        records=tuple(map(_key_of, records)),
-        reviews=tuple(map(_key_of, reviews)),
+        letters=tuple(map(key_of, letters)),
+        records=tuple(map(key_of, records)),
+        reviews=tuple(map(key_of, reviews)),
         pages=tuple(_pages(books, report_bucket, image, min(times))) if times else (),
         uploaded_at=max(times, default=None),
     )
@@ -149,7 +150,7 @@ def remove(books: Books, report_bucket: str, image: str, version: str | None, tr
     record_letters(books)
     letters = _items(books, books.letters_table, image, version)
     for letter in letters:
-        _delete(books, books.letters_table, _key_of(letter))
+        _delete(books, books.letters_table, key_of(letter))
     for record in traces.records:
         _delete(books, books.records_table, record)
     ended = 0
@@ -185,10 +186,6 @@ def _items(books: Books, table: str, image: str, version: str | None) -> list[An
     return [item for item in items if version in (None, item["version"]["S"])]
 
 
-def _key_of(item: Any) -> Key:
-    return item["image"]["S"], item["version"]["S"]
-
-
 def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[Key]:
     """The report's pages, drawn since, that name the photo: a page names each photo that it shows."""
     name = image.rpartition("/")[2]
@@ -207,8 +204,7 @@ def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[K
 
 def _delete(books: Books, table: str, key: Key) -> Any:
     """Returns the deleted item."""
-    names = {"image": {"S": key[0]}, "version": {"S": key[1]}}
-    return books.dynamodb.delete_item(TableName=table, Key=names, ReturnValues="ALL_OLD").get("Attributes", {})
+    return books.dynamodb.delete_item(TableName=table, Key=item_key(*key), ReturnValues="ALL_OLD").get("Attributes", {})
 
 
 def _wake(books: Books, token: str) -> bool:

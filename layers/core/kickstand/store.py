@@ -112,7 +112,7 @@ def put_later(dynamodb: DynamoDBClient, table: str, image: str, version: str, la
     return update_item_if(
         dynamodb,
         table,
-        {"image": {"S": image}, "version": {"S": version}},
+        item_key(image, version),
         "SET later = list_append(if_not_exists(later, :none), :later) ADD later_by :models",
         "attribute_exists(image) AND "
         "(attribute_not_exists(prediction) OR prediction.model_version <> :model) AND "
@@ -198,7 +198,7 @@ def _keys_by_change(
                 PaginationConfig={"PageSize": 1000},
             ):
                 for item in page["Items"]:
-                    yield item["changed_at"]["S"], (item["image"]["S"], item["version"]["S"])
+                    yield item["changed_at"]["S"], key_of(item)
 
     for day in reversed(days) if newest_first else days:
         yield from merge(*(read(f"{day}#{shard}") for shard in range(SHARDS)), reverse=newest_first)
@@ -219,13 +219,23 @@ def read_items(
     """
     rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a request with a key twice
     while some := list(islice(rest, 100)):
-        wanted = [{"image": {"S": image}, "version": {"S": version}} for image, version in some]
+        wanted = [item_key(*key) for key in some]
         asked: Any = {table: {"Keys": wanted, "ConsistentRead": consistent} | name_parts(parts)}
         while asked:
             with transient("DynamoDB"):
                 answer = dynamodb.batch_get_item(RequestItems=asked)
             yield from answer["Responses"].get(table, [])
             asked = answer.get("UnprocessedKeys")
+
+
+def item_key(image: str, version: str) -> dict[str, Any]:
+    """The key of the upload's item, in every table of uploads."""
+    return {"image": {"S": image}, "version": {"S": version}}
+
+
+def key_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    """The upload that the item is about: its image and version."""
+    return item["image"]["S"], item["version"]["S"]
 
 
 def name_parts(parts: Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Question
 from kickstand.records import Record
-from kickstand.store import from_item, get_item, plain, read_items
+from kickstand.store import from_item, get_item, item_key, plain, read_items
 
 HIDDEN_FOR = timedelta(days=7)  # how long S3 keeps a replaced or deleted version: NoncurrentDays in the template
 _AT_ONCE = 8  # requests to S3
@@ -82,8 +82,7 @@ def read_outcomes(books: Books, keys: Collection[Key]) -> tuple[dict[Key, Entry]
 
 def find_record(books: Books, key: Key) -> Record | None:
     """The record of this upload."""
-    image, version = key
-    item = get_item(books.dynamodb, books.records_table, {"image": {"S": image}, "version": {"S": version}})
+    item = get_item(books.dynamodb, books.records_table, item_key(*key))
     return from_item(item) if item else None
 
 

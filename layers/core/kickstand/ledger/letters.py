@@ -11,7 +11,7 @@ from kickstand.ledger.books import Books, Fate, find_images, find_record, holds_
 from kickstand.ledger.books import send_uploads as send
 from kickstand.review.rules import Refused
 from kickstand.review.store import load_review, record_review
-from kickstand.store import plain, read_items, transient, update_item_if
+from kickstand.store import item_key, key_of, plain, read_items, transient, update_item_if
 
 REDRIVE_AFTER = (timedelta(0), timedelta(hours=2), timedelta(hours=12))
 """Delays until a failed upload is automatically sent again, one for each time; after the last, a person must act."""
@@ -190,7 +190,7 @@ def find_letters(books: Books, keys: Iterable[Key], consistent: bool = True) -> 
     """The uploads that are dead letters. consistent: includes those stored just now."""
     parts = ("image", "version", "healed_at")
     items = read_items(books.dynamodb, books.letters_table, keys, parts, consistent)
-    return {(item["image"]["S"], item["version"]["S"]) for item in items if "healed_at" not in item}
+    return {key_of(item) for item in items if "healed_at" not in item}
 
 
 def scan_letters(books: Books, marker: dict[str, Any]) -> tuple[list[Letter], dict[str, Any]]:
@@ -325,7 +325,7 @@ def _update(
     **more: Any,
 ) -> bool:
     """Whether the condition held, and the dead letter was changed."""
-    key = {"image": {"S": letter.image}, "version": {"S": letter.version}}
+    key = item_key(letter.image, letter.version)
     return update_item_if(books.dynamodb, books.letters_table, key, change, condition, values, **more)
 
 

@@ -16,7 +16,7 @@ from kickstand.errors import AlreadyAnswered, StoreUnavailable
 from kickstand.events import ReviewStatus
 from kickstand.review import rules
 from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, is_same
-from kickstand.store import changed, from_item, get_item, plain, put_item_if, to_item, transient
+from kickstand.store import changed, from_item, get_item, item_key, key_of, plain, put_item_if, to_item, transient
 
 OPEN_REVIEWS = "OpenReviews"  # the index of reviews that wait for an answer: queue, place
 SHARDS = 8
@@ -49,7 +49,7 @@ def ask_person(
     of reviews may have lost.
     """
     table, records_table = tables
-    item = get_item(dynamodb, records_table, _key(key.image, key.version))
+    item = get_item(dynamodb, records_table, item_key(key.image, key.version))
     if item is None:
         raise AlreadyAnswered(f"{key.image} {key.version}: its record was deleted")
     record = from_item(item)
@@ -232,7 +232,7 @@ def record_review(
     except Refused:  # forgotten, or expired
         return None
     if answered and review.answer is None and review.undone_at is None:
-        if get_item(dynamodb, records_table, _key(image, version)) is None:  # so there was no second wait
+        if get_item(dynamodb, records_table, item_key(image, version)) is None:  # so there was no second wait
             return None
         raise LookupError(f"{image} {version}: there is no answer")
     if review.answer or not answered:
@@ -263,7 +263,7 @@ def restore_review(
     the reviewer undid that one, the record is updated instead.
     """
     reviews_table, records_table = tables
-    item = get_item(dynamodb, records_table, _key(*key))
+    item = get_item(dynamodb, records_table, item_key(*key))
     record = from_item(item) if item else None
     if record is None or record.review is None or record.review.answer is None:
         return
@@ -288,7 +288,7 @@ def _update_record(dynamodb: DynamoDBClient, table: str, review: Review, now: da
 
     An addition does not move the record in the index by time: the monitor would count the answer again.
     """
-    outcome, key = to_item(review.outcome), _key(review.image, review.version)
+    outcome, key = to_item(review.outcome), item_key(review.image, review.version)
     place = changed(review.image, now) if review.answer else {}
     if review.keep_until:
         place["expires_at"] = {"N": str(review.keep_until)}
@@ -331,7 +331,7 @@ def _forget_answer(dynamodb: DynamoDBClient, table: str, review: Review, given_a
         with suppress(dynamodb.exceptions.ConditionalCheckFailedException), transient("DynamoDB"):
             dynamodb.update_item(
                 TableName=table,
-                Key=_key(review.image, review.version),
+                Key=item_key(review.image, review.version),
                 UpdateExpression="SET review = :outcome" if outcome else "REMOVE review.#part",
                 ConditionExpression="review.#part.answered_at = :given",
                 ExpressionAttributeNames={"#part": part},
@@ -380,7 +380,7 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
 
 def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
     """Raises Refused if there is no such review."""
-    item = get_item(dynamodb, table, _key(image, version))
+    item = get_item(dynamodb, table, item_key(image, version))
     if item is None:
         raise Refused("This photo is not under review.")
     return Review.model_validate(plain(item))
@@ -445,14 +445,14 @@ def _shards(queue: str) -> tuple[str, ...]:
 
 
 def _open_keys(dynamodb: DynamoDBClient, table: str) -> Iterator[tuple[str, str]]:
-    return ((item["image"]["S"], item["version"]["S"]) for item in _in_order(dynamodb, table, OPEN))
+    return map(key_of, _in_order(dynamodb, table, OPEN))
 
 
 def _second_keys(dynamodb: DynamoDBClient, table: str, reviewer: str) -> Iterator[tuple[str, str]]:
     """The place of a second question about somebody else's answer."""
     for item in islice(_in_order(dynamodb, table, SECOND), MOST):
         if not is_same(item["place"]["S"].partition("#")[2], reviewer):
-            yield item["image"]["S"], item["version"]["S"]
+            yield key_of(item)
 
 
 def _in_order(dynamodb: DynamoDBClient, table: str, queue: str) -> Iterator[Any]:
@@ -471,7 +471,3 @@ def _items(dynamodb: DynamoDBClient, table: str, queue: str, page_size: int) -> 
             PaginationConfig={"PageSize": page_size},
         ):
             yield from page["Items"]
-
-
-def _key(image: str, version: str) -> dict[str, Any]:
-    return {"image": {"S": image}, "version": {"S": version}}
