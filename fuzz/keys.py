@@ -52,8 +52,8 @@ def try_keys(stack: Stack, folder: Path, every: int) -> Tally:
     if ledger.missing or ledger.dead_letter or ledger.uploads != len(versions):
         tally.count("ledger", f"does not balance: {ledger}")
     versions |= _upload(stack, NOT_IN_XML[::every], photo)
-    records = {(record.image, record.version): record for record in stack.records()}
-    asked = {(review.image, review.version) for review in stack.reviews()}
+    records = {record.key: record for record in stack.records()}
+    asked = {review.key for review in stack.reviews()}
     for key, version in versions.items():
         uploaded = (f"s3://{bucket}/{key}", version)
         record = records.get(uploaded)

@@ -103,7 +103,7 @@ def read_records(*files: Path) -> Iterator[Record]:
         contents = [(file, _content(file, copies)) for file in files]
         best: dict[int, tuple[tuple[bool, ...], int]] = {}
         for number, record in enumerate(_parse(contents)):
-            key, found = hash((record.image, record.version)), (_knows(record), -number)
+            key, found = hash(record.key), (_knows(record), -number)
             best[key] = max(best.get(key, found), found)
         if not best:
             raise CommandError(f"{', '.join(map(str, files))}: no record in it")
@@ -167,7 +167,7 @@ def stream_records(
 def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:
     if since:  # reads only those; one that is answered meanwhile may come twice
         changes = read_changes(books.dynamodb, books.records_table, since, datetime.now(UTC))
-        yield from {(record.image, record.version): record for record in changes}.values()
+        yield from {record.key: record for record in changes}.values()
         return
     with transient("DynamoDB"):
         for page in books.dynamodb.get_paginator("scan").paginate(TableName=books.records_table):

@@ -53,7 +53,7 @@ def record_later(recording: Recording, run: str) -> dict[str, Any]:
     """Add a repeated decision to the record. No event is published: there is no new upload, and no new review."""
     ref = ImageRef.model_validate(recording.state)
     later = compose_later(recording.state, recording.execution, datetime.now(UTC), run)
-    added = later is not None and put_later(dynamodb, settings.records_table, ref.uri, ref.version, later)
+    added = later is not None and put_later(dynamodb, settings.records_table, *ref.upload, later)
     metrics.add_metric(name="ImagesDecidedAgain", unit=MetricUnit.Count, value=int(added))
     logger.info("decided again", image=ref.uri, version=ref.version, added=added, readable=later is not None)
     return {"image": ref.uri, "version": ref.version, "duplicate": not added}

@@ -187,7 +187,7 @@ def choose(desk: Desk, changed: Review | None, now: datetime) -> dict[str, Any]:
     # Golden photos only on the page: a terminal without graphics would show the file name instead.
     golden = None
     if changed and first and desk.action in ("answer", "undo") and desk.format == "html" and not changed.golden:
-        golden = pick(changed.image, changed.version)
+        golden = pick(*changed.key)
     if changed and golden and (undone or count_waiting(dynamodb, table, desk.reviewer)):
         shown = show(changed, now, desk.draw, golden.data) | {"action": "check"}
         return {"notice": notice, "ahead": ahead and not undone, "review": shown}

@@ -122,7 +122,7 @@ def await_ahead(stack: Stack, page: "Page", image: str) -> None:
 def give(stack: Stack, review: Review, reviewer: str) -> None:
     """Has somebody else answer, though a reviewer looks at the photo now."""
     later, tables = datetime.now(UTC) + 3 * CLAIM, ("ReviewsTable", "RecordsTable")
-    key = review.image, review.version
+    key = review.key
     change(stack, review.image, lambda review: rules.claim(review, reviewer, later))
     store.answer_review(stack.dynamodb, stack.stepfunctions, tables, key, "neither", reviewer, [], later)
 

@@ -349,8 +349,8 @@ def test_only_what_that_model_version_decided_is_decided_again_and_once(past: Pa
     past.put("old", "other", "none", "done", "old later")
     records = {key: past.record(key, key.partition(" ")[0]) for key in ("old", "other")}
     done, old_later = past.record("done", "old"), past.record("old later", "older")
-    assert put_later(past.dynamodb, "RecordsTable", done.image, done.version, later(CARD.model_version, done))
-    assert put_later(past.dynamodb, "RecordsTable", old_later.image, old_later.version, later("old", old_later))
+    assert put_later(past.dynamodb, "RecordsTable", *done.key, later(CARD.model_version, done))
+    assert put_later(past.dynamodb, "RecordsTable", *old_later.key, later("old", old_later))
     past.begin(order=AGAIN)
     past("old", "other", "none", "done", "old later", order=AGAIN)
     assert past.keys == ["old", "old later"]
@@ -366,7 +366,7 @@ def test_the_first_decision_stays_and_each_model_version_decides_once(past: Past
     key = {"image": {"S": record.image}, "version": {"S": record.version}}
 
     def add(model_version: str) -> bool:
-        return put_later(past.dynamodb, "RecordsTable", record.image, record.version, later(model_version, record))
+        return put_later(past.dynamodb, "RecordsTable", *record.key, later(model_version, record))
 
     assert [add(version) for version in ("old", "new", "new", "newer")] == [False, True, False, True]
     item = past.dynamodb.get_item(TableName="RecordsTable", Key=key)["Item"]
@@ -381,7 +381,7 @@ def test_the_first_decision_stays_and_each_model_version_decides_once(past: Past
 
 def test_a_photo_that_was_forgotten_meanwhile_gets_no_record_by_a_repeated_decision(past: Past) -> None:
     record = next(iter(make_records(1)))
-    assert not put_later(past.dynamodb, "RecordsTable", record.image, record.version, later("new", record))
+    assert not put_later(past.dynamodb, "RecordsTable", *record.key, later("new", record))
     assert past.dynamodb.scan(TableName="RecordsTable")["Count"] == 0
     assert "Item" not in past.dynamodb.get_item(TableName="ControlTable", Key=CONTROL)
 

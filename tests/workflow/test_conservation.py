@@ -371,7 +371,7 @@ def assert_balanced(stack: Stack, keys: dict[str, Key]) -> Ledger:
     lacking = {key: place for key, place in places.items() if place in list(Lack)}
     assert ledger.uploads == len(keys)
     assert ledger.under_way == 0
-    assert {(missing.image, missing.version): missing.lack for missing in ledger.lacks} == lacking
+    assert {missing.key: missing.lack for missing in ledger.lacks} == lacking
     expected = Counter(place for key, place in places.items() if key not in lacking)
     assert {place: number for place, number in ledger.counts.items() if number and place != "missing"} == expected
     return ledger

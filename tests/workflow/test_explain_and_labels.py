@@ -71,7 +71,7 @@ def answer(stack: Stack, key: Key, label: str, reviewer: str = "Ada Lovelace") -
 
 
 def record_of(stack: Stack, key: Key) -> Record:
-    (record,) = (record for record in stack.records() if (record.image, record.version) == key)
+    (record,) = (record for record in stack.records() if record.key == key)
     return record
 
 

@@ -151,7 +151,7 @@ class World:
         return {key: place for key, known in self.known.items() if isinstance(place := PLACES[known], Lack)}
 
     def assert_balanced(self, ledger: Ledger) -> None:
-        assert {(lack.image, lack.version): lack.lack for lack in ledger.lacks} == self.lacks
+        assert {lack.key: lack.lack for lack in ledger.lacks} == self.lacks
         places = Counter(str(PLACES[known]) for key, known in self.known.items() if key not in self.lacks)
         assert {place: number for place, number in ledger.counts.items() if number and place != "missing"} == places
         assert ledger.missing == len(self.lacks)
@@ -261,7 +261,7 @@ def test_what_comes_while_an_audit_is_under_way_is_never_missing(
         here.learn(here.upload("unknown"), "accept", at=now + timedelta(seconds=5))
         go_on_with_audit(here.books, now + timedelta(hours=9), clock(moments), begin=False)
     found = load_standing(here.books)[0].last
-    assert {(lack.image, lack.version): lack.lack for lack in found.lacks} == lacks
+    assert {lack.key: lack.lack for lack in found.lacks} == lacks
 
 
 @settings(**QUIET, suppress_health_check=CHECKS)  # type: ignore[arg-type]
@@ -283,7 +283,7 @@ def test_a_run_forgets_no_new_upload_wherever_it_is_cut(
         assert waiting() >= open_at_first
     found = close_new(here.books, now, clock(1000))
     here.queues.held.clear()
-    assert {(lack.image, lack.version) for lack in found.lacks} == open_at_first == waiting()
+    assert {lack.key for lack in found.lacks} == open_at_first == waiting()
     for key in open_at_first:
         here.learn(key, "answered")
     assert close_new(here.books, now, clock(1000)).reviewed == len(open_at_first)

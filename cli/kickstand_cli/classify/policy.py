@@ -165,7 +165,7 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
             record.prediction.confidence if record.prediction.neither <= gate else 0.0,
         )
         for record, probability in judged
-        if draw(record.image, record.version, b"uniform sample") * probability < least
+        if draw(*record.key, b"uniform sample") * probability < least
         if record.review and record.review.answer and record.prediction
     ]
     days = sorted(record.recorded_at.date() for record, _ in judged)

@@ -352,7 +352,7 @@ def _gather(stack: "Stack", uploads: Sequence[Upload]) -> tuple[list[Outcome], l
     from kickstand_cli.local.stack import FAILED
 
     bucket = stack.outputs["ImageBucketName"]
-    records = {(record.image, record.version): record for record in stack.records()}
+    records = {record.key: record for record in stack.records()}
     outcomes, missing = [], {}
     for upload in sorted(uploads, key=lambda upload: upload.key):
         record = records.get((f"s3://{bucket}/{upload.key}", upload.version))

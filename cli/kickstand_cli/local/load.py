@@ -344,7 +344,7 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
             time.sleep(1)
     record_letters(books)
     dead = find_letters(books, uploads)
-    places = Counter(PLACES[record.decision.route] for record in records if (record.image, record.version) not in dead)
+    places = Counter(PLACES[record.decision.route] for record in records if record.key not in dead)
     lost = len(waiting - dead)
     ledger = {"uploads": len(uploads), **places, "dead_letter": len(dead), "missing": lost}
     return summarise(uploads, records, ledger, {}, 0, time.monotonic() - started)
@@ -382,10 +382,10 @@ def summarise(
     seconds: float,
 ) -> Summary:
     """Compare the uploads with their records."""
-    found = Counter((record.image, record.version) for record in records)
+    found = Counter(record.key for record in records)
     waits, wrong = [], 0
     for record in records:
-        at, item = uploads[record.image, record.version]
+        at, item = uploads[record.key]
         waits.append((record.recorded_at - at).total_seconds() * 1000)
         wrong += item.bad != (record.decision.reason == "unreadable")
     sent = [item for _, item in uploads.values()]

@@ -186,7 +186,7 @@ def write_labels(
             elif not _is_folder(said):
                 no_folder += 1
             else:
-                yield review, journal.get(review.image, review.version)
+                yield review, journal.get(*review.key)
 
     def fetch(folder: Path, asked: tuple[Review, Label | None]) -> Fetched:
         review, known = asked

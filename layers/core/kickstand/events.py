@@ -41,6 +41,18 @@ class Payload(BaseModel):
     )
 
 
+class OfUpload(Payload):
+    """Base of payloads about one upload. image: s3://bucket/key. version: distinguishes uploads to that key."""
+
+    image: str
+    version: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Which upload it is about."""
+        return self.image, self.version
+
+
 class ImageRef(Payload):
     """One uploaded object, exactly: read from the S3 event "Object Created" that EventBridge delivers.
 
@@ -69,6 +81,11 @@ class ImageRef(Payload):
     def version(self) -> str:
         """Distinguishes uploads to the same key: the version id, or else the ETag."""
         return self.version_id or self.etag
+
+    @property
+    def upload(self) -> tuple[str, str]:
+        """Which upload it is, as in `OfUpload.key`."""
+        return self.uri, self.version
 
 
 def is_folder(key: str, size: int) -> bool:

@@ -11,6 +11,7 @@ from kickstand.events import (
     ImageRef,
     ImageSummary,
     Moment,
+    OfUpload,
     Payload,
     Prediction,
     Probability,
@@ -48,7 +49,7 @@ class LaterDecision(Payload):
     by: str
 
 
-class Record(Payload):
+class Record(OfUpload):
     """One upload and what was decided about it: enough to derive the decision again.
 
     image, version: the table's key: s3://bucket/key, and the version id (else the ETag) of that upload.
@@ -64,8 +65,6 @@ class Record(Payload):
     changed_at: when it was written or answered, by its place in the index by time. Only the table holds it.
     """
 
-    image: str
-    version: str
     image_ref: ImageRef
     prepared_image: ImageSummary | None = None
     prediction: Prediction | None = None

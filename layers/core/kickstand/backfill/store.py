@@ -193,13 +193,11 @@ def find_photos(lane: Lane, batch: Batch, positions: Sequence[int], now: datetim
     with ThreadPoolExecutor(10) as pool:
         heads = pool.map(lambda position: _find(lane, batch, position, now), positions)
         found = dict(zip(positions, heads, strict=True))
-    refs = {(ref.uri, ref.version): ref for ref in found.values() if isinstance(ref, ImageRef)}
+    refs = {ref.upload: ref for ref in found.values() if isinstance(ref, ImageRef)}
     models = read_models(lane.dynamodb, lane.records_table, refs)
     for position, ref in found.items():
-        if isinstance(ref, ImageRef) and not is_wanted(
-            models.get((ref.uri, ref.version)), batch.order, lane.model_version
-        ):
-            has_one = (ref.uri, ref.version) in models
+        if isinstance(ref, ImageRef) and not is_wanted(models.get(ref.upload), batch.order, lane.model_version):
+            has_one = ref.upload in models
             found[position] = Skip.DECIDED if has_one else Skip.OTHER
     return found
 

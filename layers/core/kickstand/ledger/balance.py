@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, AliasPath, ConfigDict, Field
 
-from kickstand.events import ImageRef, Payload, ReviewStatus, Route
+from kickstand.events import ImageRef, OfUpload, Payload, ReviewStatus, Route
 
 Key = tuple[str, str]
 """The key of an upload: its image (s3://bucket/key) and its version."""
@@ -51,28 +51,19 @@ class Lack(StrEnum):
     IMAGE = "image"
 
 
-class Missing(Payload):
+class Missing(OfUpload):
     """An upload without an outcome. image_ref: None if the photo was deleted."""
 
-    image: str
-    version: str
     lack: Lack
     image_ref: ImageRef | None = None
 
-    @property
-    def key(self) -> Key:
-        """Which upload it is."""
-        return self.image, self.version
 
-
-class Entry(Payload):
+class Entry(OfUpload):
     """The part of a decision record that the ledger reads.
 
     review, answered_at: of its review. keep_until: as in `Record`.
     """
 
-    image: str
-    version: str
     route: Route = Field(validation_alias=AliasPath("decision", "route"))
     audited: bool = False
     recorded_at: datetime
@@ -80,11 +71,6 @@ class Entry(Payload):
     review: ReviewStatus | None = Field(None, validation_alias=AliasPath("review", "status"))
     answered_at: datetime | None = Field(None, validation_alias=AliasPath("review", "answer", "answered_at"))
     keep_until: int | None = Field(None, validation_alias=AliasChoices("keep_until", "expires_at"))
-
-    @property
-    def key(self) -> Key:
-        """Which upload it is about."""
-        return self.image, self.version
 
     @property
     def began_at(self) -> datetime:
@@ -106,17 +92,10 @@ class Entry(Payload):
         return self.audited or self.route is Route.REVIEW
 
 
-class Question(Payload):
+class Question(OfUpload):
     """The part of a review that the ledger reads."""
 
-    image: str
-    version: str
     answered_at: datetime | None = Field(None, validation_alias=AliasPath("answer", "answered_at"))
-
-    @property
-    def key(self) -> Key:
-        """Which upload it is about."""
-        return self.image, self.version
 
 
 class Ledger(Payload):
@@ -186,7 +165,7 @@ def balance(
     counts: Counter[str] = Counter()
     lacks = []
     for ref in uploads:
-        key = ref.uri, ref.version
+        key = ref.upload
         entry = entries.get(key)
         if key in letters:
             place: Place | Lack = Place.DEAD_LETTER

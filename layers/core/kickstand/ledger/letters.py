@@ -121,7 +121,7 @@ def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
             image, version = about["image"], about["version"]
         else:
             ref = ImageRef.model_validate(event)
-            image, version = ref.uri, ref.version
+            image, version = ref.upload
         letter = Letter(
             image=image,
             version=version,

@@ -101,7 +101,7 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
     found, kept = Ledger(), list[str]()
     late_at: datetime | None = None
     while len(kept) < _OPEN_AT_MOST and seconds_left() > RESERVE_SECONDS and (taken := _take_new(books)):
-        refs = {(ref.uri, ref.version): ref for ref, _ in taken if ref}
+        refs = {ref.upload: ref for ref, _ in taken if ref}
         entries, questions = read_outcomes(books, refs)
         ended = {key for key, entry in entries.items() if has_ended(entry, questions.get(key), closes_at)}
         letters = find_letters(books, refs.keys() - ended)
@@ -115,7 +115,7 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
         waiting = rest.uploads - rest.missing + rest.under_way  # for a person, whose review is not open yet
         rest = Ledger(missing=rest.missing, under_way=waiting, expired=len(expired), lacks=rest.lacks)
         found = found.plus(done).plus(rest)
-        gone = {receipt for ref, receipt in taken if ref and (ref.uri, ref.version) in ended}
+        gone = {receipt for ref, receipt in taken if ref and ref.upload in ended}
         _delete_new(books, list(gone))
         kept += [receipt for _, receipt in taken if receipt not in gone]
     for some in in_tens(kept):
@@ -288,10 +288,10 @@ def _read_bucket(books: Books, audit: Audit) -> Audit:
         )
         for found in page.get("Versions", [])
     ]
-    entries, questions = read_outcomes(books, [(ref.uri, ref.version) for ref in uploads])
+    entries, questions = read_outcomes(books, [ref.upload for ref in uploads])
     # A folder marker that an older version of the template has decided is counted on both sides.
-    uploads = [ref for ref in uploads if (ref.uri, ref.version) in entries or not is_folder(ref.key, ref.size or 0)]
-    keys = [(ref.uri, ref.version) for ref in uploads]
+    uploads = [ref for ref in uploads if ref.upload in entries or not is_folder(ref.key, ref.size or 0)]
+    keys = [ref.upload for ref in uploads]
     compared = [entry.key for entry in entries.values() if audit.compares(entry)]
     marker = {}
     if page["IsTruncated"]:

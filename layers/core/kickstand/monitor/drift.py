@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from kickstand.classify.promise import Promise, percent
-from kickstand.events import NEITHER, Decision, ImageStatistics, Moment, Payload, Prediction, Reason, Route
+from kickstand.events import NEITHER, Decision, ImageStatistics, Moment, OfUpload, Payload, Prediction, Reason, Route
 from kickstand.quality import upper_bound
 from kickstand.records import Record
 
@@ -363,11 +363,9 @@ def ratios(limit: float, bets: Sequence[float] = ODDS) -> list[tuple[float, floa
     return [(odds / (1 + limit * (odds - 1)), 1 / (1 + limit * (odds - 1))) for odds in bets]
 
 
-class Example(Payload):
+class Example(OfUpload):
     """A photo with the event. value: of the feature; 1 for a rate."""
 
-    image: str
-    version: str
     value: float
 
 
@@ -656,7 +654,7 @@ def _version(baseline: Baseline | None, mix: PromisedMix | None) -> str:
 
 
 def _place(record: Record) -> tuple[datetime, str, str]:
-    return record.recorded_at, record.image, record.version
+    return record.recorded_at, *record.key
 
 
 def describe(finding: Finding) -> str:

@@ -513,7 +513,7 @@ class Accepted(Payload):
         for (label, *_), cell in cells.items():
             told[label] += cell.right + cell.wrong
         told[ANY_LABEL] = told.total()
-        for record in sorted(audits, key=lambda r: (r.changed_at or r.recorded_at, r.image, r.version)):
+        for record in sorted(audits, key=lambda r: (r.changed_at or r.recorded_at, *r.key)):
             wrong = bool(judge(record))
             count(record, right=int(not wrong), wrong=int(wrong))
             if claim := about.get(ANY_LABEL) or about.get(_label(record)):

@@ -436,7 +436,7 @@ def advance(
         more than once.
     until: younger records may not be written or indexed yet.
     """
-    seen = {(record.image, record.version): record for record in changes}.values()
+    seen = {record.key: record for record in changes}.values()
     written = [record for record in seen if record.recorded_at <= until and not state.has_counted(record)]
     # Its place in the index may have moved between finding and fetching it: then the next run reads it again.
     answered = [record for record in seen if record.review and (record.changed_at or record.recorded_at) <= until]

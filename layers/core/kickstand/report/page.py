@@ -629,10 +629,10 @@ def _lay_out(
     finding: Finding, records: Sequence[Record], read_picture: ReadPicture, ended_at: datetime | None = None
 ) -> Sheet:
     """The photos that moved the finding most, and a random sample of the ones before it moved."""
-    by_key = {(record.image, record.version): record for record in records}
-    keys = [(example.image, example.version) for example in finding.examples]
+    by_key = {record.key: record for record in records}
+    keys = [example.key for example in finding.examples]
     moved = [Tile(by_key.get(key), key[0], example.value) for key, example in zip(keys, finding.examples, strict=True)]
-    readable = [record for record in records if record.prepared_image and (record.image, record.version) not in keys]
+    readable = [record for record in records if record.prepared_image and record.key not in keys]
     before = [record for record in readable if finding.since and record.recorded_at < finding.since]
     usual = heapq.nsmallest(PICTURES, before or readable, key=_draw_number)
     name = finding.statistic

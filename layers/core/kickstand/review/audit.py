@@ -24,7 +24,7 @@ def sample(record: Record, rate: float, key: bytes) -> Record:
     if decision.route is Route.REVIEW:
         return record.model_copy(update={"audit_probability": 1.0, "audited": False})
     probability = 0.0 if decision.reason in (Reason.UNREADABLE, Reason.RETAKE) else rate
-    chosen = draw(record.image, record.version, key) < probability
+    chosen = draw(*record.key, key) < probability
     return record.model_copy(update={"audit_probability": probability, "audited": chosen})
 
 

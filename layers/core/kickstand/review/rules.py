@@ -15,6 +15,7 @@ from kickstand.events import (
     GoldenAnswer,
     ImageRef,
     Moment,
+    OfUpload,
     Payload,
     Probability,
     ReviewOutcome,
@@ -53,7 +54,7 @@ class Claim(Payload):
     ahead: bool = False
 
 
-class Review(Payload):
+class Review(OfUpload):
     """One question to a person: what does this photo show?
 
     image, version: the table's key, and the record's.
@@ -73,8 +74,6 @@ class Review(Payload):
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
-    image: str
-    version: str
     image_ref: ImageRef
     why: str
     route: Route
@@ -382,11 +381,9 @@ class Asking(Payload):
     again: bool
 
 
-class Closing(Payload):
+class Closing(OfUpload):
     """The input of the state "Record Review". answered: False if the last wait is over."""
 
-    image: str
-    version: str
     answered: bool
 
 

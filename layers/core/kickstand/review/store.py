@@ -61,9 +61,7 @@ def ask_person(
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
     if _write(dynamodb, table, opened, standing=None):
         return opened
-    return change_review(
-        dynamodb, table, record.image, record.version, lambda review: rules.ask(review, execution, token, status)
-    )
+    return change_review(dynamodb, table, *record.key, lambda review: rules.ask(review, execution, token, status))
 
 
 def next_review(
@@ -245,7 +243,7 @@ def record_review(
 
 def _follow_undo(dynamodb: DynamoDBClient, tables: tuple[str, str], review: Review, now: datetime) -> Review:
     """The answer may have been undone while the record was updated: then remove it from the record again."""
-    standing = load_review(dynamodb, tables[0], review.image, review.version)
+    standing = load_review(dynamodb, tables[0], *review.key)
     told = review.answer.answered_at if review.answer else review.undone_at
     if told and (standing.answer is None or standing.answer.answered_at != told):
         _forget_answer(dynamodb, tables[1], standing, told)
@@ -288,7 +286,7 @@ def _update_record(dynamodb: DynamoDBClient, table: str, review: Review, now: da
 
     An addition does not move the record in the index by time: the monitor would count the answer again.
     """
-    outcome, key = to_item(review.outcome), item_key(review.image, review.version)
+    outcome, key = to_item(review.outcome), item_key(*review.key)
     place = changed(review.image, now) if review.answer else {}
     if review.keep_until:
         place["expires_at"] = {"N": str(review.keep_until)}
@@ -331,7 +329,7 @@ def _forget_answer(dynamodb: DynamoDBClient, table: str, review: Review, given_a
         with suppress(dynamodb.exceptions.ConditionalCheckFailedException), transient("DynamoDB"):
             dynamodb.update_item(
                 TableName=table,
-                Key=item_key(review.image, review.version),
+                Key=item_key(*review.key),
                 UpdateExpression="SET review = :outcome" if outcome else "REMOVE review.#part",
                 ConditionExpression="review.#part.answered_at = :given",
                 ExpressionAttributeNames={"#part": part},
