@@ -31,7 +31,7 @@ TABLES = settings.reviews_table, settings.records_table
 @metrics.log_metrics
 def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     closing = Closing.model_validate(event)
-    review = record_review(dynamodb, *TABLES, *closing.key, answered=closing.answered, now=datetime.now(UTC))
+    review = record_review(dynamodb, TABLES, closing.key, answered=closing.answered, now=datetime.now(UTC))
     if review is None:
         logger.info("forgotten", image=closing.image, version=closing.version)
         return {"image": closing.image, "version": closing.version, "status": "forgotten"}

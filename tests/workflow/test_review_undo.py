@@ -108,7 +108,7 @@ def test_an_answer_that_is_undone_while_the_record_is_told_of_it_does_not_stay_t
         tell(dynamodb, table, review, now)
 
     monkeypatch.setattr(store, "_update_record", undone_first)
-    record_review(stack.dynamodb, *TABLES, *before.key, answered=True, now=before.requested_at)
+    record_review(stack.dynamodb, TABLES, before.key, answered=True, now=before.requested_at)
     assert told(stack, image) == again
     assert record_of(stack, image).review == review_of(stack, image).outcome
     store._wake(stack.stepfunctions, before)

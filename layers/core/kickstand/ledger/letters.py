@@ -283,7 +283,7 @@ def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
         start(books, books.review_image, json.loads(letter.event))
         return
     if review.answer and find_record(books, key):
-        record_review(books.dynamodb, books.reviews_table, books.records_table, *key, answered=True, now=now)
+        record_review(books.dynamodb, (books.reviews_table, books.records_table), key, answered=True, now=now)
     # Otherwise the question is on the review page, where it can be answered without an execution.
 
 

@@ -366,6 +366,6 @@ def _complete(books: Books, missing: Missing, now: datetime) -> None:
     tables = books.reviews_table, books.records_table
     match missing.lack:
         case Lack.ANSWER:
-            record_review(books.dynamodb, *tables, *missing.key, answered=True, now=now)
+            record_review(books.dynamodb, tables, missing.key, answered=True, now=now)
         case Lack.REVIEW:
             restore_review(books.dynamodb, books.stepfunctions, tables, missing.key, now)

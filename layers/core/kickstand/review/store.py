@@ -170,7 +170,7 @@ def answer_review(
     if review.answer and review.answer.reviewer != reviewer:
         _update_record(dynamodb, records_table, review, now)
     elif not _wake(stepfunctions, review):
-        record_review(dynamodb, reviews_table, records_table, *key, answered=True, now=now)
+        record_review(dynamodb, tables, key, answered=True, now=now)
     if first and control_table:
         _count_answer(dynamodb, control_table, 1)
     return review
@@ -209,35 +209,30 @@ def check_reviewer(
 
 
 def record_review(
-    dynamodb: DynamoDBClient,
-    reviews_table: str,
-    records_table: str,
-    image: str,
-    version: str,
-    answered: bool,
-    now: datetime,
+    dynamodb: DynamoDBClient, tables: tuple[str, str], key: tuple[str, str], answered: bool, now: datetime
 ) -> Review | None:
     """Write the outcome of the review into the record; repeating it changes nothing. None if one of them was deleted.
 
-    answered: False if the last wait is over. An answer at the last moment counts.
+    tables: of reviews and of records. answered: False if the last wait is over. An answer at the last moment counts.
     now: an answer moves the record to this place in the index by time, so that the monitor sees it, however late.
 
     Raises LookupError if there is no answer.
     """
+    reviews_table, records_table = tables
     settle = rules.forget_token if answered else rules.give_up
     try:
-        review = change_review(dynamodb, reviews_table, image, version, settle)
+        review = change_review(dynamodb, reviews_table, *key, settle)
     except Refused:  # forgotten, or expired
         return None
     if answered and review.answer is None and review.undone_at is None:
-        if get_item(dynamodb, records_table, item_key(image, version)) is None:  # so there was no second wait
+        if get_item(dynamodb, records_table, item_key(*key)) is None:  # so there was no second wait
             return None
-        raise LookupError(f"{image} {version}: there is no answer")
+        raise LookupError(f"{' '.join(key)}: there is no answer")
     if review.answer or not answered:
         _update_record(dynamodb, records_table, review, now)
     if answered:
         with suppress(Refused):
-            review = _follow_undo(dynamodb, (reviews_table, records_table), review, now)
+            review = _follow_undo(dynamodb, tables, review, now)
     return review
 
 
