@@ -79,11 +79,11 @@ def test_an_answer_that_is_undone_before_its_execution_wakes_is_never_on_record(
     image = upload(stack)
     claim(stack, image, "Ada")
     with monkeypatch.context() as asleep:
-        asleep.setattr(store, "_wake", lambda *_: True)
+        asleep.setattr(store, "wake", lambda *_: True)
         give(stack, image)
     answered = review_of(stack, image)
     undo(stack, image)
-    assert store._wake(stack.stepfunctions, answered)
+    assert store.wake(stack.stepfunctions, answered.task_token)
     stack.settle()
     assert entered(stack, image)[-1] == "Answered"  # it does not fail
     assert (review_of(stack, image).status, told(stack, image)) == (ReviewStatus.UNANSWERED, None)
@@ -96,7 +96,7 @@ def test_an_answer_that_is_undone_while_the_record_is_told_of_it_does_not_stay_t
     image = upload(stack)
     claim(stack, image, "Ada")
     with monkeypatch.context() as asleep:
-        asleep.setattr(store, "_wake", lambda *_: True)
+        asleep.setattr(store, "wake", lambda *_: True)
         give(stack, image)
     before, tell = review_of(stack, image), store._update_record
 
@@ -111,7 +111,7 @@ def test_an_answer_that_is_undone_while_the_record_is_told_of_it_does_not_stay_t
     record_review(stack.dynamodb, TABLES, before.key, answered=True, now=before.requested_at)
     assert told(stack, image) == again
     assert record_of(stack, image).review == review_of(stack, image).outcome
-    store._wake(stack.stepfunctions, before)
+    store.wake(stack.stepfunctions, before.task_token)
     stack.settle()
     assert told(stack, image) == again
 

@@ -9,12 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
+from pydantic import SecretStr
 
 from kickstand.backfill.rules import State
 from kickstand.backfill.store import load_run
 from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
+from kickstand.review.store import wake
 from kickstand.store import item_key, key_of
 from kickstand.text import printable
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
@@ -156,7 +158,8 @@ def remove(books: Books, report_bucket: str, image: str, version: str | None, tr
     ended = 0
     for review in traces.reviews:
         token = _delete(books, books.reviews_table, review).get("task_token", {}).get("S")
-        ended += token is not None and _wake(books, token)
+        # The execution that waits for the answer continues; it finds no review, and ends.
+        ended += wake(books.stepfunctions, SecretStr(token) if token else None)
     for key, version_id in traces.pages:
         books.s3.delete_object(Bucket=report_bucket, Key=key, VersionId=version_id)
     return traces.counts | {"letters": len(letters), "executions": ended}
@@ -205,13 +208,3 @@ def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[K
 def _delete(books: Books, table: str, key: Key) -> Any:
     """Returns the deleted item."""
     return books.dynamodb.delete_item(TableName=table, Key=item_key(*key), ReturnValues="ALL_OLD").get("Attributes", {})
-
-
-def _wake(books: Books, token: str) -> bool:
-    """Let the execution that waits for the answer go on; it finds no review, and ends. Whether there was one."""
-    gone = books.stepfunctions.exceptions
-    try:
-        books.stepfunctions.send_task_success(taskToken=token, output="{}")
-    except (gone.TaskTimedOut, gone.TaskDoesNotExist, gone.InvalidToken):
-        return False
-    return True

@@ -169,7 +169,7 @@ def answer_review(
     review = change_review(dynamodb, reviews_table, *key, rule)
     if review.answer and review.answer.reviewer != reviewer:
         _update_record(dynamodb, records_table, review, now)
-    elif not _wake(stepfunctions, review):
+    elif not wake(stepfunctions, review.task_token):
         record_review(dynamodb, tables, key, answered=True, now=now)
     if first and control_table:
         _count_answer(dynamodb, control_table, 1)
@@ -271,7 +271,7 @@ def restore_review(
             return
     if not _write(dynamodb, reviews_table, rules.restore(record), standing=None):
         review = change_review(dynamodb, reviews_table, *key, lambda standing: rules.restore(record, standing))
-        _wake(stepfunctions, review)  # an execution that has asked again may wait
+        wake(stepfunctions, review.task_token)  # an execution that has asked again may wait
 
 
 def _update_record(dynamodb: DynamoDBClient, table: str, review: Review, now: datetime) -> None:
@@ -419,14 +419,14 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
     return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)
 
 
-def _wake(stepfunctions: SFNClient, review: Review) -> bool:
+def wake(stepfunctions: SFNClient, token: SecretStr | None) -> bool:
     """Resume the execution. Returns whether one waited. The output is empty: the answer is in the table."""
-    if review.task_token is None:
+    if token is None:
         return False
     gone = stepfunctions.exceptions
     try:
         with transient("Step Functions"):
-            stepfunctions.send_task_success(taskToken=review.task_token.get_secret_value(), output="{}")
+            stepfunctions.send_task_success(taskToken=token.get_secret_value(), output="{}")
     except (gone.TaskTimedOut, gone.TaskDoesNotExist, gone.InvalidToken):
         return False
     return True
