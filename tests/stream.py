@@ -12,8 +12,18 @@ from PIL import Image, ImageDraw
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.images import measure
-from kickstand.classify.policy import SelectivePolicy, decide
-from kickstand.events import Answer, ImageRef, ImageSummary, Prediction, ReviewOutcome, ReviewStatus, Route, Shown
+from kickstand.classify.policy import decide
+from kickstand.events import (
+    Answer,
+    ImageRef,
+    ImageSummary,
+    Prediction,
+    ReviewOutcome,
+    ReviewStatus,
+    Route,
+    SelectivePolicy,
+    Shown,
+)
 from kickstand.monitor.drift import Baseline, make_baseline, observe
 from kickstand.records import Record
 

@@ -17,9 +17,9 @@ from pydantic import ValidationError
 from kickstand.classify.artefact import read_card
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
-from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage, first_complaint
-from kickstand.events import Prediction, Route
+from kickstand.events import Prediction, Route, SelectivePolicy
 from kickstand.monitor.live_accuracy import Outcome, as_label, estimate, judge, observe
 from kickstand.records import Record
 from kickstand_cli.classify.classify import Answer, answer_batch, cached_model, load_model

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from kickstand.classify.artefact import ModelCard
 from kickstand.classify.photo_quality import Flaw
-from kickstand.classify.policy import SelectivePolicy, decide, read_switch
+from kickstand.classify.policy import decide, read_switch
 from kickstand.classify.promise import ANY_LABEL, Guaranteed, Promise
-from kickstand.events import Prediction, Reason, Route
+from kickstand.events import Prediction, Reason, Route, SelectivePolicy
 from kickstand.lifecycle.gate import read_stated
 
 POLICY = SelectivePolicy(policy_version="test", accept_at=0.9, neither_accept_at_most=0.2, neither_reject_at_least=0.8)

@@ -8,7 +8,6 @@ import pytest
 from pydantic import ValidationError
 
 from bench.promise import FOREIGN_SHARE, LABELS, MAX_RISK, World, try_world
-from kickstand.classify.policy import SelectivePolicy
 from kickstand.classify.promise import (
     ANY_LABEL,
     Answered,
@@ -22,7 +21,7 @@ from kickstand.classify.promise import (
     largest_shares,
     worst_mix,
 )
-from kickstand.events import NEITHER
+from kickstand.events import NEITHER, SelectivePolicy
 
 GATES = {"neither_accept_at_most": 0.2, "neither_reject_at_least": 0.9}
 TWO = dict.fromkeys("ab", 0.02)

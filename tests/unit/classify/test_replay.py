@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from kickstand.classify.images import prepare
 from kickstand.classify.photo_quality import find_flaw
-from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import (
     Answer,
@@ -25,6 +25,7 @@ from kickstand.events import (
     ReviewOutcome,
     ReviewStatus,
     Route,
+    SelectivePolicy,
     Shown,
 )
 from kickstand.records import Record

@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.policy import decide
+from kickstand.events import SelectivePolicy
 from kickstand.records import LaterDecision, Record
 from kickstand_cli.ledger.explain import describe
 from tests.stream import CARD, make_records

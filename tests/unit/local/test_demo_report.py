@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from kickstand.classify.artefact import ModelCard
-from kickstand.classify.policy import SelectivePolicy
-from kickstand.events import Decision, ImageRef, Prediction, Reason, Route
+from kickstand.events import Decision, ImageRef, Prediction, Reason, Route, SelectivePolicy
 from kickstand.records import Record
 from kickstand_cli.local.demo_report import Failure, Outcome, Run, make_picture, render_report
 

@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.policy import decide
 from kickstand.classify.promise import Promise
-from kickstand.events import Decision, ImageRef, ImageStatistics, ImageSummary, Prediction, Reason, Route
+from kickstand.events import (
+    Decision,
+    ImageRef,
+    ImageStatistics,
+    ImageSummary,
+    Prediction,
+    Reason,
+    Route,
+    SelectivePolicy,
+)
 from kickstand.monitor.drift import (
     CLASS_MIX,
     EXAMPLES,

@@ -8,9 +8,8 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import Field, model_validator
 
-from kickstand.classify.policy import SelectivePolicy
 from kickstand.errors import first_complaint
-from kickstand.events import Payload, Sha256
+from kickstand.events import Payload, SelectivePolicy, Sha256
 
 Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 exceed the state of an execution
 LONGEST_LABEL = 100

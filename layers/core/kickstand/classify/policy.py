@@ -9,9 +9,6 @@ from pydantic import Field
 from kickstand.classify.photo_quality import Flaw
 from kickstand.events import Decision, ImageStatistics, Moment, Payload, Prediction, Reason, Route, SelectivePolicy
 
-__all__ = ["NO_END", "Deciding", "SelectivePolicy", "Switch", "decide", "parse_switch", "read_switch"]
-
-
 NO_END = datetime(9999, 12, 31, tzinfo=UTC)
 """The end of a switch without an end; a time, since older versions read one."""
 

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from kickstand.classify.artefact import read_probabilities
 from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
-from kickstand.classify.policy import SelectivePolicy, decide
+from kickstand.classify.policy import decide
 from kickstand.classify.promise import Answered, Promise, keep_promise
 from kickstand.errors import InvalidImage
-from kickstand.events import Prediction, Route
+from kickstand.events import Prediction, Route, SelectivePolicy
 from kickstand.lifecycle.dataset_store import Image, Manifest
 from kickstand.lifecycle.gate import Outcome, Stated, Verdict, judge, read_stated
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
-from kickstand.classify.policy import SelectivePolicy
 from kickstand.classify.promise import ANY_LABEL
-from kickstand.events import NEITHER, Payload, ReviewStatus, Route
+from kickstand.events import NEITHER, Payload, ReviewStatus, Route, SelectivePolicy
 from kickstand.monitor.live_accuracy import LiveAccuracy, Outcome, as_label, estimate, outcomes
 from kickstand.records import Record
 from kickstand.review.agreement import Agreement, agreement
