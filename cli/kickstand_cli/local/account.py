@@ -94,13 +94,9 @@ def _attempt(name: str, permission: str, ask: Callable[[], Finding]) -> Finding:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         fix = f"allow {permission}, or go on: only this check needs it" if code in REFUSED else "try again"
-        return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, fix)
+        return Finding(name, Status.UNKNOWN, f"could not check: {reason(error)}", NEEDED, fix)
     except UNANSWERED as error:
-        return Finding(name, Status.UNKNOWN, f"could not check: {_line(error)}", NEEDED, "try again")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        return Finding(name, Status.UNKNOWN, f"could not check: {reason(error)}", NEEDED, "try again")
 
 
 def _region(region: str, session: Any) -> Finding:
@@ -131,10 +127,10 @@ def _identity(client: Callable[[str], Any]) -> Finding:
         return Finding("identity", Status.WRONG, "no credentials", NEEDED, fix)
     except ClientError as error:
         fix = "newer credentials: aws sso login, or new environment variables"
-        return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {_line(error)}", NEEDED, fix)
+        return Finding("identity", Status.WRONG, f"AWS refuses the credentials: {reason(error)}", NEEDED, fix)
     except UNANSWERED as error:
         fix = "check the network, a proxy (HTTPS_PROXY), and the region's name"
-        return Finding("identity", Status.WRONG, f"AWS could not be reached: {_line(error)}", NEEDED, fix)
+        return Finding("identity", Status.WRONG, f"AWS could not be reached: {reason(error)}", NEEDED, fix)
 
 
 def _principal(arn: str) -> Finding:
