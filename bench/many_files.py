@@ -27,9 +27,10 @@ from PIL import Image
 from rich.console import Console
 
 from bench.harness import Row, spread
+from kickstand.batches import in_batches
 from kickstand.classify.artefact import read_card
 from kickstand.classify.images import LONGEST, scale
-from kickstand_cli.parallel import BATCH, cores, in_batches
+from kickstand_cli.parallel import BATCH, cores
 from kickstand_cli.project import MODEL, PROJECT
 
 ROUNDS = 5

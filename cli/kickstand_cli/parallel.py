@@ -11,6 +11,8 @@ from contextlib import suppress
 from itertools import chain, islice
 from typing import TypeVar
 
+from kickstand.batches import in_batches
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -25,17 +27,6 @@ FETCHES = 10
 def cores() -> int:
     """The processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def in_batches(items: Iterable[Item], size: int = BATCH) -> Iterator[list[Item]]:
-    """The items in lists of this size.
-
-    >>> list(in_batches("abcde", 2))
-    [['a', 'b'], ['c', 'd'], ['e']]
-    """
-    rest = iter(items)
-    while batch := list(islice(rest, size)):
-        yield batch
 
 
 def in_threads(call: Callable[[Item], Result], items: Iterable[Item], at_once: int = FETCHES) -> Iterator[Result]:
@@ -64,7 +55,7 @@ def in_processes(
     call: gives a result for each item of a batch; it must be importable by name.
     lost: the result for an item that crashes its process.
     """
-    batches = in_batches(items)
+    batches = in_batches(items, BATCH)
     first = list(islice(batches, FEW))
     number = processes or cores()
     if len(first) < FEW or number == 1:

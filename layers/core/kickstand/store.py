@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
 
+from kickstand.batches import in_batches
 from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client
 from kickstand.errors import InvalidImage, StoreUnavailable, first_complaint
 from kickstand.events import ImageRef, Payload
@@ -156,7 +157,7 @@ def read_changes(
     minute to the next run. Raises StoreUnavailable if DynamoDB fails.
     """
     found = (key for _, key in _keys_by_change(dynamodb, table, after, until, newest_first))
-    while some := list(islice(found, 100)):
+    for some in in_batches(found, 100):
         yield from readable(read_items(dynamodb, table, some))
 
 
@@ -217,8 +218,7 @@ def read_items(
 
     Raises StoreUnavailable if DynamoDB fails.
     """
-    rest = iter(dict.fromkeys(keys))  # DynamoDB refuses a request with a key twice
-    while some := list(islice(rest, 100)):
+    for some in in_batches(dict.fromkeys(keys), 100):  # DynamoDB refuses a request with a key twice
         wanted = [item_key(*key) for key in some]
         asked: Any = {table: {"Keys": wanted, "ConsistentRead": consistent} | name_parts(parts)}
         while asked:

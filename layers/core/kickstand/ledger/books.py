@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
+from kickstand.batches import in_batches
 from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Question
@@ -17,8 +17,8 @@ from kickstand.records import Record
 from kickstand.store import from_item, get_item, item_key, plain, read_items
 
 HIDDEN_FOR = timedelta(days=7)  # how long S3 keeps a replaced or deleted version: NoncurrentDays in the template
+SQS_BATCH = 10  # messages that SQS accepts at a time
 _AT_ONCE = 8  # requests to S3
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -124,12 +124,21 @@ def holds_messages(books: Books, queue: str) -> bool:
     return any(int(number) for number in counts.values())
 
 
+def delete_messages(books: Books, queue: str, receipts: Iterable[str]) -> None:
+    """Delete the received messages with these receipts from the queue."""
+    for some in in_batches(receipts, SQS_BATCH):
+        books.sqs.delete_message_batch(
+            QueueUrl=queue,
+            Entries=[{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(some)],
+        )
+
+
 # ---- sending again
 
 
 def send_uploads(books: Books, events: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Put the events into the upload queue, which paces them. Returns for each why it was refused, or nothing."""
-    for some in in_tens(events):
+    for some in in_batches(events, SQS_BATCH):
         try:
             answer = books.sqs.send_message_batch(
                 QueueUrl=books.waiting_queue,
@@ -161,10 +170,3 @@ def as_event(ref: ImageRef) -> dict[str, Any]:
             "object": {name: value for name, value in uploaded.items() if value is not None},
         },
     }
-
-
-def in_tens(things: Iterable[T]) -> Iterator[list[T]]:
-    """SQS accepts ten at a time."""
-    rest = iter(things)
-    while some := list(islice(rest, 10)):
-        yield some

@@ -7,7 +7,16 @@ from typing import Any
 
 from kickstand.events import ImageRef, Payload
 from kickstand.ledger.balance import Key, has_ended
-from kickstand.ledger.books import Books, Fate, find_images, find_record, holds_messages, read_outcomes, start
+from kickstand.ledger.books import (
+    Books,
+    Fate,
+    delete_messages,
+    find_images,
+    find_record,
+    holds_messages,
+    read_outcomes,
+    start,
+)
 from kickstand.ledger.books import send_uploads as send
 from kickstand.review.rules import Refused
 from kickstand.review.store import load_review, record_review
@@ -160,12 +169,7 @@ def record_letters(books: Books, go_on: Callable[[], bool] = lambda: True) -> bo
             sent = datetime.fromtimestamp(int(message["Attributes"]["SentTimestamp"]) / 1000, UTC)
             letter = read_letter(message["MessageId"], message["Body"], sent)
             _keep(books, letter)
-        books.sqs.delete_message_batch(
-            QueueUrl=books.dead_letter_queue,
-            Entries=[
-                {"Id": str(place), "ReceiptHandle": message["ReceiptHandle"]} for place, message in enumerate(messages)
-            ],
-        )
+        delete_messages(books, books.dead_letter_queue, (message["ReceiptHandle"] for message in messages))
     return not holds_messages(books, books.dead_letter_queue)
 
 

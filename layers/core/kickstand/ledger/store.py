@@ -2,20 +2,22 @@
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
+from kickstand.batches import in_batches
 from kickstand.events import ImageRef, Payload, is_folder
 from kickstand.ledger.balance import Audit, Entry, Key, Lack, Ledger, Missing, Part, balance, has_ended
 from kickstand.ledger.books import (
     ENTRY_PARTS,
+    SQS_BATCH,
     Books,
     Fate,
     as_event,
+    delete_messages,
     find_images,
     holds_messages,
-    in_tens,
     read_outcomes,
     send_uploads,
 )
@@ -116,9 +118,9 @@ def close_new(books: Books, closes_at: datetime, seconds_left: Callable[[], floa
         rest = Ledger(missing=rest.missing, under_way=waiting, expired=len(expired), lacks=rest.lacks)
         found = found.plus(done).plus(rest)
         gone = {receipt for ref, receipt in taken if ref and ref.upload in ended}
-        _delete_new(books, list(gone))
+        delete_messages(books, books.new_uploads, gone)
         kept += [receipt for _, receipt in taken if receipt not in gone]
-    for some in in_tens(kept):
+    for some in in_batches(kept, SQS_BATCH):
         books.sqs.change_message_visibility_batch(
             QueueUrl=books.new_uploads,
             Entries=[
@@ -165,14 +167,6 @@ def _take_new(books: Books) -> list[tuple[ImageRef | None, str]]:
             except ValueError:
                 taken.append((None, message["ReceiptHandle"]))
     return taken
-
-
-def _delete_new(books: Books, receipts: Sequence[str]) -> None:
-    for some in in_tens(receipts):
-        books.sqs.delete_message_batch(
-            QueueUrl=books.new_uploads,
-            Entries=[{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(some)],
-        )
 
 
 # ---- a run, and an audit in slices
