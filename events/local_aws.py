@@ -20,6 +20,7 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
+from kickstand.events import split_uri
 from kickstand_cli.local.template import Template, create_table
 from kickstand_cli.training.training_source import pack
 
@@ -64,7 +65,7 @@ def furnish(endpoint: str) -> None:
 def furnish_training(session: boto3.Session, endpoint: str) -> None:
     """Golden images to learn from; the champion as what a job has made of them, registered as a challenger."""
     artefact = json.loads((PROJECT / "events/evaluate_model.json").read_bytes())["dataset"]["artefact_uri"]
-    bucket, _, key = artefact.removeprefix("s3://").partition("/")
+    bucket, key = split_uri(artefact)
     s3 = session.client("s3", endpoint_url=endpoint)
     s3.create_bucket(Bucket=bucket)
     s3.put_object(Bucket=bucket, Key=key, Body=champion())

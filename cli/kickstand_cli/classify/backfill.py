@@ -15,7 +15,7 @@ import typer
 from kickstand.backfill.rules import Key, Order, Run, State, is_wanted
 from kickstand.backfill.store import PACE_SECONDS, begin, end, load_run, read_models
 from kickstand.classify.artefact import read_card
-from kickstand.events import is_folder
+from kickstand.events import is_folder, split_uri
 from kickstand.ledger.books import Books
 from kickstand.store import transient
 from kickstand_cli.classify.inventory import read_inventory
@@ -147,7 +147,7 @@ def backfill(
         raise typer.BadParameter("--resume uses the selection of the last run, and takes no other")
     with reporting():
         if inventory:
-            split_uri(inventory)  # before AWS is asked
+            place_of(inventory)  # before AWS is asked
         found = read_outputs(stack_name, outputs)
         books = open_books(found)
         standing = load_run(books.dynamodb, books.control_table)
@@ -270,7 +270,7 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
             ]
             yield len(latest), photos, 0
         return
-    bucket, key = split_uri(order.inventory)
+    bucket, key = place_of(order.inventory)
     keys, unchecked, photos = 0, 0, Photos()
     for line in read_inventory(books.s3, bucket, key):
         if line.get("Bucket", books.image_bucket) != books.image_bucket:
@@ -292,11 +292,11 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
     yield keys, photos, unchecked
 
 
-def split_uri(uri: str) -> tuple[str, str]:
+def place_of(manifest: str) -> tuple[str, str]:
     """Bucket and key. Raises CommandError for anything else than s3://bucket/key."""
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    if not uri.startswith("s3://") or not bucket or not key:
-        raise CommandError(f"{uri}: expected s3://bucket/folder/manifest.json")
+    bucket, key = split_uri(manifest)
+    if not manifest.startswith("s3://") or not bucket or not key:
+        raise CommandError(f"{manifest}: expected s3://bucket/folder/manifest.json")
     return bucket, key
 
 
@@ -387,7 +387,7 @@ def start(books: Books, lane: Lane, order: Order, limit: Decimal, standing: Run 
         "batches_at_once": lane.batches,
     }
     if order.inventory:
-        asked["inventory"] = dict(zip(("bucket", "key"), split_uri(order.inventory), strict=True))
+        asked["inventory"] = dict(zip(("bucket", "key"), place_of(order.inventory), strict=True))
     try:
         with transient("Step Functions"):
             books.stepfunctions.start_execution(stateMachineArn=lane.machine, name=order.run, input=json.dumps(asked))

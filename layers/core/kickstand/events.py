@@ -88,6 +88,16 @@ class ImageRef(Payload):
         return self.uri, self.version
 
 
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of s3://bucket/key. A key may contain any character, also ? and #.
+
+    >>> split_uri("s3://photos/a folder/what?.jpg")
+    ('photos', 'a folder/what?.jpg')
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
 def is_folder(key: str, size: int) -> bool:
     """Whether the object is a folder marker, as made by "Create folder" in the S3 console. It is not an upload.
 

@@ -3,10 +3,9 @@
 import hashlib
 import tempfile
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from kickstand.clients import S3Client
-from kickstand.events import Payload
+from kickstand.events import Payload, split_uri
 from kickstand.lifecycle.dataset_store import Dataset, read_manifest
 from kickstand.lifecycle.evaluation import Contender, HeldOut, answer, compare, held_out, read_answers, unpack_artefact
 from kickstand.lifecycle.gate import Stated
@@ -51,10 +50,10 @@ def _challenge(s3: S3Client, evaluating: Evaluating, images: HeldOut, champion: 
     if evaluating.algorithm == "kickstand":
         with tempfile.TemporaryDirectory() as folder:
             return answer(unpack_artefact(packed, Path(folder)), images)
-    place = urlsplit(f"{dataset.answers_uri}/")
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.netloc, Prefix=place.path.lstrip("/"))
+    bucket, prefix = split_uri(f"{dataset.answers_uri}/")
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
-    answers = {key.rpartition("/")[2].removesuffix(".out"): _read(s3, f"s3://{place.netloc}/{key}") for key in keys}
+    answers = {key.rpartition("/")[2].removesuffix(".out"): _read(s3, f"s3://{bucket}/{key}") for key in keys}
     return read_answers(answers, images, dataset.labels, champion, dataset.name[-8:])
 
 
@@ -64,7 +63,7 @@ def _read(s3: S3Client, uri: str) -> bytes:
 
 def _read_version(s3: S3Client, uri: str) -> tuple[bytes, str]:
     """The object and its version; "null" in a bucket without versions."""
-    place = urlsplit(uri)
+    bucket, key = split_uri(uri)
     with transient("S3"):
-        found = s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))
+        found = s3.get_object(Bucket=bucket, Key=key)
         return found["Body"].read(), found.get("VersionId", "null")

@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from pydantic import AliasPath, Field
 
-from kickstand.events import Payload
+from kickstand.events import Payload, split_uri
 
 
 class ApprovalChange(Payload):
@@ -79,8 +78,8 @@ def describe_rollout(
         what = f"version {now} lies at {artefact}" if now else f"nothing lies at {artefact}"
         message = f"{change.package} is approved, but {what}, and version {judged} was judged. The champion stays."
         return Rollout(False, "Kickstand: challenger was replaced", message, detail)
-    place = urlsplit(artefact)
-    fetch = f"aws s3api get-object --bucket {place.netloc} --key {place.path.lstrip('/')}"
+    bucket, key = split_uri(artefact)
+    fetch = f"aws s3api get-object --bucket {bucket} --key {key}"
     fetch += f" --version-id {judged} model.tar.gz" if judged else " model.tar.gz"
     check = f", whose SHA-256 is {pin['artefact_sha256']}," if "artefact_sha256" in pin else ""
     message = (

@@ -2,11 +2,11 @@
 
 import json
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from botocore.exceptions import ClientError
 
 from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client, SFNClient, SNSClient
+from kickstand.events import split_uri
 from kickstand.lifecycle.retraining import (
     Choice,
     LastTraining,
@@ -112,10 +112,10 @@ def note_approval(dynamodb: DynamoDBClient, table: str, package: str, decision: 
 
 def find_version(s3: S3Client, uri: str) -> str | None:
     """The present version of the object; None if there is none. Raises StoreUnavailable."""
-    place = urlsplit(uri)
+    bucket, key = split_uri(uri)
     try:
         with transient("S3"):
-            return s3.head_object(Bucket=place.netloc, Key=place.path.lstrip("/")).get("VersionId", "null")
+            return s3.head_object(Bucket=bucket, Key=key).get("VersionId", "null")
     except ClientError as error:
         if error.response["Error"]["Code"] == "404":
             return None
