@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kickstand.classify.artefact import ModelCard, check_label
+from kickstand.classify.artefact import ModelCard, check_labels
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.events import NEITHER, Prediction
@@ -175,17 +175,10 @@ def _check_classes(names: Sequence[str]) -> None:
     """Raises CommandError for classes that no model's card can have, before any photo is read."""
     if len(names) < 2:
         raise CommandError(f"only the class {', '.join(names) or NEITHER!r}: a classifier needs two or more")
-    known: dict[str, str] = {}
-    for name in names:
-        why = "a reserved word" if name.casefold() == "cannot_tell" else ""
-        if (other := known.setdefault(name.casefold(), name)) != name:
-            why = f"it differs from {other!r} in capitals only"
-        try:
-            check_label(name)
-        except ValueError as error:
-            why = str(error).partition(": ")[2]
-        if why:
-            raise CommandError(f"class {name!r}: {why}; give the folder another name")
+    try:
+        check_labels(names)
+    except ValueError as error:
+        raise CommandError(f"class {str(error).removeprefix('label ')}; give the folder another name") from error
 
 
 def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:

@@ -36,19 +36,8 @@ class ModelCard(Payload):
     policy: SelectivePolicy
 
     @model_validator(mode="after")
-    def _labels_differ(self) -> Self:
-        if len(set(self.labels)) < len(self.labels) or set(self.labels) & {"", "neither", "cannot_tell"}:
-            raise ValueError(
-                f"labels {', '.join(map(repr, self.labels))}: twice the same, empty, or a word of Kickstand's own"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _labels_are_names(self) -> Self:
-        for label in self.labels:
-            check_label(label)
-        if len({label.casefold() for label in self.labels} | {"neither", "cannot_tell"}) < len(self.labels) + 2:
-            raise ValueError(f"labels {', '.join(self.labels)}: some differ in capitals only, as folders may not")
+        check_labels(self.labels)
         return self
 
     @model_validator(mode="after")
@@ -58,6 +47,19 @@ class ModelCard(Payload):
         if named and named != set(self.labels):
             raise ValueError(f"thresholds for {', '.join(sorted(named))}: the labels are {', '.join(self.labels)}")
         return self
+
+
+def check_labels(labels: Iterable[str]) -> None:
+    """Raises ValueError, which names the first of these classes that no model can have."""
+    known: dict[str, str] = {}
+    for label in labels:
+        check_label(label)
+        if label.casefold() in ("neither", "cannot_tell"):
+            raise ValueError(f"label {label!r}: a reserved word")
+        if (other := known.get(label.casefold())) is not None:
+            why = "twice" if other == label else f"it differs from {other!r} in capitals only"
+            raise ValueError(f"label {label!r}: {why}")
+        known[label.casefold()] = label
 
 
 def check_label(label: str) -> None:
