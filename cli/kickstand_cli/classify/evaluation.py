@@ -13,7 +13,6 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.stated import Share, StatedCard
 from kickstand.events import NEITHER, Payload, Prediction, Route
 from kickstand.quality import (
-    Interval,
     auroc,
     bootstrap_interval,
     brier_score,
@@ -200,9 +199,8 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
     def calibration(statistic: Callable[..., float], *columns: Sequence[Any]) -> dict[str, Any] | None:
         if not known:
             return None
-        return _estimate(
-            bootstrap_interval(lambda rows: statistic(*(pick(column, rows) for column in columns)), len(known))
-        )
+        interval = bootstrap_interval(lambda rows: statistic(*(pick(column, rows) for column in columns)), len(known))
+        return interval.rounded(6)
 
     return {
         "n": len(known),
@@ -223,9 +221,9 @@ def summarise(examples: Sequence[Example], labels: Sequence[str]) -> dict[str, A
         },
         "foreign_accepted": _share(sum(example.accepted for example in foreign), len(foreign)),
         "foreign_accepted_as": {label: sum(e.accepted and e.label == label for e in foreign) for label in labels},
-        "foreign_auroc": _estimate(
-            bootstrap_interval(lambda rows: auroc(pick(neither, rows), pick(is_foreign, rows)), len(readable))
-        )
+        "foreign_auroc": bootstrap_interval(
+            lambda rows: auroc(pick(neither, rows), pick(is_foreign, rows)), len(readable)
+        ).rounded(6)
         if known and foreign
         else None,
         "auroc_of_correctness": calibration(auroc, confidences, correct) if 0 < sum(correct) < len(known) else None,
@@ -261,8 +259,4 @@ def estimates(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _share(successes: int, n: int) -> dict[str, Any] | None:
-    return _estimate(wilson_interval(successes, n)) if n else None
-
-
-def _estimate(interval: Interval) -> dict[str, Any]:
-    return {name: round(value, 6) for name, value in interval._asdict().items()}
+    return wilson_interval(successes, n).rounded(6) if n else None

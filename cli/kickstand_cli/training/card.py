@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from kickstand import quality
 from kickstand.classify.promise import Answered, Promise, derive_promised
 from kickstand.events import NEITHER
-from kickstand.quality import Interval
 
 from .photos import Logits, Photos
 
@@ -125,7 +124,7 @@ def measure(
     rows, ok, sure = p.tolist(), right.tolist(), confidence.tolist()
 
     def over(statistic: Any) -> dict[str, float]:
-        return _told(quality.bootstrap_interval(statistic, len(known), resamples=200))
+        return quality.bootstrap_interval(statistic, len(known), resamples=200).rounded()
 
     def pick(values: Sequence[Any], chosen: Sequence[int]) -> list[Any]:
         return [values[i] for i in chosen]
@@ -152,18 +151,14 @@ def measure(
         def separation(i: Sequence[int]) -> float:
             return quality.auroc(scores[list(i)].tolist(), is_foreign[list(i)].tolist())
 
-        metrics["foreign_auroc"] = _told(quality.bootstrap_interval(separation, len(scores), resamples=200))
+        metrics["foreign_auroc"] = quality.bootstrap_interval(separation, len(scores), resamples=200).rounded()
         metrics["foreign_accepted"] = _share(accepted(foreign, labels, policy))
         metrics["foreign_rejected"] = _share(foreign[:, -1] >= policy["neither_reject_at_least"])
     return metrics
 
 
 def _share(hits: NDArray[np.bool_]) -> dict[str, float]:
-    return _told(quality.wilson_interval(int(hits.sum()), len(hits)))
-
-
-def _told(interval: Interval) -> dict[str, float]:
-    return {key: round(value, 5) for key, value in interval._asdict().items()}
+    return quality.wilson_interval(int(hits.sum()), len(hits)).rounded()
 
 
 def measure_sources(photos: Photos, p: Probabilities, policy: Any) -> dict[str, Any]:

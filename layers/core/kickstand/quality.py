@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import NormalDist, fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Interval(NamedTuple):
@@ -16,6 +16,14 @@ class Interval(NamedTuple):
     low: float
     high: float
     n: int
+
+    def rounded(self, digits: int = 5) -> dict[str, Any]:
+        """The estimate as JSON.
+
+        >>> wilson_interval(2, 3).rounded(2)
+        {'value': 0.67, 'low': 0.21, 'high': 0.94, 'n': 3}
+        """
+        return {name: round(value, digits) for name, value in self._asdict().items()}
 
 
 def wilson_interval(successes: int, n: int, confidence_level: float = 0.95) -> Interval:

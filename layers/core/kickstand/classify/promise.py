@@ -509,7 +509,7 @@ def _compose(
     told = {
         **about,
         "photos": {truth: n[truth] for truth in (*thresholds, NEITHER)},
-        "coverage": {truth: {k: round(v, 5) for k, v in share._asdict().items()} for truth, share in shares.items()},
+        "coverage": {truth: share.rounded() for truth, share in shares.items()},
         **evidence,
     }
     return {"policy_version": version, **policy, "evidence": told}

@@ -233,7 +233,7 @@ def score(stated: Stated, outcomes: Sequence[Outcome]) -> Score:
 
 
 def _share(interval: Interval) -> Share:
-    return Share(**{name: round(value, 5) for name, value in interval._asdict().items()})
+    return Share(**interval.rounded())
 
 
 def _labels(old: Stated, new: Stated) -> Check:
