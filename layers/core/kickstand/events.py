@@ -1,5 +1,6 @@
 """What travels along the workflow's arrows: ImageRef → PreparedImage → Prediction → Decision → (Answer) → Record."""
 
+import hashlib
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -51,6 +52,11 @@ class OfUpload(Payload):
     def key(self) -> tuple[str, str]:
         """Which upload it is about."""
         return self.image, self.version
+
+
+def hash_upload(image: str, version: str) -> bytes:
+    """SHA-256 of an upload's key: the same in every process. It orders uploads at random, and names executions."""
+    return hashlib.sha256(f"{image}\n{version}".encode()).digest()
 
 
 class ImageRef(Payload):

@@ -1,6 +1,5 @@
 """Runs of backfill: the item that controls a run, and the execution of a batch of photos."""
 
-import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,7 @@ from kickstand.backfill.rules import (
 )
 from kickstand.classify.admission import Workflow, WorkflowType, admit
 from kickstand.clients import DynamoDBClient, S3Client, SQSClient
-from kickstand.events import ImageRef
+from kickstand.events import ImageRef, hash_upload
 from kickstand.ledger.books import as_event
 from kickstand.store import get_item, plain, put_item_if, read_items, transient, update_item_if
 
@@ -281,4 +280,4 @@ def _execute(lane: Lane, order: Order, photos: Mapping[int, ImageRef]) -> list[i
 
 def _name(ref: ImageRef) -> str:
     """The same name for the same upload: STANDARD starts no second execution with it."""
-    return hashlib.sha256(f"{ref.uri}\n{ref.version}".encode()).hexdigest()[:32]
+    return hash_upload(*ref.upload).hex()[:32]

@@ -1,6 +1,5 @@
 """The monitoring report: one page, from records, that says whether all is well, and on what evidence."""
 
-import hashlib
 import heapq
 import json
 from collections import Counter
@@ -19,7 +18,7 @@ from kickstand.classify.images import thumbnail
 from kickstand.classify.promise import ANY_LABEL
 from kickstand.classify.stated import StatedCard
 from kickstand.errors import InvalidImage
-from kickstand.events import Payload, Route
+from kickstand.events import Payload, Route, hash_upload
 from kickstand.monitor.drift import (
     CLASS_MIX,
     FEATURES,
@@ -568,7 +567,7 @@ def _draw_board(
 
 def _sample_dots(scored: Sequence[Record]) -> list[figures.Dot]:
     """A random sample, the same each time, of those found wrong first."""
-    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not _is_mistake(record), _draw_number(record)))
+    chosen = heapq.nsmallest(DOTS, scored, key=lambda record: (not _is_mistake(record), hash_upload(*record.key)))
     return [
         figures.Dot(record.recorded_at, record.prediction.confidence, record.decision.route, _is_mistake(record))
         for record in chosen
@@ -579,10 +578,6 @@ def _sample_dots(scored: Sequence[Record]) -> list[figures.Dot]:
 def _is_mistake(record: Record) -> bool:
     """Whether the policy accepted the answer, and a person found it wrong."""
     return record.decision.by_policy is Route.ACCEPT and bool(judge(record))
-
-
-def _draw_number(record: Record) -> bytes:
-    return hashlib.sha256(f"{record.image}\n{record.version}".encode()).digest()
 
 
 def _split(values_at: Iterable[tuple[datetime, float | None]], spans: Spans) -> list[list[float]]:
@@ -634,7 +629,7 @@ def _lay_out(
     moved = [Tile(by_key.get(key), key[0], example.value) for key, example in zip(keys, finding.examples, strict=True)]
     readable = [record for record in records if record.prepared_image and record.key not in keys]
     before = [record for record in readable if finding.since and record.recorded_at < finding.since]
-    usual = heapq.nsmallest(PICTURES, before or readable, key=_draw_number)
+    usual = heapq.nsmallest(PICTURES, before or readable, key=lambda record: hash_upload(*record.key))
     name = finding.statistic
 
     def value(record: Record) -> float | None:

@@ -1,11 +1,10 @@
 """How often reviewers are wrong: by photos that two of them answered, and golden photos shown unannounced."""
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from kickstand.events import Payload, Probability
+from kickstand.events import Payload, Probability, hash_upload
 from kickstand.quality import upper_bound
 from kickstand.records import Record
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
@@ -77,7 +76,7 @@ def choose_answers(reviews: Iterable[Review], base: Mapping[tuple[bool, str], in
             checks[who] += 1
             wrong[who] += went_wrong
     used = Counter[tuple[str, bool, str]]()
-    for review in sorted(answered, key=_draw):
+    for review in sorted(answered, key=lambda review: hash_upload(*review.key)):
         if review.answer is None or review.answer.label == CANNOT_TELL:
             yield review, "" if review.answer is None else CANNOT_TELL
             continue
@@ -104,10 +103,6 @@ def _checks(review: Review) -> Iterator[tuple[str, bool]]:
             yield one.reviewer.casefold(), first.label != second.label
     if first and golden and golden.label != CANNOT_TELL:
         yield first.reviewer.casefold(), golden.label != golden.expected
-
-
-def _draw(review: Review) -> bytes:
-    return hashlib.sha256(f"{review.image}\n{review.version}".encode()).digest()
 
 
 def conclude(pairs: int, disagreed: int, golden: int, wrong: int, confidence_level: float = 0.95) -> Agreement:
