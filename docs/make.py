@@ -47,6 +47,12 @@ def write_all() -> dict[Path, str]:
     return files
 
 
+def between(page: str, mark: str, text: str) -> str:
+    """The page with this text between its two marks."""
+    found = re.compile(rf"(<!-- {mark}: make docs -->\n).*(<!-- /{mark} -->)", re.DOTALL)
+    return found.sub(lambda marks: f"{marks[1]}\n{text}\n\n{marks[2]}", page)
+
+
 # ---- the rooms of the core, in architecture.md
 
 CORE = PROJECT / "layers/core/kickstand"
@@ -69,8 +75,7 @@ def with_rooms(page: str) -> str:
         arrows |= {(home.name, room) for room in rooms - {home.name}}
     lines = ["```mermaid", "flowchart TD", *(f"    {above} --> {below}" for above, below in sorted(arrows)), "```", ""]
     lines += ["| folder | what it is for | modules |", "|---|---|---|", *(f"| `{a}` | {b} | {c} |" for a, b, c in rows)]
-    found = re.compile(r"(<!-- rooms: make docs -->\n).*(<!-- /rooms -->)", re.DOTALL)
-    return found.sub(lambda marks: "\n".join([marks[1], *lines, "", marks[2]]), page)
+    return between(page, "rooms", "\n".join(lines))
 
 
 # ---- what it costs, in the README
@@ -112,8 +117,7 @@ def with_bills(page: str) -> str:
     rows.append(("**total**", [dollars(bill.total) for bill in bills.values()]))
     core = [dollars(bill.orchestration_and_compute) for bill in bills.values()]
     rows.append(("**orchestration and compute**", core))
-    table = "".join(f"| {' | '.join([name, *cells])} |\n" for name, cells in rows)
-    return re.sub(r"(<!-- cost: make docs -->\n).*(<!-- /cost -->)", rf"\1\n{table}\n\2", page, flags=re.DOTALL)
+    return between(page, "cost", "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in rows))
 
 
 def dollars(amount: float) -> str:
@@ -126,8 +130,7 @@ def dollars(amount: float) -> str:
 
 def with_changes(page: str) -> str:
     """The page with what a change of each parameter changes between its two marks."""
-    found = re.compile(r"(<!-- parameters: make docs -->\n).*(<!-- /parameters -->)", re.DOTALL)
-    return found.sub(lambda marks: f"{marks[1]}\n{describe_changes()}\n\n{marks[2]}", page)
+    return between(page, "parameters", describe_changes())
 
 
 # ---- cli.md
