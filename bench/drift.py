@@ -328,10 +328,10 @@ def summarise_each(delay: NDArray[np.float64], names: list[str], shift: str) -> 
     return [summarise(delay[:, i], shift, name) for i, name in enumerate(names)]
 
 
-def count_false_alarms(world: World, runs: int, budget: Budget, block: int = 100) -> NDArray[np.int64]:
+def count_false_alarms(world: World, runs: int, budget: Budget) -> NDArray[np.int64]:
     """Alarms in each of so many runs of 90 days; drawn with replacement, for there are only 500 images a half."""
     rng, counts = np.random.default_rng(2), []
-    steps = round(budget.days * budget.images_per_day)
+    steps, block = round(budget.days * budget.images_per_day), 100
     for start in range(0, runs, block):
         events, pools = [], []
         for _ in range(min(block, runs - start)):

@@ -51,9 +51,9 @@ def tiff_header(orientation: bytes) -> bytes:
     return b"MM\0*\0\0\0\x08\0\x01\x01\x12" + orientation + b"\0\0\0\0"
 
 
-def jpeg_with(segment: bytes, times: int = 1, size: tuple[int, int] = (48, 36), **options: Any) -> bytes:
+def jpeg_with(segment: bytes, times: int = 1, **options: Any) -> bytes:
     """A JPEG with this segment before all others."""
-    plain = encoded(Image.new("RGB", size, (200, 30, 60)), "JPEG", **options)
+    plain = encoded(Image.new("RGB", (48, 36), (200, 30, 60)), "JPEG", **options)
     return plain[:2] + segment * times + plain[2:]
 
 
@@ -93,22 +93,21 @@ def joined(exif: bytes) -> bytes:
     return b"".join(segment(0xE1, b"Exif\0\0" + exif[at : at + 65_000]) for at in range(0, len(exif), 65_000))
 
 
-def tiff_with(tags: dict[int, tuple[int, int, bytes]], order: str = "<") -> bytes:
+def tiff_with(tags: dict[int, tuple[int, int, bytes]]) -> bytes:
     """A TIFF of these tags: type, count, and the bytes of the values."""
     directory, values = b"", b""
     place = 8 + 2 + 12 * len(tags) + 4
     for tag, (kind, count, content) in sorted(tags.items()):
         short = len(content) <= 4
-        where = content.ljust(4, b"\0") if short else struct.pack(f"{order}I", place + len(values))
-        directory += struct.pack(f"{order}HHI", tag, kind, count) + where
+        where = content.ljust(4, b"\0") if short else struct.pack("<I", place + len(values))
+        directory += struct.pack("<HHI", tag, kind, count) + where
         values += b"" if short else content
-    start = b"II*\0" if order == "<" else b"MM\0*"
-    return start + struct.pack(f"{order}IH", 8, len(tags)) + directory + bytes(4) + values
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + directory + bytes(4) + values
 
 
-def tiff_of_shared_tiles(width: int, height: int, tile: int = 16, size: int = 1 << 20) -> bytes:
+def tiff_of_shared_tiles(width: int, height: int, tile: int = 16) -> bytes:
     """Every tile is the same megabyte, whose bits are to be turned round."""
-    number = -(-width // tile) * -(-height // tile)
+    number, size = -(-width // tile) * -(-height // tile), 1 << 20
     tags = {256: width, 257: height, 258: 8, 259: 32773, 262: 1, 266: 2, 277: 1, 322: tile, 323: tile}
     whole = {tag: (4, 1, struct.pack("<I", value)) for tag, value in tags.items()}
     data = b"\x81\0\x81\0" + bytes(size - 4)

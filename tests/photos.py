@@ -3,11 +3,11 @@
 from PIL import Image, ImageDraw
 
 
-def coloured(shade: str, side: int = 128) -> Image.Image:
+def coloured(shade: str) -> Image.Image:
     """A square of one colour, with a thin grid on it: without edges it would be sent back as blurred."""
-    photo = Image.new("RGB", (side, side), shade)
+    photo = Image.new("RGB", (128, 128), shade)
     pen = ImageDraw.Draw(photo)
-    for at in range(16, side, 32):
-        for line in ((at, 0, at, side - 1), (0, at, side - 1, at)):
+    for at in range(16, 128, 32):
+        for line in ((at, 0, at, 127), (0, at, 127, at)):
             pen.line(line, "black" if shade == "white" else "white")
     return photo

@@ -94,9 +94,9 @@ def make_records(
         yield record
 
 
-def make_stream_baseline(n: int = 600) -> Baseline:
+def make_stream_baseline() -> Baseline:
     """Of a stream in which all is well."""
-    observations = [observe(record, "m1", "p1") for record in make_records(n)]
+    observations = [observe(record, "m1", "p1") for record in make_records(600)]
     return make_baseline(((one.features, one.rates) for one in observations), "made up", "m1", "p1")
 
 

@@ -29,14 +29,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def in_threads(call: Callable[[Item], Result], items: Iterable[Item], at_once: int = FETCHES) -> Iterator[Result]:
+def in_threads(call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`call` for each item, in order: for calls that wait for a network."""
-    pool = ThreadPoolExecutor(at_once)
+    pool = ThreadPoolExecutor(FETCHES)
     under_way: deque[Future[Result]] = deque()
     try:
         for item in items:
             under_way.append(pool.submit(call, item))
-            if len(under_way) > at_once:
+            if len(under_way) > FETCHES:
                 yield under_way.popleft().result()
         while under_way:
             yield under_way.popleft().result()

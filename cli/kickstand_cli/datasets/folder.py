@@ -75,7 +75,6 @@ def write_dataset(
     classes: Sequence[str],
     *,
     neither: int = 0,
-    seed: int = SEED,
     force: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> Manifest:
@@ -87,7 +86,7 @@ def write_dataset(
     Raises CommandError for an unknown or empty class, and where out cannot be written or replaced.
     """
     check_classes(archive, classes)
-    chosen = {split: _choose_images(archive, split, classes, neither, seed) for split in SPLITS}
+    chosen = {split: _choose_images(archive, split, classes, neither) for split in SPLITS}
     total = sum(len(images) for images in chosen.values())
     with replace_folder(out, force=force) as folder:
         entries: list[ImageEntry] = []
@@ -100,7 +99,7 @@ def write_dataset(
                 entries.append(entry.model_copy(update={"sha256": hashlib.sha256(content).hexdigest()}))
                 on_progress(len(entries), total)
             _write_lst(folder / f"{split}.lst", split, entries, classes)
-        manifest = _describe(archive, entries, classes, neither, seed)
+        manifest = _describe(archive, entries, classes, neither)
         (folder / MANIFEST).write_text(manifest.model_dump_json(indent=1) + "\n", "utf-8")
     return manifest
 
@@ -151,13 +150,13 @@ def _store(content: bytes) -> bytes:
 
 
 def _choose_images(
-    archive: Archive, split: str, classes: Sequence[str], neither: int, seed: int
+    archive: Archive, split: str, classes: Sequence[str], neither: int
 ) -> list[tuple[ImageEntry, NDArray[np.uint8]]]:
     """The photos of one split: those of the classes in the archive's order, then those of neither."""
     part = archive.splits[split]
     chosen = [(name, index) for name in classes for index in _find_images(part, archive.class_names.index(name))]
     if neither:
-        chosen += [(NEITHER, index) for index in _draw_others(archive, split, classes, neither, seed)]
+        chosen += [(NEITHER, index) for index in _draw_others(archive, split, classes, neither)]
     taken: set[str] = set()
     return [
         (
@@ -179,7 +178,7 @@ def _find_images(part: Split, label: int) -> list[int]:
     return [index for index, found in enumerate(part.labels) if found == label]
 
 
-def _draw_others(archive: Archive, split: str, classes: Sequence[str], number: int, seed: int) -> list[int]:
+def _draw_others(archive: Archive, split: str, classes: Sequence[str], number: int) -> list[int]:
     known = {archive.class_names.index(name) for name in classes}
     others = [index for index, label in enumerate(archive.splits[split].labels) if label not in known]
     if len(others) < number:
@@ -187,7 +186,7 @@ def _draw_others(archive: Archive, split: str, classes: Sequence[str], number: i
             f"--neither {number}: {archive.name} has {len(others) or 'no'} {split} photos of classes other than "
             f"{', '.join(classes)}"
         )
-    return sorted(random.Random(f"{seed} {split}").sample(others, number))  # noqa: S311 - repeatable on purpose
+    return sorted(random.Random(f"{SEED} {split}").sample(others, number))  # noqa: S311 - repeatable on purpose
 
 
 def _name_file(folder: str, original: str, taken: set[str]) -> str:
@@ -212,14 +211,12 @@ def _write_lst(path: Path, split: str, entries: Sequence[ImageEntry], classes: S
     path.write_text("".join(lines), "utf-8", newline="\n")
 
 
-def _describe(
-    archive: Archive, entries: Sequence[ImageEntry], classes: Sequence[str], neither: int, seed: int
-) -> Manifest:
+def _describe(archive: Archive, entries: Sequence[ImageEntry], classes: Sequence[str], neither: int) -> Manifest:
     labels = [*classes, NEITHER] if neither else list(classes)
     return Manifest(
         classes=tuple(classes),
         neither=neither,
-        seed=seed,
+        seed=SEED,
         counts={
             split: {label: sum((e.split, e.label) == (split, label) for e in entries) for label in labels}
             for split in SPLITS

@@ -68,15 +68,13 @@ def read_target(config_env: str, project: Path = PROJECT) -> Target:
     return Target(stack, deploy.get("s3_bucket"), given.get("PermissionsBoundary") or None)
 
 
-def examine_account(
-    region: str, target: Target, make_client: Callable[..., Any] = boto3.client, services: Any = None
-) -> Iterator[Finding]:
+def examine_account(region: str, target: Target, make_client: Callable[..., Any] = boto3.client) -> Iterator[Finding]:
     """The checks, in the order in which a deployment needs them, up to the first that makes the rest pointless."""
 
     def client(service: str) -> Any:
         return make_client(service, region_name=region, config=PATIENCE)
 
-    yield _region(region, services or boto3.Session())
+    yield _region(region, boto3.Session())
     identity = _identity(client)
     yield identity
     if identity.status is not Status.OK:

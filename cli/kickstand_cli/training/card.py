@@ -25,6 +25,12 @@ PROCEDURE = (
     "of the photos of the class. It holds for photos like these; the models of cross-validation learnt from fewer "
     "photos than this one."
 )
+ACCEPTED_AT_MOST = 0.002
+"""Share of the photos of neither."""
+NO_STRICTER = 0.8
+"""A threshold on the confidence that is too low rather than too high, so that the share is kept. The true threshold is
+chosen later, from photos of the classes, and this limit from photos of neither alone, so that the guarantee needs no
+correction."""
 
 
 def soften(logits: Logits, temperature: float) -> Probabilities:
@@ -58,19 +64,15 @@ def gated(p: Probabilities, gate: float) -> Probabilities:
     return np.where(p[:, -1] <= gate, renormalise(p).max(axis=1), 0.0)
 
 
-def choose_gate(foreign: Probabilities, budget: float = 0.002, accept_at: float = 0.8) -> float:
-    """The largest limit on p(neither) at which at most this share of the photos of neither is accepted.
-
-    accept_at: a threshold on the confidence that is too low rather than too high, so that the share is kept. The true
-        threshold is chosen later, from photos of the classes, and this limit from photos of neither alone, so that the
-        guarantee needs no correction.
+def choose_gate(foreign: Probabilities) -> float:
+    """The largest limit on p(neither) at which at most ACCEPTED_AT_MOST of the photos of neither are accepted.
 
     Without photos of neither there is no evidence: a fifth.
     """
     if not len(foreign):
         return 0.2
     for gate in GATES:
-        if (gated(foreign, gate) >= accept_at).mean() <= budget:
+        if (gated(foreign, gate) >= NO_STRICTER).mean() <= ACCEPTED_AT_MOST:
             return gate
     return GATES[-1]
 

@@ -26,7 +26,7 @@ class Interval(NamedTuple):
         return {name: round(value, digits) for name, value in self._asdict().items()}
 
 
-def wilson_interval(successes: int, n: int, confidence_level: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int) -> Interval:
     """A share with its score interval: Wilson, JASA 22 (1927), 209–212.
 
     >>> share = wilson_interval(946, 1000)
@@ -37,7 +37,7 @@ def wilson_interval(successes: int, n: int, confidence_level: float = 0.95) -> I
     """
     if not n:
         return Interval(0.0, 0.0, 1.0, 0)
-    z = NormalDist().inv_cdf((1 + confidence_level) / 2)
+    z = NormalDist().inv_cdf(0.975)  # 95 % confidence, two-sided
     share, spread = successes / n, z * z / n
     centre = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt(share * (1 - share) / n + spread / (4 * n)) / (1 + spread)
@@ -226,7 +226,6 @@ def bootstrap_interval(
     n: int,
     seed: int = 0,
     resamples: int = 1000,
-    confidence_level: float = 0.95,
 ) -> Interval:
     """A statistic with its percentile interval: Efron, Annals of Statistics 7 (1979), 1–26.
 
@@ -237,7 +236,7 @@ def bootstrap_interval(
     """
     draw = random.Random(seed)  # noqa: S311 - a resample is not a secret
     values = sorted(statistic([draw.randrange(n) for _ in range(n)]) for _ in range(resamples))
-    tail = (1 - confidence_level) / 2
+    tail = 0.025  # 95 % confidence, two-sided
     low, high = math.floor(tail * (resamples - 1)), math.ceil((1 - tail) * (resamples - 1))
     return Interval(statistic(range(n)), values[low], values[high], n)
 
