@@ -139,7 +139,7 @@ def _knows(record: Record) -> tuple[bool, ...]:
 
 
 def open_records(
-    files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None = None
+    files: Sequence[Path], images: Path | None, stack_name: str, outputs: Path | None, since: datetime | None
 ) -> tuple[list[Record], ReadUpload | None]:
     """As `stream_records`, all in memory."""
     found, read = stream_records(files, images, stack_name, outputs, since)

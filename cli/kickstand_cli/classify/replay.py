@@ -249,7 +249,7 @@ class Kept:
 
 
 def rescore(
-    stored: Iterable[Record], model: EmbeddedModel, read: ReadUpload, gone: list[str], keep: Path | None = None
+    stored: Iterable[Record], model: EmbeddedModel, read: ReadUpload, gone: list[str], keep: Path | None
 ) -> Iterator[Rescored]:
     """This model's answers to the stored photos, in order. A photo that is gone or has changed is left out, and the
     reason added to `gone`.

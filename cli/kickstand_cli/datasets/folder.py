@@ -264,7 +264,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
 
 
-def check_output(out: Path, *, force: bool = False) -> None:
+def check_output(out: Path, *, force: bool) -> None:
     """Raise CommandError unless out is absent, empty, or, with force, a dataset folder and nothing else."""
     for half_written in _find_leftovers(out):
         if not force:
@@ -311,7 +311,7 @@ def _find_foreign(out: Path, manifest: Manifest | None) -> str | None:
 
 
 @contextmanager
-def replace_folder(out: Path, *, force: bool = False) -> Iterator[Path]:
+def replace_folder(out: Path, *, force: bool) -> Iterator[Path]:
     """An empty folder beside out; it replaces out when the block ends, and is removed when the block fails."""
     out = out.resolve()
     check_output(out, force=force)

@@ -290,8 +290,8 @@ def read_photos(
     artefact: Path,
     features: Path,
     threads: int,
-    on_photo: Callable[[int], None] = lambda _: None,
-    on_unusable: Callable[[str], None] = lambda _: None,
+    on_photo: Callable[[int], None],
+    on_unusable: Callable[[str], None],
 ) -> Photos:
     """Run the artefact's backbone on every photo, in as many processes as there are threads, at most one a core.
 

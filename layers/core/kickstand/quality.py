@@ -99,10 +99,10 @@ def upper_bound(errors: int, n: int, confidence_level: float = 0.95) -> float:
     return 1.0 if errors >= n else solve(lambda p: binomial_cdf(errors, n, p) <= 1 - confidence_level)
 
 
-def lower_bound(successes: int, n: int, confidence_level: float = 0.95) -> float:
+def lower_bound(successes: int, n: int, confidence_level: float) -> float:
     """Lower confidence bound of a rate, from this many successes in n; one-sided and exact (Clopper–Pearson).
 
-    >>> round(lower_bound(149, 149), 4)
+    >>> round(lower_bound(149, 149, 0.95), 4)
     0.9801
     """
     return 1 - upper_bound(n - successes, n, confidence_level) if n else 0.0

@@ -555,7 +555,7 @@ class Accepted(Payload):
         """The share of right answers among them, by `estimate`."""
         return _estimate_cells(self._cells_of(ANY_LABEL), confidence_level, label_error)
 
-    def estimate_labels(self, confidence_level: float, label_error: float = 0.0) -> dict[str, LiveAccuracy]:
+    def estimate_labels(self, confidence_level: float, label_error: float) -> dict[str, LiveAccuracy]:
         """The same for the answers of each class."""
         return {
             label: _estimate_cells(row, confidence_level, label_error)

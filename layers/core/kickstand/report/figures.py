@@ -170,8 +170,8 @@ def draw_timeline(
     dots: Sequence[Dot],
     bands: Sequence[Band],
     thresholds: Mapping[str, float | None],
-    since: Sequence[datetime] = (),
-    ended: Sequence[Period] = (),
+    since: Sequence[datetime],
+    ended: Sequence[Period],
 ) -> Figure:
     """Confidence over time: a dot for each photo, by where it went; the median and each class's threshold.
 
@@ -223,7 +223,7 @@ def draw_statistic(
     bands: Sequence[Band],
     usual: tuple[float, float, float],
     since: datetime | None,
-    ended: Sequence[Period] = (),
+    ended: Sequence[Period],
     *,
     share: bool,
 ) -> Figure:
