@@ -29,16 +29,13 @@ class Agreement(Payload):
     confidence_level: float
 
 
-def agreement(records: Iterable[Record], golden: tuple[int, int] = (0, 0), confidence_level: float = 0.95) -> Agreement:
+def agreement(records: Iterable[Record], confidence_level: float = 0.95) -> Agreement:
     """The agreement in these records.
-
-    golden: number of further answers about golden photos, and of wrong ones, besides those in the records.
 
     >>> agreement([]).label_error_at_most is None
     True
     """
-    pairs = disagreed = 0
-    shown, wrong = golden
+    pairs = disagreed = shown = wrong = 0
     for record in records:
         review = record.review
         if review and review.answer and review.second and CANNOT_TELL not in (review.answer.label, review.second.label):
