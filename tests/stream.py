@@ -24,7 +24,7 @@ from kickstand.events import (
     SelectivePolicy,
     Shown,
 )
-from kickstand.monitor.drift import Baseline, make_baseline, observe
+from kickstand.monitor.drift import Baseline, Drift, make_baseline, observe
 from kickstand.records import Record
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
@@ -98,6 +98,12 @@ def make_stream_baseline() -> Baseline:
     """Of a stream in which all is well."""
     observations = [observe(record, "m1", "p1") for record in make_records(600)]
     return make_baseline(((one.features, one.rates) for one in observations), "made up", "m1", "p1")
+
+
+def list_alarms(drift: Drift) -> list[str]:
+    """The statistic of each alarm that this has raised, ended ones first."""
+    found = [one.finding for one in drift.ended] + [finding for finding in drift.findings() if finding.alarm]
+    return [finding.statistic for finding in found]
 
 
 def _photo(draw: random.Random, level: float, contrast: float) -> Image.Image:

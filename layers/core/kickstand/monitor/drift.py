@@ -395,7 +395,6 @@ class Checkpoint(Payload):
     last: (recorded_at, image, version) of the last record read: reading it again changes nothing.
     raised: the open alarms, by statistic: when the evidence sufficed, when the change began, and the number of the
         event with the most evidence.
-    alarms: how many each statistic has raised so far.
     """
 
     baseline_version: str
@@ -403,7 +402,6 @@ class Checkpoint(Payload):
     n: int = 0
     events: tuple[EventState, ...] = ()
     raised: dict[str, tuple[Moment, Moment, Annotated[int, Field(ge=0)]]] = Field(default_factory=dict)
-    alarms: dict[str, int] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _led_by_known_events(self) -> Self:
@@ -537,7 +535,7 @@ class Drift:
             name: [i for i, event in enumerate(events) if event.statistic == name] for name in self._statistics
         }
         self._last, self.n = checkpoint.last, checkpoint.n
-        self._raised, self._alarms = dict(checkpoint.raised), dict(checkpoint.alarms)
+        self._raised = dict(checkpoint.raised)
         self.ended: list[Ended] = []  # while this reads; a checkpoint keeps none
         self._at_worst: dict[str, tuple[float | None, int, tuple[Example, ...]]] = {}
 
@@ -576,7 +574,6 @@ class Drift:
             if name not in self._raised:
                 leader = self._leader(group)
                 self._raised[name] = (at, self._tracks[leader].since or at, leader)
-                self._alarms[name] = self._alarms.get(name, 0) + 1
             led = self._tracks[self._raised[name][2]]
             self._at_worst[name] = led.share, led.n, tuple(led.examples)
             # The cap changes no alarm, and lets it end soon after its cause.
@@ -637,13 +634,7 @@ class Drift:
             n=self.n,
             events=tuple(states),
             raised=self._raised,
-            alarms=self._alarms,
         )
-
-    @property
-    def alarms(self) -> dict[str, int]:
-        """How many alarms each statistic has raised, ended ones too."""
-        return dict(self._alarms)
 
 
 def _version(baseline: Baseline | None, mix: PromisedMix | None) -> str:
