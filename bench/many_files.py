@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 
@@ -43,7 +44,7 @@ KINDS = {
 """Size of the photos, and how many of them after the few."""
 
 
-def scale_bare(data: bytes, height: int, width: int) -> "np.ndarray[Any, np.dtype[np.uint8]]":
+def scale_bare(data: bytes, height: int, width: int) -> NDArray[np.uint8]:
     """The pixels that `kickstand.classify.images.scale` makes of an RGB JPEG without orientation."""
     photo: Image.Image = Image.open(io.BytesIO(data))
     shrink = min(1.0, LONGEST / max(photo.size))
@@ -61,9 +62,9 @@ def session(artefact: Path) -> Any:
     return onnxruntime.InferenceSession(artefact / "model.onnx", options, providers=["CPUExecutionProvider"])
 
 
-def answer_bare(artefact: Path, size: tuple[int, int], files: list[Path]) -> "np.ndarray[Any, Any]":
+def answer_bare(artefact: Path, size: tuple[int, int], files: list[Path]) -> NDArray[Any]:
     images = np.stack([scale_bare(file.read_bytes(), *size) for file in files])
-    logits: np.ndarray[Any, Any] = session(artefact).run(["logits"], {"image": images})[0]
+    logits: NDArray[Any] = session(artefact).run(["logits"], {"image": images})[0]
     return logits
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from kickstand_cli.terminal import CommandError
 from training.backbone import read_weights
 
 
-def _save(content: bytes, numbers: np.ndarray[Any, np.dtype[np.float32]]) -> bytes:
+def _save(content: bytes, numbers: NDArray[np.float32]) -> bytes:
     """A file in the layout of `torch.save` before version 1.6."""
     parts = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
     keys = pickle.dumps(["0"], 2)

@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -73,18 +72,16 @@ class EmbeddedModel:
         """Identifies the network that made the features: a head works only with features of its own network."""
         return str(self._session.get_modelmeta().custom_metadata_map.get("backbone", ""))
 
-    def logits(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
+    def logits(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """images: uint8 RGB, shape (n, height, width, 3) → logits, shape (n, n_classes + 1), "neither" last."""
         return self._run("logits", images)
 
-    def features(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> "np.ndarray[Any, np.dtype[np.float32]]":
+    def features(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """images: as for `logits` → the input of the linear head, shape (n, width)."""
         return self._run("features", images)
 
-    def _run(
-        self, output: str, images: "np.ndarray[Any, np.dtype[np.uint8]]"
-    ) -> "np.ndarray[Any, np.dtype[np.float32]]":
-        result: np.ndarray[Any, np.dtype[np.float32]] = self._session.run([output], {"image": images})[0]
+    def _run(self, output: str, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        result: NDArray[np.float32] = self._session.run([output], {"image": images})[0]
         return result
 
     def predict(self, image: PreparedImage) -> Prediction:
@@ -102,7 +99,7 @@ class EmbeddedModel:
             raise InvalidImage(f"prepared image of {image.sha256}: not an RGB PNG ({error})") from error
         return self.predict_pixels(pixels[np.newaxis])[0]
 
-    def predict_pixels(self, images: "np.ndarray[Any, np.dtype[np.uint8]]") -> list[Prediction]:
+    def predict_pixels(self, images: NDArray[np.uint8]) -> list[Prediction]:
         """One calibrated prediction for each photo, all in one call of the network.
 
         images: as for `logits`. The latency of each is its share of the call.
