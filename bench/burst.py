@@ -11,9 +11,8 @@ import json
 import random
 import re
 import sys
-from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -77,12 +76,6 @@ class Outcome:
     postponed: int = 0
     refused: int = 0
     emptied: float = 0.0
-    waits: list[float] = field(default_factory=list)
-
-    @property
-    def median_wait(self) -> float:
-        """Seconds from upload to record."""
-        return sorted(self.waits)[len(self.waits) // 2] if self.waits else 0.0
 
 
 # ---- what is shipped
@@ -164,12 +157,12 @@ class Burst:
         self.outcome = Outcome()
         self.now, self.busy, self.admitting, self.looks = 0.0, 0, 0, False
         self.idle: dict[str, int] = {}  # warm, by function
-        self.queue: deque[float] = deque()  # when each was uploaded
+        self.queued = 0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = itertools.count()
         for _ in range(photos):
             at = self.chance.uniform(0, seconds)
-            self.at(at, lambda at=at: self.arrive(at))  # type: ignore[misc]
+            self.at(at, self.arrive)
 
     def run(self) -> Outcome:
         """Until nothing waits or runs. Raises TimeoutError after two days."""
@@ -214,23 +207,22 @@ class Burst:
 
     # ---- an upload
 
-    def arrive(self, uploaded: float) -> None:
+    def arrive(self) -> None:
         if self.design is Design.FORMER:
-            self.execute(uploaded, lambda: None)
+            self.execute(lambda: None)
         else:
-            self.queue.append(uploaded)
+            self.queued += 1
             self.admit()
 
-    def execute(self, uploaded: float, ended: Callable[[], None]) -> None:
+    def execute(self, ended: Callable[[], None]) -> None:
         def end(done: bool) -> None:
-            self.outcome.recorded += done
             if done:
-                self.outcome.waits.append(self.now - uploaded)
+                self.outcome.recorded += 1
             elif self.shipped.postpones is None:
                 self.outcome.dead_letters += 1
             else:
                 self.outcome.postponed += 1
-                self.at(self.now + self.chance.uniform(*self.shipped.postpones), lambda: self.arrive(uploaded))
+                self.at(self.now + self.chance.uniform(*self.shipped.postpones), self.arrive)
             ended()
 
         self.play(self.execution(), end)
@@ -255,15 +247,16 @@ class Burst:
     def admit(self) -> None:
         """Invoke the function that admits as often as its event source may, and while there is something to admit."""
         pollers = min(self.shipped.functions, int(POLLERS + POLLERS_MORE * self.now))
-        while self.queue and self.admitting < pollers:
+        while self.queued and self.admitting < pollers:
             cold = self.take(ADMITS, self.shipped.admits.cold_seconds)
             if cold is None:
                 self.look_again()
                 return
-            batch = [self.queue.popleft() for _ in range(min(self.shipped.photos, len(self.queue)))]
+            batch = min(self.shipped.photos, self.queued)
+            self.queued -= batch
             self.admitting += 1
             self.at(self.now + cold + self.shipped.admits.seconds, lambda batch=batch: self.start(batch))  # type: ignore[misc]
-        if self.queue and pollers < self.shipped.functions:
+        if self.queued and pollers < self.shipped.functions:
             self.look_again()
 
     def look_again(self) -> None:
@@ -275,9 +268,9 @@ class Burst:
         self.looks = False
         self.admit()
 
-    def start(self, batch: list[float]) -> None:
+    def start(self, batch: int) -> None:
         """EXPRESS is waited for, all of the batch, where it is more than one."""
-        left = len(batch)
+        left = batch
         waits = self.design is Design.EXPRESS and left > 1
 
         def ended() -> None:
@@ -286,8 +279,8 @@ class Burst:
             if not left and waits:
                 self.admitted()
 
-        for uploaded in batch:
-            self.execute(uploaded, ended)
+        for _ in range(batch):
+            self.execute(ended)
         if not waits:
             self.admitted()
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.contracts.policies import Request, allows
 
-GUIDE = "https://docs.aws.amazon.com/IAM/latest/UserGuide/"
+# The pages named below are in https://docs.aws.amazon.com/IAM/latest/UserGuide/
 BUCKET = "arn:aws:s3:::amzn-s3-demo-bucket"
 
 
