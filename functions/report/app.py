@@ -2,7 +2,6 @@
 
 import os
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,15 @@ from kickstand.clients import PATIENT
 from kickstand.events import Payload
 from kickstand.monitor.drift import Budget, images_per_day
 from kickstand.monitor.run import read_watch
-from kickstand.report.page import compose, draw_report, draw_widget, frame_widget, read_evidence, small_pictures
+from kickstand.report.page import (
+    choose_latest,
+    compose,
+    draw_report,
+    draw_widget,
+    frame_widget,
+    read_evidence,
+    small_pictures,
+)
 from kickstand.settings import Settings
 from kickstand.store import read_changes, read_image
 
@@ -81,11 +88,7 @@ def draw(now: datetime) -> dict[str, Any]:
     """Write page and widget about the latest days into the bucket, with a copy of the page for each day."""
     start = now - timedelta(days=settings.report_days)
     changes = read_changes(dynamodb, settings.records_table, start, now, newest_first=True)
-    records = list(islice(changes, MOST))
-    if len(records) == MOST:
-        start = max(start, min(record.changed_at or record.recorded_at for record in records))
-    # Of older records only the answered ones would be included, and bias every estimate.
-    records = [record for record in records if record.recorded_at >= start]
+    records = choose_latest(changes, start, MOST)
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
     report = compose(records, WATCH, CARD, budget, as_of=now, evidence=EVIDENCE)
     pictures = small_pictures(lambda record: read_image(s3, record.image_ref, MAX_IMAGE_BYTES))

@@ -21,7 +21,7 @@ from kickstand.errors import InvalidImage
 from kickstand.events import Probability
 from kickstand.lifecycle.golden import GoldenImage, read_golden_images
 from kickstand.review.audit import asks_twice, pick_golden
-from kickstand.review.rules import AUDIT, QUESTION, Desk, Refused, Review, choices, keys, why_shown
+from kickstand.review.rules import AUDIT, QUESTION, Desk, Refused, Review, choices, count_done, keys, why_shown
 from kickstand.review.store import (
     MOST,
     answer_review,
@@ -98,13 +98,12 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
     if desk.action == "zoom":
         return PAGE.render(zoomed=zoom(desk))
     notice, changed = act(desk, now)
-    done = count_done(desk, changed)
     page: dict[str, Any] = {
         "reviewer": desk.reviewer,
         "waiting": count_waiting(dynamodb, TABLES[0], desk.reviewer),
         "choices": choices(LABELS),
         "keys": keys(len(LABELS)),
-        "done": done,
+        "done": count_done(desk, changed is not None, LABELS),
         "reason": desk.reason,
         "undo": {"image": desk.image, "version": desk.version, "given": desk.label}
         if changed and desk.action in ("answer", "check")
@@ -158,14 +157,6 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
         logger.info("refused", image=desk.image, version=desk.version, reason=str(refusal))
         return str(refusal), None
     return "", None
-
-
-def count_done(desk: Desk, changed: Review | None) -> dict[str, int]:
-    """The number of answers on this page, by label; with the one just given, or without the one just undone."""
-    step = {"answer": 1, "check": 1, "undo": -1}.get(desk.action, 0) if changed else 0
-    label = desk.given if desk.action == "undo" else desk.label
-    counts = {**desk.done, label: desk.done.get(label, 0) + step} if step else desk.done
-    return {label: counts[label] for label in choices(LABELS) if counts.get(label, 0) > 0}
 
 
 def choose(desk: Desk, changed: Review | None, now: datetime) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from kickstand.monitor.drift import Budget
 from kickstand.monitor.live_accuracy import PromiseStatus
 from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
-from kickstand.report.page import compose, draw_report, draw_widget, read_evidence, verdict
+from kickstand.report.page import choose_latest, compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent
 from kickstand_cli.main import app
 from tests.stream import CARD, make_records, make_stream_baseline
@@ -37,6 +38,31 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 def page(records: list[Record], watch: Watch = WATCH, picture: str | None = None) -> str:
     return draw_report(compose(records, watch, CARD, Budget()), records, watch, CARD, lambda _: picture)
+
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("most", "chosen"),
+    [
+        pytest.param(9, ["answered", "new", "start"], id="all since the start, none from before"),
+        pytest.param(3, ["new"], id="the rest was not read, so none from before the earliest change"),
+        pytest.param(1, [], id="only an answer about an older one"),
+    ],
+)
+def test_a_report_is_about_the_latest_records_without_those_that_only_their_answers_brought(
+    most: int, chosen: list[str]
+) -> None:
+    start = RECORDS[0].recorded_at
+    hours = {"answered": (1, 5), "old": (-9, 4), "new": (3, 3), "start": (0, 0)}  # recorded, and changed
+    changes = [
+        RECORDS[0].model_copy(
+            update={"image": image, "recorded_at": start + at * HOUR, "changed_at": start + then * HOUR}
+        )
+        for image, (at, then) in hours.items()
+    ]
+    assert [record.image for record in choose_latest(changes, start, most)] == chosen
 
 
 @pytest.fixture(scope="module")

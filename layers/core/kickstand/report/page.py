@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -193,6 +194,19 @@ class Sheet(NamedTuple):
     moved: list[Picture]
     usual: list[Picture]
     before: bool
+
+
+def choose_latest(changes: Iterable[Record], start: datetime, most: int) -> list[Record]:
+    """The records since `start`, or the latest part of them.
+
+    changes: as they were written or answered, the latest first; at most `most` are read.
+
+    Of older records only the answered ones would be included, and bias every estimate.
+    """
+    records = list(islice(changes, most))
+    if len(records) == most:
+        start = max(start, min(record.changed_at or record.recorded_at for record in records))
+    return [record for record in records if record.recorded_at >= start]
 
 
 def compose(

@@ -148,6 +148,20 @@ def choices(labels: Sequence[str]) -> tuple[str, ...]:
     return (*labels, NEITHER, CANNOT_TELL)
 
 
+def count_done(desk: "Desk", changed: bool, labels: Sequence[str]) -> dict[str, int]:
+    """The number of answers on this page, by label; with the one just given, or without the one just undone.
+
+    >>> count_done(Desk(action="answer", label="bicycle", done={"bicycle": 1, "neither": 2}), True, ["bicycle"])
+    {'bicycle': 2, 'neither': 2}
+    >>> count_done(Desk(action="undo", given="bicycle", done={"bicycle": 1, "neither": 2}), True, ["bicycle"])
+    {'neither': 2}
+    """
+    step = {"answer": 1, "check": 1, "undo": -1}.get(desk.action, 0) if changed else 0
+    label = desk.given if desk.action == "undo" else desk.label
+    counts = {**desk.done, label: desk.done.get(label, 0) + step} if step else desk.done
+    return {label: counts[label] for label in choices(labels) if counts.get(label, 0) > 0}
+
+
 def keys(n: int) -> tuple[str, ...]:
     """The keys for n classes: one each for up to 28, otherwise codes of equal length, none a prefix of another.
 
