@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kickstand.backfill.rules import Key, Order, Run, State, is_wanted
+from kickstand.backfill.rules import Listed, Order, Run, State, is_wanted
 from kickstand.backfill.store import PACE_SECONDS, begin, end, load_run, read_models
 from kickstand.classify.artefact import read_card
 from kickstand.events import is_folder, split_uri
@@ -277,7 +277,7 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
             raise CommandError(
                 f"{order.inventory}: lists {line['Bucket']}, not the stack's bucket {books.image_bucket}"
             )
-        entry = Key.model_validate(line)
+        entry = Listed.model_validate(line)
         name = entry.decoded(encoded=True)
         keys += 1
         if name.startswith(order.prefix) and entry.is_latest and not entry.is_delete_marker:

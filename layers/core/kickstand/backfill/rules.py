@@ -81,7 +81,7 @@ class Run(Payload):
     expired: int = 0
 
 
-class Key(Payload):
+class Listed(Payload):
     """One entry of the bucket's listing or inventory.
 
     key: URL-encoded in an inventory. is_latest, is_delete_marker: of an inventory of all versions.
@@ -94,7 +94,7 @@ class Key(Payload):
     def decoded(self, encoded: bool) -> str:
         """The object's key.
 
-        >>> Key(key="a+b%2Bc.jpg").decoded(encoded=True), Key(key="a+b%2Bc.jpg").decoded(encoded=False)
+        >>> Listed(key="a+b%2Bc.jpg").decoded(encoded=True), Listed(key="a+b%2Bc.jpg").decoded(encoded=False)
         ('a b+c.jpg', 'a+b%2Bc.jpg')
         """
         return unquote_plus(self.key) if encoded else self.key
@@ -124,7 +124,7 @@ class Progress(Payload):
 class Batch(Payload):
     """A batch from Distributed Map, and what an earlier invocation has left of it."""
 
-    keys: tuple[Key, ...] = Field(validation_alias="Items", min_length=1)
+    keys: tuple[Listed, ...] = Field(validation_alias="Items", min_length=1)
     order: Order = Field(validation_alias=AliasPath("BatchInput", "order"))
     progress: Progress = Progress()
 

@@ -44,7 +44,7 @@ class LiveRiskCoverage(Payload):
     live: LiveAccuracy
 
 
-class Share(Payload):
+class TrueShare(Payload):
     """A share with its interval."""
 
     share: float
@@ -62,7 +62,7 @@ class ConfusionRow(Payload):
     answer: str
     images: int
     answers: int
-    truth: dict[str, Share]
+    truth: dict[str, TrueShare]
 
 
 class ReviewLoad(Payload):
@@ -170,7 +170,7 @@ def _answer(record: Record) -> str:
     return record.prediction.label
 
 
-def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float, label_error: float) -> Share:
+def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float, label_error: float) -> TrueShare:
     """How many of these photos show this class: the "error" of an answer that denies it."""
     shows = []
     for record, seen in row:
@@ -182,7 +182,7 @@ def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: 
         said = given.label == truth if given and given.label != CANNOT_TELL and seen.wrong is not None else None
         shows.append(Outcome(expected, said, seen.probability))
     live = estimate(shows, confidence_level, label_error)
-    return Share(share=round(1 - live.accuracy, 6), low=round(1 - live.high, 6), high=round(1 - live.low, 6))
+    return TrueShare(share=round(1 - live.accuracy, 6), low=round(1 - live.high, 6), high=round(1 - live.low, 6))
 
 
 def review_load(records: Sequence[Record], as_of: datetime | None, confidence_level: float = 0.95) -> ReviewLoad:
