@@ -186,7 +186,7 @@ def item_size(state: MonitorState) -> int:
         def put_item(self, **request: Any) -> None:
             written.append(request["Item"])
 
-    assert save_monitor(cast("DynamoDBClient", Table()), "ControlTable", state, 0)
+    assert save_monitor(cast("DynamoDBClient", Table()), "ControlTable", state, None)
     (item,) = written
     assert item["id"]["S"] == MONITOR
     return sum(

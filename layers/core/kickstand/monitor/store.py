@@ -51,9 +51,9 @@ def run_monitor(
         run, after = advance(state, changes, watch, until, settings.image_bucket)
         left = moment < beyond
         state = after.model_copy(update={"slices": (*state.slices, part) if left else ()})
-        if not save_monitor(dynamodb, table, state, revision):
+        if not (revision := save_monitor(dynamodb, table, state, revision)):
             return None
-        revision, images = _number(revision) + 1, images + run.images
+        images += run.images
         routes.update(run.routes)
         if left and seconds_left() <= LAST_SECONDS:
             break
@@ -136,29 +136,25 @@ def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | N
         return None, revision, first_complaint(error)
 
 
-def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: Any) -> bool:
-    """Save the state in place of the present revision. Returns whether that was possible: if two runs overlap, one has
-    no effect.
+def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: Any) -> Any:
+    """Save the state in place of the present revision. Returns its revision; None if another run was faster.
 
-    standing: the revision as `load_monitor` returns it, or as a number. Raises ValueError for a state that could not be
-    read again.
+    standing: the revision as `load_monitor` or this returns it. Raises ValueError for a state that could not be read
+    again.
     """
     text = state.model_dump_json(exclude_defaults=True)
     MonitorState.model_validate_json(text)
-    item = {"id": {"S": MONITOR}, "revision": {"N": str(_number(standing) + 1)}, "state": {"S": text}}
-    if standing is None or standing == 0:
-        return put_item_if(dynamodb, table, item, "attribute_not_exists(id)")
-    if standing == {}:
-        return put_item_if(dynamodb, table, item, "attribute_not_exists(revision)")
-    values = {":standing": {"N": str(standing)} if isinstance(standing, int) else standing}
-    return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)
-
-
-def _number(revision: Any) -> int:
-    """How often the state has been written; 0 if that cannot be read."""
-    if isinstance(revision, int):
-        return revision
     try:
-        return int((revision or {})["N"])
-    except (KeyError, TypeError, ValueError):
-        return 0
+        number = int(standing["N"])
+    except (KeyError, TypeError, ValueError):  # there is none, or somebody has damaged it
+        number = 0
+    revision = {"N": str(number + 1)}
+    item = {"id": {"S": MONITOR}, "revision": revision, "state": {"S": text}}
+    more = {}
+    if standing is None:
+        condition = "attribute_not_exists(id)"
+    elif not standing:
+        condition = "attribute_not_exists(revision)"
+    else:
+        condition, more = "revision = :standing", {"ExpressionAttributeValues": {":standing": standing}}
+    return revision if put_item_if(dynamodb, table, item, condition, **more) else None
