@@ -2,13 +2,14 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from kickstand.events import ImageRef
-from kickstand.ledger.books import HIDDEN_FOR, as_event
+from kickstand.ledger.books import HIDDEN_FOR, Books, as_event, delete_messages
 from kickstand.ledger.letters import LATE, REDRIVE_AFTER, Letter, read_letter
 from kickstand_cli.local.cost import hidden_days
 from kickstand_cli.project import PROJECT
@@ -85,3 +86,17 @@ def test_a_letter_is_sent_again_three_times_with_growing_pauses() -> None:
 
 def test_what_was_replaced_is_kept_as_long_as_the_template_says() -> None:
     assert timedelta(days=hidden_days()) == HIDDEN_FOR
+
+
+def test_a_message_that_sqs_does_not_delete_is_named_and_hides_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    asked: list[list[str]] = []
+
+    class Queues:
+        def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, str]]) -> dict[str, Any]:  # noqa: N803
+            asked.append([entry["ReceiptHandle"] for entry in Entries])
+            return {"Failed": [{"Id": "0", "Code": "InternalError"}]} if len(asked) == 1 else {}
+
+    receipts = [str(number) for number in range(12)]
+    delete_messages(cast("Books", SimpleNamespace(sqs=Queues())), "letters", receipts)
+    assert asked == [receipts[:10], receipts[10:]]
+    assert [record.getMessage() for record in caplog.records] == ["a message was not deleted: letters: InternalError"]

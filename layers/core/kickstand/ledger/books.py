@@ -1,6 +1,7 @@
 """The tables, queues and buckets of a stack: what they say about an upload, and how it is sent again."""
 
 import json
+import logging
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,8 @@ from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Question
 from kickstand.records import Record
 from kickstand.store import from_item, get_item, item_key, plain, read_items
+
+logger = logging.getLogger(__name__)
 
 HIDDEN_FOR = timedelta(days=7)  # how long S3 keeps a replaced or deleted version: NoncurrentDays in the template
 SQS_BATCH = 10  # messages that SQS accepts at a time
@@ -125,12 +128,14 @@ def holds_messages(books: Books, queue: str) -> bool:
 
 
 def delete_messages(books: Books, queue: str, receipts: Iterable[str]) -> None:
-    """Delete the received messages with these receipts from the queue."""
+    """Delete the received messages with these receipts from the queue. One that SQS does not delete comes again."""
     for some in in_batches(receipts, SQS_BATCH):
-        books.sqs.delete_message_batch(
+        answer = books.sqs.delete_message_batch(
             QueueUrl=queue,
             Entries=[{"Id": str(place), "ReceiptHandle": receipt} for place, receipt in enumerate(some)],
         )
+        for entry in answer.get("Failed", []):
+            logger.warning("a message was not deleted: %s: %s", queue, entry.get("Message", entry["Code"]))
 
 
 # ---- sending again
