@@ -271,7 +271,7 @@ def test_a_slow_machine_times_no_state_out(stack: Stack) -> None:
 def test_every_route_ends_where_it_says(stack: Stack, monkeypatch: pytest.MonkeyPatch, route: str) -> None:
     ends = {"accept": "Image Accepted", "review": "Review Requested", "reject": "Image Rejected"}
     monkeypatch.setattr(
-        stack._lambdas.functions["DecideFunction"],
+        stack.functions["DecideFunction"],
         "handler",
         lambda event, context: {"route": route, "reason": "confident", "explanation": "as the test wants it"},
     )

@@ -251,7 +251,7 @@ def stack(trouble: Trouble) -> Iterator[Stack]:
         patch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.005)))
         patch.setattr(BaseClient, "_make_api_call", trouble.call(BaseClient._make_api_call))  # type: ignore[attr-defined]
         for name in FUNCTIONS:
-            function = stack._lambdas.functions[name]
+            function = stack.functions[name]
             function.handler = trouble.around(name, function.load())
         yield stack
 

@@ -47,7 +47,7 @@ def png(colour: str) -> bytes:
 
 def upload(stack: Stack, key: str, data: bytes, decision: dict[str, str] | None = None) -> Key:
     """Uploads and waits; decision: instead of the policy's."""
-    function = stack._lambdas.functions["DecideFunction"]
+    function = stack.functions["DecideFunction"]
     handler = function.load()
     if decision:
         function.handler = lambda event, context: decision
@@ -190,7 +190,7 @@ def test_other_bytes_are_told_by_their_hash(stack: Stack) -> None:
 
 
 def test_another_model_cannot_verify(stack: Stack, outputs: list[str]) -> None:
-    function = stack._lambdas.functions["ClassifyImageFunction"]
+    function = stack.functions["ClassifyImageFunction"]
     handler = function.load()
     function.handler = lambda event, context: handler(event, context) | {"model_version": "older"}
     key = upload(stack, "older.png", png("green"))

@@ -642,4 +642,4 @@ def test_an_audit_begins_anew_where_that_is_asked_for(
 
 def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:
     upload(stack)
-    assert stack._lambdas.functions["KeepLedgerFunction"].handler is None
+    assert stack.functions["KeepLedgerFunction"].handler is None

@@ -31,7 +31,7 @@ ACCEPTED = (PROJECT / "samples/images/bicycle/red-road-bike.jpg").read_bytes()
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
-        monitor = stack._lambdas.functions["MonitorFunction"]
+        monitor = stack.functions["MonitorFunction"]
         monitor.environment = {**monitor.environment, "LAG_SECONDS": "0"}
         yield stack
 

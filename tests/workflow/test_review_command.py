@@ -31,7 +31,7 @@ UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with co
 def stack() -> Iterator[Stack]:
     """Three photos wait for a person."""
     with deploy(TEMPLATE, {"AuditRate": "0"}) as stack:
-        stack._lambdas.functions["DecideFunction"].handler = lambda event, context: UNSURE
+        stack.functions["DecideFunction"].handler = lambda event, context: UNSURE
         for number in (1, 2, 3):
             file = io.BytesIO()
             Image.new("RGB", (80, 60), "grey").save(file, "PNG")

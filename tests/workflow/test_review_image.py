@@ -37,7 +37,7 @@ def stack(faults: Faults) -> Iterator[Stack]:
 
 
 def never_sure(stack: Stack) -> Stack:
-    stack._lambdas.functions["DecideFunction"].handler = lambda event, context: UNSURE
+    stack.functions["DecideFunction"].handler = lambda event, context: UNSURE
     return stack
 
 
@@ -200,7 +200,7 @@ def test_an_answer_that_did_not_reach_the_execution_reaches_it_when_sent_again(
 
 
 def test_a_retry_after_the_review_was_opened_wakes_by_its_new_token(stack: Stack) -> None:
-    function = stack._lambdas.functions["AskPersonFunction"]
+    function = stack.functions["AskPersonFunction"]
     handler, crashes = function.load(), ["first attempt"]
 
     def crashing(event: dict[str, Any], context: Any) -> Any:

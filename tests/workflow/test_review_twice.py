@@ -199,7 +199,7 @@ def golden_label(page: str) -> str:
 
 def audit(stack: Stack) -> str:
     """A photo that is asked about as a random audit."""
-    stack._lambdas.functions["DecideFunction"].handler = lambda event, context: {
+    stack.functions["DecideFunction"].handler = lambda event, context: {
         "route": "accept",
         "reason": "confident",
     }
@@ -229,7 +229,7 @@ def test_a_golden_photo_follows_an_answer_and_is_counted_beside_it(stack: Stack,
 
 def test_a_golden_photo_looks_like_an_audit_and_like_a_second_question(stack: Stack) -> None:
     upload(stack)
-    stack._lambdas.functions["DecideFunction"].handler = lambda event, context: CONFIDENT
+    stack.functions["DecideFunction"].handler = lambda event, context: CONFIDENT
     upload(stack)
     golden = press(stack, page_of(stack, reviewer="Ada"), "bicycle")
     golden_label(golden)
@@ -256,7 +256,7 @@ def test_the_button_below_a_golden_photo_pressed_twice_answers_no_other_photo(st
 
 
 def test_without_golden_photos_of_every_label_reviewers_go_on_as_ever(stack: Stack, tmp_path: Path) -> None:
-    function = stack._lambdas.functions["ReviewFunction"]
+    function = stack.functions["ReviewFunction"]
     function.environment = {**function.environment, "GOLDEN_DIR": str(tmp_path)}
     upload(stack)
     after = upload(stack)
