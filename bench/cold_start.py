@@ -26,8 +26,8 @@ from events.local_aws import furnish
 from kickstand_cli.local.functions import link_packages
 from kickstand_cli.local.sandbox import Answer, Package, invoke, read_packages
 from kickstand_cli.local.template import all_resources
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 ROUNDS = 7
 UNCHECKED_HASH = py_compile.PycInvalidationMode.UNCHECKED_HASH
 BARE_PACKAGES = (

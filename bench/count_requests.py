@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
@@ -22,8 +21,8 @@ from kickstand.review.rules import claim
 from kickstand.review.store import answer_review, change_review
 from kickstand_cli.local.cost import billed_bytes
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 OUT = PROJECT / "cli/kickstand_cli/local/costs/counts.json"
 KINDS, COPIES = ("bicycle", "motorcycle", "neither", "hard"), 2
 UPLOAD = (

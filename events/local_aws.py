@@ -14,7 +14,6 @@ import sys
 import threading
 from functools import cache
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,9 +21,8 @@ from moto.server import ThreadedMotoServer
 
 from kickstand.events import split_uri
 from kickstand_cli.local.template import Template, create_table
+from kickstand_cli.project import PROJECT
 from kickstand_cli.training.training_source import pack
-
-PROJECT = Path(__file__).parents[1]
 
 
 def address() -> str:

@@ -13,8 +13,8 @@ from fuzz.tally import Tally
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.errors import ModelUnavailable
 from kickstand.events import PreparedImage
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "layers/model/model"
 READ = ("model_version", "model_sha256", "labels", "input_shape", "temperature", "policy")
 

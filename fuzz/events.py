@@ -3,7 +3,6 @@
 import copy
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -13,8 +12,8 @@ from fuzz.tally import Tally
 from kickstand.records import Record
 from kickstand.store import put_record
 from kickstand_cli.local.stack import Stack
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 WRONG: tuple[Any, ...] = (
     *(None, True, 0, -1, 1e400, float("nan"), 5e-324, 10**30, "", " ", "nobody", "é\0\ud800", "../..", "x" * 5000),
     *([], {}, [1, "2"], {"a": {"b": []}}),

@@ -15,10 +15,10 @@ from kickstand.classify.policy import parse_switch
 from kickstand.records import Record
 from kickstand.store import readable, record_item
 from kickstand_cli.monitor.import_capture import read_line
+from kickstand_cli.project import PROJECT
 from kickstand_cli.records import read_records
 from kickstand_cli.terminal import CommandError
 
-PROJECT = Path(__file__).parents[1]
 MODEL = PROJECT / "layers/model/model"
 # As JSON's text: Python reads some of them as other numbers than they are.
 NUMBERS = (

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from fuzz.tally import Tally
 from kickstand_cli.local.stack import Stack
 from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[1]
 AT_ONCE = 8
 # moto lists a bucket as XML without the encoding that S3 has for this, so the ledger cannot be drawn up with them here.
 NOT_IN_XML = ("a\x1b[31mred\x07.png", "nul\0x", "\1\2", "carriage\rreturn", "￾")

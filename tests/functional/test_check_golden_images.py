@@ -13,8 +13,8 @@ from botocore.stub import Stubber
 from kickstand.classify.artefact import read_card
 from kickstand.lifecycle.golden import read_golden_images
 from kickstand_cli.local.functions import Context, Function, LambdaService
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 MODEL, GOLDEN = PROJECT / "layers/model/model", PROJECT / "layers/model/golden"
 EVENT: dict[str, Any] = json.loads((PROJECT / "events/check_golden_images.json").read_bytes())
 LABELS = read_card(MODEL).labels

@@ -34,8 +34,8 @@ from kickstand.events import PreparedImage
 from kickstand.store import from_item
 from kickstand_cli.local.functions import Context
 from kickstand_cli.local.template import Template
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 MODEL = PROJECT / "layers/model/model"
 BUCKET, KEY = "kickstand-photos", "uploads/bicycle.png"
 PHOTO = (PROJECT / "events/photo.png").read_bytes()

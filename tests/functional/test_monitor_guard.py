@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -22,10 +21,10 @@ from kickstand.monitor.run import MonitorSettings, Run, Watch
 from kickstand.monitor.store import load_monitor, run_monitor, save_monitor
 from kickstand.records import Record
 from kickstand.store import put_record, record_item
+from kickstand_cli.project import PROJECT
 from tests.stream import make_records
 from tests.tables import create_tables
 
-PROJECT = Path(__file__).parents[2]
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 QUARTER = timedelta(minutes=15)
 SETTINGS = MonitorSettings.model_validate(

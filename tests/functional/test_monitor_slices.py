@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import boto3
 import pytest
@@ -17,10 +16,10 @@ from kickstand.monitor.run import MonitorSettings, Watch
 from kickstand.monitor.store import load_monitor, run_monitor
 from kickstand.records import Record
 from kickstand.store import changed, put_record, read_changes, to_item
+from kickstand_cli.project import PROJECT
 from tests.stream import make_records
 from tests.tables import create_tables
 
-PROJECT = Path(__file__).parents[2]
 START = datetime(2026, 5, 4, 1, tzinfo=UTC)
 SETTINGS = MonitorSettings.model_validate(
     {

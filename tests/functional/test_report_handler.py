@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -14,9 +13,9 @@ from botocore.client import BaseClient
 
 from kickstand.store import put_record
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 from tests.stream import make_records
 
-PROJECT = Path(__file__).parents[2]
 Invoke = Callable[..., Any]
 N = 40
 

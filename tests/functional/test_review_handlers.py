@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -13,8 +12,8 @@ from kickstand.records import Record
 from kickstand.review.rules import QUESTION
 from kickstand.store import put_record, record_item
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 Invoke = Callable[..., Any]
 
 

@@ -24,8 +24,8 @@ from kickstand.classify.images import MAX_IMAGE_BYTES, prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.invocations import BARE_LIST, JSON, choose_type, serve
 from kickstand.events import PreparedImage
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 SAMPLES = PROJECT / "samples/images"
 PNG = (PROJECT / "events/photo.png").read_bytes()
 JPEG = (SAMPLES / "motorcycle/red-sport.jpg").read_bytes()

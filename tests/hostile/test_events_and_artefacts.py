@@ -10,10 +10,9 @@ from fuzz.artefacts import try_artefacts
 from fuzz.events import sample_events, try_events
 from kickstand.events import PreparedImage
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 
 pytestmark = pytest.mark.slow
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")

@@ -6,15 +6,13 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from fuzz.images import FAMILIES
+from kickstand_cli.project import PROJECT
 
 pytestmark = pytest.mark.slow
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

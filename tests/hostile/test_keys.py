@@ -6,10 +6,10 @@ import pytest
 
 from fuzz.keys import try_keys
 from kickstand_cli.local.stack import deploy
+from kickstand_cli.project import PROJECT
 
 pytestmark = pytest.mark.slow
 
-PROJECT = Path(__file__).parents[2]
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "as the test wants it", "policy_version": "test"}
 
 

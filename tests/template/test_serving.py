@@ -1,14 +1,13 @@
 """What serving.yaml promises: an endpoint that may do little, whose data is kept safe, and whose updates go back."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kickstand_cli.local.template import load_yaml
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 MAIN: dict[str, Any] = load_yaml(PROJECT / "template.yaml")
 SERVING: dict[str, Any] = load_yaml(PROJECT / "serving.yaml")
 RESOURCES: dict[str, dict[str, Any]] = SERVING["Resources"]

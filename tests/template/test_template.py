@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from kickstand.clients import EXECUTION
 from kickstand.monitor.drift import CLASS_MIX, FEATURES, RATES
 from kickstand.review.rules import UNDO
 from kickstand_cli.local.template import load_yaml
+from kickstand_cli.project import PROJECT
 from tests.contracts.requests import tasks
 
-PROJECT = Path(__file__).parents[2]
 TEXT = (PROJECT / "template.yaml").read_text("utf-8")
 TEMPLATE: dict[str, Any] = load_yaml(PROJECT / "template.yaml")
 TRAINING: dict[str, Any] = load_yaml(PROJECT / "training.yaml")  # nested; for serving.yaml see test_serving.py

@@ -5,7 +5,6 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from kickstand.classify.admission import NOT_KEPT
 from kickstand.events import Route
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 from tests.workflow.conftest import Faults, event_of, raised, retried
 
-PROJECT = Path(__file__).parents[2]
 STATES = yaml.safe_load((PROJECT / "statemachine/classify_image.asl.yaml").read_text())["States"]
 TASKS = {  # the state and its function
     "Prepare Image": "PrepareImageFunction",

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,9 +34,9 @@ from kickstand.review.rules import Refused, Review, claim
 from kickstand.review.store import answer_review, change_review
 from kickstand_cli.ledger.ledger import send_again
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 from tests.workflow.conftest import raised
 
-PROJECT = Path(__file__).parents[2]
 EXAMPLES = int(os.environ.get("CONSERVATION_EXAMPLES", "20"))  # more find more: 20 take about half a minute
 LABELS = ("bicycle", "motorcycle")
 

@@ -3,7 +3,6 @@
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -16,8 +15,8 @@ from kickstand.classify.invocations import serve
 from kickstand.events import Prediction
 from kickstand_cli.classify.serve import runtime
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 PHOTOS = sorted((PROJECT / "layers/model/golden").rglob("*.jpg"))
 SETTINGS = {
     "InferenceBackend": "sagemaker",

@@ -20,9 +20,8 @@ from kickstand_cli.classify.classify import load_model
 from kickstand_cli.ledger.explain import compare, describe
 from kickstand_cli.local.stack import Stack, _as_eventbridge_sends_it, deploy
 from kickstand_cli.main import app
-from kickstand_cli.project import MODEL
+from kickstand_cli.project import MODEL, PROJECT
 
-PROJECT = Path(__file__).parents[2]
 LABELS = read_card(MODEL).labels
 
 

@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from pathlib import Path
 from time import sleep
 from typing import Any
 
@@ -23,10 +22,10 @@ from kickstand_cli.ledger import forget
 from kickstand_cli.ledger.forget import STAYS
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT
 from tests.waiting import end_wait
 from tests.workflow.conftest import Faults, raised
 
-PROJECT = Path(__file__).parents[2]
 SURE = {"route": "accept", "reason": "confident", "explanation": "bicycle with confidence 0.990"}
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
 

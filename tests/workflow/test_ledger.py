@@ -31,9 +31,8 @@ from kickstand.store import record_item, to_item
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT
 from tests.workflow.conftest import raised
-
-PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture

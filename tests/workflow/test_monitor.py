@@ -4,7 +4,6 @@ import json
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -19,8 +18,8 @@ from kickstand.monitor.store import load_monitor
 from kickstand.records import Record
 from kickstand.store import put_record
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 MODEL = read_card(PROJECT / "layers/model/model")
 PROMISE = read_watch(PROJECT / "layers/model/model").promise
 LABEL = "bicycle" if PROMISE and PROMISE.about_labels else None

@@ -22,10 +22,10 @@ from kickstand.events import ReviewStatus
 from kickstand.records import Record
 from kickstand.review.rules import Review
 from kickstand_cli.local.stack import Stack, deploy
+from kickstand_cli.project import PROJECT
 from tests.waiting import end_wait
 from tests.workflow.conftest import Faults, event_of, raised, retried
 
-PROJECT = Path(__file__).parents[2]
 STATES = yaml.safe_load((PROJECT / "statemachine/review_image.asl.yaml").read_text())["States"]
 UNSURE = {"route": "review", "reason": "unsure", "explanation": "bicycle with confidence 0.612, accepted from 0.900"}
 

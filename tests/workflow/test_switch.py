@@ -15,8 +15,8 @@ from kickstand.classify.store import switch_on
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[2]
 ACCEPTED = (PROJECT / "samples/images/bicycle/red-road-bike.jpg").read_bytes()
 FOREIGN = (PROJECT / "samples/images/neither/cat.jpg").read_bytes()
 

@@ -7,7 +7,6 @@ import random
 import struct
 import zlib
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pillow_heif
@@ -19,9 +18,9 @@ from kickstand.classify.decoder import FORMATS, MAX_IMAGE_PIXELS
 from kickstand.classify.images import MAX_IMAGE_BYTES, measure, prepare
 from kickstand.errors import InvalidImage
 from kickstand.records import compose_record
+from kickstand_cli.project import PROJECT
 
 SHAPE = (32, 32, 3)
-PROJECT = Path(__file__).parents[3]
 REAL = PROJECT / "../shared/cases/formats"  # photos as phones and press tools make them
 
 pillow_heif.register_heif_opener()  # it writes them, too

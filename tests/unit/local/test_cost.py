@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from kickstand_cli.local.cost import gb_seconds, read, year
 from kickstand_cli.main import app
+from kickstand_cli.project import PROJECT
 
-PROJECT = Path(__file__).parents[3]
 MILLION = 1_000_000
 
 
