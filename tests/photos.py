@@ -1,5 +1,7 @@
 """Made-up photos, for tests of what is done with them."""
 
+import io
+
 from PIL import Image, ImageDraw
 
 
@@ -11,3 +13,10 @@ def coloured(shade: str) -> Image.Image:
         for line in ((at, 0, at, 127), (0, at, 127, at)):
             pen.line(line, "black" if shade == "white" else "white")
     return photo
+
+
+def png(colour: str = "grey") -> bytes:
+    """A small photo of one colour, as uploaded."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), colour).save(file, "PNG")
+    return file.getvalue()

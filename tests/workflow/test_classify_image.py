@@ -18,6 +18,7 @@ from kickstand.events import Route
 from kickstand.records import Record
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.project import PROJECT
+from tests.photos import png
 from tests.workflow.conftest import Faults, event_of, raised, retried
 
 STATES = yaml.safe_load((PROJECT / "statemachine/classify_image.asl.yaml").read_text())["States"]
@@ -33,12 +34,6 @@ TASKS = {  # the state and its function
 def stack(faults: Faults) -> Iterator[Stack]:
     with deploy(PROJECT / "template.yaml", faults=faults) as stack:
         yield stack
-
-
-def png(colour: str = "grey") -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def upload(stack: Stack, data: bytes) -> str:

@@ -1,6 +1,5 @@
 """`kickstand explain` and `kickstand labels export`, on the shipped stack after people have answered."""
 
-import io
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from kickstand_cli.ledger.explain import compare, describe
 from kickstand_cli.local.stack import Stack, _as_eventbridge_sends_it, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
+from tests.photos import png
 
 LABELS = read_card(MODEL).labels
 
@@ -36,12 +36,6 @@ def outputs(stack: Stack, tmp_path: Path) -> list[str]:
     """The options that name the stack."""
     (tmp_path / "outputs.json").write_text(json.dumps(stack.outputs))
     return ["--outputs", str(tmp_path / "outputs.json")]
-
-
-def png(colour: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def upload(stack: Stack, key: str, data: bytes, decision: dict[str, str] | None = None) -> Key:

@@ -1,6 +1,5 @@
 """`kickstand ledger` and the function that keeps the ledger, on the shipped stack."""
 
-import io
 import json
 import time
 import uuid
@@ -16,7 +15,6 @@ import boto3
 import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError, EndpointConnectionError
-from PIL import Image
 from pydantic import SecretStr
 from typer.testing import CliRunner, Result
 
@@ -32,6 +30,7 @@ from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT
+from tests.photos import png
 from tests.workflow.conftest import raised
 
 
@@ -39,12 +38,6 @@ from tests.workflow.conftest import raised
 def stack() -> Iterator[Stack]:
     with deploy(PROJECT / "template.yaml", {"AuditRate": "0"}) as stack:
         yield stack
-
-
-def png() -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (64, 48), "grey").save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def upload(stack: Stack, number: int = 1) -> list[tuple[str, str]]:

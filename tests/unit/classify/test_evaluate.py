@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
 from kickstand.classify.promise import Guaranteed
 from kickstand_cli.classify.classify import answer, answer_batch, load_model
 from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.evaluation_report import draw_risk
-from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
+from tests.commands import run
 from tests.photos import coloured
 
 LABELS = ("red", "green", "blue")
@@ -26,11 +25,6 @@ def write_images(folder: Path, colours: dict[str, Sequence[str]]) -> Path:
         for index, shade in enumerate(shades):
             coloured(shade).save(folder / name / f"{index}.png")
     return folder
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture

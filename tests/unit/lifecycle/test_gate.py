@@ -12,12 +12,12 @@ import pytest
 import typer
 from PIL import Image
 from scipy.stats import binom
-from typer.testing import CliRunner
 
 from kickstand.classify.promise import ANY_LABEL, Promise
 from kickstand.events import NEITHER, Route
 from kickstand.lifecycle.gate import ALPHA, Outcome, Stated, Verdict, at_least, judge, least_risk, mcnemar, read_stated
 from kickstand_cli.training.gate import gate
+from tests.commands import run
 from tests.photos import coloured
 
 PROMISE = Promise(max_risk={"a": 0.02, "b": 0.02})
@@ -312,11 +312,6 @@ def test_a_challenger_that_is_no_better_is_promoted_no_more_often_than_stated(di
         math.comb(differing, ahead) for ahead in range(differing + 1) if mcnemar(ahead, differing - ahead) < ALPHA
     )
     assert promoted / 2**differing <= ALPHA
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.policy import decide
@@ -22,17 +21,13 @@ from kickstand.records import Record
 from kickstand_cli.monitor.baseline import baseline
 from kickstand_cli.monitor.monitor import monitor
 from kickstand_cli.records import parse_since
+from tests.commands import run
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
 app = typer.Typer()
 app.command()(baseline)
 app.command()(monitor)
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 def write_artefact(folder: Path) -> Path:

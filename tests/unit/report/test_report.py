@@ -8,7 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from kickstand.classify.artefact import read_card
 from kickstand.classify.policy import decide
@@ -20,7 +19,7 @@ from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
 from kickstand.report.page import choose_latest, compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent
-from kickstand_cli.main import app
+from tests.commands import run
 from tests.stream import CARD, make_records, make_stream_baseline
 
 WATCH = Watch(baseline=make_stream_baseline(), promise=Promise(max_risk={ANY_LABEL: 0.05}))
@@ -29,11 +28,6 @@ FIGURES = (
     *("Estimated accuracy", "Confidence over time", "Routes", "Reliability", "Risk and coverage", "Confusion"),
     *("Review load", "Review age"),
 )
-
-
-def run(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 def page(records: list[Record], watch: Watch = WATCH, picture: str | None = None) -> str:
