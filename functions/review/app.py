@@ -105,7 +105,7 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any] | s
         "keys": keys(len(LABELS)),
         "done": count_done(desk, changed is not None, LABELS),
         "reason": desk.reason,
-        "undo": {"image": desk.image, "version": desk.version, "given": desk.label}
+        "undo": {"image": desk.image, "version": desk.version, "given": desk.label, "golden": desk.action == "check"}
         if changed and desk.action in ("answer", "check")
         else None,
     }
@@ -146,7 +146,7 @@ def act(desk: Desk, now: datetime) -> tuple[str, Review | None]:
                     told = golden.name, golden.expected
                     return "", check_reviewer(dynamodb, TABLES, key, desk.label, desk.reviewer, LABELS, told, now)
             case "undo":
-                review = undo_answer(dynamodb, TABLES, key, desk.reviewer, now, settings.control_table)
+                review = undo_answer(dynamodb, TABLES, key, desk.reviewer, desk.golden, now, settings.control_table)
                 logger.info("undone", image=review.image, version=review.version)
                 return "", review
             case "skip":

@@ -123,6 +123,15 @@ def test_an_answer_completes_the_execution_and_the_record_shows_it(stack: Stack,
     assert review_of(stack, image).task_token is None
 
 
+def test_an_answer_needs_a_name(stack: Stack) -> None:
+    image = upload(stack)
+    standing = review_of(stack, image)
+    on_page = {"on_page": image, "on_page_version": standing.version}
+    assert call(stack, reviewer="", **on_page)["notice"] == "To see a photo, a reviewer needs a name."
+    assert give(stack, image, reviewer="")["notice"] == "An answer needs the reviewer’s name."
+    assert review_of(stack, image) == standing
+
+
 def test_a_second_answer_is_refused_and_changes_nothing(stack: Stack) -> None:
     image = upload(stack)
     claim(stack, image, "Ada")

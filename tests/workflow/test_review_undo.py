@@ -130,7 +130,7 @@ def test_the_ledger_never_restores_an_answer_that_its_reviewer_took_back(
         down.setattr(store, "_forget_answer", broken)
         down.setattr(store, "_update_record", broken)
         with pytest.raises(StoreUnavailable):
-            undo_answer(stack.dynamodb, TABLES, (image, version), "Ada", datetime.now(UTC))
+            undo_answer(stack.dynamodb, TABLES, (image, version), "Ada", False, datetime.now(UTC))
         if again:
             give(stack, image, again)
     assert told(stack, image) == "bicycle"
@@ -188,7 +188,9 @@ def test_the_answer_about_a_golden_photo_is_undone_before_the_one_that_it_follow
     assert outcome
     assert outcome.answer
     assert outcome.golden is None
-    page_of(twice, **sent)
+    page_of(twice, **sent)  # sent again, after a lost connection
+    assert told(twice, image) == "bicycle"
+    undo(twice, image)
     assert told(twice, image) is None
 
 
@@ -203,8 +205,8 @@ def test_an_answer_is_final_after_a_while(stack: Stack) -> None:
     assert given
     key, late = (image, review_of(stack, image).version), given.answered_at + UNDO + timedelta(seconds=1)
     with pytest.raises(Refused, match="90 seconds"):
-        undo_answer(stack.dynamodb, TABLES, key, "Ada", late)
-    undo_answer(stack.dynamodb, TABLES, key, "Ada", given.answered_at + UNDO)
+        undo_answer(stack.dynamodb, TABLES, key, "Ada", False, late)
+    undo_answer(stack.dynamodb, TABLES, key, "Ada", False, given.answered_at + UNDO)
     assert review_of(stack, image).answer is None
 
 

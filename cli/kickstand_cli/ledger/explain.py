@@ -1,7 +1,7 @@
 """`kickstand explain`: one decision in one paragraph; and whether it can be computed again."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from kickstand.classify.images import prepare
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import find_flaw
 from kickstand.classify.policy import decide
-from kickstand.errors import InvalidImage
+from kickstand.errors import InvalidImage, first_complaint
 from kickstand.events import Decision, Prediction, Reason, ReviewOutcome, Route, find_latest
 from kickstand.ledger.books import Books
 from kickstand.records import LaterDecision, Record
@@ -257,5 +257,12 @@ def _from_stack(books: Books, image: str, version: str | None) -> list[Record]:
         KeyConditionExpression="image = :image",
         ExpressionAttributeValues={":image": {"S": image}},
     )
-    found = [from_item(item) for page in pages for item in page["Items"]]
-    return [record for record in found if version in (None, record.version)]
+    return [_read(item) for page in pages for item in page["Items"] if version in (None, item["version"]["S"])]
+
+
+def _read(item: Mapping[str, Any]) -> Record:
+    try:
+        return from_item(item)
+    except ValueError as error:
+        which = f"{item['image']['S']} (version {item['version']['S']})"
+        raise CommandError(f"{which}: its record cannot be read: {first_complaint(error)}") from error

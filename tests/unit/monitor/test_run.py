@@ -322,6 +322,9 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
     assert seen.labels["bicycle"] == {"promise": "open", "evidence": 1.0}
     assert after.degraded
     assert after.degraded.findings == (symptom,)
+    for day in range(1, 3 * WINDOW.days):
+        seen, after = advance(after, [], WATCH, NOON + timedelta(days=day), "photos")
+    assert seen.symptoms == (symptom,)  # also once the window holds none of these audits
 
 
 def answers(share: float, n: int, foreign: float = 0.02) -> list[Record]:

@@ -82,7 +82,8 @@ class PromiseCheck(Payload):
         for a kept guarantee the chance that any class is ever doubtful is at most 1 in 20. broken: an alarm, within the
         budget for false ones.
     evidence: against the guarantee; 1 is none, 20 times the number of classes is doubtful.
-    audits, errors: of accepted photos. audits_missing: about how many more would show it, if none were wrong.
+    audits, errors: of accepted photos: of the window, or, where the evidence no longer supports it, since the evidence
+        began. audits_missing: about how many more would show it, if none were wrong.
     """
 
     label: str = ANY_LABEL
@@ -339,19 +340,24 @@ def _check(claim: Claim, accepted: Sequence[Record], images: int, budget: Budget
     return _conclude(claim, evidence, n, errors, bound)
 
 
+Count = Annotated[int, Field(ge=0)]
+
+
 class Evidence(Payload):
     """Evidence against a claim, from the audits so far.
 
     wealth: of gamblers on more errors than guaranteed, one for each of drift's ODDS: it ever reaches 20 with a chance
         of at most 1 in 20. restarted: of gamblers who may restart at any photo (see `drift.Budget`).
     broken: whether the restarted ones have reached the limit.
-    least: smallest probability of review so far.
+    least: smallest probability of review so far. audits, errors: numbers so far.
     """
 
     wealth: tuple[Wealth, ...] = Field(default=(1.0,) * len(ODDS), min_length=len(ODDS), max_length=len(ODDS))
     restarted: tuple[Wealth, ...] = Field(default=(0.0,) * len(ODDS), min_length=len(ODDS), max_length=len(ODDS))
     broken: bool = False
     least: Probability = 1.0
+    audits: Count = 0
+    errors: Count = 0
 
     def after(self, wrong: bool, chance: float, claim: Claim, limit: float) -> Self:
         """The evidence with one more audit. chance: its probability; a more probable audit counts for less."""
@@ -365,6 +371,8 @@ class Evidence(Payload):
                 "restarted": restarted,
                 "broken": self.broken or sum(restarted) / len(restarted) >= limit,
                 "least": least,
+                "audits": self.audits + 1,
+                "errors": self.errors + wrong,
             }
         )
 
@@ -378,6 +386,8 @@ def _conclude(claim: Claim, evidence: Evidence, n: int, errors: int, bound: floa
         status = PromiseStatus.DOUBTFUL
     else:
         status = PromiseStatus.KEPT if bound <= claim.max_risk else PromiseStatus.OPEN
+    if status in (PromiseStatus.BROKEN, PromiseStatus.DOUBTFUL):  # later, the window may hold none of them
+        n, errors = max(n, evidence.audits), max(errors, evidence.errors)
     shown_at = claim.max_risk * (1 - claim.label_error)
     return PromiseCheck(
         label=claim.label,
@@ -407,9 +417,6 @@ WINDOW = timedelta(days=30)
 
 MOST_CELLS = 3_000
 """This many cells of about 60 bytes, with the rest of the state, fit into a DynamoDB item of 400 KB."""
-
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class Cell(NamedTuple):

@@ -226,6 +226,8 @@ def claim(review: Review, reviewer: str, now: datetime, ahead: bool = False, tak
     answer.
     """
     held = review.claim if review.claim and review.claim.until > now else None
+    if not reviewer:
+        raise Refused("To see a photo, a reviewer needs a name.")
     if review.queue is None or (review.answer and is_same(review.answer.reviewer, reviewer)):
         raise Refused("This photo has been answered.")
     if held and held.by != reviewer and not (take and held.ahead):
@@ -260,6 +262,8 @@ def answer(
     """
     if label not in choices(labels):
         raise Refused(f"“{label}” is not one of the answers.")
+    if not reviewer:
+        raise Refused("An answer needs the reviewer’s name.")
     if any(given and (given.reviewer, given.label) == (reviewer, label) for given in (review.answer, review.second)):
         return review
     held = review.claim if review.claim and review.claim.by == reviewer else None
@@ -301,8 +305,8 @@ def check(
     return review.model_copy(update={"golden": golden})
 
 
-def undo(review: Review, reviewer: str, now: datetime) -> Review:
-    """The reviewer undoes their last answer about this photo, or about the golden photo after it.
+def undo(review: Review, reviewer: str, golden: bool, now: datetime) -> Review:
+    """The reviewer undoes their last answer about this photo, or (golden) about the golden photo after it.
 
     The photo waits for an answer again, and this reviewer sees it first. No execution waits for it any more. Repeating
     it changes nothing. Raises Refused for an answer of somebody else or older than UNDO, and while somebody else sees
@@ -310,7 +314,7 @@ def undo(review: Review, reviewer: str, now: datetime) -> Review:
     """
     held = review.claim if review.claim and review.claim.until > now else None
     first, second = review.answer, review.second
-    if held and held.by == reviewer and review.undone_at and review.queue:
+    if (golden and not review.golden) or (held and held.by == reviewer and review.undone_at and review.queue):
         return review
     mine = Claim(by=reviewer, since=now, until=now + CLAIM)
     given: Answer | GoldenAnswer | None
@@ -407,9 +411,10 @@ class Desk(Payload):
     reviewer: their name: from the page's form, or from a button, or the widget's parameter.
     describe: CloudWatch requests the widget's description.
     action: "show", "answer" (with image, version and label), "check" (the same, about the golden photo that was shown
-        after the answer to this photo), "undo" (with image and version of the last answer, and its label as given),
-        "skip" or "leave" (with image and version), or "zoom" (the same): a larger version of the photo.
-    golden: zoom into the golden photo.
+        after the answer to this photo), "undo" (with image and version of the last answer, its label as given, and
+        golden, whether it was about a golden photo), "skip" or "leave" (with image and version), or "zoom" (the
+        same): a larger version of the photo.
+    golden: zoom into the golden photo, or undo the answer about it.
     reason: show only photos with this reason.
     ahead: send the photo that the page shows next. on_page, on_page_version: the one that it shows now.
     former: the reviewer who leaves.

@@ -110,6 +110,7 @@ def undo_answer(
     tables: tuple[str, str],
     key: tuple[str, str],
     reviewer: str,
+    golden: bool,
     now: datetime,
     control_table: str = "",
 ) -> Review:
@@ -121,7 +122,7 @@ def undo_answer(
 
     def rule(review: Review) -> Review:
         nonlocal decided
-        before = rules.undo(review, reviewer, now)
+        before = rules.undo(review, reviewer, golden, now)
         decided = review.answer is not None and before.answer is None
         return before
 
