@@ -111,7 +111,7 @@ def describe_event(name: str, detail: type[Payload]) -> dict[str, Any]:
 
 
 def schema_of(model: type[Payload], title: str, without: str | None) -> dict[str, Any]:
-    """What the model is written as. What may be absent is not required: a field without a value is left out."""
+    """The schema of the model's JSON. A field that can be absent is not required: without a value it is left out."""
     schema = model.model_json_schema(mode="serialization")
     loosen(schema)
     if without:
@@ -126,7 +126,7 @@ def schema_of(model: type[Payload], title: str, without: str | None) -> dict[str
 
 
 def loosen(schema: Any) -> None:
-    """Where a value may be null, the field may be absent; a reason may be one that a newer version has."""
+    """A field that can be null can be absent; a reason can be one of a newer version."""
     if isinstance(schema, list):
         for item in schema:
             loosen(item)
