@@ -31,7 +31,7 @@ def write_all() -> dict[Path, str]:
     """Each file's path and content; nothing is written yet."""
     files = {
         DOCS / "architecture.svg": draw_architecture(
-            read_architecture(TEMPLATE), "What starts what, and who reads and writes where"
+            read_architecture(TEMPLATE), "Triggers, the functions they start, and the permissions of each function"
         ),
         DOCS / "architecture.md": with_rooms((DOCS / "architecture.md").read_text("utf-8")),
         DOCS / "cli.md": describe_cli(),
@@ -53,13 +53,13 @@ def between(page: str, mark: str, text: str) -> str:
     return found.sub(lambda marks: f"{marks[1]}\n{text}\n\n{marks[2]}", page)
 
 
-# ---- the rooms of the core, in architecture.md
+# ---- the folders of the core, in architecture.md
 
 CORE = PROJECT / "layers/core/kickstand"
 
 
 def with_rooms(page: str) -> str:
-    """The page with a map of the core between its two marks: an arrow goes from a room to one that it imports from."""
+    """The page with a map of the core between its two marks: an arrow goes from a folder to one that it imports."""
     arrows: set[tuple[str, str]] = set()
     rows = []
     for home in sorted(path.parent for path in CORE.glob("*/__init__.py")):
@@ -84,7 +84,7 @@ COSTS = re.compile(r"(?<=<!-- make docs writes this table -->\n).*?(?=<!-- until
 
 
 def with_costs(text: str) -> str:
-    """The README with the bills that `kickstand cost` reckons."""
+    """The README with the bills that `kickstand cost` computes."""
     counts, share = (10_000, 100_000, 1_000_000), expected_review_share()
 
     def row(words: str, name: str, month: int, retention_days: int = 0) -> str:
@@ -121,7 +121,7 @@ def with_bills(page: str) -> str:
 
 
 def dollars(amount: float) -> str:
-    """Two digits that mean something: 4.5, 127."""
+    """At least two digits: 4.5, 127."""
     return f"{amount:.0f}" if amount >= 10 or amount == 0 else f"{amount:.1f}"
 
 
@@ -177,7 +177,7 @@ These names work until the next release; a line on standard error names the new 
 
 
 def walk(command: Any, words: tuple[str, ...] = ("kickstand",)) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, with the words that call it, in the order of `kickstand --help`."""
+    """Every command that runs, with the words that call it, in the order of `kickstand --help`."""
     for name, inner in command.commands.items():
         inner = loaded(inner)
         if inner.hidden:
@@ -226,7 +226,7 @@ def describe(words: tuple[str, ...], command: Any) -> str:
 
 
 def describe_parameter(parameter: Any) -> str:
-    """A row: its name as one writes it, what it is for, its default."""
+    """A row: its name as it is typed, its purpose, its default."""
     help_text = parameter.help or ""
     if variable := getattr(parameter, "envvar", None):
         help_text += f" Or the variable `{variable}`."

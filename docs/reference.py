@@ -16,15 +16,15 @@ TEMPLATES = [TEMPLATE, *(PROJECT / f"{name}.yaml" for name in ("serving", "train
 
 URGENT, SOON = "Wakes somebody", "This week"  # how each alarm's description begins
 METRICS = {
-    "AcceptedAccuracy": "estimated share of right answers among the accepted ones of the last 30 days",
+    "AcceptedAccuracy": "estimated share of correct predictions among the accepted ones of the last 30 days",
     "AcceptedAccuracyLow": "lower bound of that estimate",
     "CircuitOpen": "how often the circuit to the endpoint opened",
     "DeadLetters": "dead letters that no retry cures: they wait for a person",
     "DecidedAccept": "photos that were accepted",
     "DecidedReject": "photos that were rejected",
     "DecidedReview": "photos that were sent to review",
-    "DriftNotices": "statistics that have moved without harm",
-    "DriftPages": "statistics that have moved in a way that makes the model worse",
+    "DriftNotices": "notices: statistics that have moved, perhaps without harm",
+    "DriftPages": "drift alerts: statistics that have moved in a way that makes the model worse",
     "DriftStrength": "evidence of the statistic that has moved most, in per cent of the threshold",
     "DuplicateUploads": "uploads that already had a record, because their event was delivered twice",
     "FallbackAnswers": "photos that the embedded model classified in place of the endpoint",
@@ -61,10 +61,10 @@ Set them under `parameter_overrides` in `samconfig.toml`, then `make deploy`.
 
 ## Alarms of the stack
 
-**{urgent}**: wrong answers may be accepted, photos may be missing, or no photo is decided. These alarms go to the
+**{urgent}**: wrong predictions may be accepted, photos may be missing, or no photo is decided. These alarms go to the
 topic `AlarmTopicArn` and to `AlarmEmail`.
 
-**{soon}**: reviews wait, or the system has helped itself. These go to `ThisWeekTopicArn` and to
+**{soon}**: reviews wait, or the system has recovered by itself. These alarms go to `ThisWeekTopicArn` and to
 `ThisWeekEmail`, or without it to `AlarmEmail`.
 
 An alarm's description begins with its urgency, names the stack, and ends with the address of its runbook below
@@ -163,7 +163,7 @@ def condition_of(properties: dict[str, Any]) -> str:
 
 
 def word(value: Any) -> str:
-    """A number, or the parameter that it is."""
+    """A number, or the name of a parameter."""
     return f"`{value['Ref']}`" if isinstance(value, dict) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""JSON Schemas of what others read: the events that Kickstand publishes, and the record; and the page about them."""
+"""JSON Schemas of the data that others read: the events that Kickstand publishes, and the record; their page."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from kickstand.records import Record
 from kickstand.store import EVENT_SOURCE
 
 EVENTS: dict[str, tuple[type[Payload], str]] = {  # type of the event, its detail, when it is published
-    "Image Classified": (Record, "an upload has been decided: accepted, sent to a person, or rejected"),
+    "Image Classified": (Record, "an upload has been decided: accepted, sent to review, or rejected"),
     "Review Requested": (Record, "a person must decide about the photo; right after “Image Classified”"),
-    "Model Degraded": (ModelDegraded, "the monitor has found harm; once, and not again while it lasts"),
+    "Model Degraded": (ModelDegraded, "the monitor raises an alert; once, and not again until it is over"),
     "Model Approved": (ModelApproved, "somebody has approved a challenger in SageMaker's registry"),
 }
 PRIVATE: dict[type[Payload], str] = {Record: "review"}  # not published: it names reviewers
@@ -36,15 +36,15 @@ Written by `make docs` from the code.
 ## Decisions
 
 Each upload gets one record in DynamoDB, under its `image` (`s3://bucket/key`) and `version`, even if its event
-arrives twice. The record holds all that is needed to derive the decision again. It has the photo's SHA-256 and
-statistics, and the model's version and probabilities. It has the policy's version, the route with its reason, the
-execution and the time.
+arrives twice. The record holds all data that is needed to derive the decision again: the photo's SHA-256 and
+statistics, the model's version and probabilities, the policy's version, the route with its reason, the execution and
+the time.
 
 {routes}
 
-A random sample of accepted and rejected photos (`AuditRate`) also goes to a person, with `audited` in the record:
-this measures the accuracy. A rejected photo is a success. A failed execution is always a system fault: the event is
-kept in the dead-letter queue, and an alarm fires.
+A random sample of accepted and rejected photos (`AuditRate`) also goes to review, with `audited` in the record:
+these audits measure the accuracy. A rejected photo is a success. A failed execution is always a system fault: the event
+is kept in the dead-letter queue, and an alarm fires.
 
 ## Events
 
@@ -54,8 +54,8 @@ Kickstand publishes to EventBridge's default bus, with the source `kickstand`:
 
 {events}
 
-The [record](events/record.schema.json) is what the records table holds: the detail of the first two events, and what
-a person has answered.
+The [record](events/record.schema.json) is an item of the records table: the detail of the first two events, and
+people's answers.
 
 ## Listen
 
@@ -111,7 +111,7 @@ def describe_event(name: str, detail: type[Payload]) -> dict[str, Any]:
 
 
 def schema_of(model: type[Payload], title: str, without: str | None) -> dict[str, Any]:
-    """What the model is written as. What may be absent is not required: a field without a value is left out."""
+    """The schema of the model's JSON. A field that can be absent is not required: without a value it is left out."""
     schema = model.model_json_schema(mode="serialization")
     loosen(schema)
     if without:
@@ -126,7 +126,7 @@ def schema_of(model: type[Payload], title: str, without: str | None) -> dict[str
 
 
 def loosen(schema: Any) -> None:
-    """Where a value may be null, the field may be absent; a reason may be one that a newer version has."""
+    """A field that can be null can be absent; a reason can be one of a newer version."""
     if isinstance(schema, list):
         for item in schema:
             loosen(item)

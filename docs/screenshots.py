@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 DOCS = PROJECT / "docs"
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
-# What the model answers about these samples, as numbers: the last digits differ from one processor to another.
+# The model's predictions for these samples, as numbers: the last digits differ from one processor to another.
 PHOTOS = {
     "bicycle/blue-city-bike.jpg": ("bicycle", 0.999, 0.002),
     "hard/red-trail-motorcycle.jpg": ("bicycle", 0.927, 0.163),
@@ -48,7 +48,7 @@ SCHEMES = "light", "dark"
 
 
 class Shot(NamedTuple):
-    """One picture. part: of the page, a CSS selector. width, height: of what is seen of it, at most; CSS pixels.
+    """One screenshot. part: of the page, a CSS selector. width, height: of what is seen of it, at most; CSS pixels.
     scale: pixels of the file for each of them.
     """
 
@@ -62,7 +62,7 @@ SHOTS = {"decision": Shot(".cards", 860, 480, 1.25), "report": Shot("main", 1180
 
 
 def make_pages() -> dict[str, str]:
-    """The HTML behind each picture."""
+    """The HTML of each screenshot."""
     card = read_card(MODEL)
     outcomes = [_decide(key, card) for key in PHOTOS]
     return {
@@ -72,7 +72,7 @@ def make_pages() -> dict[str, str]:
 
 
 def _decide(key: str, card: ModelCard) -> Outcome:
-    """What the workflow decides about a sample; one of them has been answered."""
+    """The workflow's decision about a sample; one of them has been answered."""
     label, confidence, neither = PHOTOS[key]
     (other,) = set(card.labels) - {label}
     scores = {label: confidence, other: 1 - confidence}

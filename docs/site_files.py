@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site has the README and all that it links to, each file where it lies in the repository.
+"""A hook of MkDocs: the site has the README and all that it links to, each file at its path in the repository.
 
 So a link means the same on the site as on GitHub, and `mkdocs build --strict` fails for a dead one.
 """
@@ -24,7 +24,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def reachable(start: Path, root: Path) -> set[Path]:
-    """The page, every file of the repository that it links to, and what those link to."""
+    """The page, every file of the repository that it links to, and their links in turn."""
     found: set[Path] = set()
     waiting = [start]
     while waiting:
