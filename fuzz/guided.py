@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["PIL", "kickstand"]):
     from kickstand.classify import decoder
     from kickstand.classify import images as core
 
-SEEDS = ("nothing, and beginnings", "truncated", "mutated", "polyglots", "dimensions", "animated", "ICC, EXIF, XMP")
+SEEDS = ("empty files and fragments", "truncated", "mutated", "polyglots", "dimensions", "animated", "ICC, EXIF, XMP")
 LARGEST = 64 * 1024  # bytes of one attempt; what large files do is tried in the family of bombs
 
 

@@ -32,7 +32,7 @@ COMMANDS = {
         "policy": ("classify.policy", "Derive the thresholds from a guarantee or from prices."),
         "replay": ("classify.replay", "Re-evaluate stored decisions under another policy or model."),
         "baseline": ("monitor.baseline", "Store the statistics of a time when all was well, for `kickstand monitor`."),
-        "gate": ("training.gate", "Compare two models on the same held-out photos: may the new one replace the old?"),
+        "gate": ("training.gate", "Compare two models on the same held-out photos: can the new one replace the old?"),
     },
     "Training": {
         "train": ("training.train", "Train a classifier of your own on this machine, from folders of photos."),

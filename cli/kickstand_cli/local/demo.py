@@ -141,7 +141,8 @@ def demo(
 ) -> None:
     """Upload photos to the shipped template, run on this machine, and see how each is decided and why.
 
-    Open the page that it writes, report.html. It links to the rest: also to a monitoring report of simulated weeks.
+    It writes report.html: open it. The page links to the other results, and to a monitoring report of four simulated
+    weeks.
     """
     console = Terminal(file=sys.stdout)  # even while the functions' output is diverted
     unread: list[str] = []

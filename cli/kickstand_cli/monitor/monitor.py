@@ -22,7 +22,7 @@ ImagesPerDay = Annotated[
     float | None,
     typer.Option("--photos-a-day", min=1, show_default="as in the records, but 100 or more", help="Photos a day."),
 ]
-FalseAlarms = Annotated[float, typer.Option(min=0.001, help="Accept so many false alarms in 90 days, on average.")]
+FalseAlarms = Annotated[float, typer.Option(min=0.001, help="Accept at most N false alarms in 90 days, on average.")]
 
 
 def monitor(

@@ -332,14 +332,16 @@ class _Label:
 
     def refuse(self) -> LabelEvidence:
         missing = self._missing()
-        wish = f"at most {percent(self.max_risk)} of the accepted answers “{self.label}” wrong"
+        wish = f"at most {percent(self.max_risk)} of the accepted predictions “{self.label}” are wrong"
+        reason = f"these photos cannot show that {wish}"
         if missing:
-            photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
-            reason = f"{wish} cannot be shown: about {photos} are needed"
+            names = {NEITHER: "none of the classes"}
+            photos = " and ".join(f"{number:,} more photos of {names.get(of, of)}" for of, number in missing.items())
+            reason += f"; about {photos} would"
         elif self.promise.mix and self.promise.mix[self.label][0] == 0.0:
-            reason = f"{wish} cannot be shown for a mix that may hold none of this class"
+            reason += ", for a mix that may hold none of this class"
         else:
-            reason = f"{wish} cannot be shown: even the most confident are wrong more often; a better model is needed"
+            reason += ": even the most confident are wrong more often, so a better model is needed"
         return LabelEvidence(threshold=None, refused=reason, missing=missing)
 
     def _missing(self) -> dict[str, int] | None:

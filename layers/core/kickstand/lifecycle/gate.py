@@ -390,7 +390,8 @@ def _calibration(outcomes: Sequence[Outcome], label_error: float) -> Check:
     errors = sum(not one.correct for one in answers)
     doubts = [1.0 - one.confidence * (1.0 - label_error) for one in answers]
     p = at_least(errors, doubts)
-    told = f"{errors} wrong answers, its confidences expect {sum(doubts):.1f} (so many or more: p = {p:.3f})"
+    likely = f"probability of this many or more: {p:.3f}"
+    told = f"{errors} wrong predictions; its confidences predict {sum(doubts):.1f} ({likely})"
     ok = p >= CALIBRATION_ALPHA
     return Check(name="calibration", passed=ok, told=told if ok else f"overconfident: {told}")
 
@@ -399,7 +400,7 @@ def _not_worse(before: Sequence[Outcome], after: Sequence[Outcome], label_error:
     worse = sum(new.harmed and not old.harmed for old, new in zip(before, after, strict=True))
     fixed = sum(old.harmed and not new.harmed for old, new in zip(before, after, strict=True))
     p = mcnemar(worse, fixed, label_error)
-    told = f"it accepts a wrong answer on {worse} photos where the champion does not, and fixes {fixed} (p = {p:.3f})"
+    told = f"it accepts {worse} photos wrongly that the champion does not, and fixes {fixed} (p = {p:.3f})"
     return Check(name="not worse", passed=p >= ALPHA, told=told)
 
 
@@ -408,7 +409,7 @@ def _better(before: Sequence[Outcome], after: Sequence[Outcome], label_error: fl
     behind = sum(old.served and not new.served for old, new in zip(before, after, strict=True))
     p = mcnemar(ahead, behind, label_error)
     told = (
-        f"right without a person on {sum(one.served for one in after)} of {len(after)} photos, the champion on "
+        f"decides {sum(one.served for one in after)} of {len(after)} photos correctly without a person, the champion "
         f"{sum(one.served for one in before)}; ahead on {ahead}, behind on {behind} (exact McNemar, p = {p:.3f})"
     )
     return Check(name="better", passed=p < ALPHA, told=told if p < ALPHA else f"not shown to be better: {told}")
