@@ -49,6 +49,7 @@ from kickstand_cli.training.card import choose_gate, list_answers
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
 CONFIDENCE = 0.95
 OUT_OF_FOLD_SOURCE = "out-of-fold predictions"
+FORMER_SOURCE = "out-of-fold answers"  # the same in an older model.json
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def read_out_of_fold(file: Path, card: ModelCard, told: ReportedCard) -> Evidenc
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: {reason(error)}") from error
     before = told.policy.evidence
-    if before.procedure is None and not (before.source or "").startswith(OUT_OF_FOLD_SOURCE):
+    if before.procedure is None and not (before.source or "").startswith((OUT_OF_FOLD_SOURCE, FORMER_SOURCE)):
         before = StatedEvidence()  # of other photos, by --images, --records or --stack-name
     about = {
         "domain": before.domain or "the training photos, predicted out of fold",

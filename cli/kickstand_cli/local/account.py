@@ -173,7 +173,8 @@ def _quota(client: Callable[[str], Any]) -> Finding:
     found = f"{free} functions at a time"
     if free >= FEW:
         return Finding("Lambda's quota", Status.OK, found, NEEDED)
-    found += f", of {limits['ConcurrentExecutions']} in this region: when many photos arrive, most wait in the upload queue"
+    queued = "when many photos arrive at once, most wait in the upload queue"
+    found += f", of {limits['ConcurrentExecutions']} in this region: {queued}"
     return Finding("Lambda's quota", Status.LACKING, found, "many uploads at a time", f"{QUOTA} --desired-value 1000")
 
 
