@@ -42,7 +42,7 @@ COUNTED = {
 }
 ENDS = {
     State.STOPPED: "It was stopped.",
-    State.SPENT: "It reached its limit of money.",
+    State.SPENT: "It reached its cost limit.",
     State.BROKEN: "It failed: see the execution in the Step Functions console.",
     State.DONE: "It is complete.",
 }

@@ -325,7 +325,7 @@ class Alike:
 
 
 def pair_near(images: Sequence[NDArray[np.uint8]], near: float) -> Alike:
-    """All pairs whose pixels, or those of one and the other's mirror image, correlate at least so much.
+    """All pairs whose pixels, or those of one and the other's mirror image, correlate at least this much.
 
     images: of one shape, (height, width, 3). A photo of one colour correlates with nothing.
     """

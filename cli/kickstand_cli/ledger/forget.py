@@ -25,7 +25,7 @@ WORDS = {
     "letters": "dead letters",
     "records": "records",
     "reviews": "reviews, with their answers",
-    "executions": "executions that waited for a person, ended",
+    "executions": "executions that waited for an answer, ended",
     "pages": "report pages that show it",
 }
 STAYS = (
@@ -212,7 +212,7 @@ def _delete(books: Books, table: str, key: Key) -> Any:
 
 
 def _wake(books: Books, token: str) -> bool:
-    """Let the execution that waits for the answer go on; it finds no review, and ends. Whether there was one."""
+    """Let the execution that waits for the answer continue; it finds no review, and ends. Whether there was one."""
     gone = books.stepfunctions.exceptions
     try:
         books.stepfunctions.send_task_success(taskToken=token, output="{}")

@@ -251,7 +251,7 @@ def template() -> Any:
 
 
 def expected_review_share() -> float:
-    """The share that the policy sends to review, and the audits of the rest."""
+    """The share that the policy sends to review, with the audits of the rest."""
     card = json.loads((MODEL / "model.json").read_bytes())
     by_truth = card["policy"]["evidence"]["coverage"]
     shares = [by_truth[label] for label in card["labels"]]
@@ -545,7 +545,7 @@ def draw(path: Path, share: float) -> None:
             label=spell(name),
             linewidth=wide.get(backend, 1.5),
         )
-    axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
+    axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; {share:.0%} reviewed")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
     drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else {"Software": None}

@@ -1,4 +1,4 @@
-"""`kickstand demo`: the shipped template on this machine, with photos, from the upload to the answer of a reviewer."""
+"""`kickstand demo`: the shipped template on this machine, with photos, from the upload to a reviewer's answer."""
 
 import json
 import os
@@ -135,7 +135,7 @@ def demo(
     ] = "EXPRESS",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Upload only the first N.")] = None,
     review: Annotated[
-        bool, typer.Option("--review", help="Then answer for the waiting photos yourself, in your browser.")
+        bool, typer.Option("--review", help="Then answer the open reviews yourself, in your browser.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page for --review; 0 for any.")] = DEFAULT_PORT,
 ) -> None:

@@ -49,7 +49,7 @@ class ModelCard(Payload):
         for label in self.labels:
             check_label(label)
         if len({label.casefold() for label in self.labels} | {"neither", "cannot_tell"}) < len(self.labels) + 2:
-            raise ValueError(f"labels {', '.join(self.labels)}: some differ in capitals only, as folders may not")
+            raise ValueError(f"labels {', '.join(self.labels)}: some differ in capitals only, as folders cannot")
         return self
 
     @model_validator(mode="after")

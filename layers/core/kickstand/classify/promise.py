@@ -353,7 +353,7 @@ class _Label:
         truths = [*self.promise.max_risk, *([NEITHER] if self.promise.foreign_share else [])]
 
         def passes(accepted: Mapping[str, int], growing: Sequence[str], times: float) -> bool:
-            """Whether this many times the photos would suffice; a class without photos counts as one right photo."""
+            """Whether this many times the photos would suffice; a class without photos counts as one correct photo."""
             scales = {truth: times if truth in growing else 1.0 for truth in truths}
             grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) for truth, scale in scales.items()}
             more = {truth: math.floor(accepted.get(truth, 0) * scale) for truth, scale in scales.items()}

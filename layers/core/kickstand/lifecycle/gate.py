@@ -140,7 +140,7 @@ class Score(Payload):
 
 
 class Verdict(Payload):
-    """Whether the challenger may replace the champion, and why."""
+    """Whether the challenger can replace the champion, and why."""
 
     promote: bool
     reason: str

@@ -21,7 +21,7 @@ class ApprovalChange(Payload):
 
 
 class ModelApproved(Payload):
-    """Detail of the event "Model Approved": a person has approved a challenger; a pipeline may deploy it.
+    """Detail of the event "Model Approved": a person has approved a challenger; a pipeline can deploy it.
 
     package, group: the model package's ARN, and the name of its group, in SageMaker's registry.
     artefact_uri: the artefact, s3://bucket/key.tar.gz.

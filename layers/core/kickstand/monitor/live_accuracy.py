@@ -1,4 +1,4 @@
-"""Live accuracy: how often the predictions are right, by weighted reviews and random audits, and calibrated
+"""Live accuracy: how often the predictions are correct, by weighted reviews and random audits, and calibrated
 confidences.
 """
 
@@ -33,11 +33,11 @@ Wealth = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Outcome(NamedTuple):
-    """One photo, whose prediction is right or wrong.
+    """One photo, whose prediction is correct or wrong.
 
     expected: calibrated probability that the prediction is wrong.
     wrong: by a person; None if nobody has answered.
-    probability: that a person answers; 0 if nobody was to be asked.
+    probability: that a person answers; 0 if it could not be reviewed.
     """
 
     expected: float
@@ -180,7 +180,7 @@ def estimate(
     The estimate is the difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
     chapter 6): the rate expected from the confidences of all photos, plus the mean of (found - expected) over reviewed
     photos, weighted by 1 / probability. It is unbiased even if the confidences are useless, and varies less if they are
-    good. Photos that nobody was to be asked about may be all right or all wrong: the interval covers both.
+    good. Photos that could not be reviewed may all be correct or all wrong: the interval covers both.
     """
     counts: Counter[Outcome] = Counter(seen)
     n = counts.total()
@@ -345,7 +345,7 @@ class Evidence(Payload):
     """Evidence against a claim, from the audits so far.
 
     wealth: of gamblers on more errors than guaranteed, one for each of drift's ODDS: it ever reaches 20 with a chance
-        of at most 1 in 20. restarted: of gamblers who may restart at any photo (see `drift.Budget`).
+        of at most 1 in 20. restarted: of gamblers who can restart at any photo (see `drift.Budget`).
     broken: whether the restarted ones have reached the limit.
     least: smallest probability of review so far.
     """

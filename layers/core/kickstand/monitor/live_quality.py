@@ -23,7 +23,7 @@ THRESHOLDS = 16
 
 
 class ReliabilityBin(Payload):
-    """Predictions with about the same probability of being right, by the model; and how often they are right.
+    """Predictions with about the same probability of being correct, by the model; and how often they are.
 
     low, high: the smallest and the largest of these probabilities.
     """
@@ -34,7 +34,7 @@ class ReliabilityBin(Payload):
 
 
 class LiveRiskCoverage(Payload):
-    """The effect of a threshold on the confidence, with the limit on p(neither): coverage, and how often it is right.
+    """The effect of a threshold on the confidence, with the limit on p(neither): coverage, and how often it is correct.
 
     label: class of the predictions; empty for one threshold for all. coverage: of all photos, whatever the prediction.
     """
@@ -91,7 +91,7 @@ def reliability(
 ) -> tuple[ReliabilityBin, ...]:
     """Predictions in bins with equal numbers of people's answers, from unsure to confident.
 
-    The probability of being right is that of `live_accuracy.outcomes`: of the class, and that the photo shows a class
+    The probability of being correct is that of `live_accuracy.outcomes`: of the class, and that the photo shows a class
     at all; for a rejected photo, that it shows none. Without answers of people there is no bin.
     """
     seen = sorted(outcomes(records), key=lambda one: -one.expected)

@@ -1,4 +1,4 @@
-"""A run of the monitor: which statistics have moved, since when, and how often the predictions are right."""
+"""A run of the monitor: which statistics have moved, since when, and how often the predictions are correct."""
 
 from collections import Counter
 from collections.abc import Iterable
