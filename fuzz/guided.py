@@ -2,7 +2,7 @@
 
 Atheris sees the Python of Kickstand and of Pillow, where headers and metadata are read, and steers by it. A finding, be
 it an exception, a photo that takes more than 10 CPU seconds or 1 GB, is kept in FOLDER; so is the corpus, and the next
-run goes on from it.
+run continues from it.
 """
 
 import sys

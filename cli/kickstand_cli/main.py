@@ -66,7 +66,7 @@ COMMANDS = {
 
 
 def take_any_file(*functions: Any) -> None:
-    """Let a command get files that it may not read: Typer would refuse all files for one of them."""
+    """Let a command get files that it cannot read: Typer would refuse all files for one of them."""
     for function in functions:
         for hint in get_type_hints(function, include_extras=True).values():
             for about in getattr(hint, "__metadata__", ()):

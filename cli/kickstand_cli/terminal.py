@@ -53,7 +53,7 @@ class ExitCode(IntEnum):
         "the command line is wrong: an unknown option, a value out of range, or an interactive command without a "
         "terminal",
     )
-    REFUSED = 3, "refused: the data cannot support what was asked for"
+    REFUSED = 3, "refused: the data cannot support the request"
     ATTENTION = 4, "done, and a person must do something: the output says what"
     INTERRUPTED = 130, "stopped by Ctrl-C; partial output is removed"
     TERMINATED = 143, "stopped by SIGTERM; partial output is removed"

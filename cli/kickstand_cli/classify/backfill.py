@@ -147,7 +147,7 @@ def backfill(
         raise typer.BadParameter("--resume uses the selection of the last run, and takes no other")
     with reporting():
         if inventory:
-            split_uri(inventory)  # before AWS is asked
+            split_uri(inventory)  # before any call of AWS
         found = read_outputs(stack_name, outputs)
         books = open_books(found)
         standing = load_run(books.dynamodb, books.control_table)

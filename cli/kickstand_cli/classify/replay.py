@@ -58,7 +58,7 @@ def replay(
     ] = None,
     accept_at: Annotated[
         list[str] | None,
-        typer.Option(metavar="[CLASS=]N", help="Another threshold, of all classes or of one; may be repeated."),
+        typer.Option(metavar="[CLASS=]N", help="Another threshold, of all classes or of one; can be repeated."),
     ] = None,
     neither_accept_at_most: Annotated[
         float | None, typer.Option(min=0, max=1, help="Another largest p(neither) that is accepted.")
@@ -242,7 +242,7 @@ class Kept:
             self._write()
 
     def _write(self) -> None:
-        """In one short transaction: another replay may use the file too."""
+        """In one short transaction: another replay can use the file too."""
         rows, self._new = self._new, []
         with self._naming(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)

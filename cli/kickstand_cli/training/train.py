@@ -74,7 +74,7 @@ def train(
     ] = True,
     hold_out: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Do not learn from this source, but measure on it; may be repeated."),
+        typer.Option(metavar="SOURCE", help="Do not learn from this source, but measure on it; can be repeated."),
     ] = None,
     shipped: Annotated[
         bool,
