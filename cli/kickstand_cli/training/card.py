@@ -22,9 +22,9 @@ GATES = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 PROCEDURE = (
     "Predictions for the training photos by models that learnt neither from the photo nor, where its source is known, "
     "from any photo of that source; within the limit on p(neither), which was chosen on photos of none of the classes "
-    "alone; then, for each class, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one for "
-    "each per cent of the photos of the class. It holds for photos like these; the models of cross-validation learnt from fewer "
-    "photos than this one."
+    "alone; then, for each class, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one "
+    "for each per cent of the photos of the class. It holds for photos like these; the models of cross-validation "
+    "learnt from fewer photos than this one."
 )
 
 
