@@ -191,7 +191,9 @@ def policy(
     error_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of one accepted wrong prediction.")] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Evidence: photos in DIR/CLASS/ and DIR/neither/ it did not learn from."),
+        typer.Option(
+            metavar="DIR", help="Evidence: photos in DIR/CLASS/ and DIR/neither/ that the model has not learnt from."
+        ),
     ] = None,
     records: RecordsFiles = None,
     stack_name: Annotated[
