@@ -57,7 +57,7 @@ def train(
         list[Path],
         typer.Argument(
             metavar="PHOTOS",
-            help="Folders with CLASS/ and, if you can, neither/; or .npz files of photos that show none of the classes.",
+            help="Folders with CLASS/ and, if you can, neither/; or .npz files of photos of none of the classes.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for model.onnx and model.json.")] = Path(
@@ -79,7 +79,8 @@ def train(
     shipped: Annotated[
         bool,
         typer.Option(
-            "--shipped/--no-shipped", help="Also learn from the shipped features of photos that show none of the classes."
+            "--shipped/--no-shipped",
+            help="Also learn from the shipped features of photos that show none of the classes.",
         ),
     ] = True,
     keep_neither: Annotated[
@@ -89,8 +90,7 @@ def train(
     leakage: Annotated[
         Leakage,
         typer.Option(
-            help="What to do if a test photo is a training photo or a near duplicate of one: refuse to train, drop it "
-            "from training, or allow it."
+            help="If a test photo is a training photo, or nearly: refuse to train, drop it from training, or allow it."
         ),
     ] = Leakage.REFUSE,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation, if there are fewer sources.")] = 5,
