@@ -1,4 +1,4 @@
-"""`kickstand labels export`, on moto: many photos, and an export that is interrupted and goes on."""
+"""`kickstand labels export`, on moto: many photos, and an export that is interrupted and continues."""
 
 import io
 import json

@@ -129,7 +129,7 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
     put_audited(stack, 12, "motorcycle")
     harmed = run_monitor()
     assert (harmed["images"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
-    assert harmed["harm"].startswith(f"12 of 12 audited answers{ABOUT} wrong, guaranteed at most 2.0%")
+    assert harmed["harm"].startswith(f"12 of 12 audited predictions{ABOUT} wrong, guaranteed at most 2.0%")
     assert harmed["AcceptedAccuracy"] < 50
     (event,) = published()
     assert (event["source"], event["detail-type"]) == ("kickstand", "Model Degraded")

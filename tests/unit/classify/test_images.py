@@ -136,7 +136,7 @@ def test_only_the_first_frame_of_an_animation_counts() -> None:
         (b"\xff\x0a\0\0", "key.jpg: JPEG XL, which is not supported"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "key.jpg: JPEG 2000, which is not supported"),
         (b"8BPS\0\1", "key.jpg: Photoshop, which is not supported"),
-        (b"\0\0\0\x18ftypheic", "a HEIF that is incomplete or damaged; send it again"),
+        (b"\0\0\0\x18ftypheic", "a HEIC that is incomplete or damaged; send it again"),
         (bytes(range(200, 256)), "not a photo (unknown bytes)"),
         (encoded(Image.effect_noise((200, 200), 50))[:-400], "upload incomplete; send it again"),
         (encoded(Image.new("F", (64, 64)), "TIFF"), "32-bit"),

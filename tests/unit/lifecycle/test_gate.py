@@ -57,8 +57,8 @@ def failed(verdict: Verdict) -> list[str]:
 def test_a_challenger_that_serves_more_without_harm_is_promoted_and_the_reason_says_so() -> None:
     verdict = compare("r" * 190 + "s" * 10, "r" * 200)
     assert verdict.promote
-    assert "new may replace champion old" in verdict.reason
-    assert "on 200 of 200 photos, the champion on 190; ahead on 10, behind on 0" in verdict.reason
+    assert "new can replace champion old" in verdict.reason
+    assert "200 of 200 photos correctly without a person, the champion 190; ahead on 10, behind on 0" in verdict.reason
 
 
 def test_an_equal_is_not_promoted() -> None:
@@ -91,7 +91,7 @@ def test_foreign_images_that_it_accepts_count_as_harm() -> None:
         ({"promise": promised(confidence_level=0.9)}, "it guarantees with confidence 0.9, the champion 0.95"),
         ({"promise": Promise(max_risk={ANY_LABEL: 0.001})}, "nothing for “a”, the champion a risk of 0.02"),
         ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "has no valid guarantee: few; 90 more of b"),
-        ({"refused": {"b": "90 more of b are needed"}}, "no answer “b”, the champion does: 90 more of b are needed"),
+        ({"refused": {"b": "90 more of b are needed"}}, "no prediction “b”, the champion does: 90 more of b are needed"),
         ({"promise": None}, "its card states none"),
         ({"labels": ("a", "c")}, "labels a, c, where the champion knows a, b"),
     ],
@@ -179,12 +179,12 @@ def test_a_refused_label_may_stay_refused() -> None:
 
 
 def test_errors_of_one_label_are_not_hidden_by_the_answers_of_another() -> None:
-    """8 of 1,000 accepted answers are wrong, and 8 of 100 of the answers "b"."""
+    """8 of 1,000 accepted predictions are wrong, and 8 of 100 of the predictions "b"."""
     rest = [Outcome(image=f"b{i}", truth="b", label="b", confidence=0.99, route=Route.ACCEPT) for i in range(92)]
     before = outcomes("r" * 850 + "s" * 58) + [one.model_copy(update={"route": Route.REVIEW}) for one in rest]
     after = outcomes("r" * 900 + "w" * 8) + rest
     verdict = judge((CHAMPION, before), (CHALLENGER, after), ())
-    assert "the guarantee is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
+    assert "the guarantee is broken: “b”: 8 of 100 accepted predictions wrong" in verdict.reason
     total = CHALLENGER.model_copy(update={"promise": Promise(max_risk={ANY_LABEL: 0.02})})
     old = CHAMPION.model_copy(update={"promise": total.promise})
     assert "promise" not in failed(judge((old, before), (total, after), ()))

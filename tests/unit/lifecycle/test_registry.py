@@ -155,7 +155,7 @@ def test_it_says_how_both_models_did_with_intervals_and_numbers_of_images() -> N
     assert metrics(card, "challenger")["coverage"].value == 1.0
     assert metrics(card, "champion")["coverage"].value == 0.5
     assert metrics(card, "champion")["coverage"].notes.endswith("(95 %), n = 20")
-    assert "new may replace champion old" in card.evaluation_details[0].evaluation_observation
+    assert "new can replace champion old" in card.evaluation_details[0].evaluation_observation
 
 
 def test_what_no_image_tells_is_no_metric() -> None:

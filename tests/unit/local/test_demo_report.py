@@ -99,7 +99,7 @@ def test_every_figure_of_an_outcome_is_on_the_page() -> None:
 
 def test_the_tiles_count_uploads_and_routes() -> None:
     text = Page(rendered(*OUTCOMES, failures=(Failure("e.png", "FAILED: Boom"),))).text
-    for tile in ("5 uploads", "2 accepted", "1 to a person", "1 rejected", "1 failed"):
+    for tile in ("5 uploads", "2 accepted", "1 to review", "1 rejected", "1 failed"):
         assert tile in text
 
 

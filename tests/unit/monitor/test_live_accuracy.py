@@ -54,7 +54,7 @@ def recorded(
     reason: Reason | None = None,
     label: str = "bicycle",
 ) -> Record:
-    """The i-th image. label: the model's answer; said: the reviewer's."""
+    """The i-th image. label: the model's prediction; said: the reviewer's answer."""
     other = "motorcycle" if label == "bicycle" else "bicycle"
     ref = ImageRef(bucket="photos", key=f"{i}.jpg", etag="e", version_id="v", uploaded_at=NOON)
     at = NOON + timedelta(minutes=i)
@@ -179,7 +179,7 @@ def test_an_answer_nobody_drew_a_lot_for_does_not_count() -> None:
 
 
 def check(records: list[Record]) -> PromiseCheck:
-    """Of the older promise, about all accepted answers together."""
+    """Of the older promise, about all accepted predictions together."""
     (found,) = check_promise(records, OLDER, BUDGET)
     return found
 
@@ -234,7 +234,7 @@ def test_answers_that_the_switch_kept_from_being_accepted_count_as_accepted_ones
 
 
 def said_of(n: int, label: str, error_rate: float, draw: random.Random, label_error: float = 0.0) -> list[Record]:
-    """Audits of accepted answers of a label, of which so many are wrong; people err on each with this probability."""
+    """Audits of accepted predictions of a label, of which this many are wrong; people err on each with this probability."""
     other = "motorcycle" if label == "bicycle" else "bicycle"
     found = []
     for i in range(n):

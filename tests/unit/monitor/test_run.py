@@ -316,7 +316,7 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
     seen, after = advance(state, records, WATCH, NOON + timedelta(hours=1), "photos")
     (symptom,) = seen.symptoms
     assert (symptom.statistic, symptom.label) == ("promise", "motorcycle")
-    assert symptom.description == "20 of 20 audited answers “motorcycle” wrong, guaranteed at most 20.0%"
+    assert symptom.description == "20 of 20 audited predictions “motorcycle” wrong, guaranteed at most 20.0%"
     assert measured(seen)["PromiseUnsupported"] == 1
     assert seen.labels["motorcycle"]["promise"] == "broken"
     assert seen.labels["bicycle"] == {"promise": "open", "evidence": 1.0}
@@ -325,7 +325,7 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
 
 
 def answers(share: float, n: int, foreign: float = 0.02) -> list[Record]:
-    """Photos of which so many get the answer "motorcycle", with photos of none of the labels among them."""
+    """Photos of which this many get the prediction "motorcycle", with photos of none of the labels among them."""
     draw = random.Random(share)
     made = []
     for i in range(n):
@@ -402,13 +402,13 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
         (
             0.9,
             0.02,
-            "the share of answers motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
+            "the share of predictions motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
             "renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.1,
             0.02,
-            "the share of answers bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
+            "the share of predictions bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
             "renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (

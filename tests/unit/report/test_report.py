@@ -113,7 +113,7 @@ def test_the_page_needs_no_network_and_no_script_runs_in_it(text: str) -> None:
 
 
 def test_night_pages_and_is_shown_beside_the_days_before(text: str) -> None:
-    assert "The model is harmed" in text or "The input has changed" in text
+    assert "The model is worse" in text or "The photos have changed" in text
     assert "Before: a random sample" in text
     after = set(re.findall(r'title="(\d+)\.png"', text.split("What moved it most")[1].split("Before: a random")[0]))
     assert after
@@ -172,7 +172,7 @@ def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it
     assert watch.promise
     assert "accepts “bicycle” from confidence 0.750, “motorcycle” from confidence 0.900" in told
     for check in monitor.promises:
-        assert f"of the accepted answers “{check.label}” are wrong. {check.audits} audits found {check.errors}" in told
+        assert f"of the accepted predictions “{check.label}” are wrong. {check.audits} audits found {check.errors}" in told
     for label, live in monitor.accepted_by_label.items():
         share = percent(live.images / monitor.accepted.images)
         assert f"{share} 30.0 % to 70.0 %" in told, label
@@ -187,10 +187,10 @@ def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it
 def test_a_label_of_which_no_answer_is_accepted_is_told_and_its_curve_drawn(tmp_path: Path) -> None:
     text, _ = draw_by_label(tmp_path, THRESHOLDS | {"motorcycle": None})
     told = words(text)
-    assert "accepts “bicycle” from confidence 0.750, no answer “motorcycle”." in told
+    assert "accepts “bicycle” from confidence 0.750, no prediction “motorcycle”." in told
     assert "motorcycle never 0.0 % 0.0 % 30.0 % to 70.0 % –" in told
     assert (
-        "There is no guarantee about “motorcycle”: it could not be shown, so a person decides about every such answer."
+        "There is no guarantee about “motorcycle”: it could not be shown, so every such prediction goes to review."
         in told
     )
     assert "motorcycle, never accepted" in text
@@ -291,7 +291,7 @@ def test_the_time_axis_has_dates_or_hours_and_no_seconds() -> None:
 def test_what_a_reader_must_know_of_the_records_stands_at_the_top() -> None:
     report = compose(RECORDS, WATCH, CARD, Budget())
     text = words(draw_report(report, RECORDS, WATCH, CARD, lambda _: None, "Simulated: by a program & so."))
-    assert "Simulated: by a program &amp; so. The model is harmed" in text
+    assert "Simulated: by a program &amp; so. The model is worse" in text
 
 
 def test_without_a_baseline_it_says_so_and_shows_the_rest() -> None:
@@ -313,7 +313,7 @@ def test_charts_that_would_be_empty_are_replaced_by_the_reason() -> None:
     assert re.findall(r"<svg .*?aria-label=\"([\w ]+)", told) == ["Confidence over time"]
     assert "<b>Reliability</b> is not drawn: no person has answered yet." in told
     assert "<b>Routes</b> is not drawn: there are fewer than 30 photos." in told
-    assert "<b>Review load</b> is not drawn: no person was asked." in told
+    assert "<b>Review load</b> is not drawn: no photo was sent to review." in told
 
 
 def test_one_unreadable_record_has_a_page() -> None:

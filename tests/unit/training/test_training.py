@@ -162,7 +162,7 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
 @pytest.mark.slow
 def test_a_model_that_knows_nothing_of_neither_is_said_to_take_anything(photos: Path, run: Any) -> None:
     shutil.rmtree(photos / "neither")
-    assert "takes everything for one of them" in run().stdout
+    assert "assigns every photo to one of them" in run().stdout
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos
     own = photos.parent / "own"
     promise = ["--max-risk", "0.4", "--model", str(own / "model")]
     shipped = ["--out-of-fold", str(PROJECT / "model-evidence/out_of_fold.json")]
-    assert "answers of another model" in CliRunner().invoke(app, ["policy", *promise, *shipped]).stderr
+    assert "predictions of another model" in CliRunner().invoke(app, ["policy", *promise, *shipped]).stderr
     assert CliRunner().invoke(app, ["policy", *promise, "--write"]).exit_code == 0
     told = read_card(photos)["policy"]
     assert None not in told["thresholds"].values()
@@ -389,7 +389,7 @@ def test_a_training_starts_at_most_a_process_for_each_core(
 def test_features_are_not_kept_among_the_photos(photos: Path, run: Any) -> None:
     result = run("--features", str(photos / "disc" / "1.png"))
     assert result.exit_code == 1
-    assert f"disc/1.png: it would be in {photos}, which is read; choose another folder" in result.stderr
+    assert f"disc/1.png: the output would be inside the input {photos}; choose another place" in result.stderr
 
 
 @pytest.mark.slow
