@@ -12,6 +12,7 @@ from kickstand_cli.main import app
 from kickstand_cli.project import MODEL
 
 PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.jpg"
+INSIDE = ": the output would be inside the input "
 
 
 @pytest.mark.parametrize(
@@ -27,22 +28,22 @@ PHOTO = Path(__file__).parents[2] / "samples" / "images" / "bicycle" / "ridden.j
         ("replay --records no-such.jsonl", 1, ["no-such.jsonl: No such file"]),
         ("dataset fetch --archive {text} --out {folder}/new", 1, ["not a tar.gz archive"]),
         ("dataset check no-such-folder", 1, ["no-such-folder: no such folder"]),
-        ("dataset check {shown} --report {shown}/page", 1, ["page/index.html: the output would be inside the input {shown}"]),
-        ("evaluate {shown} --report {shown}", 1, ["shown/evaluation.html: the output would be inside", "choose another place"]),
-        ("evaluate {shown} --out {shown}/bicycle/ridden.jpg", 1, ["ridden.jpg: the output would be inside the input {shown}"]),
-        ("evaluate {linked} --out {shown}/bicycle/n.json", 1, ["bicycle/n.json: the output would be inside the input {linked}"]),
-        ("evaluate {shown} --model {model} --out {model}/model.json", 1, ["model.json: the output would be inside the input {model}"]),
-        ("report --records {text} --images {shown} --out {shown}/page.html", 1, ["page.html: the output would be inside the input {shown}"]),
-        ("import-capture {folder} --out {folder}/new.jsonl", 1, ["new.jsonl: the output would be inside the input {folder}"]),
-        ("demo --images {shown} --out {shown}/out", 1, ["out/records.jsonl: the output would be inside the input {shown}"]),
-        ("train {shown} --out {shown}/model", 1, ["shown/model/model.json: the output would be inside the input {shown}"]),
+        ("dataset check {shown} --report {shown}/page", 1, ["page/index.html" + INSIDE + "{shown}"]),
+        ("evaluate {shown} --report {shown}", 1, ["shown/evaluation.html" + INSIDE, "choose another place"]),
+        ("evaluate {shown} --out {shown}/bicycle/ridden.jpg", 1, ["ridden.jpg" + INSIDE + "{shown}"]),
+        ("evaluate {linked} --out {shown}/bicycle/n.json", 1, ["bicycle/n.json" + INSIDE + "{linked}"]),
+        ("evaluate {shown} --model {model} --out {model}/model.json", 1, ["model.json" + INSIDE + "{model}"]),
+        ("report --records {text} --images {shown} --out {shown}/page.html", 1, ["page.html" + INSIDE + "{shown}"]),
+        ("import-capture {folder} --out {folder}/new.jsonl", 1, ["new.jsonl" + INSIDE + "{folder}"]),
+        ("demo --images {shown} --out {shown}/out", 1, ["out/records.jsonl" + INSIDE + "{shown}"]),
+        ("train {shown} --out {shown}/model", 1, ["shown/model/model.json" + INSIDE + "{shown}"]),
         (
             "train {shown} --no-golden --out {folder}/m --evidence {shown}/bicycle",
             1,
-            ["out_of_fold.json: the output would be inside the input {shown}"],
+            ["out_of_fold.json" + INSIDE + "{shown}"],
         ),
-        ("train {folder}/golden --out {folder}/m", 1, ["golden/photo: the output would be inside the input {folder}/golden"]),
-        ("train {shown} --no-golden --keep-neither {shown}/x.npz", 1, ["x.npz: the output would be inside the input {shown}"]),
+        ("train {folder}/golden --out {folder}/m", 1, ["golden/photo" + INSIDE + "{folder}/golden"]),
+        ("train {shown} --no-golden --keep-neither {shown}/x.npz", 1, ["x.npz" + INSIDE + "{shown}"]),
         ("train no-such-folder --max-risk 0", 2, ["--max-risk: input should be greater than 0"]),
         ("train no-such-folder --confidence 1", 2, ["--confidence: input should be less than 1"]),
         ("monitor --records {text} --since 2999-01-01", 2, ["2999-01-01: in the future"]),

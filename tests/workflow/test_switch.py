@@ -85,9 +85,7 @@ def test_whoever_asks_is_told_who_why_since_when_and_until_when(outputs: list[st
     assert told.pop("since") < datetime.now(UTC).isoformat()
     assert told == {"on": True, "reason": "fog", "by": "Ada", "until": "2999-01-01T08:00:00Z"}
     said = kickstand("switch", "status", *outputs).stdout
-    assert said.startswith(
-        "on: review-everything mode until 2999-01-01 08:00 UTC (fog)\nturned on by Ada"
-    )
+    assert said.startswith("on: review-everything mode until 2999-01-01 08:00 UTC (fog)\nturned on by Ada")
 
 
 def test_it_ends_by_itself_though_the_table_still_holds_it(stack: Stack, outputs: list[str]) -> None:

@@ -91,7 +91,10 @@ def test_foreign_images_that_it_accepts_count_as_harm() -> None:
         ({"promise": promised(confidence_level=0.9)}, "it guarantees with confidence 0.9, the champion 0.95"),
         ({"promise": Promise(max_risk={ANY_LABEL: 0.001})}, "nothing for “a”, the champion a risk of 0.02"),
         ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "has no valid guarantee: few; 90 more of b"),
-        ({"refused": {"b": "90 more of b are needed"}}, "no prediction “b”, the champion does: 90 more of b are needed"),
+        (
+            {"refused": {"b": "90 more of b are needed"}},
+            "no prediction “b”, the champion does: 90 more of b are needed",
+        ),
         ({"promise": None}, "its card states none"),
         ({"labels": ("a", "c")}, "labels a, c, where the champion knows a, b"),
     ],

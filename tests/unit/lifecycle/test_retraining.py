@@ -95,9 +95,7 @@ def test_what_is_approved_is_the_version_that_was_judged() -> None:
     assert "--bucket b --key model.tar.gz --version-id v1 model.tar.gz` (SHA-256 abab" in rollout.message
 
 
-@pytest.mark.parametrize(
-    ("lies", "said"), [("v2", "version v2 is at s3://b/model.tar.gz"), (None, "nothing is at")]
-)
+@pytest.mark.parametrize(("lies", "said"), [("v2", "version v2 is at s3://b/model.tar.gz"), (None, "nothing is at")])
 def test_an_artefact_that_was_replaced_after_it_was_judged_is_not_approved(lies: str | None, said: str) -> None:
     rollout = decided("Approved", lies=lies, **PINNED)
     assert not rollout.approved

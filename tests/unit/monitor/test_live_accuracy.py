@@ -234,7 +234,7 @@ def test_answers_that_the_switch_kept_from_being_accepted_count_as_accepted_ones
 
 
 def said_of(n: int, label: str, error_rate: float, draw: random.Random, label_error: float = 0.0) -> list[Record]:
-    """Audits of accepted predictions of a label, of which this many are wrong; people err on each with this probability."""
+    """Audits of accepted predictions of a label, some of them wrong; people err on each with this probability."""
     other = "motorcycle" if label == "bicycle" else "bicycle"
     found = []
     for i in range(n):

@@ -402,14 +402,14 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
         (
             0.9,
             0.02,
-            "the share of predictions motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
-            "renew the guarantee by `kickstand policy` with a wider `--mix`",
+            "the share of predictions motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) "
+            "allows: renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.1,
             0.02,
-            "the share of predictions bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
-            "renew the guarantee by `kickstand policy` with a wider `--mix`",
+            "the share of predictions bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) "
+            "allows: renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.5,

@@ -172,7 +172,9 @@ def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it
     assert watch.promise
     assert "accepts “bicycle” from confidence 0.750, “motorcycle” from confidence 0.900" in told
     for check in monitor.promises:
-        assert f"of the accepted predictions “{check.label}” are wrong. {check.audits} audits found {check.errors}" in told
+        assert (
+            f"of the accepted predictions “{check.label}” are wrong. {check.audits} audits found {check.errors}" in told
+        )
     for label, live in monitor.accepted_by_label.items():
         share = percent(live.images / monitor.accepted.images)
         assert f"{share} 30.0 % to 70.0 %" in told, label
