@@ -23,7 +23,7 @@ MANY = 45
 
 
 class Bucket:
-    """S3 with photos, which counts what is fetched, and fails after so many."""
+    """S3 with photos, which counts what is fetched, and fails after this many."""
 
     def __init__(self, s3: Any) -> None:
         self._s3 = s3

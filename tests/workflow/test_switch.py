@@ -1,4 +1,4 @@
-"""The switch "review everything" on the shipped stack: who turns it, what becomes of the next image, its end."""
+"""Review-everything mode on the shipped stack: who turns the switch, the decision on the next image, its end."""
 
 import json
 import uuid

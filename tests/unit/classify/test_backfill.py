@@ -24,7 +24,7 @@ class Page(dict[str, Any]):
 
 
 class Bucket:
-    """Lists so many keys by the thousand; every third one has a record. most: pages that were held at once."""
+    """Lists this many keys by the thousand; every third one has a record. most: pages that were held at once."""
 
     def __init__(self, keys: int) -> None:
         self.keys, self.most, self.asked = keys, 0, 0

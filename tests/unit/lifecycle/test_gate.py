@@ -28,7 +28,7 @@ app.command()(gate)
 
 
 def outcomes(pattern: str) -> list[Outcome]:
-    """One answer for each letter: r(ight), w(rong), s(ent to a person); f(oreign and accepted), n(either, refused)."""
+    """One prediction for each letter: r(ight), w(rong), s(ent to review); f(oreign and accepted), n(either, refused)."""
     truths = {"f": NEITHER, "n": NEITHER}
     return [
         Outcome(
@@ -211,7 +211,7 @@ def test_a_challenger_that_just_keeps_its_promise_is_refused_no_more_often_than_
     mix: dict[str, tuple[float, float]] | None, foreign_share: float, label_error: float
 ) -> None:
     """Worlds in which both labels' risks are as large as promised, at the worst mix; and errors of people, which make
-    right answers seem wrong as often as they may.
+    correct predictions seem wrong as often as they can.
     """
     draw, hits, foreign, share = np.random.default_rng(7), 0.9, 0.002, 0.5
     promise = promised(max_risk={"a": 0.05, "b": 0.05}, mix=mix, foreign_share=foreign_share, label_error=label_error)
@@ -252,7 +252,7 @@ def test_a_promise_that_is_broken_at_one_promised_mix_is_refuted() -> None:
 def test_labels_that_err_explain_some_errors_and_not_any_number_of_them(
     mix: dict[str, tuple[float, float]] | None,
 ) -> None:
-    """At a label error of 5 % about 20 of 400 right answers seem wrong."""
+    """At a label error of 5 % about 20 of 400 correct predictions seem wrong."""
     n, erring = {"a": 400, "b": 400, NEITHER: 1000}, promised(mix=mix, foreign_share=0.05, label_error=0.05)
     assert least_risk("a", {"a": 360, "b": 24}, n, erring, 0.05) < 0.02
     assert least_risk("a", {"a": 360, "b": 80}, n, erring, 0.05) > 0.02
@@ -324,7 +324,7 @@ def run(*arguments: object) -> tuple[int, str, str]:
 
 @pytest.fixture
 def contenders(tmp_path: Path, colour_model: Callable[..., Path]) -> tuple[Path, Path, Path]:
-    """A champion that sends everything to a person, a challenger that answers, and twelve images."""
+    """A champion that sends everything to review, a challenger that decides, and twelve images."""
     paths = []
     for name, accept_at in (("champion", 1.0), ("challenger", 0.9)):
         folder = colour_model(tmp_path / name, ("red", "green", "blue"))

@@ -114,7 +114,7 @@ class Card(Part):
 
 
 def outcomes(right: int, foreign: int = 0) -> Sequence[Outcome]:
-    """20 images of a label, so many of them accepted, and foreign ones, all refused."""
+    """20 images of a label, this many of them accepted, and foreign ones, all refused."""
     truths = ["a"] * 20 + [NEITHER] * foreign
     return [
         Outcome(

@@ -84,7 +84,7 @@ def recorded(
 
 
 def world(draw: random.Random, n: int, audit: float, boast: float = 0.0) -> tuple[list[Outcome], float]:
-    """Images, hard and easy. All hard ones go to a person, of the easy ones a random few. And the true error rate.
+    """Images, hard and easy. All hard ones go to review, of the easy ones a random few. And the true error rate.
 
     boast: how much smaller the errors expected are than the true ones.
     """
@@ -340,7 +340,7 @@ def test_answers_that_the_switch_kept_from_being_accepted_count_for_their_label(
 
 @pytest.mark.parametrize("errs", [0.0, 1.0])
 def test_the_interval_holds_though_labels_err_either_way(errs: float) -> None:
-    """errs 0: an error is overlooked one time in ten. errs 1: a right answer is called wrong one time in ten."""
+    """errs 0: an error is overlooked one time in ten. errs 1: a correct prediction is called wrong one time in ten."""
     draw, rounds, hits, without = random.Random(7), 100, 0, 0
     for _ in range(rounds):
         seen, errors = [], 0

@@ -91,7 +91,7 @@ def test_accuracy_counts_every_answer_once_though_it_comes_runs_later(every: tim
 
 
 def cell_means(records: Sequence[Record]) -> list[Outcome]:
-    """The accepted answers, of each the mean of what is expected of those of its label and day."""
+    """The accepted predictions, of each the mean of what is expected of those of its label and day."""
     accepted = [record for record in records if record.used_prediction and record.decision.by_policy is Route.ACCEPT]
     known = outcomes(accepted)
     cells: dict[tuple[str, date], list[float]] = {}
@@ -197,7 +197,7 @@ def item_size(state: MonitorState) -> int:
 
 
 def crowded(labels: Sequence[str], day: int, chance: float, key: str) -> Iterator[Record]:
-    """An accepted, audited and wrong answer of each label on this day."""
+    """An accepted, audited and wrong prediction of each label on this day."""
     at = NOON + timedelta(days=day)
     for number, label in enumerate(labels):
         other = labels[number - 1]

@@ -144,7 +144,7 @@ def test_without_photos_of_neither_the_shipped_ones_are_learnt_from(photos: Path
 
 @pytest.mark.parametrize(("passing", "gate"), [(1, 0.5), (2, 0.3)])
 def test_the_first_gate_opens_as_far_as_one_foreign_image_in_500_allows(passing: int, gate: float) -> None:
-    """Of 500 foreign images, so many look like a label, at p(neither) just above 0.3."""
+    """Of 500 foreign images, this many look like a label, at p(neither) just above 0.3."""
     foreign = np.array([[0.66, 0.0, 0.34]] * passing + [[0.005, 0.005, 0.99]] * (500 - passing))
     assert choose_gate(foreign) == gate
 
