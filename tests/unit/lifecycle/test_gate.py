@@ -28,7 +28,7 @@ app.command()(gate)
 
 
 def outcomes(pattern: str) -> list[Outcome]:
-    """One prediction for each letter: r(ight), w(rong), s(ent to review); f(oreign and accepted), n(either, refused)."""
+    """One letter for each prediction: r(ight), w(rong), s(ent to review); f(oreign), n(either, refused)."""
     truths = {"f": NEITHER, "n": NEITHER}
     return [
         Outcome(
