@@ -131,7 +131,7 @@ def test_only_the_first_frame_of_an_animation_counts() -> None:
         (b"PK\x03\x04", "not a photo (a ZIP archive)"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo (SVG, XML or HTML)"),
         (b"\0\0\0\x18ftypmp42", "not a photo (a video)"),
-        (b"II+\0\x08\0\0\0", "key.jpg: BigTIFF, which is not supported; send it as JPEG, PNG"),
+        (b"II+\0\x08\0\0\0", "key.jpg: BigTIFF, which is not supported; send it as JPEG, HEIC"),
         (b"\0\0\0\x0cJXL \r\n\x87\n", "key.jpg: JPEG XL, which is not supported"),
         (b"\xff\x0a\0\0", "key.jpg: JPEG XL, which is not supported"),
         (b"\0\0\0\x0cjP  \r\n\x87\n", "key.jpg: JPEG 2000, which is not supported"),
