@@ -119,7 +119,10 @@ def test_thresholds_are_marked_on_the_bars() -> None:
 
 @pytest.mark.parametrize(
     ("threshold", "marks", "hint"),
-    [(0.941, ["94.1", "25.0", "75.0"], "accepted as tram from 0.941"), (None, ["25.0", "75.0"], "a person decides")],
+    [
+        (0.941, ["94.1", "25.0", "75.0"], "accepted as tram from 0.941"),
+        (None, ["25.0", "75.0"], "always sent to review"),
+    ],
 )
 def test_the_mark_is_that_of_the_labels_own_threshold(threshold: float | None, marks: list[str], hint: str) -> None:
     policy = CARD.policy.model_copy(update={"thresholds": {"tram": threshold, "bus": 0.5}})

@@ -432,7 +432,7 @@ def test_a_mix_outside_the_promised_range_is_harm_and_says_how_to_answer_it(
 def test_a_share_a_little_above_the_promised_range_is_found_too() -> None:
     report, _ = examine(answers(0.8, 1_500), MIXED, PACE)
     (finding,) = report.paged
-    assert "answers motorcycle" in describe(finding)
+    assert "predictions motorcycle" in describe(finding)
     assert finding.n > 100
 
 

@@ -211,7 +211,7 @@ def test_a_broken_promise_about_one_label_is_the_verdict(tmp_path: Path) -> None
     seen = verdict(monitor.model_copy(update={"promises": (bicycle, broken)}))
     assert seen.words == "The guarantee is broken"
     assert seen.sentence.startswith(
-        "9 of 40 audited answers “motorcycle” were wrong; the policy guarantees at most 5.0 %"
+        "9 of 40 audited predictions “motorcycle” were wrong; the policy guarantees at most 5.0 %"
     )
 
 
@@ -255,7 +255,7 @@ def test_without_evidence_nothing_is_green_or_red_and_what_is_missing_is_said(
     tiles = [
         tile
         for tile in text.split('class="tiles"')[1].split("</ul>")[0].split("<li")
-        if "are right" in tile or "the guarantee" in tile
+        if "are correct" in tile or "the guarantee" in tile
     ]
     assert tiles
     assert all(tile.startswith(' class="unknown') for tile in tiles)
@@ -276,7 +276,7 @@ def test_an_alarm_that_is_over_is_told_and_marked_and_its_photos_are_shown() -> 
     assert "brightness" not in {finding.statistic for finding in report.monitor.moved}
     text = draw_report(report, records, WATCH, CARD, lambda _: None)
     assert re.search(r"<b>brightness</b> moved about 2026-05-06 \d\d:\d\d, was noticed 2026-05-06", text)
-    assert "alarm, over now" in text
+    assert "alert, over now" in text
     assert "Over since 2026-05-" in text
 
 
