@@ -164,7 +164,7 @@ def test_an_unreadable_image_is_explained_and_verified_without_a_model(stack: St
     key = upload(stack, "no photo.jpg", b"hello")
     result = kickstand("explain", key[0], "--verify", *outputs)
     assert result.exit_code == 0, result.output
-    assert "No model classified it. It was rejected as unreadable" in result.output
+    assert "No model classified it. It was rejected (unreadable)" in result.output
     assert "verified: " in result.output
 
 
