@@ -35,21 +35,21 @@ work. A larger photo is also measured, and decoded in a separate process.
 The reference design (serialize → classify → filter) carries the photo in the state, which may have 262,144 bytes:"""
 ABOUT_MANY_FILES = """\
 The price of one more photo on all cores, without starting up. Bare batches decode and scale to the same pixels, and
-answer eight photos at a time. They compute no statistics, which take 2.5 ms of each photo."""
+classify eight photos at a time. They compute no statistics, which take 2.5 ms of each photo."""
 ABOUT_COLD_START = """\
-Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. A row counts
-what happens once. That is the time from the start to the first answer, less the time of the second answer.
+Each built function starts in a fresh process of AWS's runtime client and gets its sample event twice. A row counts the
+work that is done only once: the time from the start to the first result, less the time of the second result.
 
 The bare function is what `sam init` writes for Powertools (Logger, Metrics, Tracer). It also has a Pydantic model and
 one client of AWS, as the compared function does. Sizes are unzipped, with layers; Lambda takes 250 MB. Functions that
 ship NumPy hold the model or draw charts; they have no target."""
 
 ABOUT_MONITOR = """\
-One run of the shipped monitor that finds so many new records, slice by slice. Its function has 512 MB. Each size has
+One run of the shipped monitor that finds this many new records, slice by slice. Its function has 512 MB. Each size has
 its own process. AWS is simulated below botocore: these are real requests and answers, without the network."""
 ABOUT_LEDGER = """\
 A run reads the new uploads alone. An audit compares the whole bucket with all records; here it is interrupted, and
-continues from what it has saved. AWS is simulated as above."""
+continues from its saved state. AWS is simulated as above."""
 
 
 def main() -> None:

@@ -69,7 +69,7 @@ class Shipped:
 
 @dataclass
 class Outcome:
-    """What became of a burst. emptied: seconds from its beginning until nothing waited or ran."""
+    """The outcome of a burst. emptied: seconds from its beginning until nothing waited or ran."""
 
     recorded: int = 0
     dead_letters: int = 0
@@ -294,7 +294,7 @@ class Burst:
 
 
 def in_waves(concurrency: int, share: float, every: float, lasts: float) -> Callable[[float], int]:
-    """Other applications that take a share of the account, at the end of every so many seconds for so many.
+    """Other applications that take a share of the account, for `lasts` seconds at the end of every `every` seconds.
 
     >>> busy = in_waves(100, 0.5, every=60, lasts=20)
     >>> busy(10), busy(50), busy(70)

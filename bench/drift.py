@@ -1,13 +1,15 @@
-"""How soon is a shift noticed, and how often for nothing? Kickstand's monitor beside Evidently's tests, on real images.
+"""How soon is a shift noticed, and how often is an alarm false? Kickstand's monitor beside Evidently's tests, on real
+images.
 
 `make bench-drift` runs it: a table, and build/bench-drift.json. What is honest about it, and what is not:
 
 - Baseline and stream are disjoint halves of the training images, drawn anew in every run. Streams before the shift and
-  the 90 days of the false-alarm runs carry the out-of-fold answers, as the shipped baseline does.
-- Foreign images have out-of-fold answers too.
-- Shifted images (night, blur …) are answered by the shipped model, which has learnt from the originals: it is surer of
-  them than of new ones, so harm is found later here than it would be. What image statistics see does not depend on it.
-- Without the file of out-of-fold answers the shipped model answers everything, and the output says so.
+  the 90 days of the false-alarm runs carry the out-of-fold predictions, as the shipped baseline does.
+- Images of none of the classes have out-of-fold predictions too.
+- Shifted images (night, blur …) are classified by the shipped model, which has learnt from the originals: it is surer
+  of them than of new ones, so harm is found later here than it would be. What image statistics see does not depend on
+  it.
+- Without the file of out-of-fold predictions the shipped model classifies everything, and the output says so.
 - Evidently gets the same images in windows of 100, as a scheduled job would, with its default thresholds.
 - The public test images are not used.
 """
@@ -97,7 +99,7 @@ def join(pools: list[Pool]) -> Pool:
 
 
 def score(pixels: Pixels, model: EmbeddedModel, probabilities: list[Any] | None = None) -> Pool:
-    """The images, scaled to the model's input, with the shipped model's answers or with these predictions."""
+    """The images, scaled to the model's input, with the shipped model's predictions or with these."""
     card: ModelCard = model.card
     height, width, _ = card.input_shape
     rows = []
@@ -329,7 +331,7 @@ def summarise_each(delay: NDArray[np.float64], names: list[str], shift: str) -> 
 
 
 def count_false_alarms(world: World, runs: int, budget: Budget) -> NDArray[np.int64]:
-    """Alarms in each of so many runs of 90 days; drawn with replacement, for there are only 500 images a half."""
+    """Alarms in each of this many runs of 90 days; drawn with replacement, for there are only 500 images a half."""
     rng, counts = np.random.default_rng(2), []
     steps, block = round(budget.days * budget.images_per_day), 100
     for start in range(0, runs, block):
@@ -385,7 +387,7 @@ def main() -> None:
     world = build_world(args.dataset, args.foreign and Path(args.foreign), args.out_of_fold)
     tests = load_evidently()
     if not world.out_of_fold:
-        console.print("no out-of-fold answers: the shipped model answers the images it has learnt from")
+        console.print("no out-of-fold predictions: the shipped model classifies the images it has learnt from")
     if not tests:
         console.print("Evidently is not installed here: left out")
     if not agrees_with_core(world, budget):

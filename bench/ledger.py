@@ -47,7 +47,7 @@ class Body:
 class Aws:
     """Bucket, tables and queues with `ever` uploads, all accepted, of which the last `new` are in the queue.
 
-    letters: so many have failed for a reason, and lie in the dead-letter queue.
+    letters: this many have failed for a reason, and are in the dead-letter queue.
     """
 
     def __init__(self, ever: int, new: int, letters: int = 0) -> None:
@@ -174,7 +174,7 @@ def letter(image: str) -> dict[str, Any]:
 
 
 def letters(number: int) -> dict[str, Any]:
-    """A run that finds so many new letters, each of which waits for a person."""
+    """A run that finds this many new letters, each of which waits for a person."""
     aws = Aws(0, 0, number)
     books = aws.books()
     started = time.process_time()
@@ -197,7 +197,7 @@ def run(ever: int, new: int) -> dict[str, Any]:
 
 
 def audit(ever: int, cuts: int = 3) -> dict[str, Any]:
-    """An audit that is cut and goes on, each time from what has been saved alone."""
+    """An audit that is interrupted and continues, each time from its saved state alone."""
     aws = Aws(ever, 0)
     started, slices = time.process_time(), 0
     standing = None
@@ -225,7 +225,7 @@ def told(what: str, ever: int, started: float, aws: Aws) -> dict[str, Any]:
 
 
 def measure(sizes: Sequence[int] = SIZES, new: int = NEW, failed: int = LETTERS) -> list[dict[str, Any]]:
-    """A run and an audit for each size, and a run of so many letters, each in a process of its own."""
+    """A run and an audit for each size, and a run of this many letters, each in a process of its own."""
     asked = [(kind, size) for kind in ("run", "audit") for size in sizes] + [("letters", failed)]
     return [
         json.loads(

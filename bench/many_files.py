@@ -1,7 +1,7 @@
 """`kickstand classify` on many files against bare batches: `python -m bench.many_files`.
 
-Bare: as many processes as cores, Pillow decodes and scales each photo to the same pixels, ONNX Runtime answers eight at
-a time; no statistics, hash, checks, decision or JSON. Both run alone, in turns, on few and on many photos: the
+Bare: as many processes as cores, Pillow decodes and scales each photo to the same pixels, ONNX Runtime classifies eight
+at a time; no statistics, hash, checks, decision or JSON. Both run alone, in turns, on few and on many photos: the
 difference is what each further photo costs, so that starting up does not count.
 """
 
@@ -106,7 +106,7 @@ def run_alone(side: str, artefact: Path, folder: Path, number: int) -> tuple[flo
 
 
 def measure(artefact: Path = MODEL, rounds: int = ROUNDS) -> Iterator[Row]:
-    """What a further photo costs, in milliseconds of all processes together."""
+    """The cost of a further photo, in milliseconds of all processes together."""
     for kind, (size, many) in KINDS.items():
         with tempfile.TemporaryDirectory() as folder:
             files = make_photos(Path(folder), size, FEW + many)

@@ -72,7 +72,7 @@ def measure(sizes: tuple[int, ...] = SIZES) -> list[dict[str, Any]]:
 
 
 class Table(Aws):
-    """The table of records and its index by time, with so many new records, and the control table."""
+    """The table of records and its index by time, with this many new records, and the control table."""
 
     def __init__(self, number: int) -> None:
         super().__init__(0, 0)
@@ -130,7 +130,7 @@ class Table(Aws):
 
 
 def measure_run(number: int) -> dict[str, Any]:
-    """CPU seconds of a run that finds so many new records, and the process' largest resident set."""
+    """CPU seconds of a run that finds this many new records, and the process' largest resident set."""
     table = Table(number)
     dynamodb, events = table.books().dynamodb, table.client("events")
     settings = MonitorSettings.model_validate(

@@ -2,7 +2,7 @@
 
 PHOTOS: a folder with manifest.csv, whose columns class, source and file name PHOTOS/<class>/<file>. Each photo is
 enlarged twofold, degraded in known steps, saved as a JPEG, prepared and classified. A degraded photo is unusable when
-the model's answer is no longer that of the photo that was only enlarged; one that was only enlarged is good. Limits
+the model's prediction is no longer that of the photo that was only enlarged; one that was only enlarged is good. Limits
 were chosen on half of the sources (every other one by name; `--choose` does it again), and reported on the others.
 
 What this leaves unproved: small photos enlarged have none of a large photo's own detail, noise and compression; a
@@ -44,7 +44,7 @@ STEPS: dict[str, tuple[float, ...]] = {
 
 
 class Seen(NamedTuple):
-    """One photo after one step. unusable: whether it has changed the model's answer."""
+    """One photo after one step. unusable: whether it has changed the model's prediction."""
 
     source: str
     shows: str
@@ -108,7 +108,7 @@ def degrade(photo: Image.Image, chance: np.random.Generator) -> Iterator[tuple[s
 
 
 def look(folder: Path, model: EmbeddedModel, sample: int) -> Iterator[Seen]:
-    """At most so many photos of each class of each source, after every step."""
+    """At most this many photos of each class of each source, after every step."""
     with (folder / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     chance = np.random.default_rng(1)
@@ -164,7 +164,7 @@ def share(seen: list[Seen], model: EmbeddedModel) -> str:
 
 
 def tabulate(seen: list[Seen], model: EmbeddedModel, title: str) -> Table:
-    table = Table("step", "answer changed", "sent back: unusable", "usable", title=title)
+    table = Table("step", "prediction changed", "sent back: unusable", "usable", title=title)
     lines: list[tuple[str, list[Seen]]] = [
         (f"{kind} {step:g}", [s for s in seen if (s.kind, s.step) == (kind, step)])
         for kind, steps in STEPS.items()

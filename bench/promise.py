@@ -1,12 +1,12 @@
 """How often is the promise of a policy broken? Simulated worlds whose true risk is known.
 
 `make bench-promise` runs it: the section "Guarantee" of docs/benchmarks.md, and build/bench-promise.json. In each world
-a model answers photos of two labels and of neither; its error rates and confidences are drawn anew. The evidence is a
-third each bicycles, motorcycles and neither; a share of its labels is wrong. Then thresholds are chosen. A world counts
-as broken where, for any label, at any promised mix, more of the accepted answers are wrong than promised.
+a model classifies photos of two labels and of neither; its error rates and confidences are drawn again. The evidence is
+a third each bicycles, motorcycles and neither; a share of its labels is wrong. Then thresholds are chosen. A world
+counts as broken where, for any label, at any promised mix, more of the accepted predictions are wrong than promised.
 
-Beside it the rule that this one replaced, one threshold for all labels, by Learn-then-Test on all accepted answers;
-and, where it can express the same, MAPIE's control of precision.
+It is compared with the rule that it replaced, one threshold for all labels, by Learn-then-Test on all accepted
+predictions; and, where it can express the same, with MAPIE's control of precision.
 """
 
 import argparse
@@ -42,7 +42,7 @@ class World:
     """A model and the photos that it sees.
 
     errors: by label, the share of its photos that get the other label. foreign: share of the photos of neither that the
-    gate lets through. right, wrong: a right (wrong) answer has a confidence of t or more with probability
+    gate lets through. right, wrong: a correct (wrong) prediction has a confidence of t or more with probability
     (2 (1 - t)) ** right (wrong), t from 0.5 to 1.
     """
 
@@ -66,7 +66,7 @@ class World:
         return float(self.errors[truth] * tail**self.wrong)
 
     def risk(self, label: str, threshold: float, bicycles: float, foreign_share: float) -> float:
-        """The share of wrong answers among those accepted as the label, at this mix."""
+        """The share of wrong predictions among those accepted as the label, at this mix."""
         shares = {"bicycle": (1 - foreign_share) * bicycles, "motorcycle": (1 - foreign_share) * (1 - bicycles)}
         taken = {
             truth: share * self.accepts(label, truth, threshold)
@@ -86,7 +86,7 @@ class World:
         )
 
     def answers(self, random: np.random.Generator, n: Mapping[str, int], label_error: float = 0.0) -> list[Answered]:
-        """The evidence: so many photos of each truth, a share of whose labels is wrong."""
+        """The evidence: this many photos of each truth, a share of whose labels is wrong."""
         photos = []
         for truth, number in n.items():
             error = 0.5 if truth == NEITHER else self.errors[truth]
@@ -109,7 +109,7 @@ class World:
 
 
 def choose_one_threshold(photos: Sequence[Answered], max_risk: float) -> Thresholds:
-    """One threshold for all labels, by Learn-then-Test on all accepted answers: the rule before promises per label."""
+    """One threshold for all labels, by Learn-then-Test on all accepted predictions: the former rule."""
     known = [photo for photo in photos if photo.truth != NEITHER]
     curve = risk_coverage([photo.confidence for photo in known], [photo.truth == photo.label for photo in known])
     chosen, tested = None, len(known) // 10
@@ -241,14 +241,14 @@ def write_section(measured: Mapping[str, Any]) -> str:
         f"world has its own model, and {PHOTOS:,} labelled photos each of bicycles, motorcycles, and none of them. "
         "A share of the labels is wrong.",
         "",
-        f"The guarantee: at most {MAX_RISK:.0%} of the accepted answers of each class are wrong, with confidence "
+        f"The guarantee: at most {MAX_RISK:.0%} of the accepted predictions of each class are wrong, with confidence "
         f"{CONFIDENCE:.0%}. It covers every mix from 50 % bicycles to the share in the row, with {FOREIGN_SHARE:.0%} "
         "of out-of-distribution photos.",
         "",
         "| column | meaning |",
         "|---|---|",
         "| broken | worlds in which the true share of any class is larger, at its worst mix; exact 95 % interval |",
-        "| refused | worlds whose photos cannot show the guarantee of one of the classes: people decide that class |",
+        "| refused | worlds whose photos cannot show the guarantee of one of the classes: its photos go to review |",
         "| one threshold | the former rule: one threshold for all classes |",
         "",
         "| bicycles up to | labels wrong | per class: broken | refused | coverage | one threshold: broken | coverage |",

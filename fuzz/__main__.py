@@ -49,7 +49,8 @@ A photo also counts as unhandled if it takes more than 614 MB or 6.9 CPU seconds
 limits of a photo. A separate process decodes it, with 5 CPU seconds and 420 MB at most.
 
 Earlier findings are tried again each time. A GIF of 116 bytes took 3 GB. EXIF with three million fractions took 21
-seconds. Others were 50 million lines, a JPEG of a thousand scans, and a TIFF of shared tiles.
+seconds. Other findings: a photo 1 pixel wide and 50 million high, a JPEG with a thousand scans, a TIFF whose tiles
+share their data.
 """
 
 

@@ -84,7 +84,7 @@ def _attempt(folder: Path, sample: PreparedImage) -> str:
         return "refused" if str(folder) in str(error) else f"unclear: {error}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:200]
-    return "decided" if abs(sum(prediction.probabilities.values()) - 1) < 1e-3 else f"answers {prediction}"
+    return "decided" if abs(sum(prediction.probabilities.values()) - 1) < 1e-3 else f"predicts {prediction}"
 
 
 def _as_json(card: Any) -> bytes:

@@ -103,7 +103,7 @@ ENVIRONMENTS: tuple[dict[str, str | None], ...] = (
 
 
 def try_commands(folder: Path, number: int, seed: int = 1) -> Tally:
-    """So many command lines; they are called in this folder, which is filled for them."""
+    """This many command lines; they are called in this folder, which is filled for them."""
     tally, chance = Tally("command lines"), random.Random(seed)
     commands = list(_walk(typer.main.get_command(app)))
     with chdir(folder):

@@ -109,7 +109,7 @@ def try_captures(every: int) -> Tally:
 def _imported(line: str, card: Any) -> None:
     record = read_line(line, "a:1", card, "mine")
     if record.prediction is None or abs(math.fsum(record.prediction.probabilities.values()) - 1) > 0.02:
-        raise RuntimeError(f"answers {record.prediction}")
+        raise RuntimeError(f"predicts {record.prediction}")
     record_item(record)
 
 

@@ -2,7 +2,7 @@
 
 Atheris sees the Python of Kickstand and of Pillow, where headers and metadata are read, and steers by it. A finding, be
 it an exception, a photo that takes more than 10 CPU seconds or 1 GB, is kept in FOLDER; so is the corpus, and the next
-run goes on from it.
+run continues from it.
 """
 
 import sys
@@ -23,7 +23,7 @@ with atheris.instrument_imports(include=["PIL", "kickstand"]):
     from kickstand.classify import decoder
     from kickstand.classify import images as core
 
-SEEDS = ("nothing, and beginnings", "truncated", "mutated", "polyglots", "dimensions", "animated", "ICC, EXIF, XMP")
+SEEDS = ("empty files and fragments", "truncated", "mutated", "polyglots", "dimensions", "animated", "ICC, EXIF, XMP")
 LARGEST = 64 * 1024  # bytes of one attempt; what large files do is tried in the family of bombs
 
 

@@ -116,7 +116,7 @@ def read_limits() -> Limits:
 
 
 def tiny(_: int) -> Photos:
-    """Nothing, next to nothing, and beginnings without an end."""
+    """Empty files, single bytes, and the first bytes of photos."""
     yield "nothing", b""
     for value in range(256):
         yield f"byte {value}", bytes([value])
@@ -339,7 +339,7 @@ def bombs(scale: int) -> Photos:
 
 
 FAMILIES: dict[str, Callable[[int], Photos]] = {
-    "nothing, and beginnings": tiny,
+    "empty files and fragments": tiny,
     "files of another type": wrong_type,
     "truncated": truncated,
     "mutated": mutated,
@@ -347,7 +347,7 @@ FAMILIES: dict[str, Callable[[int], Photos]] = {
     "dimensions": dimensions,
     "animated": animated,
     "ICC, EXIF, XMP": profiles,
-    "bombs, and the largest allowed": bombs,
+    "decompression bombs, and the largest files allowed": bombs,
     **STRUCTURES,
 }
 

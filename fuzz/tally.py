@@ -1,4 +1,4 @@
-"""What became of many attempts of one family."""
+"""The outcomes of many attempts of one family."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field

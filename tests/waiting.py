@@ -8,7 +8,7 @@ from kickstand.review.rules import Review
 
 
 def end_wait(review: Review) -> None:
-    """The execution goes on as if nobody had answered in time."""
+    """The execution continues as if nobody had answered in time."""
     assert review.task_token is not None
     token = review.task_token.get_secret_value()
     executions = stepfunctions_parser_backends[DEFAULT_ACCOUNT_ID]["us-east-1"]._get_executions()

@@ -264,7 +264,7 @@ def _choose_images(folders: list[Path]) -> NDArray[np.uint8]:
 
 
 def main(wheel: Path, folders: list[Path], out: Path) -> None:
-    """Write an artefact with an untrained head, for `kickstand train --backbone`; it accepts no answer.
+    """Write an artefact with an untrained head, for `kickstand train --backbone`; it accepts no prediction.
 
     folders: photos as for `kickstand train`.
     """

@@ -1,9 +1,9 @@
 """Entry point of the SageMaker training job (script mode): SageMaker's folders in, `kickstand train`, its folders out.
 
 Hyperparameters arrive as options, folders as environment variables, as
-https://github.com/aws/sagemaker-training-toolkit/blob/master/ENVIRONMENT_VARIABLES.md names them. What lies in
-SM_MODEL_DIR becomes model.tar.gz, what lies in SM_OUTPUT_DATA_DIR output.tar.gz. The folder of checkpoints is copied to
-S3 while the job runs, and back when it goes on after a spot interruption:
+https://github.com/aws/sagemaker-training-toolkit/blob/master/ENVIRONMENT_VARIABLES.md names them. The files in
+SM_MODEL_DIR become model.tar.gz, those in SM_OUTPUT_DATA_DIR output.tar.gz. The folder of checkpoints is copied to S3
+while the job runs, and back when it continues after a spot interruption:
 https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html.
 """
 

@@ -29,7 +29,7 @@ OutputsFile = Annotated[
     typer.Option(
         "--outputs",
         metavar="FILE",
-        help="The stack's outputs (`sam list stack-outputs --output json`); else CloudFormation is asked.",
+        help="The stack's outputs (`sam list stack-outputs --output json`); else from CloudFormation.",
     ),
 ]
 REMEDIES: dict[type[Exception], str] = {  # where botocore's message names no remedy

@@ -121,7 +121,7 @@ def expect_writable(path: Path, *, new_folder: bool = False, inputs: Iterable[Pa
         places = {path.resolve(), path.parent.resolve() / path.name}
         for given in inputs:
             if given.is_dir() and any(place.is_relative_to(folder) for folder in _folders(given) for place in places):
-                raise CommandError(f"{path}: it would be in {given}, which is read; choose another folder")
+                raise CommandError(f"{path}: the output would be inside the input {given}; choose another place")
             if path.exists() and given.exists() and given.samefile(path):
                 raise CommandError(f"{path}: it is an input, so it cannot be the output; choose another file")
         home = path.parent

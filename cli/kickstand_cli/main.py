@@ -32,7 +32,7 @@ COMMANDS = {
         "policy": ("classify.policy", "Derive the thresholds from a guarantee or from prices."),
         "replay": ("classify.replay", "Re-evaluate stored decisions under another policy or model."),
         "baseline": ("monitor.baseline", "Store the statistics of a time when all was well, for `kickstand monitor`."),
-        "gate": ("training.gate", "Compare two models on the same held-out photos: may the new one replace the old?"),
+        "gate": ("training.gate", "Compare two models on the same held-out photos: can the new one replace the old?"),
     },
     "Training": {
         "train": ("training.train", "Train a classifier of your own on this machine, from folders of photos."),
@@ -66,7 +66,7 @@ COMMANDS = {
 
 
 def take_any_file(*functions: Any) -> None:
-    """Let a command get files that it may not read: Typer would refuse all files for one of them."""
+    """Let a command get files that it cannot read: Typer would refuse all files for one of them."""
     for function in functions:
         for hint in get_type_hints(function, include_extras=True).values():
             for about in getattr(hint, "__metadata__", ()):

@@ -25,7 +25,7 @@ FETCHES = 10
 
 
 def cores() -> int:
-    """The processor cores that this process may use."""
+    """The processor cores that this process can use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

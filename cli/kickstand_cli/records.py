@@ -27,7 +27,7 @@ from kickstand_cli.terminal import CommandError
 RecordsFiles = Annotated[
     list[Path] | None,
     typer.Option(
-        "--records", metavar="FILE", help="Records, one JSON object a line, instead of a stack's; may be repeated."
+        "--records", metavar="FILE", help="Records, one JSON object a line, instead of a stack's; can be repeated."
     ),
 ]
 OldRecords = Annotated[list[Path] | None, typer.Argument(hidden=True)]
@@ -199,7 +199,7 @@ def parse_since_option(text: str | None, now: datetime, example: str = "7d") -> 
         ) from error
     if moment > now:
         raise typer.BadParameter(f"{text}: in the future", param_hint="--since")
-    if now - moment > LONGEST:  # a table is asked day by day
+    if now - moment > LONGEST:  # a table is read day by day
         raise typer.BadParameter(f"{text}: more than a hundred years ago", param_hint="--since")
     return moment
 

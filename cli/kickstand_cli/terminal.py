@@ -46,10 +46,14 @@ class ExitCode(IntEnum):
     OK = 0, "done, and all is well"
     ERROR = (
         1,
-        "an error: one line on standard error names the input and the reason; none where a pipe was closed",
+        "an error: one line on standard error names the input and the reason (no line if the pipe was closed)",
     )
-    USAGE = 2, "the command line is wrong: an unknown option, a value out of range, a key to press without a terminal"
-    REFUSED = 3, "refused: the data cannot support what was asked for"
+    USAGE = (
+        2,
+        "the command line is wrong: an unknown option, a value out of range, or an interactive command without a "
+        "terminal",
+    )
+    REFUSED = 3, "refused: the data cannot support the request"
     ATTENTION = 4, "done, and a person must do something: the output says what"
     INTERRUPTED = 130, "stopped by Ctrl-C; partial output is removed"
     TERMINATED = 143, "stopped by SIGTERM; partial output is removed"
@@ -124,7 +128,7 @@ class Name:
         self._letters = [printable(letter) for letter in str(name)]
 
     def shorten(self, width: int) -> str:
-        """At most so many characters; an escaped one is kept whole."""
+        """At most this many characters; an escaped one is kept whole."""
         if cell_len(name := "".join(self._letters)) <= width:
             return name
         half = max(width - 1, 0) // 2

@@ -43,7 +43,7 @@ CARD = read_card(settings.model_dir)
 
 
 def classify(data: bytes, name: str) -> Prediction:
-    """The new version's answer. Raises RuntimeError where it fails."""
+    """The new version's prediction. Raises RuntimeError where it fails."""
     prepared = prepare(data, name, CARD.input_shape)
     answer = lambda_.invoke(FunctionName=settings.new_version, Payload=prepared.model_dump_json())
     body = answer["Payload"].read()

@@ -1,4 +1,4 @@
-"""On a schedule: check new records and answers for drift and wrong answers, report them, and act on harm."""
+"""On a schedule: check new records and answers for drift and wrong predictions, report them, and act on alerts."""
 
 import os
 from datetime import UTC, datetime

@@ -63,7 +63,7 @@ settings = ReportSettings.model_validate(os.environ)
 CARD, WATCH, EVIDENCE = read_card(settings.model_dir), read_watch(settings.model_dir), read_evidence(settings.model_dir)
 MOST = 100_000  # the latest records that are read: with their charts they fit into the function's memory and time
 PAGE, WIDGET = "report.html", "widget.html"
-LINK_SECONDS = 3600  # how long the widget's link to the page works, for everybody who may see the dashboard
+LINK_SECONDS = 3600  # how long the widget's link to the page works, for everybody who can see the dashboard
 ABOUT = {"markdown": "A summary of the latest monitoring report, with a link to the whole page."}
 
 

@@ -71,7 +71,7 @@ REASONS = {
     "unsure": "unsure",
     "perhaps_neither": "perhaps none of these",
     "review_everything": "review everything",
-    AUDIT: "random checks",
+    AUDIT: "audits",
 }
 
 

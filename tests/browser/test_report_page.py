@@ -99,7 +99,7 @@ def test_every_figure_and_every_picture_is_there_and_visible(open_report: Open) 
 
 def test_a_file_name_is_shown_and_not_run(open_report: Open) -> None:
     page = open_report()
-    assert page.title() == "Kickstand: the model is harmed"
+    assert page.title() == "Kickstand: the model is worse"
     assert page.locator("script").count() == 1
     assert "onerror" in page.locator(".contact .name").first.inner_text()
 

@@ -213,7 +213,7 @@ def test_two_reviewers_get_different_pictures(stack: Stack, url: str, browser: "
     grace.reload()
     shows(grace, "Grace <b>Hopper</b>")  # remembered
     press(grace, "1")
-    shows(grace, "Every photo that waits is in front of somebody else")
+    shows(grace, "Other reviewers see all photos that wait")
     context.close()
 
 

@@ -137,7 +137,7 @@ def outcomes(machine: Document) -> Iterator[tuple[str, str, Document]]:
 
 
 def fails(machine: Document, state: Document) -> bool:
-    """Whether the execution fails, whichever way it goes on from this state."""
+    """Whether the execution fails, whichever way it continues from this state."""
     following = [state[word] for word in ("Next", "Default") if word in state]
     following += [rule["Next"] for rule in state.get("Choices", [])]
     return state["Type"] == "Fail" or (

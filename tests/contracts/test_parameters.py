@@ -28,7 +28,7 @@ def test_a_parameter_changes_something(parameter: str) -> None:
 
 @every_parameter
 def test_what_a_published_version_reads_changes_only_with_a_new_version(parameter: str) -> None:
-    """The alias goes on with the version that it has: what changes in $LATEST alone, nobody ever sees."""
+    """The alias continues with the version that it has: what changes in $LATEST alone, nobody ever sees."""
     unseen = set()
     for before, after in pairs(parameter):
         changed = effects(before, after)

@@ -120,7 +120,7 @@ class Mutant:
 
     def other_account(self, role: str, request: Request) -> Request | None:
         if f":{ACCOUNT}:" not in request.resource or (role == "TrainingRole" and request.action.startswith("ecr:")):
-            return None  # AWS's containers lie in AWS's accounts
+            return None  # AWS's containers are in AWS's accounts
         return request._replace(resource=request.resource.replace(f":{ACCOUNT}:", ":999999999999:"))
 
     def other_stack(self, _role: str, request: Request) -> Request | None:
@@ -168,7 +168,7 @@ LIMITED = {  # what a role may do only with some values
 PARTS = {"dynamodb": r"/index/", "ecr": ":repository/", "lambda": r"(?<=\D):(?=live$|\d+$|$)", "logs": ":log-stream:"}
 PARTS |= {"s3": "/", "sagemaker": r"/\d+$"}
 """What separates a resource from its parts: what may be done to one, may be to the other. All of ECR is one:
-AWS's containers lie in some that nobody knows before."""
+AWS's containers are in accounts that are not known before."""
 
 
 def bucket_of(arn: str) -> str:

@@ -1,4 +1,4 @@
-"""Runs one version of Kickstand, on moto: `write FOLDER [retake]` leaves what its stack holds, `read FOLDER` goes on.
+"""Runs one version of Kickstand, on moto: `write FOLDER [retake]` leaves what its stack holds, `read FOLDER` continues.
 
 retake: leave out the photo that is rejected for a retake.
 
@@ -366,7 +366,7 @@ def go_on(version: OneVersion, left: dict[str, Any], attempt: Callable[[str, Cal
     attempt("approval", approved)
     attempt("last training", trained)
     attempt("report", lambda: version.invoke("ReportFunction"))
-    attempt("command monitor", lambda: version.command("monitor", exits=4))  # 4: harm
+    attempt("command monitor", lambda: version.command("monitor", exits=4))  # 4: an alert
     attempt("ledger afterwards", lambda: version.invoke("KeepLedgerFunction"))
 
 
@@ -398,7 +398,7 @@ def state_of_monitor(items: list[Item]) -> Item:
 
 
 def resume(version: OneVersion, left: dict[str, Any], attempt: Callable[[str, Callable[[], Any]], Any]) -> None:
-    """Executions that stood before a task: they go on by their own definition, with this version's functions."""
+    """Executions that stood before a task: they continue by their own definition, with this version's functions."""
     for name, machine in left["machines"].items():
         functions = {
             state for state, task in machine["definition"]["States"].items() if ":function:" in json.dumps(task)

@@ -1,4 +1,4 @@
-"""Upgrade in motion: what the last release has left goes on under this version, and back again."""
+"""Upgrade in motion: work of the last release continues under this version, and back again."""
 
 import json
 import os

@@ -48,7 +48,7 @@ def refused(code: str, operation: str) -> ClientError:
 
 
 def at_once(number: int) -> Fake:
-    """Lambda, which lets so many functions run at once."""
+    """Lambda, which lets this many functions run at once."""
     limits = {"ConcurrentExecutions": number, "UnreservedConcurrentExecutions": number}
     return Fake(get_account_settings={"AccountLimit": limits})
 

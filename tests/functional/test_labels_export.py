@@ -1,4 +1,4 @@
-"""`kickstand labels export`, on moto: many photos, and an export that is interrupted and goes on."""
+"""`kickstand labels export`, on moto: many photos, and an export that is interrupted and continues."""
 
 import io
 import json
@@ -23,7 +23,7 @@ MANY = 45
 
 
 class Bucket:
-    """S3 with photos, which counts what is fetched, and fails after so many."""
+    """S3 with photos, which counts what is fetched, and fails after this many."""
 
     def __init__(self, s3: Any) -> None:
         self._s3 = s3

@@ -1,4 +1,4 @@
-"""Open reviews lie in several partitions of the index; what reads them reads no more than it shows."""
+"""Open reviews are in several partitions of the index; a page reads no more of them than it shows."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta

@@ -155,7 +155,7 @@ def test_the_widget_is_html_without_scripts_that_calls_this_function(invoke: Inv
     invoke("ask_person")
     page = invoke("review")
     assert 'endpoint="arn:aws:lambda:us-east-1:123456789012:function:ReviewFunction"' in page
-    assert '<span title="random check">' in page  # a file's name may say what the model has not
+    assert '<span title="audit">' in page  # a file's name may say what the model has not
     for forbidden in ("<script", "onclick", "<iframe", "<use", "javascript:"):
         assert forbidden not in page.lower()
 

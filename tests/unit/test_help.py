@@ -120,7 +120,7 @@ def test_help_shows_no_types_whole_paragraphs_and_examples() -> None:
     assert "<" not in shown
     assert "Usage: kickstand classify [OPTIONS] FILE..." in shown
     assert "$ kickstand classify photo.jpg" in shown
-    (before,) = [line for line in shown.splitlines() if line.startswith(" The answers are in the order")]
+    (before,) = [line for line in shown.splitlines() if line.startswith(" The results are in the order")]
     assert len(before.rstrip()) > 70, "a paragraph is as wide as the terminal"
 
 

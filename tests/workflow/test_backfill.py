@@ -177,7 +177,7 @@ def test_no_photo_is_executed_that_the_money_is_not_enough_for(stack: Stack) -> 
     limit = 60 * plan["dollars_per_key"] + 33.5 * plan["dollars_per_photo"]
     told = run(stack, "--yes", "--watch", "--max-dollars", f"{limit:.9f}", code=4)
     assert f"--max-dollars {limit:g} is enough for about 33 of them" in told
-    assert "It reached its limit of money" in told
+    assert "It reached its cost limit" in told
     assert standing(stack).executed == len(recorded(stack)) == 33
     assert standing(stack).dollars_left >= 0
     assert f"{60 - 33} photos to decide" in run(stack, "--resume", "--yes", "--watch")

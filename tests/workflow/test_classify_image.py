@@ -37,7 +37,7 @@ def stack(faults: Faults) -> Iterator[Stack]:
 
 
 def upload(stack: Stack, data: bytes) -> str:
-    """Uploads under a new key and waits for what becomes of it; returns the image's URI."""
+    """Uploads under a new key and waits for its outcome; returns the image's URI."""
     key = f"a folder/{uuid.uuid4()} +%2F é.png"
     stack.upload(key, data)
     stack.settle()

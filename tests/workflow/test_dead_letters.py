@@ -37,7 +37,7 @@ def stack(deployed: Stack) -> Iterator[Stack]:
 
 
 def keep(stack: Stack, key: str = "a.png", *, there: bool = True, minutes: int = 5, **rest: Any) -> Letter:
-    """Writes a letter about a photo that failed so many minutes ago."""
+    """Writes a letter about a photo that failed this many minutes ago."""
     version = stack.s3.put_object(Bucket=stack.outputs["ImageBucketName"], Key=key, Body=b"x")["VersionId"]
     bucket = stack.outputs["ImageBucketName"]
     if not there:

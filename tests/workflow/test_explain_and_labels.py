@@ -87,10 +87,10 @@ def test_the_paragraph_tells_the_whole_story(stack: Stack, outputs: list[str]) -
         *(key[0], f"version {key[1]}", "PNG, 64 × 48 pixels", f"Model {record.prediction.model_version} (embedded"),
         *(
             f"{record.prediction.label} with confidence",
-            "was sent to review as unsure: bicycle with confidence 0.612",
+            "was sent to review (unsure): bicycle with confidence 0.612",
         ),
         *(
-            "because the model's answer was unsure",
+            "because the decision's reason was “unsure”",
             f"Ada Lovelace answered {LABELS[1]} at",
             f"{record.recorded_at:%H:%M:%S}",
         ),
@@ -140,7 +140,7 @@ def test_where_nothing_says_which_upload_is_the_latest_explain_does_not_say_so(
 @pytest.mark.parametrize(
     ("decision", "answers", "words"),
     [
-        (ACCEPTED, None, "of such answers is audited; this one is in it. It waits for a person"),
+        (ACCEPTED, None, "of such predictions are audited; this one is among them. It waits for a person"),
         (ACCEPTED, "neither", "for the audit. Ada Lovelace answered neither"),
         (UNSURE, "cannot_tell", "Ada Lovelace could not say what it shows"),
         (UNSURE, None, "It waits for a person's answer."),
@@ -157,7 +157,7 @@ def test_an_unreadable_image_is_explained_and_verified_without_a_model(stack: St
     key = upload(stack, "no photo.jpg", b"hello")
     result = kickstand("explain", key[0], "--verify", *outputs)
     assert result.exit_code == 0, result.output
-    assert "No model classified it. It was rejected as unreadable" in result.output
+    assert "No model classified it. It was rejected (unreadable)" in result.output
     assert "verified: " in result.output
 
 

@@ -615,7 +615,7 @@ def test_an_audit_that_was_killed_goes_on_where_it_was(
     assert "ledger: 5 uploads" in again.output
     assert len(pages) == 4 + 2
     kickstand_ledger(stack, tmp_path)
-    assert len(pages) == 4 + 2 + 5  # nothing was left to go on with
+    assert len(pages) == 4 + 2 + 5  # nothing was left to continue with
 
 
 def test_an_audit_begins_anew_where_that_is_asked_for(

@@ -97,7 +97,7 @@ class World:
     late: bool = False
 
     def upload(self, known: str) -> Key:
-        """An upload of which so much is known."""
+        """An upload of which this much is known."""
         name = f"{uuid.uuid4()}"
         version = self.books.s3.put_object(Bucket=BUCKET, Key=name, Body=b"")["VersionId"]
         key = f"s3://{BUCKET}/{name}", version
@@ -113,7 +113,7 @@ class World:
         return key
 
     def learn(self, key: Key, known: str, at: datetime = PAST) -> None:
-        """From now on so much is known of the upload."""
+        """From now on this much is known of the upload."""
         self.known[key] = known
         name: dict[str, Any] = {"image": {"S": key[0]}, "version": {"S": key[1]}}
         if known in ("letter", "gone letter"):
@@ -219,7 +219,7 @@ def make(dynamodb: Any, table: str, keys: list[tuple[str, str]]) -> None:
 
 
 def clock(calls: float) -> Callable[[], float]:
-    """A run that has so many moments left."""
+    """A run that has this many moments left."""
     left = itertools.count(0)
     return lambda: 1000.0 if next(left) < calls else 0.0
 

@@ -1,4 +1,4 @@
-"""The scheduled monitor on the shipped stack: harm is found, told once, answered by the switch, and ends."""
+"""The scheduled monitor on the shipped stack: an alert is found, published once, turns the switch on, and ends."""
 
 import json
 import uuid
@@ -128,7 +128,7 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
     put_audited(stack, 12, "motorcycle")
     harmed = run_monitor()
     assert (harmed["images"], harmed["PromiseUnsupported"], harmed["ReviewEverything"]) == (12, 1, 1)
-    assert harmed["harm"].startswith(f"12 of 12 audited answers{ABOUT} wrong, guaranteed at most 2.0%")
+    assert harmed["harm"].startswith(f"12 of 12 audited predictions{ABOUT} wrong, guaranteed at most 2.0%")
     assert harmed["AcceptedAccuracy"] < 50
     (event,) = published()
     assert (event["source"], event["detail-type"]) == ("kickstand", "Model Degraded")
@@ -149,7 +149,7 @@ def test_harm_is_told_once_and_nothing_is_accepted_until_the_switch_ends(
     switch_on(stack.dynamodb, "ControlTable", over)
     assert decided(stack).decision.route == "accept"
 
-    assert run_monitor()["ReviewEverything"] == 1  # the harm has not ended
+    assert run_monitor()["ReviewEverything"] == 1  # the alert has not ended
     switch_off(stack.dynamodb, "ControlTable")
     assert run_monitor()["ReviewEverything"] == 0  # but whoever switches it off is obeyed
     assert published() == []

@@ -102,12 +102,12 @@ def test_a_stack_without_reviews_is_said_to_be_none_of_ours(tmp_path: Path, monk
 
 
 def unsure_sample() -> Path:
-    """A shipped sample that goes to a person."""
+    """A shipped sample that goes to review."""
     model = EmbeddedModel(MODEL)
     for path in sorted((PROJECT / "samples/images").rglob("*.jpg")):
         if answer(path.read_bytes(), path.name, model).decision.route is Route.REVIEW:
             return path
-    raise AssertionError("no sample goes to a person")
+    raise AssertionError("no sample goes to review")
 
 
 def call(url: str, **event: Any) -> str:

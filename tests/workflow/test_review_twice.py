@@ -236,7 +236,7 @@ def test_a_golden_photo_looks_like_an_audit_and_like_a_second_question(stack: St
     asked = page_of(stack, reviewer="Ada")
     assert '"action": "check"' in golden
     assert outline(golden) == outline(asked)
-    assert "random check" in asked
+    assert "audit" in asked
     assert "Nothing to do" in press(stack, asked, "bicycle")  # no golden photo follows where nothing waits
     second = page_of(stack, reviewer="Grace")
     assert outline(second).replace("Grace", "Ada") == outline(asked)

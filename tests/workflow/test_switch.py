@@ -1,4 +1,4 @@
-"""The switch "review everything" on the shipped stack: who turns it, what becomes of the next image, its end."""
+"""Review-everything mode on the shipped stack: who turns the switch, the decision on the next image, its end."""
 
 import json
 import uuid
@@ -69,7 +69,7 @@ def test_while_it_is_on_what_would_be_accepted_goes_to_a_person_who_is_not_told_
     assert turned.exit_code == 0, turned.output
     record = decided(stack, ACCEPTED)
     assert routed(record) == ("review", "review_everything")
-    assert record.decision.explanation.startswith("all photos that would be accepted go to review until")
+    assert record.decision.explanation.startswith("review-everything mode until")
     assert record.audit_probability == 1
     (review,) = (review for review in stack.reviews() if review.image == record.image)
     assert review.explanation == record.decision.explanation
@@ -85,9 +85,7 @@ def test_whoever_asks_is_told_who_why_since_when_and_until_when(outputs: list[st
     assert told.pop("since") < datetime.now(UTC).isoformat()
     assert told == {"on": True, "reason": "fog", "by": "Ada", "until": "2999-01-01T08:00:00Z"}
     said = kickstand("switch", "status", *outputs).stdout
-    assert said.startswith(
-        "on: all photos that would be accepted go to review until 2999-01-01 08:00 UTC: fog\nturned on by Ada"
-    )
+    assert said.startswith("on: review-everything mode until 2999-01-01 08:00 UTC (fog)\nturned on by Ada")
 
 
 def test_it_ends_by_itself_though_the_table_still_holds_it(stack: Stack, outputs: list[str]) -> None:
@@ -101,7 +99,7 @@ def test_an_image_under_the_switch_is_explained_and_comes_out_the_same_again(sta
     record = decided(stack, ACCEPTED)
     explained = kickstand("explain", record.image, "--verify", *outputs)
     assert explained.exit_code == 0, explained.output
-    assert "all photos that would be accepted go to review until" in explained.output
+    assert "review-everything mode until" in explained.output
 
 
 @pytest.mark.parametrize(

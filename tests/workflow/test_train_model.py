@@ -318,7 +318,7 @@ def test_a_better_challenger_is_registered_and_waits_for_approval(
 
     (package,) = packages(stack.outputs["ModelPackageGroupName"])
     assert package["ModelApprovalStatus"] == "PendingManualApproval"
-    assert "challenger colours may replace champion" in package["ModelPackageDescription"]
+    assert "challenger colours can replace champion" in package["ModelPackageDescription"]
     (container,) = package["InferenceSpecification"]["Containers"]
     assert container["Image"] == PARAMETERS["ServingImage"]
     assert container["ModelDataUrl"].endswith(f"/jobs/kickstand-{dataset['name']}/output/model.tar.gz")
@@ -466,7 +466,7 @@ def test_a_model_that_an_earlier_attempt_has_made_is_used(stack: Stack, sagemake
     ("decision", "subject", "said"),
     [
         ("Rejected", "Kickstand: challenger rejected", "too few night photos. The champion stays."),
-        ("Approved", "Kickstand: challenger approved", "It does not serve yet."),
+        ("Approved", "Kickstand: challenger approved", "It is not deployed yet."),
     ],
 )
 def test_a_decision_about_a_challenger_is_recorded_told_and_passed_on(

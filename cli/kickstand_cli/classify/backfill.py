@@ -42,7 +42,7 @@ COUNTED = {
 }
 ENDS = {
     State.STOPPED: "It was stopped.",
-    State.SPENT: "It reached its limit of money.",
+    State.SPENT: "It reached its cost limit.",
     State.BROKEN: "It failed: see the execution in the Step Functions console.",
     State.DONE: "It is complete.",
 }
@@ -147,7 +147,7 @@ def backfill(
         raise typer.BadParameter("--resume uses the selection of the last run, and takes no other")
     with reporting():
         if inventory:
-            place_of(inventory)  # before AWS is asked
+            place_of(inventory)  # before any call of AWS
         found = read_outputs(stack_name, outputs)
         books = open_books(found)
         standing = load_run(books.dynamodb, books.control_table)

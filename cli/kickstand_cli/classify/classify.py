@@ -54,7 +54,7 @@ def answer(data: bytes, name: str, model: EmbeddedModel) -> Answer:
 
 
 def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> list[Answer]:
-    """The answer to each of these photos, by one call of the network. photos: names and bytes."""
+    """The prediction for each of these photos, by one call of the network. photos: names and bytes."""
     answers: list[Answer | None] = []
     pixels, flaws = [], []
     for name, data in photos:
@@ -76,7 +76,7 @@ def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> l
 
 
 def answer_files(files: Iterable[Path], model: EmbeddedModel) -> Iterator[Answer | str]:
-    """The answer to each file, in order, on all cores; for a file that cannot be read, the reason."""
+    """The prediction for each file, in order, on all cores; for a file that cannot be read, the reason."""
     return in_processes(
         partial(_answer_files, model.artefact), files, lambda file: f"{file}: the process that read it has crashed"
     )
@@ -123,7 +123,7 @@ def classify(
 ) -> None:
     """Classify photos, and show what the workflow would decide about each.
 
-    The answers are in the order of the files. An unreadable file is an answer: route "reject", reason "unreadable". A
+    The results are in the order of the files. An unreadable file is a result: route "reject", reason "unreadable". A
     missing file is an error: the others are still classified, and the exit code is 1. `latency_ms` is the photo's share
     of the network's forward pass.
 

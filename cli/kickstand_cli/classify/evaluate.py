@@ -97,7 +97,7 @@ def show(result: dict[str, Any]) -> None:
         interval = f"{row['low']:.4f} to {row['high']:.4f}"
         numbers.add_row(row["title"], f"{row['value']:.4f}", interval, f"{row['n']:,}")
     console.table(numbers)
-    routes = Table(title="photos by truth, answer and route", title_justify="left")
+    routes = Table(title="photos by truth, prediction and route", title_justify="left")
     routes.add_column("truth")
     for column in [*result["confusion"], *Route]:
         routes.add_column(column, justify="right")

@@ -32,7 +32,7 @@ TITLES = {  # key in the JSON → what a person reads
     "selective_risk": "selective risk (wrong among accepted)",
     "foreign_accepted": "photos of none of the classes accepted",
     "foreign_auroc": "AUROC of p(neither)",
-    "auroc_of_correctness": "AUROC of confidence, right against wrong",
+    "auroc_of_correctness": "AUROC of confidence, correct against wrong",
     "ece": "expected calibration error",
     "brier": "Brier score",
     "nll": "negative log-likelihood, nats",
@@ -44,7 +44,7 @@ def title(key: str) -> str:
     return TITLES.get(key, key.replace("_", " ").replace("foreign", "photos of none of the classes"))
 
 
-BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective risk of answers"}
+BY_LABEL = {"coverage": "coverage of photos of", "selective_risk": "selective risk of predictions"}
 
 
 class Source(Payload):
@@ -80,7 +80,7 @@ class ReportedCard(StatedCard):
 
 @dataclass(frozen=True)
 class Example:
-    """One labelled photo and the answer to it. truth: a class, or "neither"."""
+    """One labelled photo and the prediction for it. truth: a class, or "neither"."""
 
     path: Path
     truth: str
@@ -99,7 +99,7 @@ class Readable(Example):
 
     @property
     def label(self) -> str:
-        """The answer's."""
+        """The prediction's."""
         return self.prediction.label
 
     @property

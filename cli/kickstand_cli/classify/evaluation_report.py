@@ -81,10 +81,10 @@ def list_sources(card: ReportedCard) -> list[dict[str, Any]]:
 
 RISK_COVERAGE = (
     "One curve for each class that has a threshold of its own. Each point is a threshold on the confidence: further "
-    "right, it accepts more photos and more wrong answers. The band is the 95 % interval of the risk. The dot is the "
-    "policy; the bar above it is the largest risk that these photos do not rule out (one-sided, 95 %). Photos of none "
-    "of the classes are left out; they are counted below the numbers. Where no answer of a class is accepted, its "
-    "curve ignores the limit on p(neither)."
+    "right, it accepts more photos and more wrong predictions. The band is the 95 % interval of the risk. The dot is "
+    "the policy; the bar above it is the largest risk that these photos do not rule out (one-sided, 95 %). Photos of "
+    "none of the classes are left out; they are counted below the numbers. Where no prediction of a class is accepted, "
+    "its curve ignores the limit on p(neither)."
 )
 RELIABILITY = (
     "Where confidence is calibrated, the dots lie on the diagonal. Bars are 95 % intervals; all bins hold the same "
@@ -92,14 +92,14 @@ RELIABILITY = (
 )
 CONFUSION = "Rows are the truth, columns the most probable class, on every route."
 CONFIDENCES = (
-    "How confidence is distributed among right answers, wrong answers and photos of none of the classes. The lines are "
-    "the policy's thresholds. Photos of none of the classes beyond them are stopped by the limit on p(neither)."
+    "How confidence is distributed among correct predictions, wrong predictions and photos of none of the classes. The "
+    "lines are the policy's thresholds. The limit on p(neither) stops photos of none of the classes beyond them."
 )
 
 
 def draw_risk(known: Sequence[Readable], card: ModelCard, promise: Promise | None) -> Figure:
     """Selective risk over coverage for every threshold on the photos within the limit on p(neither), and the policy's
-    point; class by class, where the policy has a threshold for each. Where no answer of a class is accepted, or no
+    point; class by class, where the policy has a threshold for each. Where no prediction of a class is accepted, or no
     photo is within the limit, the curve ignores the limit.
     """
     curves = []
@@ -138,17 +138,17 @@ def draw_calibration(known: Sequence[Readable]) -> Figure:
 
 
 def draw_counts(confusion: dict[str, dict[str, int]]) -> Figure:
-    """Counts of truth by answer, shaded by their share of the row."""
+    """Counts of truth by prediction, shaded by their share of the row."""
 
     def cell(truth: str, label: str) -> tuple[float, str]:
         count = confusion[truth][label]
         return count / max(1, sum(confusion[truth].values())), f"{count:,}"
 
-    return draw_confusion(list(confusion), list(confusion), cell, "answer", "truth")
+    return draw_confusion(list(confusion), list(confusion), cell, "prediction", "truth")
 
 
 def draw_confidences(readable: Sequence[Readable], card: ModelCard) -> Figure:
-    """Histograms of confidence: right, wrong, none of the classes."""
+    """Histograms of confidence: correct, wrong, none of the classes."""
     groups = {
         "right": ([e for e in readable if e.truth != NEITHER and e.correct], FILL),
         "wrong": ([e for e in readable if e.truth != NEITHER and not e.correct], RED),
@@ -164,7 +164,7 @@ def draw_confidences(readable: Sequence[Readable], card: ModelCard) -> Figure:
 
 
 def contact_sheet(readable: Sequence[Readable], card: ModelCard) -> list[dict[str, Any]]:
-    """The worst mistakes as the model saw them: wrong answers, accepted ones first, then by confidence."""
+    """The worst mistakes as the model saw them: wrong predictions, accepted ones first, then by confidence."""
     wrong = [example for example in readable if not example.correct and (example.truth != NEITHER or example.accepted)]
     wrong.sort(key=lambda example: (not example.accepted, -example.prediction.confidence))
     return [

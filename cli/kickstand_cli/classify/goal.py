@@ -23,7 +23,7 @@ MaxRisk = Annotated[
         "--max-risk",
         metavar="[CLASS=]SHARE",
         rich_help_panel=PANEL,
-        help="Largest share of wrong answers among the accepted ones, of each class or of one; may be repeated.",
+        help="Largest share of wrong predictions among the accepted ones, of each class or of one; repeatable.",
     ),
 ]
 ConfidenceLevel = Annotated[

@@ -48,12 +48,13 @@ from kickstand_cli.training.card import choose_gate, list_answers
 
 OUT_OF_FOLD = PROJECT / "model-evidence" / "out_of_fold.json"
 CONFIDENCE = 0.95
-OUT_OF_FOLD_SOURCE = "out-of-fold answers"
+OUT_OF_FOLD_SOURCE = "out-of-fold predictions"
+FORMER_SOURCE = "out-of-fold answers"  # the same in an older model.json
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Answers to labelled photos that the model did not learn from.
+    """Predictions for labelled photos that the model did not learn from.
 
     gate: largest probability of "neither" that is accepted. about: domain, date and source, in words.
     """
@@ -69,7 +70,7 @@ class Evidence:
 
 
 def find_out_of_fold(artefact: Path, told: ReportedCard) -> Path:
-    """Where `kickstand train` wrote the answers: beside its artefact; those of the shipped model in model-evidence/.
+    """Where `kickstand train` wrote the predictions: beside its artefact; the shipped model's in model-evidence/.
 
     Raises CommandError where another model has none there: the shipped model's would be evidence about that one.
     """
@@ -82,9 +83,9 @@ def find_out_of_fold(artefact: Path, told: ReportedCard) -> Path:
 
 
 def read_out_of_fold(file: Path, card: ModelCard, told: ReportedCard) -> Evidence:
-    """The answers that cross-validation gave to the training photos.
+    """The predictions of cross-validation for the training photos.
 
-    told: by model.json; it names the SHA-256 of its answers.
+    told: by model.json; it names the SHA-256 of its predictions.
 
     Raises CommandError when the file is missing, damaged, or of another model.
     """
@@ -93,10 +94,10 @@ def read_out_of_fold(file: Path, card: ModelCard, told: ReportedCard) -> Evidenc
             text = answers.read()
         sha256 = hashlib.sha256(text).hexdigest()
         if told.out_of_fold_sha256 not in (None, sha256):
-            raise CommandError(f"{file}: answers of another model; name this model's by --out-of-fold")
+            raise CommandError(f"{file}: predictions of another model; name this model's by --out-of-fold")
         rows = json.loads(text)
         if tuple(rows["labels"]) != card.labels:
-            raise CommandError(f"{file}: answers of a model with the classes {', '.join(rows['labels'])}")
+            raise CommandError(f"{file}: predictions of a model with the classes {', '.join(rows['labels'])}")
         known, foreign = (np.array(rows[part]["probabilities"], dtype=float) for part in ("known", "foreign"))
         gate = card.policy.neither_accept_at_most or choose_gate(foreign)
         truths = [card.labels[index] for index in rows["known"]["label"]]
@@ -107,10 +108,10 @@ def read_out_of_fold(file: Path, card: ModelCard, told: ReportedCard) -> Evidenc
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise CommandError(f"{file}: {reason(error)}") from error
     before = told.policy.evidence
-    if before.procedure is None and not (before.source or "").startswith(OUT_OF_FOLD_SOURCE):
+    if before.procedure is None and not (before.source or "").startswith((OUT_OF_FOLD_SOURCE, FORMER_SOURCE)):
         before = StatedEvidence()  # of other photos, by --images, --records or --stack-name
     about = {
-        "domain": before.domain or "the training photos, answered out of fold",
+        "domain": before.domain or "the training photos, predicted out of fold",
         "date": before.date or (told.training.date if told.training else None),
         "source": f"{OUT_OF_FOLD_SOURCE}, SHA-256 {sha256}",
     }
@@ -118,7 +119,7 @@ def read_out_of_fold(file: Path, card: ModelCard, told: ReportedCard) -> Evidenc
 
 
 def answer_labelled(folder: Path, artefact: Path, unread: list[str]) -> Evidence:
-    """The model's own answers to the photos of DIR/CLASS/ and DIR/neither/.
+    """The model's own predictions for the photos of DIR/CLASS/ and DIR/neither/.
 
     unread: gets the reason for each file that cannot be read, which is left out.
 
@@ -145,7 +146,7 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
     Few accepted photos are audited, but every unsure one is reviewed. So each labelled photo is kept with a chance that
     makes all photos equally likely to be in the sample: as likely as the one that was least likely to be reviewed.
 
-    Raises CommandError where people have labelled no photo that this model answered.
+    Raises CommandError where people have labelled no photo that this model decided.
     """
     mine = [r for r in records if r.used_prediction and r.used_prediction.model_version == card.model_version]
     judged = [
@@ -154,7 +155,7 @@ def sample_records(records: Iterable[Record], card: ModelCard, source: str) -> E
         if seen.wrong is not None and seen.probability > 0.0
     ]
     if not judged:
-        raise CommandError(f"{source}: no photo that model {card.model_version} answered has a label")
+        raise CommandError(f"{source}: no photo that model {card.model_version} decided has a label")
     gate = card.policy.neither_accept_at_most
     least = min(probability for _, probability in judged)
     photos = [
@@ -184,13 +185,15 @@ def policy(
     foreign_share: ForeignShare = None,
     label_error: LabelError = "0",
     partial: Annotated[
-        bool, typer.Option("--partial", help="Continue where a class is refused: its answers go to review.")
+        bool, typer.Option("--partial", help="Continue where a class is refused: its predictions go to review.")
     ] = False,
     review_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of one review.")] = None,
-    error_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of one accepted wrong answer.")] = None,
+    error_cost: Annotated[float | None, typer.Option(min=0.0, help="Price of one accepted wrong prediction.")] = None,
     images: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Evidence: photos in DIR/CLASS/ and DIR/neither/ that the model never saw."),
+        typer.Option(
+            metavar="DIR", help="Evidence: photos in DIR/CLASS/ and DIR/neither/ that the model has not learnt from."
+        ),
     ] = None,
     records: RecordsFiles = None,
     stack_name: Annotated[
@@ -206,7 +209,7 @@ def policy(
         typer.Option(
             metavar="FILE",
             show_default="where the training wrote them",
-            help="Evidence: the out-of-fold answers of the training; used where no other evidence is named.",
+            help="Evidence: the out-of-fold predictions of the training; used where no other evidence is named.",
         ),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Store the policy and its evidence in model.json.")] = False,
@@ -214,13 +217,12 @@ def policy(
 ) -> None:
     """Derive the thresholds from a guarantee or from prices.
 
-    --max-risk asks for a guarantee: of the accepted answers of each class, at most this share is wrong, with the given
-    confidence for all classes at once (exact binomial bounds in fixed sequence, Learn-then-Test). --review-cost and
-    --error-cost ask for the cheapest thresholds instead.
+    --max-risk asks for a guarantee: of the accepted predictions of each class, at most this share is wrong, with the
+    given confidence for all classes at once. --review-cost and --error-cost ask for the cheapest thresholds instead.
 
     The result holds for photos like those of the evidence: labelled photos (--images), a stack's reviewed photos
-    (--stack-name or --records), or else the out-of-fold answers of the training, from models that learnt from slightly
-    less data than this one.
+    (--stack-name or --records), or else the training photos, each predicted out of fold: by a model that did not learn
+    from it, and learnt from slightly less data than this one.
 
     A guarantee that the evidence cannot support is refused, and the missing photos are named. Exit codes: 0 derived;
     1 an error; 3 refused.
@@ -282,7 +284,7 @@ def policy(
     if as_json:
         print_json(derived, indent=2)
     else:
-        _show(derived, written=write and not stop)
+        _show(derived, written=write and not stop, partial=partial)
     name_unread(unread, ExitCode.REFUSED if stop else ExitCode.OK)
 
 
@@ -300,9 +302,10 @@ def store_in_card(artefact: Path, **parts: Any) -> None:
     write_file(file, f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n')
 
 
-def _show(derived: dict[str, Any], *, written: bool) -> None:
+def _show(derived: dict[str, Any], *, written: bool, partial: bool) -> None:
     evidence = derived["evidence"]
-    table = Table("class", "accepted from", "its photos accepted as any class", "wrong", "at most", box=None)
+    at_most = "wrong at most, guaranteed mix" if derived.get("promise", {}).get("mix") else "wrong at most"
+    table = Table("class", "accepted from", "photos of this class accepted", "wrong in the evidence", at_most, box=None)
     for label, told in evidence["labels"].items():
         coverage = evidence["coverage"].get(label)
         wrong, accepted = told["wrong"] + told["foreign"], told["right"] + told["wrong"] + told["foreign"]
@@ -319,8 +322,8 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
         promise = Promise.model_validate(derived["promise"])
         risks = ", ".join(f"{label} {percent(risk)}" for label, risk in promise.max_risk.items())
         console.print(
-            f"guarantee: of the accepted answers of each class at most this share is wrong: {risks}; with confidence "
-            f"{promise.confidence_level:g}, {promise.holds_for()}",
+            f"guarantee: of the accepted predictions of each class at most this share is wrong: {risks}; with "
+            f"confidence {promise.confidence_level:g}, {promise.holds_for()}",
         )
         for where, shares in list_mixes(promise, evidence["photos"]):
             covered = sum(share * evidence["coverage"][label]["value"] for label, share in shares.items())
@@ -329,9 +332,15 @@ def _show(derived: dict[str, Any], *, written: bool) -> None:
         console.print(f"mean cost: {evidence['mean_cost']:.4f} per photo")
     photos = ", ".join(f"{n:,} of {truth}" for truth, n in evidence["photos"].items())
     console.print(f"shown on: {evidence['domain']} ({photos})")
-    refused = any("refused" in told for told in evidence["labels"].values())
-    hint = "--partial sends the answers of refused classes to review" if refused else "--write stores it in model.json"
-    console.print("written to model.json" if written else f"not written; {hint}")
+    refused = ["refused" in told for told in evidence["labels"].values()]
+    if written:
+        console.print("written to model.json")
+    elif all(refused):
+        console.print("not written: every class is refused")
+    elif any(refused) and not partial:
+        console.print("not written; --partial sends predictions of refused classes to review")
+    else:
+        console.print("not written; --write stores it in model.json")
 
 
 def list_mixes(promise: Promise, photos: dict[str, int]) -> list[tuple[str, dict[str, float]]]:

@@ -48,7 +48,7 @@ Rescored = tuple[Record, Prediction | None]
 """A stored record, and the prediction to decide on now; None for an unreadable file."""
 
 Found = tuple[str, bytes] | Prediction | str | None
-"""A stored photo: its name and bytes, the model's answer, or why it is left out; None: unreadable."""
+"""A stored photo: its name and bytes, the model's prediction, or why it is left out; None: unreadable."""
 
 
 def replay(
@@ -58,7 +58,7 @@ def replay(
     ] = None,
     accept_at: Annotated[
         list[str] | None,
-        typer.Option(metavar="[CLASS=]N", help="Another threshold, of all classes or of one; may be repeated."),
+        typer.Option(metavar="[CLASS=]N", help="Another threshold, of all classes or of one; can be repeated."),
     ] = None,
     neither_accept_at_most: Annotated[
         float | None, typer.Option(min=0, max=1, help="Another largest p(neither) that is accepted.")
@@ -79,7 +79,7 @@ def replay(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Keep the other model's answers in this SQLite file: an interrupted replay then continues.",
+            help="Keep the other model's predictions in this SQLite file: an interrupted replay then continues.",
         ),
     ] = None,
     stack_name: StackName = DEFAULT_STACK,
@@ -195,12 +195,12 @@ def _read_policy(file: Path) -> SelectivePolicy:
 
 
 class Kept:
-    """The answers of one model, by the SHA-256 of the photo, in an SQLite file.
+    """The predictions of one model, by the SHA-256 of the photo, in an SQLite file.
 
     Its methods raise CommandError where the file is not such a database, is damaged, or stays locked.
     """
 
-    AT_ONCE = 200  # answers written together; at most so many are computed again after a crash
+    AT_ONCE = 200  # predictions written together; at most this many are computed again after a crash
 
     def __init__(self, file: Path, artefact: Path) -> None:
         self._file = file
@@ -219,7 +219,7 @@ class Kept:
             yield
         except (sqlite3.Error, ValidationError) as error:
             raise CommandError(
-                f"{self._file}: answers cannot be kept there ({reason(error)}); name another file by --keep"
+                f"{self._file}: predictions cannot be kept there ({reason(error)}); name another file by --keep"
             ) from error
 
     def close(self) -> None:
@@ -242,7 +242,7 @@ class Kept:
             self._write()
 
     def _write(self) -> None:
-        """In one short transaction: another replay may use the file too."""
+        """In one short transaction: another replay can use the file too."""
         rows, self._new = self._new, []
         with self._naming(), self._database:
             self._database.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
@@ -251,10 +251,10 @@ class Kept:
 def rescore(
     stored: Iterable[Record], model: EmbeddedModel, read: ReadUpload, gone: list[str], keep: Path | None
 ) -> Iterator[Rescored]:
-    """This model's answers to the stored photos, in order. A photo that is gone or has changed is left out, and the
-    reason added to `gone`.
+    """This model's predictions for the stored photos, in order. A photo that is gone or has changed is left out, and
+    the reason added to `gone`.
 
-    keep: a file of answers, so that none is computed twice.
+    keep: a file of predictions, so that none is computed twice.
     """
     kept = Kept(keep, model.artefact) if keep else None
     waiting: deque[Record] = deque()
@@ -297,7 +297,7 @@ def rescore(
 
 
 def _predict(artefact: Path, found: Sequence[Found]) -> list[Prediction | str | None]:
-    """The model's answer where there are bytes, or why there is none; everything else unchanged."""
+    """The model's prediction where there are bytes, or why there is none; everything else unchanged."""
     photos = [one for one in found if isinstance(one, tuple)]
     answers = iter(answer_batch(photos, cached_model(artefact)))
     return [_of(next(answers)) if isinstance(one, tuple) else one for one in found]
@@ -312,9 +312,9 @@ def compare(pairs: Iterable[Rescored], policy: SelectivePolicy, listed: int | No
 
     listed: how many changes are listed; None: all.
     model: the one whose predictions are used; None where there is none, or more than one.
-    routes: how many the policies send to each route, without the review-everything switch.
-    accepted: live accuracy of the accepted answers; by_label: of each class, and how many a person found wrong.
-    judged: answers that a person has checked, and how many of them were wrong, and would be.
+    routes: how many the policies send to each route, without review-everything mode.
+    accepted: live accuracy of the accepted predictions; by_label: of each class, and how many a person found wrong.
+    judged: predictions that a person has checked, and how many of them were wrong, and would be.
     changes: every photo with another route or another class.
     """
     before, after, moves, judged, images = Counter[str](), Counter[str](), Counter[str](), Counter[str](), 0
@@ -389,7 +389,7 @@ def _rounded(one: Outcome) -> Outcome:
 
 
 def _counts(answers: Mapping[tuple[str, Outcome], int], label: str | None = None) -> Counter[Outcome]:
-    """The number of each outcome; label: only of the answers with this class."""
+    """The number of each outcome; label: only of the predictions with this class."""
     counts = Counter[Outcome]()
     for (answer, one), number in answers.items():
         if label in (None, answer):
@@ -418,7 +418,7 @@ def _print(result: dict[str, Any]) -> None:
     judged = result["judged"]
     if judged["n"]:
         console.print(
-            f"of {judged['n']:,} answers that a person has checked, {judged['wrong_before']:,} were wrong, "
+            f"of {judged['n']:,} predictions that a person has checked, {judged['wrong_before']:,} were wrong, "
             f"{judged['wrong_after']:,} would be"
         )
     for when, live in result["accepted"].items():
@@ -426,8 +426,8 @@ def _print(result: dict[str, Any]) -> None:
             console.print(f"accepted, {when:<6}  none")
             continue
         console.print(
-            f"accepted, {when:<6}  {live['accuracy']:.3f} [{live['low']:.3f}, {live['high']:.3f}] right; "
-            f"{live['answers']:,} of {live['images']:,} seen by a person",
+            f"accepted, {when:<6}  {live['accuracy']:.3f} [{live['low']:.3f}, {live['high']:.3f}] correct; "
+            f"{live['answers']:,} of {live['images']:,} reviewed",
         )
     for label, both in result["by_label"].items():
         before, after = both["before"], both["after"]

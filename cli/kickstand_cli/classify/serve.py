@@ -20,7 +20,7 @@ from kickstand_cli.terminal import console, exit_on
 def serve(
     artefact: ModelOption = MODEL,
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0: a free one.")] = 8080,
-    threads: Annotated[int, typer.Option(min=1, max=64, help="Requests answered at a time.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, max=64, help="Requests served at a time.")] = 4,
 ) -> None:
     """Serve a model on this machine as a SageMaker endpoint does.
 

@@ -59,7 +59,7 @@ def off(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_j
 
 @app.command()
 def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, as_json: AsJson = False) -> None:
-    """Show whether it is on: who turned it on, why, since when and until when."""
+    """Show whether review-everything mode is on: who turned it on, why, since when and until when."""
     with reporting():
         _print(*_open(stack_name, outputs), datetime.now(UTC), as_json)
 
@@ -91,6 +91,7 @@ def _print(dynamodb: DynamoDBClient, table: str, now: datetime, as_json: bool) -
         print_json({"on": holds} | (switch.model_dump(mode="json") if switch and holds else {}))
     elif switch and holds:
         console.print(f"on: {switch}")
-        console.print(f"turned on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC")
+        if switch.since.year > 1:  # else it could not be read
+            console.print(f"turned on by {switch.by} at {switch.since:%Y-%m-%d %H:%M} UTC")
     else:
         console.print("off: the policy decides")

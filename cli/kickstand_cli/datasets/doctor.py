@@ -210,7 +210,7 @@ def list_images(folder: Path, unreadable: list[Unreadable]) -> Iterator[tuple[st
 
 def list_visible(folder: Path, *, folders: bool = False) -> list[Path]:
     """The entries without the hidden ones, sorted. folders: only the folders. Raises OSError."""
-    with os.scandir(folder) as entries:  # unlike Path.is_dir, it knows folders that may not be entered
+    with os.scandir(folder) as entries:  # unlike Path.is_dir, it knows folders that cannot be entered
         return sorted(
             folder / one.name for one in entries if not one.name.startswith(".") and (not folders or one.is_dir())
         )
@@ -325,7 +325,7 @@ class Alike:
 
 
 def pair_near(images: Sequence[NDArray[np.uint8]], near: float) -> Alike:
-    """All pairs whose pixels, or those of one and the other's mirror image, correlate at least so much.
+    """All pairs whose pixels, or those of one and the other's mirror image, correlate at least this much.
 
     images: of one shape, (height, width, 3). A photo of one colour correlates with nothing.
     """

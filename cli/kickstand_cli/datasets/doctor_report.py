@@ -47,7 +47,7 @@ def _draw_sheets(folder: Path) -> dict[tuple[str, str], str]:
 
 
 def _spread(paths: Sequence[Path], number: int) -> list[Path]:
-    """At most so many, at equal distances.
+    """At most this many, at equal distances.
 
     >>> [str(path) for path in _spread([Path(c) for c in "abcdef"], 3)]
     ['a', 'c', 'e']

@@ -235,7 +235,7 @@ class Layout:
         return regular + [Stretch(self._trace_back(way)[0], {way}, True) for way in sorted(self._back)]
 
     def places(self, way: Way) -> list[tuple[float, float]]:
-        """Where this arrow's number may stand, best place first."""
+        """Where this arrow's number can stand, best place first."""
         if way in self._back:
             return self._trace_back(way)[1]
         # Only the first stretch is this arrow's own: further on, others may have joined it.

@@ -30,7 +30,7 @@ CAUSE_AT_MOST = 300  # characters shown; --json has all that is stored
 
 
 def dead_letters(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="List at most so many, the newest.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="List only the newest N.")] = 20,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: AsJson = False,

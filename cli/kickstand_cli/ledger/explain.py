@@ -126,7 +126,7 @@ def _later(later: LaterDecision) -> str:
     asked = " It was not sent to review again." if later.decision.route is Route.REVIEW else ""
     return (
         f"Another model decided again at {_at(later.decided_at)}, for backfill {later.by}; the first decision stands. "
-        f"{_scores(later.prediction)} {_route(later.decision, 'would be sent to a person')}{asked}"
+        f"{_scores(later.prediction)} {_route(later.decision, 'would be sent to review')}{asked}"
     )
 
 
@@ -138,24 +138,24 @@ def _scores(prediction: Prediction | None) -> str:
         f"Model {prediction.model_version} ({prediction.backend}, {prediction.latency_ms:.1f} ms) saw "
         f"{prediction.label} with confidence {prediction.confidence:.3f} "
         f"({', '.join(f'{label} {probability:.3f}' for label, probability in others)}), "
-        f"and a probability of {prediction.neither:.3f} that it is none of these."
-        + (f" It answered instead of the endpoint: {prediction.fallback}." if prediction.fallback else "")
+        f"and a probability of {prediction.neither:.3f} that it shows none of the classes."
+        + (f" It was used instead of the endpoint: {prediction.fallback}." if prediction.fallback else "")
     )
 
 
 def _route(decision: Decision, review: str = ROUTES["review"]) -> str:
     """review: the words for the route to review."""
-    policy = f" by policy {decision.policy_version}" if decision.policy_version else ""
+    policy = f", by policy {decision.policy_version}" if decision.policy_version else ""
     because = f": {decision.explanation}" if decision.explanation else ""
     route = review if decision.route is Route.REVIEW else ROUTES[decision.route]
-    return f"It {route}{policy} as {decision.reason.replace('_', ' ')}{because}."
+    return f"It {route} ({decision.reason.replace('_', ' ')}{policy}){because}."
 
 
 def _audit(record: Record) -> list[str]:
     if record.decision.route == "review" or not record.audit_probability:
         return []
     drawn = "is" if record.audited else "is not"
-    return [f"A random sample of {record.audit_probability:.1%} of such answers is audited; this one {drawn} in it."]
+    return [f"A random {record.audit_probability:.1%} of such predictions are audited; this one {drawn} among them."]
 
 
 def _review(record: Record) -> list[str]:
@@ -180,7 +180,7 @@ def _why(outcome: ReviewOutcome) -> str:
         return "for the audit"
     if outcome.why == "review_everything":
         return "because review-everything mode was on"
-    return f"because the model's answer was {outcome.why.replace('_', ' ')}"
+    return f"because the decision's reason was “{outcome.why.replace('_', ' ')}”"
 
 
 def _at(moment: datetime) -> str:

@@ -28,7 +28,7 @@ WORDS = {
     "letters": "dead letters",
     "records": "records",
     "reviews": "reviews, with their answers",
-    "executions": "executions that waited for a person, ended",
+    "executions": "executions that waited for an answer, ended",
     "pages": "report pages that show it",
 }
 STAYS = (

@@ -91,7 +91,7 @@ def _attempt(name: str, permission: str, ask: Callable[[], Finding]) -> Finding:
         return ask()
     except ClientError as error:
         code = error.response["Error"]["Code"]
-        fix = f"allow {permission}, or go on: only this check needs it" if code in REFUSED else "try again"
+        fix = f"allow {permission}, or continue: only this check needs it" if code in REFUSED else "try again"
         return Finding(name, Status.UNKNOWN, f"could not check: {reason(error)}", NEEDED, fix)
     except UNANSWERED as error:
         return Finding(name, Status.UNKNOWN, f"could not check: {reason(error)}", NEEDED, "try again")
@@ -111,9 +111,7 @@ def _region(region: str, session: Any) -> Finding:
     if not missing:
         return Finding("region", Status.OK, f"{region}, in partition {partition}", NEEDED)
     found = f"{region} has no {', '.join(missing)}, according to this version of botocore"
-    return Finding(
-        "region", Status.LACKING, found, NEEDED, "see that it is no typing error; else choose another region"
-    )
+    return Finding("region", Status.LACKING, found, NEEDED, "check the spelling, or choose another region")
 
 
 def _identity(client: Callable[[str], Any]) -> Finding:
@@ -169,7 +167,8 @@ def _quota(client: Callable[[str], Any]) -> Finding:
     found = f"{free} functions at a time"
     if free >= FEW:
         return Finding("Lambda's quota", Status.OK, found, NEEDED)
-    found += f", of {limits['ConcurrentExecutions']} in this region: simultaneous uploads are throttled and retried"
+    queued = "when many photos arrive at once, most wait in the upload queue"
+    found += f", of {limits['ConcurrentExecutions']} in this region: {queued}"
     return Finding("Lambda's quota", Status.LACKING, found, "many uploads at a time", f"{QUOTA} --desired-value 1000")
 
 

@@ -232,11 +232,12 @@ def doubts() -> list[str]:
     here = {name: f" ({took:g} here)" for name, took in counts["milliseconds_here"].items()}
     took = ", ".join(f"{name.removesuffix('Function')} {ms}{here.get(name, '')}" for name, ms in assumed.items())
     return [
-        f"{prices['region']}, list prices of {prices['date']}, no free tier: {confirmed['page']} are from pages of "
-        f"AWS, {confirmed['quoted']} from quotations of AWS. Not confirmed: {doubtful or 'none'}.",
+        f"{prices['region']}, list prices of {prices['date']}, no free tier. Source: AWS's own pages for "
+        f"{confirmed['page']} prices, other sites that quote AWS for {confirmed['quoted']}. Not confirmed: "
+        f"{doubtful or 'none'}.",
         f"{counts['how']}.",
-        f"Assumed, not measured on AWS: milliseconds on Lambda, {took}. Ten more, with 1 GB, cost "
-        f"${price('lambda_gb_second') * 10_000:.2f} for a million photos. --json lists all assumptions.",
+        f"Assumed, not measured on AWS: milliseconds on Lambda, {took}. Each further 10 ms of a function with 1 GB "
+        f"costs ${price('lambda_gb_second') * 10_000:.2f} for a million photos. --json lists all assumptions.",
     ]
 
 
@@ -250,7 +251,7 @@ def template() -> Any:
 
 
 def expected_review_share() -> float:
-    """The share that the policy sends to review, and the audits of the rest."""
+    """The share that the policy sends to review, with the audits of the rest."""
     card = json.loads((MODEL / "model.json").read_bytes())
     by_truth = card["policy"]["evidence"]["coverage"]
     shares = [by_truth[label] for label in card["labels"]]
@@ -336,7 +337,7 @@ def bill_of(backend: str, workflow: str, month: Month, share: float) -> Bill:
 
 
 def queued(images: float, assumed: Any) -> float:
-    """Of the queue of uploads, each of which comes alone; and Lambda's requests while it is empty."""
+    """Of the upload queue, in which each upload comes alone; and Lambda's requests while it is empty."""
     idle = assumed["queue_pollers"] * SECONDS / assumed["queue_poll_seconds"]
     return float((images * assumed["queue_requests_per_upload"] + idle) * price("sqs_request"))
 
@@ -544,7 +545,7 @@ def draw(path: Path, share: float) -> None:
             label=spell(name),
             linewidth=wide.get(backend, 1.5),
         )
-    axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; a person sees {share:.0%}")
+    axes.set(xlabel="photos a month", ylabel="dollars", title=f"The first month; {share:.0%} reviewed")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
     drawn, metadata = io.BytesIO(), {"Date": None} if path.suffix == ".svg" else {"Software": None}

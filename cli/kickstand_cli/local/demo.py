@@ -1,4 +1,4 @@
-"""`kickstand demo`: the shipped template on this machine, with photos, from the upload to the answer of a reviewer."""
+"""`kickstand demo`: the shipped template on this machine, with photos, from the upload to a reviewer's answer."""
 
 import json
 import os
@@ -135,13 +135,14 @@ def demo(
     ] = "EXPRESS",
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Upload only the first N.")] = None,
     review: Annotated[
-        bool, typer.Option("--review", help="Then answer for the waiting photos yourself, in your browser.")
+        bool, typer.Option("--review", help="Then answer the open reviews yourself, in your browser.")
     ] = False,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page for --review; 0 for any.")] = DEFAULT_PORT,
 ) -> None:
     """Upload photos to the shipped template, run on this machine, and see how each is decided and why.
 
-    Open the page that it writes, report.html. It links to the rest: also to a monitoring report of simulated weeks.
+    It writes report.html: open it. The page links to the other results, and to a monitoring report of four simulated
+    weeks.
     """
     console = Terminal(file=sys.stdout)  # even while the functions' output is diverted
     unread: list[str] = []

@@ -19,7 +19,7 @@ from kickstand.report.pages import data_uri, make_environment
 THUMBNAIL = 288  # pixels, the longer side: sharp on a phone, and 50 of them stay near a megabyte
 CRISP = 64  # pixels: photos up to this size are shown pixel by pixel, not smoothed
 
-ROUTES = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "rejected"}
+ROUTES = {Route.ACCEPT: "accepted", Route.REVIEW: "to review", Route.REJECT: "rejected"}
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ NOT_SIMULATED = "The monitoring page is empty: the model has no baseline to simu
 DAYS, A_DAY = 28, 90  # photos: as few as show the guarantee in four weeks
 AUDITS = 0.25  # share of accepted photos; with the default of 2 % it takes a year to show the guarantee
 SECOND_ANSWERS = 0.2
-ERRORS = 0.003  # among accepted answers
+ERRORS = 0.003  # among accepted predictions
 REVIEWERS = "Ada", "Grace"
 
 

@@ -79,8 +79,8 @@ def doctor(
 ) -> None:
     """Check prerequisites, and suggest fixes.
 
-    A lacking prerequisite disables only the commands that need it. A wrong one disables everything or, with --deploy,
-    stops the deployment.
+    A missing prerequisite (lacking) disables only the commands that need it. A broken one (wrong) disables everything
+    or, with --deploy, stops the deployment.
 
     Exit codes: 0 nothing is wrong; 1 an error; 4 something is wrong.
 
@@ -236,7 +236,7 @@ def _engine(machine: Machine) -> Finding:
             return Finding("container engine", Status.OK, engine, needed)
     if there:
         found = f"{' and '.join(there)} installed, but no answer to `{there[0]} info`"
-        fix = "start it, and check that you may use it (on Linux: the group docker)"
+        fix = "start it, and check that you can use it (on Linux: the group docker)"
         return Finding("container engine", Status.LACKING, found, needed, fix)
     return Finding("container engine", Status.LACKING, "none", needed, f"install one of {', '.join(ENGINES)}")
 

@@ -242,7 +242,7 @@ def starts_at(position: int, count: int, profile: Profile, rate: float) -> float
 class Throttling:
     """Throttles a share of the AWS calls of the local functions.
 
-    waves: all calls for a share of so many seconds, then none, as when an account is throttled; 0: random calls.
+    waves: all calls for a share of this many seconds, then none, as when an account is throttled; 0: random calls.
     thrown: throttled calls, by service.
     """
 

@@ -35,7 +35,7 @@ STACK = "kickstand-local"
 # Parameters that leave out what ministack cannot do: CodeDeploy, and a host of its own for StartSyncExecution
 LEFT_OUT = {"Rollout": "Unchecked", "WorkflowType": "STANDARD"}
 T = TypeVar("T")
-SECONDS = 300.0  # to wait for anything that an upload or an answer sets going
+SECONDS = 300.0  # to wait for the effect of an upload or an answer
 
 
 class RehearsalError(Exception):
@@ -215,7 +215,7 @@ class Rehearsal:
 
     def asked(self) -> dict[str, Any]:
         """The review that the reviewer is shown, once there is one."""
-        return _wait(lambda: self.ask()["review"], "a question to a person")
+        return _wait(lambda: self.ask()["review"], "an open review")
 
     def answer(self, upload: tuple[str, str], label: str) -> Record:
         """Answer the review of the upload; returns its record once it has the answer."""
@@ -292,10 +292,10 @@ def rehearse(
                 decision = rehearsal.decided(upload).decision
                 step(f"{upload[0].rpartition('/')[2]}: {decision.route}, {decision.reason} ({decision.explanation})")
             rehearsal.asked()
-            step("a person is asked")
+            step("a review is open")
             rehearsal.renew("newer")
             rehearsal.deploy(AuditRate="0")
-            step("sam deploy: newer code and another parameter, while the question waits")
+            step("sam deploy: newer code and another parameter, while the review waits")
             review = rehearsal.answer(photo, "bicycle").review
             if not (review and review.answer and rehearsal.logged("RecordReviewFunction", "newer")):
                 raise RehearsalError(f"the newer code did not record the answer; the logs are in {WORK}")

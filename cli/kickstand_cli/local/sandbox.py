@@ -98,7 +98,7 @@ def read_packages(build: Path, parameters: Mapping[str, str] | None = None) -> d
 
 
 def invoke(package: Package, event: bytes, variables: Mapping[str, str], times: int = 1) -> Answer:
-    """A cold start, and the event so many times. It needs awslambdaric, and runs on this Python.
+    """A cold start, and the event this many times. It needs awslambdaric, and runs on this Python.
 
     variables: they replace the package's.
 
@@ -159,7 +159,7 @@ def invoke(package: Package, event: bytes, variables: Mapping[str, str], times: 
 
 
 class _RuntimeApi(ThreadingHTTPServer):
-    """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, for so many invocations."""
+    """https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html, for this many invocations."""
 
     daemon_threads = True
     block_on_close = False  # a client that asks for another event would wait forever

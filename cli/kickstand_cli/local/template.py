@@ -58,7 +58,7 @@ def all_resources(path: Path) -> dict[str, dict[str, Any]]:
 class Template:
     """A template with values for its parameters. reference, attribute: what `Ref` and `Fn::GetAtt` of a resource give.
 
-    Raises TemplateError for a parameter that the template does not have, that lacks a value, or that may not have it.
+    Raises TemplateError for a parameter that the template does not have, that lacks a value, or that cannot have it.
     """
 
     def __init__(

@@ -44,7 +44,7 @@ def as_prediction(row: list[float], card: ModelCard) -> Prediction:
 
 
 def measure_unseen(folder: Path, artefact: Path, unread: list[str]) -> list[Measured]:
-    """Each photo of DIR/CLASS/ with the model's answer: only for photos that it has not learnt from.
+    """Each photo of DIR/CLASS/ with the model's prediction: only for photos that it has not learnt from.
 
     unread: gets the reason for each file that cannot be read.
 
@@ -116,7 +116,7 @@ def baseline(
             made = baseline_of_records(seen)
         else:
             folder = images or Path()
-            measured, source = measure_unseen(folder, artefact, unread), f"the model's answers to {folder.name}/"
+            measured, source = measure_unseen(folder, artefact, unread), f"the model's predictions for {folder.name}/"
             made = make(measured, source, card.model_version, card.policy.policy_version)
         store_in_card(artefact, baseline=made.model_dump(mode="json"))
     if as_json:

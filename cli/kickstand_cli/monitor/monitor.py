@@ -22,7 +22,7 @@ ImagesPerDay = Annotated[
     float | None,
     typer.Option("--photos-a-day", min=1, show_default="as in the records, but 100 or more", help="Photos a day."),
 ]
-FalseAlarms = Annotated[float, typer.Option(min=0.001, help="Accept so many false alarms in 90 days, on average.")]
+FalseAlarms = Annotated[float, typer.Option(min=0.001, help="Accept at most N false alarms in 90 days, on average.")]
 
 
 def monitor(
@@ -37,10 +37,10 @@ def monitor(
 ) -> None:
     """Report drift and live accuracy.
 
-    Drift compares the records with the model's baseline. A notice says that the photos have changed; an alert, that the
-    model suffers from it, or that the mix of classes has left the guaranteed range. Together they raise at most one
-    false alarm in 90 days, on average. Accuracy comes from reviews and random audits, weighted by the probability of a
-    review, for the accepted answers of each class.
+    Drift compares the records with the model's baseline. A notice says that the photos have changed. An alert says that
+    the model is worse, or that the mix of classes has left the guaranteed range. Together they raise at most one false
+    alarm in 90 days, on average. Accuracy comes from reviews and audits, weighted by the probability of a review, for
+    the accepted predictions of each class.
 
     Exit codes: 0 all is well, or a notice; 1 an error; 4 an alert, or a guarantee that the evidence no longer supports.
 
@@ -88,14 +88,14 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
     for check in report.promises:
         _print_promise(check)
     for label in report.refused:
-        console.print(f"guarantee {label}: no such answer is accepted, so there is nothing to check")
+        console.print(f"guarantee {label}: no such prediction is accepted, so there is nothing to check")
 
 
 def _print_promise(check: PromiseCheck) -> None:
     missing = f"; about {check.audits_missing:,} more audits would decide it" if check.audits_missing else ""
-    answers = f"answers accepted as {check.label}" if check.label else "accepted answers"
+    accepted = f"predictions accepted as {check.label}" if check.label else "accepted predictions"
     console.print(
-        f"guarantee at most {check.max_risk:.1%} of {answers} wrong: {check.status.words}; "
+        f"guarantee at most {check.max_risk:.1%} of {accepted} wrong: {check.status.words}; "
         f"{check.errors:,} of {check.audits:,} audits wrong{missing}",
     )
 
@@ -108,8 +108,8 @@ def _print_share(share: AnswerShare) -> None:
     what = "perhaps none of the classes" if share.label == NEITHER else share.label
     promised = low if low == high else f"up to {high}" if low == "0%" else f"{low} to {high}"
     console.print(
-        f"mix       {what}: {share.share:.1%} of {share.images:,} answers; the guarantee holds for {promised} of the "
-        f"photos, which is at most {share.at_most:.1%} of the answers",
+        f"mix       {what}: {share.share:.1%} of {share.images:,} predictions; the guarantee holds for {promised} of "
+        f"the photos, which is at most {share.at_most:.1%} of the predictions",
     )
 
 
@@ -118,7 +118,7 @@ def _print_finding(finding: Finding) -> None:
         console.print(f"  unknown {finding.statistic} (no photo of the baseline's model and policy)")
         return
     if not finding.alarm:
-        console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of what raises an alarm)")
+        console.print(f"  steady  {finding.statistic} ({finding.strength:.0%} of the threshold)")
         return
     severity = "alert" if finding.severity is Severity.PAGE else finding.severity
     console.print(f"  {severity:<7} {describe(finding)}")
@@ -132,5 +132,5 @@ def _print_accuracy(name: str, live: LiveAccuracy) -> None:
         return
     console.print(
         f"accuracy  {name}: {live.accuracy:.3f} [{live.low:.3f}, {live.high:.3f}], {live.answers:,} of "
-        f"{live.images:,} seen by a person; confidences alone say {live.predicted:.3f}",
+        f"{live.images:,} reviewed; confidences alone predict {live.predicted:.3f}",
     )

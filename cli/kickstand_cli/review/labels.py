@@ -233,7 +233,7 @@ Fetched = tuple[Review, bytes] | Label | None
 class Journal:
     """The labels in the folder, by upload: how an interrupted export continues, and the list at its end."""
 
-    AT_ONCE = 100  # labels written together; at most so many photos are fetched again after a crash
+    AT_ONCE = 100  # labels written together; at most this many photos are fetched again after a crash
 
     def __init__(self, file: Path, kind: str) -> None:
         self._run, self._new = secrets.token_hex(8), 0

@@ -319,7 +319,7 @@ def _words(label: str) -> str:
 
 
 def _show(shown: dict[str, Any], done: int, waiting: int, console: Console) -> None:
-    name = "random check" if shown["why"] == "audit" else shown["name"]
+    name = "audit" if shown["why"] == "audit" else shown["name"]
     console.rule(painted(f"{name} ({done} done, {waiting} left)"))
     if shown["picture"] and console.color_system in ("truecolor", "256"):
         console.print(_draw(base64.b64decode(shown["picture"].partition(",")[2])))

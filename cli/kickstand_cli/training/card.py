@@ -1,4 +1,4 @@
-"""From out-of-fold answers to temperature, policy and metrics; and the artefact's files."""
+"""From out-of-fold predictions to temperature, policy and metrics; and the artefact's files."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from .photos import Logits, Photos
 Probabilities = NDArray[np.float64]
 
 GATES = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
-"""Candidates for the largest probability of "neither" that may still be accepted."""
+"""Candidates for the largest probability of "neither" that can still be accepted."""
 
 PROCEDURE = (
-    "Answers to the training photos by models that learnt neither from the photo nor, where its source is known, from "
-    "any photo of that source; within the limit on p(neither), which was chosen on photos of neither alone; then, for "
-    "each class, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one for each percent "
-    "of the photos of the class. It holds for photos like these; the models of cross-validation learnt from fewer "
-    "photos than this one."
+    "Predictions for the training photos by models that learnt neither from the photo nor, where its source is known, "
+    "from any photo of that source; within the limit on p(neither), which was chosen on photos of none of the classes "
+    "alone; then, for each class, Learn-then-Test: exact bounds in fixed sequence from strict to lax thresholds, one "
+    "for each per cent of the photos of the class. It holds for photos like these; the models of cross-validation "
+    "learnt from fewer photos than this one."
 )
 ACCEPTED_AT_MOST = 0.002
 """Share of the photos of neither."""
@@ -78,7 +78,7 @@ def choose_gate(foreign: Probabilities) -> float:
 
 
 def list_answers(p: Probabilities, truths: Sequence[str], labels: Sequence[str], gate: float) -> list[Answered]:
-    """The answers with these probabilities. truths: a class or "neither", of each row."""
+    """The predictions with these probabilities. truths: a class or "neither", of each row."""
     if not len(p):
         return []
     rows = zip(truths, renormalise(p).argmax(axis=1).tolist(), gated(p, gate).tolist(), strict=True)
@@ -101,7 +101,7 @@ def choose_policy(
     promise: Promise,
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The policy with its evidence. Answers of a class without a guarantee go to review."""
+    """The policy with its evidence. Predictions of a class without a guarantee go to review."""
     gate = choose_gate(foreign)
     rejected = [
         level for level in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99) if (known[:, -1] >= level).mean() <= 0.01

@@ -1,4 +1,4 @@
-"""`kickstand gate`: may a challenger replace the champion? The rule of the workflow `train_model`."""
+"""`kickstand gate`: can a challenger replace the champion? The rule of the workflow `train_model`."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,9 +23,7 @@ def gate(
     challenger: Annotated[Path, typer.Argument(metavar="CHALLENGER", help="The new model.")],
     images: Annotated[
         Path,
-        typer.Argument(
-            metavar="DIR", help="Photos in DIR/CLASS/ and DIR/neither/ that none of the two models learnt from."
-        ),
+        typer.Argument(metavar="DIR", help="Photos in DIR/CLASS/ and DIR/neither/ that neither model has learnt from."),
     ],
     trained_on: Annotated[
         list[Path] | None,
@@ -35,12 +33,12 @@ def gate(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two models on the same held-out photos: may the new one replace the old?
+    """Compare two models on the same held-out photos: can the new one replace the old?
 
-    By exact paired tests, the challenger passes if it decides significantly more photos rightly without a person, does
-    not accept significantly more wrong answers, and its guarantee and its confidences are not refuted.
+    The challenger passes if exact paired tests show that it decides more photos correctly without a person, and do not
+    show that it accepts more wrong predictions. Its guarantee and its confidences must not be refuted.
 
-    Exit codes: 0 the challenger may replace the champion; 1 an error; 4 the champion stays.
+    Exit codes: 0 the challenger can replace the champion; 1 an error; 4 the champion stays.
 
     Examples:
     $ kickstand gate layers/model/model build/own/model dataset/test
@@ -74,7 +72,7 @@ def _answer(
 
 
 def as_outcome(example: Example) -> Outcome:
-    """The parts of an answer that the gate needs."""
+    """The parts of a prediction that the gate needs."""
     prediction = example.prediction if isinstance(example, Readable) else None
     return Outcome(
         image=str(example.path),
@@ -131,7 +129,7 @@ def _show(verdict: Verdict) -> None:
         if name == "selective_risk":
             for label, share in verdict.challenger.risk_by_label.items():
                 was = verdict.champion.risk_by_label.get(label)
-                table.add_row(f"  of answers {label}", _cell(was) if was else "", _cell(share))
+                table.add_row(f"  of predictions {label}", _cell(was) if was else "", _cell(share))
     console.table(table)
     for check in verdict.checks:
         mark = {True: "yes", False: "NO", None: "?"}[check.passed]

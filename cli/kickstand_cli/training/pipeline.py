@@ -69,7 +69,7 @@ class Result:
     """The result of a training.
 
     card: model.json, except the baseline. files: by path. predictions: of each photo, out of fold.
-    half: wrong answers out of fold of models of half the photos; None where that was not tried.
+    half: wrong predictions out of fold of models of half the photos; None where that was not tried.
     """
 
     card: dict[str, Any]
@@ -227,7 +227,7 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def _learn_from_half(photos: Photos, fold: NDArray[np.int64], recipe: Recipe) -> int | None:
-    """Wrong answers out of fold when every fold learns from half as many photos."""
+    """Wrong predictions out of fold when every fold learns from half as many photos."""
     known = photos.labels != NEITHER
     if known.sum() > LEARNING_CURVE_AT_MOST or (fold < 0).any():
         return None
@@ -252,7 +252,7 @@ def _name_domain(photos: Photos, places: Places) -> str:
         return as_utf8(places.domain)
     sources = {source for source in photos.sources[photos.labels != NEITHER].tolist() if source}
     folders = ", ".join(as_utf8(folder.resolve().name) for folder in places.photos if folder.is_dir())
-    return f"the photos of {folders}, answered out of fold" + (f" ({len(sources)} known sources)" if sources else "")
+    return f"the photos of {folders}, predicted out of fold" + (f" ({len(sources)} known sources)" if sources else "")
 
 
 def _describe(
@@ -305,7 +305,8 @@ def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path
         for i in np.flatnonzero(photos.labels != NEITHER).tolist()
     ]
     try:
-        made = make(measured, "training photos, out-of-fold answers", card.model_version, card.policy.policy_version)
+        source = "training photos, out-of-fold predictions"
+        made = make(measured, source, card.model_version, card.policy.policy_version)
         store_in_card(out, baseline=made.model_dump(mode="json"))
     except CommandError as error:
         stderr.print(f"no baseline for drift: {error}")

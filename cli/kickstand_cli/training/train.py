@@ -47,8 +47,8 @@ from .head import Recipe
 from .pipeline import EVIDENCE, Leakage, Places, Result, train_model
 
 GOLDEN = 4  # golden photos of each class and of neither
-SUMS = "kickstand.sha256"  # of the golden photos, by which the next training knows that it may replace them
-FEW = 5  # wrong answers; fewer may be chance
+SUMS = "kickstand.sha256"  # of the golden photos: the next training recognises them, and replaces them
+FEW = 5  # wrong predictions; fewer may be chance
 GOLDEN_SIDE = 512  # pixels at most
 
 
@@ -57,7 +57,7 @@ def train(
         list[Path],
         typer.Argument(
             metavar="PHOTOS",
-            help="Folders of CLASS/ and, if you can, neither/, with photos of any size; or .npz files of neither.",
+            help="Folders with CLASS/ and, if you can, neither/; or .npz files of photos of none of the classes.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder for model.onnx and model.json.")] = Path(
@@ -66,7 +66,7 @@ def train(
     evidence: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", show_default="beside --out", help="The folder for the out-of-fold answers and the report."
+            metavar="DIR", show_default="beside --out", help="The folder for out-of-fold predictions and the report."
         ),
     ] = None,
     golden: Annotated[
@@ -74,20 +74,23 @@ def train(
     ] = True,
     hold_out: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Do not learn from this source, but measure on it; may be repeated."),
+        typer.Option(metavar="SOURCE", help="Do not learn from this source, but measure on it; can be repeated."),
     ] = None,
     shipped: Annotated[
         bool,
-        typer.Option("--shipped/--no-shipped", help="Also learn from the shipped features of photos of neither."),
+        typer.Option(
+            "--shipped/--no-shipped",
+            help="Also learn from the shipped features of photos that show none of the classes.",
+        ),
     ] = True,
     keep_neither: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Store features of these photos of neither, for later trainings."),
+        typer.Option(metavar="FILE", help="Store features of the photos in neither/, for later trainings."),
     ] = None,
     leakage: Annotated[
         Leakage,
         typer.Option(
-            help="If a test photo is also a training photo, or nearly: refuse to train, drop it there, or allow it."
+            help="If a test photo is a training photo, or nearly: refuse to train, drop it from training, or allow it."
         ),
     ] = Leakage.REFUSE,
     folds: Annotated[int, typer.Option(min=2, help="Folds of the cross-validation, if there are fewer sources.")] = 5,
@@ -162,7 +165,7 @@ def train(
 
 
 def _write_report(result: Result, places: Places) -> None:
-    """The page of `kickstand evaluate`, with the out-of-fold answers."""
+    """The page of `kickstand evaluate`, with the out-of-fold predictions."""
     card, photos = read_card(places.out), result.photos
     examples = []
     for path, label, prediction in zip(photos.paths, photos.labels.tolist(), result.predictions, strict=True):
@@ -296,20 +299,20 @@ def describe(result: Result, artefact: Path) -> list[str]:
     metrics, policy = result.card["metrics"], result.card["policy"]
     accuracy, evidence = metrics["accuracy"], policy["evidence"]
     lines = [
-        f"The model names {accuracy['value']:.1%} of {accuracy['n']} unseen photos rightly "
+        f"The model names {accuracy['value']:.1%} of {accuracy['n']} unseen photos correctly "
         f"(95 % interval {accuracy['low']:.1%} to {accuracy['high']:.1%})."
     ]
     promise = Promise.model_validate(policy["promise"])
     for label, told in evidence["labels"].items():
         if "refused" in told:
-            lines.append(f"No guarantee: {told['refused']}. Until then, every answer “{label}” goes to review.")
+            lines.append(f"No guarantee: {told['refused']}. Until then, every prediction “{label}” goes to review.")
             continue
         wrong = told["wrong"] + told["foreign"]
         lines.append(
             f"It accepts “{label}” from confidence {told['threshold']:.4f}: {evidence['coverage'][label]['value']:.1%} "
-            f"of the photos of {label}. {wrong} of {told['right'] + wrong} answers “{label}” are wrong; at most "
-            f"{told['upper_bound']:.2%} with confidence {promise.confidence_level:g}, where "
-            f"{promise.max_risk[label]:.2%} is guaranteed."
+            f"of the photos of {label}. {wrong} of {told['right'] + wrong} accepted predictions “{label}” were wrong. "
+            f"With confidence {promise.confidence_level:g}, at most {told['upper_bound']:.2%} are wrong; the guarantee "
+            f"allows {promise.max_risk[label]:.2%}."
         )
     refused = ["refused" in told for told in evidence["labels"].values()]
     if not all(refused):
@@ -319,8 +322,8 @@ def describe(result: Result, artefact: Path) -> list[str]:
         lines.append(f"A weaker guarantee takes fewer photos. This asks for one of 5 %: {weaker}")
     if "foreign_accepted" not in metrics:
         lines.append(
-            "It has seen no photo of none of the classes, so it takes everything for one of them: put some photos "
-            "into a folder neither/."
+            "It has learnt from no photos outside your classes, so it assigns every photo to one of them. Put photos "
+            "that show none of the classes into a folder neither/."
         )
     else:
         foreign, own = metrics["foreign_accepted"], NEITHER in result.card["training"]["n_photos"]
@@ -342,13 +345,14 @@ def describe(result: Result, artefact: Path) -> list[str]:
         )
     n, errors, halved = accuracy["n"], round(accuracy["n"] * (1 - accuracy["value"])), result.half
     if halved:
+        half = f"A model trained on half of your photos gets {halved} of {n} wrong instead of {errors}"
         # Twice the standard deviation of the difference of two counts; a smaller one may be chance.
         if halved - errors > 2 * (halved + errors) ** 0.5:
-            lines.append(f"A model of half the photos has {halved} of {n} wrong instead of {errors}: more photos help.")
+            lines.append(f"{half}, so more photos help.")
         else:
             lines.append(
-                f"A model of half the photos has {halved} of {n} wrong instead of {errors}. That is too small a "
-                "difference to say that more photos of the same kind help. Photos of new places and cameras may."
+                f"{half}. That is too small a difference to say that more photos of the same kind help. Photos of new "
+                "places and cameras may."
             )
     poor = Counter(flaw.reason for flaw in map(find_flaw, photos.statistics) if flaw and flaw.unusable)
     if poor:

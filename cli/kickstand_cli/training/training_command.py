@@ -56,7 +56,7 @@ def upload(
 ) -> None:
     """Upload the dataset, the training code and the champion, for the workflow train_model.
 
-    If the registry is empty, the champion becomes its first package, approved, so that you can go back to it.
+    If the registry is empty, the champion becomes its first package, approved, so that you can roll back to it.
 
     Examples:
     $ kickstand training upload dataset --stack-name kickstand-dev

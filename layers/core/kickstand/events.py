@@ -174,11 +174,11 @@ class PreparedImage(ImageSummary):
 
 
 class SelectivePolicy(Payload):
-    """Two thresholds: does the photo show one of the classes at all, and if so, is the answer confident enough?
+    """Two thresholds: does the photo show one of the classes at all, and if so, is the prediction confident enough?
 
     accept_at: smallest accepted confidence of a class without a threshold of its own. If classes have their own, this
         is the strictest of them, for older readers, which know only this one.
-    thresholds: smallest accepted confidence, by class; None: every answer of this class goes to review.
+    thresholds: smallest accepted confidence, by class; None: every prediction of this class goes to review.
     neither_accept_at_most: largest probability of "neither" that is accepted.
     neither_reject_at_least: smallest probability of "neither" that is rejected; between the two, a person decides.
 
@@ -198,17 +198,17 @@ class SelectivePolicy(Payload):
         return self
 
     def threshold(self, label: str) -> float | None:
-        """Smallest accepted confidence of this class; None if all of its answers go to review."""
+        """Smallest accepted confidence of this class; None if all of its predictions go to review."""
         return self.thresholds.get(label, self.accept_at)
 
     def accepts(self, label: str, confidence: float, neither: float) -> bool:
-        """Whether this answer passes both thresholds."""
+        """Whether this prediction passes both thresholds."""
         threshold = self.threshold(label)
         return threshold is not None and confidence >= threshold and neither <= self.neither_accept_at_most
 
 
 class Prediction(Payload):
-    """The model's answer about one photo.
+    """The model's prediction for one photo.
 
     probabilities: calibrated, one per class, given that the photo shows one of them; they sum to 1.
     label: the class with the largest probability.
@@ -216,7 +216,7 @@ class Prediction(Payload):
     neither: calibrated probability that the photo shows none of the classes.
     latency_ms: of the forward pass, milliseconds.
     backend: "embedded" or "sagemaker".
-    fallback: why the embedded model answered in place of the endpoint; None if the chosen backend answered.
+    fallback: why the embedded model was used in place of the endpoint; None if the chosen backend was.
     policy: the model's own, so that during a rollout each version is judged by its own policy; a record names only the
         version of the policy, in its decision. None in a prediction older than this field.
     """
@@ -283,7 +283,7 @@ class Decision(Payload):
 
     @property
     def by_policy(self) -> Route:
-        """The route by the policy alone: the switch "review everything" sends would-be-accepted photos to review."""
+        """The route by the policy alone: review-everything mode sends would-be-accepted photos to review."""
         return Route.ACCEPT if self.reason is Reason.REVIEW_EVERYTHING else self.route
 
 
@@ -364,7 +364,7 @@ class Symptom(Payload):
 
 
 class ModelDegraded(Payload):
-    """Detail of the event "Model Degraded": published once when harm is found, and not again while it lasts.
+    """Detail of the event "Model Degraded": published once when an alert begins, and not again while it lasts.
 
     bucket: of the photos; it identifies the stack.
     reason: one sentence for people.

@@ -1,4 +1,4 @@
-"""The quality of the answers with its uncertainty, and thresholds."""
+"""The quality of the predictions with its uncertainty, and thresholds."""
 
 import math
 import random
@@ -242,7 +242,7 @@ def bootstrap_interval(
 
 
 def accepted_needed(error_rate: float, max_risk: float, confidence_level: float) -> int:
-    """Accepted answers that show max_risk when this share of them is wrong; error_rate < max_risk.
+    """Accepted predictions that show max_risk when this share of them is wrong; error_rate < max_risk.
 
     >>> accepted_needed(0.0, 0.02, 0.95)
     149
@@ -255,7 +255,7 @@ def accepted_needed(error_rate: float, max_risk: float, confidence_level: float)
     while not shows(high):
         high *= 2
     low = high // 2
-    # Errors are rounded down, so `shows` is not monotonic over a few answers; the first one found is good enough.
+    # Errors are rounded down, so `shows` is not monotonic over a few predictions; the first one found is good enough.
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if shows(middle) else (middle, high)

@@ -80,7 +80,7 @@ class Record(OfUpload):
 
     @property
     def used_prediction(self) -> Prediction | None:
-        """The model's answer, if it counts: not for an unreadable file, or a photo that must be taken again."""
+        """The model's prediction, if it counts: not for an unreadable file, or a photo that must be taken again."""
         return None if self.decision.reason is Reason.RETAKE else self.prediction
 
     @property

@@ -24,7 +24,7 @@ class Page(dict[str, Any]):
 
 
 class Bucket:
-    """Lists so many keys by the thousand; every third one has a record. most: pages that were held at once."""
+    """Lists this many keys by the thousand; every third one has a record. most: pages that were held at once."""
 
     def __init__(self, keys: int) -> None:
         self.keys, self.most, self.asked = keys, 0, 0
@@ -96,7 +96,7 @@ def test_a_repeated_decision_costs_no_review_and_no_event() -> None:
     [
         (State.DONE, {}, "It is complete."),
         (State.DONE, {"unfinished": 1}, "It is complete. --resume does the rest."),
-        (State.SPENT, {}, "It reached its limit of money. --resume does the rest."),
+        (State.SPENT, {}, "It reached its cost limit. --resume does the rest."),
         (State.STOPPED, {}, "It was stopped. --resume does the rest."),
         (State.RUNNING, {}, "It is running. --stop stops it."),
     ],

@@ -121,7 +121,7 @@ def test_evaluate_counts_what_the_model_did(model: Path, tmp_path: Path) -> None
             "red": ["red"] * 8 + ["#ff00ee", "lime"],  # one unsure, one wrong
             "green": ["lime"] * 10,
             "blue": ["blue"] * 10,
-            "neither": ["black"] * 4 + ["white"],  # the white one goes to a person
+            "neither": ["black"] * 4 + ["white"],  # the white one goes to review
         },
     )
     (folder / "red" / "broken.png").write_bytes(b"")
@@ -175,7 +175,7 @@ def test_evaluate_prints_tables_and_writes_json(model: Path, tmp_path: Path) -> 
     code, out, _ = run("evaluate", folder, "--model", model, "--out", tmp_path / "result.json")
     assert code == 0
     assert "coverage (share accepted)" in out
-    assert "of answers green" in out
+    assert "of predictions green" in out
     assert json.loads((tmp_path / "result.json").read_text())["n"] == 2
 
 
@@ -257,7 +257,7 @@ def test_thresholds_and_the_promise_of_each_label_stand_on_the_page_and_on_the_c
     code, _, err = run("evaluate", folder, "--model", model, "--report", tmp_path / "report")
     assert code == 0, err
     page, text = ((tmp_path / "report" / name).read_text() for name in ("evaluation.html", "model-card.md"))
-    for words in ("“red” from confidence 0.9000", "no answer “blue”", "“green” at most 0.02", "red 20 % to 60 %"):
+    for words in ("“red” from confidence 0.9000", "no prediction “blue”", "“green” at most 0.02", "red 20 % to 60 %"):
         assert words in " ".join(page.split())
     assert "blue, never accepted" in page
     for shown in (page, text):

@@ -107,7 +107,7 @@ ITEM = {
 
 
 def test_the_switch_holds_until_its_end_whether_or_not_the_item_is_still_there() -> None:
-    said = "all photos that would be accepted go to review until 2026-05-04 12:00 UTC: night"
+    said = "review-everything mode until 2026-05-04 12:00 UTC (night)"
     assert read_switch({"Item": ITEM}, NOON - timedelta(microseconds=1)) == said
     assert read_switch({"Item": ITEM}, NOON) is None
     assert read_switch({"SdkHttpMetadata": {"HttpStatusCode": 200}}, NOON) is None
@@ -144,7 +144,7 @@ BY_LABEL = SelectivePolicy(
             "scooter",
             1.0,
             Route.REVIEW,
-            "scooter with confidence 1.000, but every answer “scooter” goes to review",
+            "scooter with confidence 1.000, but every prediction “scooter” goes to review",
         ),
     ],
 )

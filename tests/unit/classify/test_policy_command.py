@@ -152,8 +152,8 @@ def test_a_promise_that_the_photos_cannot_show_is_refused_with_what_is_missing(a
     before = (artefact / "model.json").read_bytes()
     code, out, err = run("--model", artefact, "--out-of-fold", few, "--max-risk", 0.01, "--write")
     assert code == 3
-    assert err.count("refused: at most 1 % of the accepted answers") == 3
-    assert "more of a" in err
+    assert err.count("refused: these photos cannot show that at most 1 % of the accepted predictions") == 3
+    assert "more photos of a" in err
     assert "never" in out
     assert (artefact / "model.json").read_bytes() == before
 
@@ -243,7 +243,7 @@ def test_records_of_another_model_say_nothing_about_this_one(artefact: Path, tmp
     file = write_records(tmp_path / "records.jsonl", [other])
     code, _, err = run("--model", artefact, "--records", file, "--max-risk", 0.05)
     assert code == 1
-    assert "no photo that model m1 answered has a label" in err
+    assert "no photo that model m1 decided has a label" in err
 
 
 def test_an_answer_that_the_model_does_not_know_is_a_photo_of_none_of_its_labels(
@@ -257,7 +257,7 @@ def test_an_answer_that_the_model_does_not_know_is_a_photo_of_none_of_its_labels
     file = write_records(tmp_path / "records.jsonl", records)
     code, out, err = run("--model", artefact, "--records", file, "--max-risk", 0.05, "--json")
     assert code == 3
-    assert "“a” wrong cannot be shown" in err
+    assert "cannot show that at most 5 % of the accepted predictions “a” are wrong" in err
     assert json.loads(out)["evidence"]["photos"]["neither"] == 90
 
 
@@ -288,7 +288,7 @@ def test_another_model_never_gets_the_shipped_models_evidence(artefact: Path, tm
     (artefact / "model.json").write_text(json.dumps(card | {"out_of_fold_sha256": "0" * 64}))
     code, _, err = run("--model", artefact, "--max-risk", 0.1)
     assert code == 1
-    assert "answers of another model" in err
+    assert "predictions of another model" in err
 
     (artefact / "model.json").write_text(json.dumps(card))
     (tmp_path / "model-evidence").mkdir()
@@ -309,7 +309,7 @@ def test_write_stores_the_policy_and_keeps_the_rest(artefact: Path, tmp_path: Pa
     assert "written to model.json" in out
     assert card["metrics"] == {"kept": True}
     assert card["policy"]["policy_version"] != "old"
-    assert card["policy"]["evidence"]["source"].startswith("out-of-fold answers")
+    assert card["policy"]["evidence"]["source"].startswith("out-of-fold predictions")
 
 
 @pytest.mark.parametrize(

@@ -303,7 +303,7 @@ def test_another_models_answers_are_not_taken_for_this_ones(looked_at: Path, swa
 def test_a_file_that_keeps_no_answers_is_an_error(looked_at: Path) -> None:
     code, _, err = look_again(looked_at, MODEL, "--keep", looked_at / "records.jsonl")
     assert code == 1
-    assert "answers cannot be kept there" in err
+    assert "predictions cannot be kept there" in err
 
 
 def change(keep: Path, statement: str) -> None:
@@ -327,7 +327,7 @@ def test_kept_answers_that_cannot_be_read_are_named_with_their_file(
     change(keep, statement)
     code, out, err = look_again(looked_at, MODEL, "--keep", keep)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.startswith(f"error: {keep}: answers cannot be kept there (")
+    assert err.startswith(f"error: {keep}: predictions cannot be kept there (")
 
 
 def test_kept_answers_in_a_table_that_takes_no_more_are_named_with_their_file(looked_at: Path, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ def test_kept_answers_in_a_table_that_takes_no_more_are_named_with_their_file(lo
     change(keep, "CREATE TABLE answers (model, sha256, prediction, one_more)")
     code, _, err = look_again(looked_at, MODEL, "--keep", keep)
     assert (code, err.count("\n")) == (1, 1)
-    assert err.startswith(f"error: {keep}: answers cannot be kept there (table answers has 4 columns")
+    assert err.startswith(f"error: {keep}: predictions cannot be kept there (table answers has 4 columns")
 
 
 def test_a_damaged_page_of_kept_answers_is_named_with_its_file(looked_at: Path, tmp_path: Path) -> None:
@@ -345,7 +345,7 @@ def test_a_damaged_page_of_kept_answers_is_named_with_its_file(looked_at: Path, 
     keep.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
     code, _, err = look_again(looked_at, MODEL, "--keep", keep)
     assert (code, err.count("\n")) == (1, 1)
-    assert err.startswith(f"error: {keep}: answers cannot be kept there (database disk image is malformed")
+    assert err.startswith(f"error: {keep}: predictions cannot be kept there (database disk image is malformed")
 
 
 def test_a_file_of_answers_that_stays_locked_is_named(
@@ -358,7 +358,7 @@ def test_a_file_of_answers_that_stays_locked_is_named(
         code, _, err = look_again(looked_at, MODEL, "--keep", keep)
     assert (code, err) == (
         1,
-        f"error: {keep}: answers cannot be kept there (database is locked); name another file by --keep\n",
+        f"error: {keep}: predictions cannot be kept there (database is locked); name another file by --keep\n",
     )
 
 

@@ -27,13 +27,13 @@ def explained(policy: SelectivePolicy, confidence: float) -> str:
 def test_the_threshold_of_the_label_is_named() -> None:
     policy = CARD.policy.model_copy(update={"thresholds": {"bicycle": 0.9, "motorcycle": 0.941}})
     accepted = "motorcycle with confidence 0.950, accepted as motorcycle from 0.941."
-    assert f"It was accepted by policy p1 as confident: {accepted}" in explained(policy, 0.95)
-    assert "was sent to review by policy p1 as unsure: motorcycle with confidence 0.930" in explained(policy, 0.93)
+    assert f"It was accepted (confident, by policy p1): {accepted}" in explained(policy, 0.95)
+    assert "was sent to review (unsure, by policy p1): motorcycle with confidence 0.930" in explained(policy, 0.93)
 
 
 def test_an_answer_that_is_never_accepted_says_so() -> None:
     policy = CARD.policy.model_copy(update={"thresholds": {"motorcycle": None}})
-    assert "every answer “motorcycle” goes to review" in explained(policy, 1.0)
+    assert "every prediction “motorcycle” goes to review" in explained(policy, 1.0)
 
 
 def test_a_policy_with_one_threshold_reads_as_before() -> None:
@@ -57,5 +57,5 @@ def test_a_newer_decision_follows_the_first_one_which_stands() -> None:
     assert told.startswith(before)
     added = told.removeprefix(before)
     assert "for backfill 20260504T100000-53dc4d; the first decision stands. Model m2 " in added
-    assert "It would be sent to a person by policy p1 as unsure" in added
+    assert "It would be sent to review (unsure, by policy p1)" in added
     assert added.endswith("It was not sent to review again.")

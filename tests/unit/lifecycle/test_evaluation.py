@@ -16,7 +16,7 @@ CHAMPION = Stated(model_version="old", labels=LABELS, promise=Promise(max_risk={
 
 
 def answer(numbers: dict[str, int], wrong: int = 0, promise: Promise | None = CHAMPION.promise) -> Contender:
-    """Of so many photos of each truth; the surest answers "b" about photos of "a" are the wrong ones."""
+    """Of this many photos of each truth; the surest predictions "b" about photos of "a" are the wrong ones."""
     held_out: HeldOut = [
         (Image(path=f"test/{truth}/{truth}{i}.png", split="test", label=truth, pixels_sha256="0" * 64, origin=""), b"")
         for truth, number in numbers.items()

@@ -28,7 +28,7 @@ app.command()(gate)
 
 
 def outcomes(pattern: str) -> list[Outcome]:
-    """One answer for each letter: r(ight), w(rong), s(ent to a person); f(oreign and accepted), n(either, refused)."""
+    """One letter for each prediction: r(ight), w(rong), s(ent to review); f(oreign), n(either, refused)."""
     truths = {"f": NEITHER, "n": NEITHER}
     return [
         Outcome(
@@ -57,8 +57,8 @@ def failed(verdict: Verdict) -> list[str]:
 def test_a_challenger_that_serves_more_without_harm_is_promoted_and_the_reason_says_so() -> None:
     verdict = compare("r" * 190 + "s" * 10, "r" * 200)
     assert verdict.promote
-    assert "new may replace champion old" in verdict.reason
-    assert "on 200 of 200 photos, the champion on 190; ahead on 10, behind on 0" in verdict.reason
+    assert "new can replace champion old" in verdict.reason
+    assert "200 of 200 photos correctly without a person, the champion 190; ahead on 10, behind on 0" in verdict.reason
 
 
 def test_an_equal_is_not_promoted() -> None:
@@ -91,7 +91,10 @@ def test_foreign_images_that_it_accepts_count_as_harm() -> None:
         ({"promise": promised(confidence_level=0.9)}, "it guarantees with confidence 0.9, the champion 0.95"),
         ({"promise": Promise(max_risk={ANY_LABEL: 0.001})}, "nothing for “a”, the champion a risk of 0.02"),
         ({"refused": {"a": "few", "b": "90 more of b are needed"}}, "has no valid guarantee: few; 90 more of b"),
-        ({"refused": {"b": "90 more of b are needed"}}, "no answer “b”, the champion does: 90 more of b are needed"),
+        (
+            {"refused": {"b": "90 more of b are needed"}},
+            "no prediction “b”, the champion does: 90 more of b are needed",
+        ),
         ({"promise": None}, "its card states none"),
         ({"labels": ("a", "c")}, "labels a, c, where the champion knows a, b"),
     ],
@@ -179,12 +182,12 @@ def test_a_refused_label_may_stay_refused() -> None:
 
 
 def test_errors_of_one_label_are_not_hidden_by_the_answers_of_another() -> None:
-    """8 of 1,000 accepted answers are wrong, and 8 of 100 of the answers "b"."""
+    """8 of 1,000 accepted predictions are wrong, and 8 of 100 of the predictions "b"."""
     rest = [Outcome(image=f"b{i}", truth="b", label="b", confidence=0.99, route=Route.ACCEPT) for i in range(92)]
     before = outcomes("r" * 850 + "s" * 58) + [one.model_copy(update={"route": Route.REVIEW}) for one in rest]
     after = outcomes("r" * 900 + "w" * 8) + rest
     verdict = judge((CHAMPION, before), (CHALLENGER, after), ())
-    assert "the guarantee is broken: “b”: 8 of 100 accepted answers wrong" in verdict.reason
+    assert "the guarantee is broken: “b”: 8 of 100 accepted predictions wrong" in verdict.reason
     total = CHALLENGER.model_copy(update={"promise": Promise(max_risk={ANY_LABEL: 0.02})})
     old = CHAMPION.model_copy(update={"promise": total.promise})
     assert "promise" not in failed(judge((old, before), (total, after), ()))
@@ -208,7 +211,7 @@ def test_a_challenger_that_just_keeps_its_promise_is_refused_no_more_often_than_
     mix: dict[str, tuple[float, float]] | None, foreign_share: float, label_error: float
 ) -> None:
     """Worlds in which both labels' risks are as large as promised, at the worst mix; and errors of people, which make
-    right answers seem wrong as often as they may.
+    correct predictions seem wrong as often as they can.
     """
     draw, hits, foreign, share = np.random.default_rng(7), 0.9, 0.002, 0.5
     promise = promised(max_risk={"a": 0.05, "b": 0.05}, mix=mix, foreign_share=foreign_share, label_error=label_error)
@@ -249,7 +252,7 @@ def test_a_promise_that_is_broken_at_one_promised_mix_is_refuted() -> None:
 def test_labels_that_err_explain_some_errors_and_not_any_number_of_them(
     mix: dict[str, tuple[float, float]] | None,
 ) -> None:
-    """At a label error of 5 % about 20 of 400 right answers seem wrong."""
+    """At a label error of 5 % about 20 of 400 correct predictions seem wrong."""
     n, erring = {"a": 400, "b": 400, NEITHER: 1000}, promised(mix=mix, foreign_share=0.05, label_error=0.05)
     assert least_risk("a", {"a": 360, "b": 24}, n, erring, 0.05) < 0.02
     assert least_risk("a", {"a": 360, "b": 80}, n, erring, 0.05) > 0.02
@@ -316,7 +319,7 @@ def test_a_challenger_that_is_no_better_is_promoted_no_more_often_than_stated(di
 
 @pytest.fixture
 def contenders(tmp_path: Path, colour_model: Callable[..., Path]) -> tuple[Path, Path, Path]:
-    """A champion that sends everything to a person, a challenger that answers, and twelve images."""
+    """A champion that sends everything to review, a challenger that decides, and twelve images."""
     paths = []
     for name, accept_at in (("champion", 1.0), ("challenger", 0.9)):
         folder = colour_model(tmp_path / name, ("red", "green", "blue"))

@@ -114,7 +114,7 @@ class Card(Part):
 
 
 def outcomes(right: int, foreign: int = 0) -> Sequence[Outcome]:
-    """20 images of a label, so many of them accepted, and foreign ones, all refused."""
+    """20 images of a label, this many of them accepted, and foreign ones, all refused."""
     truths = ["a"] * 20 + [NEITHER] * foreign
     return [
         Outcome(
@@ -155,7 +155,7 @@ def test_it_says_how_both_models_did_with_intervals_and_numbers_of_images() -> N
     assert metrics(card, "challenger")["coverage"].value == 1.0
     assert metrics(card, "champion")["coverage"].value == 0.5
     assert metrics(card, "champion")["coverage"].notes.endswith("(95 %), n = 20")
-    assert "new may replace champion old" in card.evaluation_details[0].evaluation_observation
+    assert "new can replace champion old" in card.evaluation_details[0].evaluation_observation
 
 
 def test_what_no_image_tells_is_no_metric() -> None:

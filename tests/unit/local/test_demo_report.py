@@ -98,7 +98,7 @@ def test_every_figure_of_an_outcome_is_on_the_page() -> None:
 
 def test_the_tiles_count_uploads_and_routes() -> None:
     text = Page(rendered(*OUTCOMES, failures=(Failure("e.png", "FAILED: Boom"),))).text
-    for tile in ("5 uploads", "2 accepted", "1 to a person", "1 rejected", "1 failed"):
+    for tile in ("5 uploads", "2 accepted", "1 to review", "1 rejected", "1 failed"):
         assert tile in text
 
 
@@ -118,7 +118,10 @@ def test_thresholds_are_marked_on_the_bars() -> None:
 
 @pytest.mark.parametrize(
     ("threshold", "marks", "hint"),
-    [(0.941, ["94.1", "25.0", "75.0"], "accepted as tram from 0.941"), (None, ["25.0", "75.0"], "a person decides")],
+    [
+        (0.941, ["94.1", "25.0", "75.0"], "accepted as tram from 0.941"),
+        (None, ["25.0", "75.0"], "always sent to review"),
+    ],
 )
 def test_the_mark_is_that_of_the_labels_own_threshold(threshold: float | None, marks: list[str], hint: str) -> None:
     policy = CARD.policy.model_copy(update={"thresholds": {"tram": threshold, "bus": 0.5}})

@@ -51,7 +51,7 @@ def test_the_incident_is_noticed_while_it_lasts_and_over_at_the_end(records: lis
     incident = plan(END)
     during = monitored([record for record in records if record.recorded_at < incident.end], watch)
     assert {"brightness", "confidence", "reviewed"} <= {finding.statistic for finding in during.moved}
-    assert verdict(during).words == "The model is harmed"
+    assert verdict(during).words == "The model is worse"
     seen = monitored(records, watch)
     assert seen.moved == ()
     assert {"brightness", "confidence", "reviewed"} <= {end.finding.statistic for end in seen.ended}

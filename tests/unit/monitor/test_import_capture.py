@@ -97,7 +97,7 @@ def test_every_line_of_every_file_becomes_a_record(artefact: Path) -> None:
 def test_captured_files_are_never_replaced(artefact: Path) -> None:
     file = artefact / "a.jsonl"
     file.write_text(captured("e1"))
-    for source, why in ((file, "it is an input"), (artefact, f"it would be in {artefact}")):
+    for source, why in ((file, "it is an input"), (artefact, f"the output would be inside the input {artefact}")):
         code, _, errors = run(source, "--out", file, "--model", artefact / "model")
         assert code == 1
         assert f"error: {file}: {why}" in errors

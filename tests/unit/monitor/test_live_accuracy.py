@@ -54,7 +54,7 @@ def recorded(
     reason: Reason | None = None,
     label: str = "bicycle",
 ) -> Record:
-    """The i-th image. label: the model's answer; said: the reviewer's."""
+    """The i-th image. label: the model's prediction; said: the reviewer's answer."""
     other = "motorcycle" if label == "bicycle" else "bicycle"
     ref = ImageRef(bucket="photos", key=f"{i}.jpg", etag="e", version_id="v", uploaded_at=NOON)
     at = NOON + timedelta(minutes=i)
@@ -84,7 +84,7 @@ def recorded(
 
 
 def world(draw: random.Random, n: int, audit: float, boast: float = 0.0) -> tuple[list[Outcome], float]:
-    """Images, hard and easy. All hard ones go to a person, of the easy ones a random few. And the true error rate.
+    """Images, hard and easy. All hard ones go to review, of the easy ones a random few. And the true error rate.
 
     boast: how much smaller the errors expected are than the true ones.
     """
@@ -179,7 +179,7 @@ def test_an_answer_nobody_drew_a_lot_for_does_not_count() -> None:
 
 
 def check(records: list[Record]) -> PromiseCheck:
-    """Of the older promise, about all accepted answers together."""
+    """Of the older promise, about all accepted predictions together."""
     (found,) = check_promise(records, OLDER, BUDGET)
     return found
 
@@ -234,7 +234,7 @@ def test_answers_that_the_switch_kept_from_being_accepted_count_as_accepted_ones
 
 
 def said_of(n: int, label: str, error_rate: float, draw: random.Random, label_error: float = 0.0) -> list[Record]:
-    """Audits of accepted answers of a label, of which so many are wrong; people err on each with this probability."""
+    """Audits of accepted predictions of a label, some of them wrong; people err on each with this probability."""
     other = "motorcycle" if label == "bicycle" else "bicycle"
     found = []
     for i in range(n):
@@ -340,7 +340,7 @@ def test_answers_that_the_switch_kept_from_being_accepted_count_for_their_label(
 
 @pytest.mark.parametrize("errs", [0.0, 1.0])
 def test_the_interval_holds_though_labels_err_either_way(errs: float) -> None:
-    """errs 0: an error is overlooked one time in ten. errs 1: a right answer is called wrong one time in ten."""
+    """errs 0: an error is overlooked one time in ten. errs 1: a correct prediction is called wrong one time in ten."""
     draw, rounds, hits, without = random.Random(7), 100, 0, 0
     for _ in range(rounds):
         seen, errors = [], 0

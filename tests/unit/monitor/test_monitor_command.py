@@ -171,7 +171,7 @@ def test_people_read_the_same_report(artefact: Path, tmp_path: Path) -> None:
     assert code == 4
     assert "alert   share flagged:" in out
     assert "accuracy  accepted:" in out
-    assert "guarantee at most 2.0% of accepted answers wrong: not enough evidence" in out
+    assert "guarantee at most 2.0% of accepted predictions wrong: not enough evidence" in out
 
 
 def test_an_empty_window_is_fine_but_an_empty_file_is_not(artefact: Path, tmp_path: Path) -> None:
@@ -276,10 +276,10 @@ def test_people_read_accuracy_promise_and_mix_of_each_label(tmp_path: Path) -> N
         "accuracy overall",
     ]
     assert (
-        "guarantee at most 3.0% of answers accepted as motorcycle wrong: not enough evidence; 0 of 0 audits wrong"
+        "guarantee at most 3.0% of predictions accepted as motorcycle wrong: not enough evidence; 0 of 0 audits wrong"
         in out.replace("promise   ", "promise ")
     )
-    assert "the guarantee holds for 30% to 70% of the photos, which is at most 70.0% of the answers" in out
+    assert "the guarantee holds for 30% to 70% of the photos, which is at most 70.0% of the predictions" in out
     assert "mix       perhaps none of the classes:" in out
     assert "no baseline in model.json" in out
 
@@ -289,8 +289,8 @@ def test_a_label_of_which_no_answer_is_accepted_says_so(tmp_path: Path) -> None:
     draw = random.Random(2)
     file = write_records(tmp_path / "r.jsonl", (recorded(i, draw, folder) for i in range(40)))
     _, out, _ = run("monitor", "--records", file, "--model", folder)
-    assert "guarantee motorcycle: no such answer is accepted, so there is nothing to check" in out
-    assert "answers accepted as motorcycle" not in out
+    assert "guarantee motorcycle: no such prediction is accepted, so there is nothing to check" in out
+    assert "predictions accepted as motorcycle" not in out
 
 
 def test_the_report_holds_the_numbers_of_each_label(tmp_path: Path) -> None:

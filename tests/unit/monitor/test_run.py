@@ -91,7 +91,7 @@ def test_accuracy_counts_every_answer_once_though_it_comes_runs_later(every: tim
 
 
 def cell_means(records: Sequence[Record]) -> list[Outcome]:
-    """The accepted answers, of each the mean of what is expected of those of its label and day."""
+    """The accepted predictions, of each the mean of what is expected of those of its label and day."""
     accepted = [record for record in records if record.used_prediction and record.decision.by_policy is Route.ACCEPT]
     known = outcomes(accepted)
     cells: dict[tuple[str, date], list[float]] = {}
@@ -197,7 +197,7 @@ def item_size(state: MonitorState) -> int:
 
 
 def crowded(labels: Sequence[str], day: int, chance: float, key: str) -> Iterator[Record]:
-    """An accepted, audited and wrong answer of each label on this day."""
+    """An accepted, audited and wrong prediction of each label on this day."""
     at = NOON + timedelta(days=day)
     for number, label in enumerate(labels):
         other = labels[number - 1]
@@ -316,7 +316,7 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
     seen, after = advance(state, records, WATCH, NOON + timedelta(hours=1), "photos")
     (symptom,) = seen.symptoms
     assert (symptom.statistic, symptom.label) == ("promise", "motorcycle")
-    assert symptom.description == "20 of 20 audited answers “motorcycle” wrong, guaranteed at most 20.0%"
+    assert symptom.description == "20 of 20 audited predictions “motorcycle” wrong, guaranteed at most 20.0%"
     assert measured(seen)["PromiseUnsupported"] == 1
     assert seen.labels["motorcycle"]["promise"] == "broken"
     assert seen.labels["bicycle"] == {"promise": "open", "evidence": 1.0}
@@ -328,7 +328,7 @@ def test_only_the_label_that_breaks_its_promise_is_named_and_counted() -> None:
 
 
 def answers(share: float, n: int, foreign: float = 0.02) -> list[Record]:
-    """Photos of which so many get the answer "motorcycle", with photos of none of the labels among them."""
+    """Photos of which this many get the prediction "motorcycle", with photos of none of the labels among them."""
     draw = random.Random(share)
     made = []
     for i in range(n):
@@ -405,14 +405,14 @@ def test_without_a_promised_mix_the_stream_is_compared_with_the_baseline() -> No
         (
             0.9,
             0.02,
-            "the share of answers motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
-            "renew the guarantee by `kickstand policy` with a wider `--mix`",
+            "the share of predictions motorcycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) "
+            "allows: renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.1,
             0.02,
-            "the share of answers bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) allows: "
-            "renew the guarantee by `kickstand policy` with a wider `--mix`",
+            "the share of predictions bicycle is above 72 %, the maximum that the guaranteed mix (30 % to 70 %) "
+            "allows: renew the guarantee by `kickstand policy` with a wider `--mix`",
         ),
         (
             0.5,
@@ -435,7 +435,7 @@ def test_a_mix_outside_the_promised_range_is_harm_and_says_how_to_answer_it(
 def test_a_share_a_little_above_the_promised_range_is_found_too() -> None:
     report, _ = examine(answers(0.8, 1_500), MIXED, PACE)
     (finding,) = report.paged
-    assert "answers motorcycle" in describe(finding)
+    assert "predictions motorcycle" in describe(finding)
     assert finding.n > 100
 
 

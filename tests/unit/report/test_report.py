@@ -133,7 +133,7 @@ def test_the_page_needs_no_network_and_no_script_runs_in_it(text: str) -> None:
 
 
 def test_night_pages_and_is_shown_beside_the_days_before(text: str) -> None:
-    assert "The model is harmed" in text or "The input has changed" in text
+    assert "The model is worse" in text or "The photos have changed" in text
     assert "Before: a random sample" in text
     after = set(re.findall(r'title="(\d+)\.png"', text.split("What moved it most")[1].split("Before: a random")[0]))
     assert after
@@ -192,7 +192,9 @@ def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it
     assert watch.promise
     assert "accepts “bicycle” from confidence 0.750, “motorcycle” from confidence 0.900" in told
     for check in monitor.promises:
-        assert f"of the accepted answers “{check.label}” are wrong. {check.audits} audits found {check.errors}" in told
+        assert (
+            f"of the accepted predictions “{check.label}” are wrong. {check.audits} audits found {check.errors}" in told
+        )
     for label, live in monitor.accepted_by_label.items():
         share = percent(live.images / monitor.accepted.images)
         assert f"{share} 30.0 % to 70.0 %" in told, label
@@ -207,10 +209,10 @@ def test_each_labels_threshold_risk_and_promise_are_told_and_for_which_photos_it
 def test_a_label_of_which_no_answer_is_accepted_is_told_and_its_curve_drawn(tmp_path: Path) -> None:
     text, _ = draw_by_label(tmp_path, THRESHOLDS | {"motorcycle": None})
     told = words(text)
-    assert "accepts “bicycle” from confidence 0.750, no answer “motorcycle”." in told
+    assert "accepts “bicycle” from confidence 0.750, no prediction “motorcycle”." in told
     assert "motorcycle never 0.0 % 0.0 % 30.0 % to 70.0 % –" in told
     assert (
-        "There is no guarantee about “motorcycle”: it could not be shown, so a person decides about every such answer."
+        "There is no guarantee about “motorcycle”: it could not be shown, so every such prediction goes to review."
         in told
     )
     assert "motorcycle, never accepted" in text
@@ -229,7 +231,7 @@ def test_a_broken_promise_about_one_label_is_the_verdict(tmp_path: Path) -> None
     seen = verdict(monitor.model_copy(update={"promises": (bicycle, broken)}))
     assert seen.words == "The guarantee is broken"
     assert seen.sentence.startswith(
-        "9 of 40 audited answers “motorcycle” were wrong; the policy guarantees at most 5.0 %"
+        "9 of 40 audited predictions “motorcycle” were wrong; the policy guarantees at most 5.0 %"
     )
 
 
@@ -273,7 +275,7 @@ def test_without_evidence_nothing_is_green_or_red_and_what_is_missing_is_said(
     tiles = [
         tile
         for tile in text.split('class="tiles"')[1].split("</ul>")[0].split("<li")
-        if "are right" in tile or "the guarantee" in tile
+        if "are correct" in tile or "the guarantee" in tile
     ]
     assert tiles
     assert all(tile.startswith(' class="unknown') for tile in tiles)
@@ -294,7 +296,7 @@ def test_an_alarm_that_is_over_is_told_and_marked_and_its_photos_are_shown() -> 
     assert "brightness" not in {finding.statistic for finding in report.monitor.moved}
     text = draw_report(report, records, WATCH, CARD, lambda _: None)
     assert re.search(r"<b>brightness</b> moved about 2026-05-06 \d\d:\d\d, was noticed 2026-05-06", text)
-    assert "alarm, over now" in text
+    assert "alert, over now" in text
     assert "Over since 2026-05-" in text
 
 
@@ -311,7 +313,7 @@ def test_the_time_axis_has_dates_or_hours_and_no_seconds() -> None:
 def test_what_a_reader_must_know_of_the_records_stands_at_the_top() -> None:
     report = compose(RECORDS, WATCH, CARD, Budget())
     text = words(draw_report(report, RECORDS, WATCH, CARD, lambda _: None, "Simulated: by a program & so."))
-    assert "Simulated: by a program &amp; so. The model is harmed" in text
+    assert "Simulated: by a program &amp; so. The model is worse" in text
 
 
 def test_without_a_baseline_it_says_so_and_shows_the_rest() -> None:
@@ -333,7 +335,7 @@ def test_charts_that_would_be_empty_are_replaced_by_the_reason() -> None:
     assert re.findall(r"<svg .*?aria-label=\"([\w ]+)", told) == ["Confidence over time"]
     assert "<b>Reliability</b> is not drawn: no person has answered yet." in told
     assert "<b>Routes</b> is not drawn: there are fewer than 30 photos." in told
-    assert "<b>Review load</b> is not drawn: no person was asked." in told
+    assert "<b>Review load</b> is not drawn: no photo was sent to review." in told
 
 
 def test_one_unreadable_record_has_a_page() -> None:

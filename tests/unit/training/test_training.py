@@ -144,7 +144,7 @@ def test_without_photos_of_neither_the_shipped_ones_are_learnt_from(photos: Path
 
 @pytest.mark.parametrize(("passing", "gate"), [(1, 0.5), (2, 0.3)])
 def test_the_first_gate_opens_as_far_as_one_foreign_image_in_500_allows(passing: int, gate: float) -> None:
-    """Of 500 foreign images, so many look like a label, at p(neither) just above 0.3."""
+    """Of 500 foreign images, this many look like a label, at p(neither) just above 0.3."""
     foreign = np.array([[0.66, 0.0, 0.34]] * passing + [[0.005, 0.005, 0.99]] * (500 - passing))
     assert choose_gate(foreign) == gate
 
@@ -154,7 +154,9 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
     assert result.exit_code == 0
     told = read_card(photos)["policy"]
     assert set(told["thresholds"].values()) == {None}
-    assert all("are needed" in one["refused"] for one in told["evidence"]["labels"].values())
+    assert all(
+        one["refused"].startswith("these photos cannot show that") for one in told["evidence"]["labels"].values()
+    )
     assert result.stdout.count("No guarantee: ") == len(told["thresholds"])
     assert f"kickstand policy --model {photos.parent / 'own/model'} --max-risk 0.05 --write" in result.stdout
 
@@ -162,7 +164,7 @@ def test_so_few_photos_promise_nothing_and_everything_goes_to_a_person(photos: P
 @pytest.mark.slow
 def test_a_model_that_knows_nothing_of_neither_is_said_to_take_anything(photos: Path, run: Any) -> None:
     shutil.rmtree(photos / "neither")
-    assert "takes everything for one of them" in run().stdout
+    assert "assigns every photo to one of them" in run().stdout
 
 
 @pytest.mark.slow
@@ -171,7 +173,7 @@ def test_a_refused_promise_can_be_replaced_by_one_that_the_photos_support(photos
     own = photos.parent / "own"
     promise = ["--max-risk", "0.4", "--model", str(own / "model")]
     shipped = ["--out-of-fold", str(PROJECT / "model-evidence/out_of_fold.json")]
-    assert "answers of another model" in CliRunner().invoke(app, ["policy", *promise, *shipped]).stderr
+    assert "predictions of another model" in CliRunner().invoke(app, ["policy", *promise, *shipped]).stderr
     assert CliRunner().invoke(app, ["policy", *promise, "--write"]).exit_code == 0
     told = read_card(photos)["policy"]
     assert None not in told["thresholds"].values()
@@ -389,7 +391,7 @@ def test_a_training_starts_at_most_a_process_for_each_core(
 def test_features_are_not_kept_among_the_photos(photos: Path, run: Any) -> None:
     result = run("--features", str(photos / "disc" / "1.png"))
     assert result.exit_code == 1
-    assert f"disc/1.png: it would be in {photos}, which is read; choose another folder" in result.stderr
+    assert f"disc/1.png: the output would be inside the input {photos}; choose another place" in result.stderr
 
 
 @pytest.mark.slow

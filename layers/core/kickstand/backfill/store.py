@@ -245,7 +245,7 @@ def _uploads_wait(lane: Lane) -> bool:
 
 
 def _affordable(lane: Lane, order: Order, number: int, now: datetime) -> int:
-    """How many of these photos may be executed; their cost is reserved. 0 if the run has ended, or ends now."""
+    """How many of these photos can be executed; their cost is reserved. 0 if the run has ended, or ends now."""
     while number and not pay(
         lane.dynamodb, lane.control_table, order.run, order.dollars_per_photo * number, executed=number
     ):

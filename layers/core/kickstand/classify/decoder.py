@@ -28,7 +28,8 @@ MAX_DRAFT_PIXELS = 110_000_000  # for a JPEG that is decoded at half its size or
 MAX_IMAGE_PIXELS = 50_000_000  # for any other photo, which is decoded whole
 MAX_IMAGE_SIDE = 32_767  # pixels; a photo of 50,000,000 lines takes 1.5 GB, because each line has its overhead
 MAX_PARTS = 100_000  # strips or tiles of a TIFF; for millions, reading their positions takes longer than decoding them
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")  # Pillow's names
+ACCEPTED = "JPEG, HEIC, PNG, WebP, AVIF, TIFF, GIF or BMP"
 READY = b"\1"  # the program's first answer
 INCOMPLETE = "upload incomplete; send it again"
 
@@ -86,9 +87,9 @@ def decode(data: bytes, longest: int) -> Decoded:
     """
     kind = _guess(data)
     if kind in _NOT_READ:
-        raise Refused(f"{kind}, which is not supported; send it as {', '.join(FORMATS)}")
+        raise Refused(f"{kind}, which is not supported; send it as {ACCEPTED}")
     if kind not in FORMATS:
-        raise Refused(f"not a photo ({kind}); send a photo as {', '.join(FORMATS)}")
+        raise Refused(f"not a photo ({kind}); send a photo as {ACCEPTED}")
     try:
         with warnings.catch_warnings(action="ignore"):
             stripped = _STRIP[kind](data) if kind in _STRIP else _Stripped(data)
@@ -285,8 +286,8 @@ def _read(file: _Stripped, kind: str, longest: int) -> Decoded:
         uploaded = photo.size
         most = MAX_DRAFT_PIXELS if kind == "JPEG" else MAX_IMAGE_PIXELS
         if max(uploaded) > MAX_IMAGE_SIDE or math.prod(uploaded) > most:
-            limit = f"{most:,} or a side longer than {MAX_IMAGE_SIDE:,}"
-            raise Refused(f"{photo.width} × {photo.height} pixels, more than {limit}; send a smaller photo")
+            limit = f"at most {most:,} pixels, and no side longer than {MAX_IMAGE_SIDE:,}"
+            raise Refused(f"{photo.width} × {photo.height} pixels is too large, {limit}; send a smaller photo")
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size, at a fraction of the cost. Decoding twice the wanted
         # size leaves the last step to the better filter.
         photo.draft(None, (2 * longest, 2 * longest))
@@ -375,7 +376,8 @@ def _explain(kind: str, error: Exception) -> str:
 
 
 def _say_damaged(kind: str) -> str:
-    return f"{'an' if kind == 'AVIF' else 'a'} {kind} that is incomplete or damaged; send it again"
+    name = {"HEIF": "HEIC", "WEBP": "WebP"}.get(kind, kind)
+    return f"{'an' if kind == 'AVIF' else 'a'} {name} that is incomplete or damaged; send it again"
 
 
 # ---- the program

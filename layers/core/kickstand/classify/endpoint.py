@@ -1,4 +1,4 @@
-"""The model behind a SageMaker endpoint: the embedded model answers if the endpoint cannot."""
+"""The model behind a SageMaker endpoint: the embedded model classifies if the endpoint cannot."""
 
 import base64
 import json
@@ -68,12 +68,12 @@ class EndpointModel:
 
 
 class GuardedEndpoint:
-    """An endpoint behind a circuit breaker, and the embedded model behind both: every photo gets an answer.
+    """An endpoint behind a circuit breaker, and the embedded model behind both: every photo gets a prediction.
 
-    load_fallback: called once, at the first photo that the endpoint does not answer.
+    load_fallback: called once, at the first photo that the endpoint does not classify.
     circuits: the circuit's state, shared by all sandboxes; if it cannot be read, the endpoint is called.
     recovery_seconds: how long an open circuit stays open before one sandbox tries the endpoint with one photo, which is
-        answered either way. One success closes the circuit: the sandbox may never get a second photo.
+        classified either way. One success closes the circuit: the sandbox may never get a second photo.
     on_transition: called at every change of the circuit's state.
 
     Circuit breaker: Nygard, Release It!, 2nd edition (2018), chapter 5.

@@ -18,7 +18,7 @@ from kickstand.errors import InvalidImage, ModelUnavailable
 from kickstand.events import Prediction, PreparedImage
 
 MOST_MEMORY = 2 * 2**30
-"""Bytes that networks may allocate besides their weights; the shipped one needs a hundredth for a photo. A tiny model
+"""Bytes that networks can allocate besides their weights; the shipped one needs a hundredth for a photo. A tiny model
 can request any amount: it is refused, instead of ending the process."""
 
 

@@ -32,7 +32,7 @@ class RequestError(Exception):
 
 
 def serve(model: EmbeddedModel) -> Application:
-    """The application that answers with this model. It keeps no state: as many threads as you like may call it.
+    """The application that answers with this model. It keeps no state: as many threads as you like can call it.
 
     `POST /invocations` takes one photo, of any size that `scale` takes, and answers
     `{"label", "confidence", "probabilities": {label: p, …}, "neither", "model_version"}`; with the Accept header

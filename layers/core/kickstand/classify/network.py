@@ -1,4 +1,4 @@
-"""Checks a model.onnx: it may hold one network, without other files and without loops."""
+"""Checks a model.onnx: it can hold one network, without other files and without loops."""
 
 from collections.abc import Iterator
 

@@ -8,7 +8,7 @@ from kickstand.events import ImageStatistics
 SHARPNESS = 0.1, 0.22
 GLARE = 0.08, 0.005
 SHORTER_SIDE = 32, 112  # pixels; the model is calibrated on photos of 32
-DARK, BRIGHT = 0.2, 0.95  # mean luma, the likely reasons for missing edges; a good photo before white has up to 0.9
+DARK, BRIGHT = 0.2, 0.95  # mean luma, the likely reasons for missing edges; a good photo on white has up to 0.9
 
 
 class Flaw(NamedTuple):

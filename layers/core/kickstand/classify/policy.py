@@ -1,4 +1,4 @@
-"""Selective classification: accept the model's answer, send the photo to review, or reject it."""
+"""Selective classification: accept the model's prediction, send the photo to review, or reject it."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ NO_END = datetime(9999, 12, 31, tzinfo=UTC)
 class Switch(Payload):
     """While it is on, all would-be-accepted photos go to review.
 
-    by: who switched it on; personal data, so no decision names them. until: when it ends by itself; NO_END for never.
+    by: who turned it on; personal data, so no decision names them. until: when it ends by itself; NO_END for never.
     """
 
     reason: str = Field(min_length=1)
@@ -29,8 +29,8 @@ class Switch(Payload):
         return now < self.until
 
     def __str__(self) -> str:
-        end = f"until {self.until:%Y-%m-%d %H:%M %Z}" if self.until < NO_END else "until it is switched off"
-        return f"all photos that would be accepted go to review {end}: {self.reason}"
+        end = f"{self.until:%Y-%m-%d %H:%M %Z}" if self.until < NO_END else "somebody turns the switch off"
+        return f"review-everything mode until {end} ({self.reason})"
 
 
 def parse_switch(item: Mapping[str, Any]) -> Switch:
@@ -38,8 +38,8 @@ def parse_switch(item: Mapping[str, Any]) -> Switch:
     try:
         return Switch.model_validate(item)
     except ValueError:
-        reason = "the switch in the control table cannot be read; switch it off, or on again"
-        return Switch(reason=reason, by="nobody knows", since=datetime.min.replace(tzinfo=UTC), until=NO_END)
+        reason = "the switch in the control table cannot be read; turn it off, or on again"
+        return Switch(reason=reason, by="unknown", since=datetime.min.replace(tzinfo=UTC), until=NO_END)
 
 
 class Deciding(Payload):
@@ -76,10 +76,10 @@ def decide(
 ) -> Decision:
     """Route one prediction. The boundaries themselves accept (confidence) and reject (neither).
 
-    review_everything: why no answer is accepted at present. Rejections stay: nobody acts on them, and a flood of photos
-        that show none of the classes, which may be the cause, would bury the reviewers.
-    flaw: of the photo. An unusable photo is rejected, whatever the answer; a poor one if it would go to review: taking
-        another photo is quicker and better.
+    review_everything: why no prediction is accepted at present. Rejections stay: nobody acts on them, and a flood of
+        photos that show none of the classes, which may be the cause, would bury the reviewers.
+    flaw: of the photo. An unusable photo is rejected, whatever the prediction; a poor one if it would go to review:
+        taking another photo is quicker and better.
     """
     neither, label = prediction.neither, prediction.label
     foreign = f"probability {neither:.3f} of showing none of the classes"
@@ -87,7 +87,7 @@ def decide(
     accepted = policy.accepts(label, prediction.confidence, neither)
     answer = f"{label} with confidence {prediction.confidence:.3f}, "
     if threshold is None:
-        answer += f"but every answer “{label}” goes to review"
+        answer += f"but every prediction “{label}” goes to review"
     else:
         answer += f"accepted {f'as {label} ' if policy.thresholds else ''}from {threshold:.3f}"
 
@@ -105,6 +105,6 @@ def decide(
         return decision(Route.REVIEW, Reason.PERHAPS_NEITHER, f"{foreign}, {limit}")
     if not accepted:
         return decision(Route.REVIEW, Reason.UNSURE, answer)
-    if review_everything:  # without the model's answer, which would influence the reviewer
+    if review_everything:  # without the prediction, which would influence the reviewer
         return decision(Route.REVIEW, Reason.REVIEW_EVERYTHING, review_everything)
     return decision(Route.ACCEPT, Reason.CONFIDENT, answer)

@@ -1,4 +1,5 @@
-"""The guarantee of a policy, that of the accepted answers of each class at most a stated share is wrong; thresholds.
+"""The guarantee of a policy, that of the accepted predictions of each class at most a stated share is wrong;
+thresholds.
 
 The guarantee is about each class, not about all photos together: of the photos that are accepted as "motorcycle", at
 most `max_risk["motorcycle"]` show something else. It holds for all classes at once, with the stated confidence.
@@ -18,21 +19,21 @@ from kickstand.events import NEITHER, Payload, Probability
 from kickstand.quality import cheapest_threshold, lower_bound, solve, upper_bound, wilson_interval
 
 ANY_LABEL = ""
-"""The key of an older guarantee, which was about the accepted answers of all classes together."""
+"""The key of an older guarantee, which was about the accepted predictions of all classes together."""
 RIGHT_PART, FOREIGN_PART = 0.05, 0.10
-"""Shares of the allowed error for the bounds on right answers and on out-of-distribution photos. Both are estimated
-from many photos and cost little; the bounds on wrong answers get the rest."""
+"""Shares of the allowed error for the bounds on correct predictions and on out-of-distribution photos. Both are
+estimated from many photos and cost little; the bounds on wrong predictions get the rest."""
 SEQUENCES = ((0.8, 2.0, 0.5), (0.1, 3.0, 0.35), (0.1, 4.0, 0.2))
 """Sequences of tests for each class: the part of the allowed error that each takes, how many times below the guaranteed
 risk a model must be at the first test, and the largest share of the class's photos accepted there. The first sequence
-tolerates some wrong labels among the most confident answers; the others start stricter, for a model that is only good
-at its most confident answers."""
+tolerates some wrong labels among the most confident predictions; the others start stricter, for a model that is only
+good at its most confident predictions."""
 STEPS = 100
 """Thresholds are tested at every hundredth of a class's photos."""
 MOST_STEPS = 56
 """Steps of a tenth in which more photos are tried, up to 190 times as many: beyond that a better model is needed."""
 SHARE_LEVEL = 0.99
-"""Confidence of the largest shares of answers that a guaranteed mix allows; see `largest_shares`."""
+"""Confidence of the largest shares of predictions that a guaranteed mix allows; see `largest_shares`."""
 
 Risk = Annotated[float, Field(gt=0.0, lt=1.0)]
 Mix = dict[str, tuple[Probability, Probability]]
@@ -40,9 +41,9 @@ Mix = dict[str, tuple[Probability, Probability]]
 
 
 class Answered(NamedTuple):
-    """A labelled photo that the model has not learnt from, and the model's answer.
+    """A labelled photo that the model has not learnt from, and the model's prediction.
 
-    truth: a class, or "neither". label: the answer. confidence: of the answer; 0.0 if p(neither) is too large.
+    truth: a class, or "neither". label: the prediction. confidence: of the prediction; 0.0 if p(neither) is too large.
     """
 
     truth: str
@@ -51,13 +52,13 @@ class Answered(NamedTuple):
 
 
 class Promise(Payload):
-    """What a policy guarantees about the accepted answers.
+    """What a policy guarantees about the accepted predictions.
 
-    max_risk: largest share of wrong answers among the accepted answers of a class, by class.
+    max_risk: largest share of wrong predictions among the accepted predictions of a class, by class.
     confidence_level: of the guarantee, for all classes at once.
     mix: the shares of the classes for which it holds; None: the mix of the evidence.
-    foreign_share: largest share of photos that show none of the classes. Accepting one is a wrong answer.
-    label_error: largest probability that a person's label is wrong, whatever the photo shows and the model answers.
+    foreign_share: largest share of photos that show none of the classes. Accepting one is a wrong prediction.
+    label_error: largest probability that a person's label is wrong, whatever the photo shows and the model predicts.
     """
 
     max_risk: dict[str, Risk]
@@ -91,11 +92,11 @@ class Promise(Payload):
 
     @property
     def about_labels(self) -> bool:
-        """Whether it is about each class; an older one is about all accepted answers together."""
+        """Whether it is about each class; an older one is about all accepted predictions together."""
         return ANY_LABEL not in self.max_risk
 
     def risk_of(self, label: str) -> float | None:
-        """The largest risk of this class's accepted answers; None without a guarantee for it."""
+        """The largest risk of this class's accepted predictions; None without a guarantee for it."""
         return self.max_risk.get(label if self.about_labels else ANY_LABEL)
 
     def holds_for(self) -> str:
@@ -126,7 +127,7 @@ def percent(share: float) -> str:
 class Guaranteed(Payload):
     """The guarantee in the policy of a `model.json`; None without one.
 
-    max_risk, confidence_level: an older one, about all accepted answers together.
+    max_risk, confidence_level: an older one, about all accepted predictions together.
     """
 
     promise: Promise | None = None
@@ -149,11 +150,11 @@ class Guaranteed(Payload):
 
 
 class LabelEvidence(Payload):
-    """The evidence about one class's accepted answers.
+    """The evidence about one class's accepted predictions.
 
-    threshold: smallest confidence that is accepted; None: no answer of this class is accepted.
+    threshold: smallest confidence that is accepted; None: no prediction of this class is accepted.
     right, wrong, foreign: photos accepted as this class that show it, another class, none of the classes.
-    upper_bound: of the share of wrong answers, at the worst mix of the guarantee.
+    upper_bound: of the share of wrong predictions, at the worst mix of the guarantee.
     refused: why the guarantee cannot be shown. missing: about how many more labelled photos would show it, by what they
         show; None if no number helps.
     """
@@ -182,7 +183,7 @@ def worst_mix(values: Mapping[str, float], mix: Mix) -> dict[str, float]:
 
 
 def bound_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
-    """Upper bound of the share of wrong answers among those accepted as this class: the smallest that is shown."""
+    """Upper bound of the share of wrong predictions among those accepted as this class: the smallest that is shown."""
     return solve(shows_risk(label, accepted, n, promise, alpha))
 
 
@@ -199,7 +200,7 @@ def shows_risk(
     for each other class, and from below for the class itself; the worst mix of the range counts.
 
     label_error: a person labels a photo wrongly, in either direction, with a probability of at most ε. Hence a share
-    of wrong answers is at most 1 / (1 - ε) of what the labels say; and a rate of acceptance, q being the share
+    of wrong predictions is at most 1 / (1 - ε) of what the labels say; and a rate of acceptance, q being the share
     of these photos in the evidence, at most q / (q - ε) of it.
     """
     error, foreign_share = promise.label_error, promise.foreign_share
@@ -254,7 +255,7 @@ def keeps_at_every_mix(
 
 
 class _Label:
-    """The photos with one class as their answer, ready for counting them above a threshold."""
+    """The photos with one class as their prediction, ready for counting them above a threshold."""
 
     def __init__(self, label: str, photos: Iterable[Answered], n: Mapping[str, int], promise: Promise) -> None:
         self.label, self.n, self.promise = label, n, promise
@@ -276,8 +277,8 @@ class _Label:
         return shows_risk(self.label, accepted, n or self.n, self.promise, self.alpha * part)(self.max_risk)
 
     def first(self, part: float, times: float, most: float) -> int | None:
-        """How many right answers the strictest threshold accepts; None if even all of these photos, accepted without a
-        wrong one, would not show the guarantee. It depends only on the numbers of photos.
+        """How many correct predictions the strictest threshold accepts; None if even all of these photos, accepted
+        without a wrong one, would not show the guarantee. It depends only on the numbers of photos.
         """
         n = self.n.get(self.label, 0)
 
@@ -293,7 +294,7 @@ class _Label:
         return max(least(0.0), min(least(self.max_risk / times), round(most * n)))
 
     def _expect(self, right: int, risk: float) -> dict[str, int]:
-        """The number of wrong answers at this risk, for this number of right ones."""
+        """The number of wrong predictions at this risk, for this number of right ones."""
         others = [truth for truth in self.promise.max_risk if truth != self.label and self.n.get(truth)]
         odds = risk / (1 - risk)
         if self.promise.mix is None:
@@ -307,9 +308,9 @@ class _Label:
 
         Tests run from strict to lax and stop at the first that fails (fixed sequence testing), so the confidence holds
         for the threshold chosen; of the SEQUENCES the one that accepts more counts. A threshold is the confidence of
-        the k-th most confident right answer, and k depends only on the numbers of photos: then the bounds are exact,
-        because the k-th of n right answers is at a quantile that has the Beta distribution of Clopper and Pearson's
-        lower bound.
+        the k-th most confident correct prediction, and k depends only on the numbers of photos: then the bounds are
+        exact, because the k-th of n correct predictions is at a quantile that has the Beta distribution of Clopper and
+        Pearson's lower bound.
         """
         chosen: tuple[float, dict[str, int], float] | None = None
         for part, times, most in SEQUENCES:
@@ -332,25 +333,27 @@ class _Label:
 
     def refuse(self) -> LabelEvidence:
         missing = self._missing()
-        wish = f"at most {percent(self.max_risk)} of the accepted answers “{self.label}” wrong"
+        wish = f"at most {percent(self.max_risk)} of the accepted predictions “{self.label}” are wrong"
+        reason = f"these photos cannot show that {wish}"
         if missing:
-            photos = " and ".join(f"{number:,} more of {truth}" for truth, number in missing.items())
-            reason = f"{wish} cannot be shown: about {photos} are needed"
+            names = {NEITHER: "none of the classes"}
+            photos = " and ".join(f"{number:,} more photos of {names.get(of, of)}" for of, number in missing.items())
+            reason += f"; about {photos} would"
         elif self.promise.mix and self.promise.mix[self.label][0] == 0.0:
-            reason = f"{wish} cannot be shown for a mix that may hold none of this class"
+            reason += ", for a mix that may hold none of this class"
         else:
-            reason = f"{wish} cannot be shown: even the most confident are wrong more often; a better model is needed"
+            reason += ": even the most confident are wrong more often, so a better model is needed"
         return LabelEvidence(threshold=None, refused=reason, missing=missing)
 
     def _missing(self) -> dict[str, int] | None:
         """How many more photos would show the guarantee, if the model stays as good as it is."""
-        # A few answers without an error say little about the error rate: use whole tenths.
+        # A few predictions without an error say little about the error rate: use whole tenths.
         ranks = [len(self.thresholds) * tenth // 10 for tenth in range(1, 11) if len(self.thresholds) >= 10]
         points = [self.count(self.thresholds[rank - 1]) for rank in ranks]
         truths = [*self.promise.max_risk, *([NEITHER] if self.promise.foreign_share else [])]
 
         def passes(accepted: Mapping[str, int], growing: Sequence[str], times: float) -> bool:
-            """Whether this many times the photos would suffice; a class without photos counts as one right photo."""
+            """Whether this many times the photos would suffice; a class without photos counts as one correct photo."""
             scales = {truth: times if truth in growing else 1.0 for truth in truths}
             grown = {truth: math.ceil(max(1, self.n.get(truth, 0)) * scale) for truth, scale in scales.items()}
             more = {truth: math.floor(accepted.get(truth, 0) * scale) for truth, scale in scales.items()}
@@ -409,7 +412,7 @@ def keep_promise(photos: Sequence[Answered], promise: Promise, *, explain: bool 
 
 
 def largest_shares(photos: Sequence[Answered], promise: Promise) -> dict[str, float]:
-    """For each class the largest share of photos that get it as their answer, whatever the confidence, at any
+    """For each class the largest share of photos that get it as their prediction, whatever the confidence, at any
     guaranteed mix; for "neither", the largest share with too large a p(neither). If the monitor finds more, the mix is
     not the guaranteed one. Empty without a mix.
 
@@ -440,7 +443,7 @@ def derive_promised(
     photos: Sequence[Answered], promise: Promise, gates: Mapping[str, float], about: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The policy, as in `model.json`, that keeps this guarantee. A class whose guarantee cannot be shown has no
-    threshold: its answers go to review.
+    threshold: its predictions go to review.
 
     gates: neither_accept_at_most and neither_reject_at_least. about: of the evidence: domain, date.
     """
@@ -460,7 +463,7 @@ def derive_cheapest(
     gates: Mapping[str, float],
     about: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The cheapest policy for the mix of the evidence. prices: of a review, and of accepting a wrong answer."""
+    """The cheapest policy for the mix of the evidence. prices: of a review, and of accepting a wrong prediction."""
     known = [photo for photo in photos if photo.truth != NEITHER]
     thresholds: dict[str, float | None] = {}
     costs = []

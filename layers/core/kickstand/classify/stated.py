@@ -58,7 +58,7 @@ class StatedPolicy(Guaranteed):
 
     @property
     def unaccepted(self) -> tuple[str, ...]:
-        """The classes without accepted answers."""
+        """The classes without accepted predictions."""
         return tuple(label for label, threshold in self.thresholds.items() if threshold is None)
 
 

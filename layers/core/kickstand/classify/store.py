@@ -1,4 +1,4 @@
-"""The switch "review everything", an item of the control table."""
+"""The switch of review-everything mode, an item of the control table."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ SWITCH = {"id": {"S": "review_everything"}}  # the workflow's state "Read Switch
 
 
 def load_switch(dynamodb: DynamoDBClient, table: str) -> Switch | None:
-    """The switch as last set, perhaps ended by now; None if it was never set, or was switched off.
+    """The switch as last set, perhaps ended by now; None if it was never set, or was turned off.
 
     A switch that cannot be read counts as on, as in Decide.
     """

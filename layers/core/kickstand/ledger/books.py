@@ -29,8 +29,8 @@ class Books:
     """boto3's clients, and the resources named by the stack's outputs.
 
     control_table: holds the ledger's state. letters_table: the dead letters, by upload.
-    new_uploads: the queue of uploads whose outcome is not known yet.
-    waiting_queue: the queue of uploads that wait to be classified.
+    new_uploads: the queue that holds uploads whose outcome is not known yet.
+    waiting_queue: the upload queue, in which uploads wait to be classified.
     dead_letter_queue: the ledger moves dead letters from it into the table.
     retention_days: after which S3 deletes a photo; 0 for never.
     poll_seconds: how long SQS may search all its servers for messages; with 0 it may miss some.

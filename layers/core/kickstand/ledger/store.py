@@ -41,7 +41,8 @@ class Standing(Payload):
     """The state of the ledger between runs.
 
     run, run_at: the result of the last run about new uploads, and its time.
-    audit: the one in progress. last, last_closed_at: the last complete audit, without what is no longer missing.
+    audit: the one in progress. last, last_closed_at: the last complete audit, without uploads that are no longer
+        missing.
     """
 
     run: Ledger = Ledger()

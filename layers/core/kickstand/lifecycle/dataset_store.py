@@ -80,7 +80,7 @@ class NothingToLearnError(ValueError):
 
 @dataclass(frozen=True)
 class _Source:
-    """A photo that may become part of the dataset. read: returns its bytes; raises InvalidImage if it was deleted."""
+    """A photo that can become part of the dataset. read: returns its bytes; raises InvalidImage if it was deleted."""
 
     split: Split
     label: str
@@ -268,7 +268,7 @@ def _copy_auxiliary(s3: S3Client, bucket: str, folder: str) -> None:
 
 
 def _sweep(s3: S3Client, bucket: str, folder: str, keys: set[str]) -> None:
-    """Remove what is not part of the dataset: photos that are also held out, and files of an interrupted attempt."""
+    """Remove photos that are also held out, and files of an interrupted attempt."""
     with transient("S3"):
         for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=folder):
             for item in page.get("Contents", []):

@@ -29,7 +29,7 @@ HeldOut = Sequence[tuple[Image, bytes]]
 
 
 class Contender(NamedTuple):
-    """The statements of a model's card, and its answers."""
+    """The statements of a model's card, and its predictions."""
 
     stated: Stated
     outcomes: Sequence[Outcome]
@@ -57,7 +57,7 @@ def unpack_artefact(packed: bytes, folder: Path) -> Path:
 
 
 def answer(artefact: Path, held_out: HeldOut) -> Contender:
-    """The artefact's answers under its own policy, computed as in the workflow. Raises ModelUnavailable."""
+    """The artefact's predictions under its own policy, computed as in the workflow. Raises ModelUnavailable."""
     model = EmbeddedModel(artefact)
     policy = model.card.policy
     stated = read_stated(json.loads((artefact / "model.json").read_bytes()))
@@ -74,15 +74,15 @@ def answer(artefact: Path, held_out: HeldOut) -> Contender:
 def read_answers(
     answers: Mapping[str, bytes], held_out: HeldOut, labels: tuple[str, ...], champion: Stated, model_version: str
 ) -> Contender:
-    """The built-in algorithm's answers, as a batch transform has written them.
+    """The built-in algorithm's predictions, as a batch transform has written them.
 
     answers: content by file name: a list of probabilities, one per class, plain or under "prediction".
 
     That model has neither a policy nor "neither". Its threshold for each class is the lowest that keeps the champion's
     guarantee on the held-out photos themselves. The guarantee holds, because the model has learnt from none of them;
-    its coverage is a little overestimated. If they cannot show the guarantee for a class, its answers go to review.
+    its coverage is a little overestimated. If they cannot show the guarantee for a class, its predictions go to review.
 
-    Raises ValueError naming a photo without an answer, or with an invalid one.
+    Raises ValueError naming a photo without a prediction, or with an invalid one.
     """
     predictions = [_read_prediction(image, answers, labels, model_version) for image, _ in held_out]
     photos = [
@@ -109,7 +109,7 @@ def read_answers(
 
 
 def _promise_alike(champion: Stated, labels: tuple[str, ...]) -> Promise:
-    """The champion's guarantee, for these classes; one about all answers together applies to each class."""
+    """The champion's guarantee, for these classes; one about all predictions together applies to each class."""
     was = champion.promise
     if was and was.max_risk.keys() == set(labels):
         return was
@@ -134,12 +134,12 @@ def _read_prediction(
 ) -> Prediction:
     name = image.path.rpartition("/")[2]
     if name not in answers:
-        raise ValueError(f"{image.path}: the batch transform has left no answer")
+        raise ValueError(f"{image.path}: the batch transform has left no prediction")
     try:
         told = json.loads(answers[name])
         probabilities = read_probabilities(told.get("prediction") if isinstance(told, dict) else told, labels)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{image.path}: the answer is no list of probabilities ({error})") from error
+        raise ValueError(f"{image.path}: the prediction is no list of probabilities ({error})") from error
     total = math.fsum(probabilities.values())
     return Prediction.of(
         {label: min(1.0, p / total) for label, p in probabilities.items()},

@@ -1,10 +1,10 @@
-"""The gate of the model registry: may the challenger replace the champion? One paired test on the same photos.
+"""The gate of the model registry: can the challenger replace the champion? One paired test on the same photos.
 
-A photo is *served* if the right answer needs no person (for a photo that shows none of the classes: if it is not
-accepted), and *harmed* if a wrong answer is accepted. Both are yes or no for each photo and model, so the exact McNemar
-test compares the models on the photos on which they differ: McNemar, Psychometrika 12 (1947), 153–157. The alternative
-was a paired bootstrap of risk and coverage. But a good model harms one photo in a hundred, and resamples of 200 photos
-with one error or none have no tail; the binomial distribution has.
+A photo is *served* if the correct prediction needs no person (for a photo that shows none of the classes: if it is not
+accepted), and *harmed* if a wrong prediction is accepted. Both are yes or no for each photo and model, so the exact
+McNemar test compares the models on the photos on which they differ: McNemar, Psychometrika 12 (1947), 153–157. The
+alternative was a paired bootstrap of risk and coverage. But a good model harms one photo in a hundred, and resamples of
+200 photos with one error or none have no tail; the binomial distribution has.
 
 All tests are one-sided and exact: better (served more), not worse (not harmed more), guarantee and confidences not
 contradicted by the photos. Only "better" must be shown; the others must not be refuted.
@@ -44,7 +44,7 @@ CALIBRATION_ALPHA = 0.01
 
 
 class Outcome(Payload):
-    """One model's answer about one held-out photo.
+    """One model's prediction for one held-out photo.
 
     image: its name, the same for both models. truth: a class, or "neither".
     label, confidence: None and 0 for a photo that the model cannot read.
@@ -66,18 +66,18 @@ class Outcome(Payload):
 
     @property
     def served(self) -> bool:
-        """No person is needed, and the answer is right."""
+        """No person is needed, and the prediction is correct."""
         return not self.accepted if self.truth == NEITHER else self.accepted and self.correct
 
     @property
     def harmed(self) -> bool:
-        """A wrong answer is accepted."""
+        """A wrong prediction is accepted."""
         return self.accepted and not self.correct
 
 
 class Stated(Payload):
     """The statements of a model card. promise: None without one. refused: why the guarantee cannot be shown, by class;
-    all answers of such a class go to review. metrics: those of the card that have an interval.
+    all predictions of such a class go to review. metrics: those of the card that have an interval.
     """
 
     model_version: str
@@ -87,7 +87,7 @@ class Stated(Payload):
     metrics: dict[str, Share] = Field(default_factory=dict)
 
     def refuses(self, label: str) -> bool:
-        """Whether all answers of this class go to review."""
+        """Whether all predictions of this class go to review."""
         return label in self.refused or ANY_LABEL in self.refused
 
 
@@ -140,7 +140,7 @@ class Score(Payload):
 
 
 class Verdict(Payload):
-    """Whether the challenger may replace the champion, and why."""
+    """Whether the challenger can replace the champion, and why."""
 
     promote: bool
     reason: str
@@ -164,7 +164,7 @@ def mcnemar(ahead: int, behind: int, label_error: float = 0.0) -> float:
 
 
 def at_least(errors: int, probabilities: Sequence[float]) -> float:
-    """Probability of at least this many errors, if each answer is wrong with its own probability.
+    """Probability of at least this many errors, if each prediction is wrong with its own probability.
 
     The Poisson binomial distribution, by convolution up to the number of errors.
 
@@ -187,11 +187,11 @@ def judge(
 
     leaked: held-out photos that are among the challenger's training photos; None if that was not checked.
 
-    Raises ValueError without photos, or if the two did not answer about the same ones.
+    Raises ValueError without photos, or if the two did not classify the same ones.
     """
     (old, before), (new, after) = champion, challenger
     if not before or [(one.image, one.truth) for one in before] != [(one.image, one.truth) for one in after]:
-        raise ValueError("champion and challenger must answer about the same photos, at least one")
+        raise ValueError("champion and challenger must classify the same photos, at least one")
     error = new.promise.label_error if new.promise else 0.0
     checks = [
         _labels(old, new),
@@ -206,7 +206,7 @@ def judge(
     reason = "; ".join(refused or [checks[-1].told, *unchecked])
     return Verdict(
         promote=not refused,
-        reason=f"challenger {new.model_version} {'may replace' if not refused else 'does not replace'} "
+        reason=f"challenger {new.model_version} {'can replace' if not refused else 'does not replace'} "
         f"champion {old.model_version}: {reason}",
         champion=score(old, before),
         challenger=score(new, after),
@@ -275,8 +275,8 @@ def _promise(old: Stated, new: Stated, outcomes: Sequence[Outcome]) -> Check:
 def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
     """What the challenger guarantees less than the champion.
 
-    A guarantee about each class implies one about all accepted answers together, if no class has a larger risk: the
-    share of wrong answers among all is a mean of the classes' shares. The reverse does not follow.
+    A guarantee about each class implies one about all accepted predictions together, if no class has a larger risk: the
+    share of wrong predictions among all is a mean of the classes' shares. The reverse does not follow.
     """
     was = old.promise
     if was is None:
@@ -291,7 +291,7 @@ def _weaker(old: Stated, new: Stated, now: Promise) -> list[str]:
         elif before is not None and after is not None and after > before:
             found.append(f"it guarantees a risk of {after:g}{about}, the champion {before:g}")
         if new.refuses(label) and not old.refuses(label):
-            found.append(f"it accepts no answer “{label}”, the champion does: {new.refused[label]}")
+            found.append(f"it accepts no prediction “{label}”, the champion does: {new.refused[label]}")
     if now.confidence_level < was.confidence_level:
         found.append(f"it guarantees with confidence {now.confidence_level:g}, the champion {was.confidence_level:g}")
     if was.mix and now.mix is None:
@@ -319,7 +319,7 @@ def _refute(label: str, outcomes: Sequence[Outcome], promise: Promise, alpha: fl
         truths = Counter(one.truth for one in accepted)
         right, wrong, _ = tally(label, truths).values()
         least = least_risk(label, truths, n, promise, alpha)
-    told = f"{f'“{label}”: ' if label else ''}{wrong:,} of {right + wrong:,} accepted answers wrong"
+    told = f"{f'“{label}”: ' if label else ''}{wrong:,} of {right + wrong:,} accepted predictions wrong"
     if promise.foreign_share:
         foreign = sum(one.truth == NEITHER for one in accepted)
         told += f", {foreign:,} of {n[NEITHER]:,} out-of-distribution photos accepted as it"
@@ -328,8 +328,8 @@ def _refute(label: str, outcomes: Sequence[Outcome], promise: Promise, alpha: fl
 
 
 def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], promise: Promise, alpha: float) -> float:
-    """Lower bound of the share of wrong answers among those accepted as this class, one-sided: above the truth with a
-    probability of at most alpha. The counterpart of `bound_risk`, with the same parts of alpha.
+    """Lower bound of the share of wrong predictions among those accepted as this class, one-sided: above the truth with
+    a probability of at most alpha. The counterpart of `bound_risk`, with the same parts of alpha.
 
     accepted: photos that are accepted as this class, by what they show. n: all photos, by what they show.
 
@@ -337,11 +337,11 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
     range, so a single mix at which it fails refutes it; the bounds of the rates hold together for all mixes. A kept
     guarantee is kept at every mix, so it is refuted with a probability of at most alpha.
 
-    label_error: with a probability of at most ε a person labels a photo wrongly, and a right answer seems wrong. Of the
-    found share p of wrong answers at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). With a mix: let q
-    be the share of photos with one label, and a the share of all photos accepted as the class. Then people's errors add
-    at most ε a / q to the rate at which the former are accepted; and the rate of right ones is at most q / (q - ε) of
-    the found one.
+    label_error: with a probability of at most ε a person labels a photo wrongly, and a correct prediction seems wrong.
+    Of the found share p of wrong predictions at least (p - ε) / (1 - ε) are wrong: p is at most r + ε (1 - r). With a
+    mix: let q be the share of photos with one label, and a the share of all photos accepted as the class. Then people's
+    errors add at most ε a / q to the rate at which the former are accepted; and the rate of right ones is at most q /
+    (q - ε) of the found one.
     """
     error, foreign_share, total = promise.label_error, promise.foreign_share, sum(n.values())
     others = [truth for truth in promise.max_risk if truth != label]
@@ -383,14 +383,15 @@ def least_risk(label: str, accepted: Mapping[str, int], n: Mapping[str, int], pr
 
 
 def _calibration(outcomes: Sequence[Outcome], label_error: float) -> Check:
-    """Tests only overconfidence: underconfidence costs reviews, which are counted. A wrong label makes a right answer
-    seem wrong.
+    """Tests only overconfidence: underconfidence costs reviews, which are counted. A wrong label makes a correct
+    prediction seem wrong.
     """
     answers = [one for one in outcomes if one.truth != NEITHER and one.label is not None]
     errors = sum(not one.correct for one in answers)
     doubts = [1.0 - one.confidence * (1.0 - label_error) for one in answers]
     p = at_least(errors, doubts)
-    told = f"{errors} wrong answers, its confidences expect {sum(doubts):.1f} (so many or more: p = {p:.3f})"
+    likely = f"probability of this many or more: {p:.3f}"
+    told = f"{errors} wrong predictions; its confidences predict {sum(doubts):.1f} ({likely})"
     ok = p >= CALIBRATION_ALPHA
     return Check(name="calibration", passed=ok, told=told if ok else f"overconfident: {told}")
 
@@ -399,7 +400,7 @@ def _not_worse(before: Sequence[Outcome], after: Sequence[Outcome], label_error:
     worse = sum(new.harmed and not old.harmed for old, new in zip(before, after, strict=True))
     fixed = sum(old.harmed and not new.harmed for old, new in zip(before, after, strict=True))
     p = mcnemar(worse, fixed, label_error)
-    told = f"it accepts a wrong answer on {worse} photos where the champion does not, and fixes {fixed} (p = {p:.3f})"
+    told = f"it accepts {worse} photos wrongly that the champion does not, and fixes {fixed} (p = {p:.3f})"
     return Check(name="not worse", passed=p >= ALPHA, told=told)
 
 
@@ -408,7 +409,7 @@ def _better(before: Sequence[Outcome], after: Sequence[Outcome], label_error: fl
     behind = sum(old.served and not new.served for old, new in zip(before, after, strict=True))
     p = mcnemar(ahead, behind, label_error)
     told = (
-        f"right without a person on {sum(one.served for one in after)} of {len(after)} photos, the champion on "
+        f"decides {sum(one.served for one in after)} of {len(after)} photos correctly without a person, the champion "
         f"{sum(one.served for one in before)}; ahead on {ahead}, behind on {behind} (exact McNemar, p = {p:.3f})"
     )
     return Check(name="better", passed=p < ALPHA, told=told if p < ALPHA else f"not shown to be better: {told}")

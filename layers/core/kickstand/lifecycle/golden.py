@@ -10,7 +10,7 @@ from kickstand.events import NEITHER, Prediction, Route, SelectivePolicy
 
 @dataclass(frozen=True)
 class GoldenImage:
-    """One photo with its answer: expected is a class, or "neither"."""
+    """One photo and what it shows: expected is a class, or "neither"."""
 
     name: str
     data: bytes
@@ -34,11 +34,11 @@ def read_golden_images(folder: Path, labels: tuple[str, ...]) -> Iterator[Golden
 
 
 def find_mistake(image: GoldenImage, prediction: Prediction, policy: SelectivePolicy) -> str | None:
-    """What is wrong with this answer, in one sentence; None if nothing is.
+    """What is wrong with this prediction, in one sentence; None if nothing is.
 
     A photo of a class must be accepted as that class; one that shows none of the classes must not be accepted. A class
-    without a threshold is never accepted, so its photo must go to review with the right answer. Every class is checked
-    in this way, and a policy that refuses one class can still serve the others.
+    without a threshold is never accepted, so its photo must go to review with the correct prediction. Every class is
+    checked in this way, and a policy that refuses one class can still serve the others.
     """
     decision = decide(prediction, policy)
     if image.expected == NEITHER:

@@ -104,7 +104,7 @@ def as_model_card(
         },
         "intended_uses": {
             "purpose_of_model": f"Says which of these a photo shows: {', '.join(challenger.labels)}"[:2048],
-            "intended_uses": "Accepted answers need no person; a person decides about the others. Not for decisions "
+            "intended_uses": "Accepted predictions need no person; a person decides the others. Not for decisions "
             "about people. Not tested on photos that differ from the evaluation photos.",
         },
         "training_details": {

@@ -101,7 +101,8 @@ def choose(
         case Trigger.SCHEDULE if last and 0 < settings.retrain_at_least_every <= days:
             return Choice(True, f"the last training is {int(days)} days old")
         case Trigger.SCHEDULE if rested:
-            return Choice(False, f"{new_labels} new labels, fewer than {enough or 'any number'}")
+            few = f"{new_labels} new labels, fewer than {enough}"
+            return Choice(False, few if enough else "new labels start no training (RetrainAfterLabels=0)")
     return Choice(False, f"the last training was requested less than {settings.retrain_at_most_every:g} days ago")
 
 

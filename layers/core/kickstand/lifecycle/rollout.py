@@ -20,7 +20,7 @@ class ApprovalChange(Payload):
 
 
 class ModelApproved(Payload):
-    """Detail of the event "Model Approved": a person has approved a challenger; a pipeline may deploy it.
+    """Detail of the event "Model Approved": a person has approved a challenger; a pipeline can deploy it.
 
     package, group: the model package's ARN, and the name of its group, in SageMaker's registry.
     artefact_uri: the artefact, s3://bucket/key.tar.gz.
@@ -75,17 +75,17 @@ def describe_rollout(
         return Rollout(False, "Kickstand: challenger rejected", f"{change.package}: {why}. The champion stays.", detail)
     judged = pin.get("artefact_version")
     if judged and (now := find_version(artefact)) != judged:
-        what = f"version {now} lies at {artefact}" if now else f"nothing lies at {artefact}"
-        message = f"{change.package} is approved, but {what}, and version {judged} was judged. The champion stays."
+        what = f"version {now} is at {artefact}" if now else f"nothing is at {artefact}"
+        message = f"{change.package} is approved, but {what}, and version {judged} was evaluated. The champion stays."
         return Rollout(False, "Kickstand: challenger was replaced", message, detail)
     bucket, key = split_uri(artefact)
     fetch = f"aws s3api get-object --bucket {bucket} --key {key}"
     fetch += f" --version-id {judged} model.tar.gz" if judged else " model.tar.gz"
-    check = f", whose SHA-256 is {pin['artefact_sha256']}," if "artefact_sha256" in pin else ""
+    check = f" (SHA-256 {pin['artefact_sha256']})" if "artefact_sha256" in pin else ""
     message = (
-        f"{change.package} is approved ({why}). {verdict} It does not serve yet. Embedded: `{fetch}`{check} unpacked "
-        "into layers/model/model, and deploy; the rollout shifts traffic and rolls back by itself. Endpoint: deploy "
-        "with this very file as ModelDataUrl. The event “Model Approved” notifies a pipeline. See "
-        "docs/training.md."
+        f"{change.package} is approved ({why}). {verdict} It is not deployed yet. With the embedded model: run "
+        f"`{fetch}`{check}, unpack the file into layers/model/model, then make deploy; the rollout shifts traffic and "
+        "rolls back by itself. With an endpoint: deploy with ServingModel set to this file. The event “Model Approved” "
+        "also notifies your pipeline. See docs/training.md."
     )
     return Rollout(True, "Kickstand: challenger approved", message, detail)

@@ -1,1 +1,1 @@
-"""Whether the input has drifted, and how often the answers are right."""
+"""Whether the photos have drifted, and how often the predictions are correct."""

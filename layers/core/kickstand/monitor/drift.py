@@ -37,7 +37,7 @@ EXAMPLES_SIZE = 60_000
 
 
 class Severity(StrEnum):
-    """A notice: the input has changed, perhaps without harm. A page: the model is worse, which wakes somebody."""
+    """A notice: the photos have changed, perhaps without harm. An alert: the model is worse, which wakes somebody."""
 
     NOTICE = "notice"
     PAGE = "page"
@@ -117,7 +117,7 @@ def observe(record: Record, model_version: str, policy_version: str) -> Observat
 
 
 class PromisedMix(NamedTuple):
-    """The largest shares of answers that a guaranteed mix allows; see `promise.largest_shares`."""
+    """The largest shares of predictions that a guaranteed mix allows; see `promise.largest_shares`."""
 
     model_version: str
     policy_version: str
@@ -125,8 +125,8 @@ class PromisedMix(NamedTuple):
     shares_at_most: Mapping[str, float]
 
     def measure(self, record: Record) -> dict[str, bool]:
-        """By class, whether it is the answer; for "neither", whether p(neither) is too large. Empty for an answer of
-        another model, without "neither" for a decision of another policy.
+        """By class, whether it is the prediction; for "neither", whether p(neither) is too large. Empty for a
+        prediction of another model, without "neither" for a decision of another policy.
         """
         rates = observe(record, self.model_version, self.policy_version).rates
         names = {label: "flagged" if label == NEITHER else f"{CLASS_MIX}:{label}" for label in self.shares_at_most}
@@ -168,8 +168,8 @@ class PromisedMix(NamedTuple):
             )
         promised = percent(low) if low == high else f"{percent(low)} to {percent(high)}"
         return (
-            f"the share of answers {label} is above {percent(share)}, the maximum that the guaranteed mix ({promised}) "
-            "allows: renew the guarantee by `kickstand policy` with a wider `--mix`"
+            f"the share of predictions {label} is above {percent(share)}, the maximum that the guaranteed mix "
+            f"({promised}) allows: renew the guarantee by `kickstand policy` with a wider `--mix`"
         )
 
 
@@ -203,7 +203,7 @@ class Quantiles(Payload):
 
 
 class Baseline(Payload):
-    """Statistics of photos and answers when all is well.
+    """Statistics of photos and predictions when all is well.
 
     source: its origin, in words.
     """
@@ -597,7 +597,7 @@ class Drift:
         return max(group, key=lambda i: sum(self._tracks[i].evidence))
 
     def findings(self) -> list[Finding]:
-        """The present result of each statistic: alarms first, pages before notices, the strongest evidence first."""
+        """The present result of each statistic: alarms first, alerts before notices, the strongest evidence first."""
         found = [self._find(name, group) for name, group in self._groups.items()]
         return sorted(found, key=lambda f: (not f.alarm, f.severity is not Severity.PAGE, -f.strength))
 

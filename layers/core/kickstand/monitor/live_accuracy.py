@@ -1,4 +1,6 @@
-"""Live accuracy: how often the answers are right, by weighted reviews and random audits, and calibrated confidences."""
+"""Live accuracy: how often the predictions are correct, by weighted reviews and random audits, and calibrated
+confidences.
+"""
 
 import math
 from collections import Counter, defaultdict
@@ -31,11 +33,11 @@ Wealth = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Outcome(NamedTuple):
-    """One photo, whose answer is right or wrong.
+    """One photo, whose prediction is correct or wrong.
 
-    expected: calibrated probability that the answer is wrong.
+    expected: calibrated probability that the prediction is wrong.
     wrong: by a person; None if nobody has answered.
-    probability: that a person answers; 0 if nobody was to be asked.
+    probability: that a person answers; 0 if it could not be reviewed.
     """
 
     expected: float
@@ -44,7 +46,7 @@ class Outcome(NamedTuple):
 
 
 class LiveAccuracy(Payload):
-    """Share of right answers in [0, 1] among `images`, the number of photos.
+    """Share of correct predictions in [0, 1] among `images`, the number of photos.
 
     accuracy, low, high: the estimate with its interval. Without answers of people it rests on confidences alone, and
         the interval is [0, 1].
@@ -75,7 +77,7 @@ class PromiseStatus(StrEnum):
 
 
 class PromiseCheck(Payload):
-    """Whether at most max_risk of the accepted answers of a class are wrong, by random audits.
+    """Whether at most max_risk of the accepted predictions of a class are wrong, by random audits.
 
     label: the class; empty for an older guarantee, which is about all classes together.
     status: kept: the audits alone show it. open: too few audits to say. doubtful: the evidence no longer supports it;
@@ -101,9 +103,9 @@ class PromiseCheck(Payload):
 
 
 def judge(record: Record) -> bool | None:
-    """Whether the model's answer was wrong; None if the person could not tell, or the photo must be taken again.
+    """Whether the model's prediction was wrong; None if the person could not tell, or the photo must be taken again.
 
-    The answer is "neither" for a rejected photo, otherwise the class.
+    The prediction is "neither" for a rejected photo, otherwise the class.
     """
     given = record.review.answer if record.review else None
     prediction = record.used_prediction
@@ -114,10 +116,10 @@ def judge(record: Record) -> bool | None:
 
 
 def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outcome]:
-    """The outcome of each answer; unreadable files and photos that must be taken again have none.
+    """The outcome of each prediction; unreadable files and photos that must be taken again have none.
 
-    route: only the answers that the policy sends there. Would-be-accepted answers of review-everything mode count as
-        accepted, with every one checked.
+    route: only the predictions that the policy sends there. Would-be-accepted predictions of review-everything mode
+        count as accepted, with every one checked.
 
     Not every review is answered. It is assumed that within one route unanswered photos are like the answered ones; so
     the probability is multiplied by the share of answers.
@@ -136,12 +138,12 @@ def outcomes(records: Iterable[Record], route: Route | None = None) -> list[Outc
 
 
 def observe(record: Record) -> Outcome:
-    """The outcome of one answer, as if every review were answered."""
+    """The outcome of one prediction, as if every review were answered."""
     return Outcome(_expected_error(record), judge(record) if record.asks_a_person else None, _chance(record))
 
 
 def _expected_error(record: Record) -> float:
-    """The calibrated probability that the answer is wrong."""
+    """The calibrated probability that the prediction is wrong."""
     prediction = record.prediction
     if prediction is None:
         return 1.0
@@ -151,7 +153,7 @@ def _expected_error(record: Record) -> float:
 
 
 def as_label(record: Record, seen: Outcome) -> Outcome:
-    """The outcome `seen` of the class as the answer, even if the photo was rejected."""
+    """The outcome `seen` of the class as the prediction, even if the photo was rejected."""
     prediction, given = record.prediction, record.review.answer if record.review else None
     if prediction is None:
         return seen
@@ -169,7 +171,7 @@ def _chance(record: Record) -> float:
 def estimate(
     seen: Iterable[Outcome] | Mapping[Outcome, int], confidence_level: float = 0.95, label_error: float = 0.0
 ) -> LiveAccuracy:
-    """The share of right answers, with an interval that needs no assumption about the photos.
+    """The share of correct predictions, with an interval that needs no assumption about the photos.
 
     seen: the outcomes, or the number of each.
     label_error: largest probability ε that a person's label is wrong, whatever the photo shows, independently for each
@@ -179,7 +181,7 @@ def estimate(
     The estimate is the difference estimator (Särndal, Swensson and Wretman, Model Assisted Survey Sampling, 1992,
     chapter 6): the rate expected from the confidences of all photos, plus the mean of (found - expected) over reviewed
     photos, weighted by 1 / probability. It is unbiased even if the confidences are useless, and varies less if they are
-    good. Photos that nobody was to be asked about may be all right or all wrong: the interval covers both.
+    good. Photos that could not be reviewed may all be correct or all wrong: the interval covers both.
     """
     counts: Counter[Outcome] = Counter(seen)
     n = counts.total()
@@ -253,14 +255,14 @@ def _edge(excluded: Callable[[float], bool], outside: float, inside: float) -> f
 
 
 class Claim(NamedTuple):
-    """The guarantee about the accepted answers of one class; about all of them if the label is ANY_LABEL.
+    """The guarantee about the accepted predictions of one class; about all of them if the label is ANY_LABEL.
 
     labels: number of checked classes. They share the budget for false alarms and the confidence.
     confidence_level: for this class, so that the guarantee's own holds for all classes at once.
 
     label_error ε: see `estimate`. While the guarantee is kept, people find at most max_risk + ε (1 - max_risk) of the
-    answers wrong; evidence against it is evidence of more than that. To show that it is kept, the bound on the found
-    errors must be at most max_risk (1 - ε).
+    predictions wrong; evidence against it is evidence of more than that. To show that it is kept, the bound on the
+    found errors must be at most max_risk (1 - ε).
     """
 
     label: str
@@ -271,7 +273,7 @@ class Claim(NamedTuple):
 
     @property
     def most_found(self) -> float:
-        """The largest share of answers that people find wrong while the guarantee is kept."""
+        """The largest share of predictions that people find wrong while the guarantee is kept."""
         return self.max_risk + self.label_error * (1 - self.max_risk)
 
     def limit(self, budget: Budget, audits: int, images: int) -> float:
@@ -286,7 +288,7 @@ class Claim(NamedTuple):
 
 
 def list_claims(promise: Promise | None, refused: Collection[str] = ()) -> list[Claim]:
-    """The checkable parts of a guarantee. refused: classes without accepted answers, which cannot be checked."""
+    """The checkable parts of a guarantee. refused: classes without accepted predictions, which cannot be checked."""
     if promise is None:
         return []
     about = [label for label in promise.max_risk if label not in refused]
@@ -295,7 +297,7 @@ def list_claims(promise: Promise | None, refused: Collection[str] = ()) -> list[
 
 
 def accepted_by_label(records: Iterable[Record]) -> dict[str, list[Record]]:
-    """The records that the policy accepts, by the class of the answer."""
+    """The records that the policy accepts, by the class of the prediction."""
     found = defaultdict(list)
     for record in records:
         if record.used_prediction and record.decision.by_policy is Route.ACCEPT:
@@ -306,13 +308,13 @@ def accepted_by_label(records: Iterable[Record]) -> dict[str, list[Record]]:
 def check_promise(
     records: Iterable[Record], promise: Promise | None, budget: Budget, refused: Collection[str] = ()
 ) -> tuple[PromiseCheck, ...]:
-    """Check whether at most max_risk of the accepted answers of each class are wrong, by the audits in the order of
-    their answers. Accepting a photo that shows none of the classes is a wrong answer.
+    """Check whether at most max_risk of the accepted predictions of each class are wrong, by the audits in the order of
+    people's answers. Accepting a photo that shows none of the classes is a wrong prediction.
 
-    In review-everything mode every would-be-accepted answer is audited.
+    In review-everything mode every would-be-accepted prediction is audited.
 
     budget: for false alarms of these tests alone; audits are as frequent as among these records.
-    refused: classes without accepted answers.
+    refused: classes without accepted predictions.
     """
     everything = list(records)
     accepted = accepted_by_label(everything)
@@ -347,7 +349,7 @@ class Evidence(Payload):
     """Evidence against a claim, from the audits so far.
 
     wealth: of gamblers on more errors than guaranteed, one for each of drift's ODDS: it ever reaches 20 with a chance
-        of at most 1 in 20. restarted: of gamblers who may restart at any photo (see `drift.Budget`).
+        of at most 1 in 20. restarted: of gamblers who can restart at any photo (see `drift.Budget`).
     broken: whether the restarted ones have reached the limit.
     least: smallest probability of review so far. audits, errors: numbers so far.
     """
@@ -378,7 +380,7 @@ class Evidence(Payload):
 
 
 def _conclude(claim: Claim, evidence: Evidence, n: int, errors: int, bound: float) -> PromiseCheck:
-    """The state of the claim. bound: upper confidence bound of the true error rate of these accepted answers."""
+    """The state of the claim. bound: upper confidence bound of the true error rate of these accepted predictions."""
     wealth = sum(evidence.wealth) / len(evidence.wealth)
     if evidence.broken:
         status = PromiseStatus.BROKEN
@@ -412,7 +414,7 @@ def _missing(n: int, errors: int, max_risk: float, confidence_level: float) -> i
 
 
 WINDOW = timedelta(days=30)
-"""How long an accepted answer counts in the live accuracy."""
+"""How long an accepted prediction counts in the live accuracy."""
 
 
 MOST_CELLS = 3_000
@@ -420,11 +422,11 @@ MOST_CELLS = 3_000
 
 
 class Cell(NamedTuple):
-    """Accepted answers of one class and day with the same probability of an audit.
+    """Accepted predictions of one class and day with the same probability of an audit.
 
     day: the first, if a cell holds several. chance: the probability of review.
     images, asked: numbers of photos and of reviews. right, wrong: numbers by people's answers.
-    expected: sum of the calibrated probabilities that the answer is wrong.
+    expected: sum of the calibrated probabilities that the prediction is wrong.
     """
 
     day: date
@@ -447,15 +449,15 @@ class Cell(NamedTuple):
 
 
 class Accepted(Payload):
-    """The accepted answers of the last WINDOW days, in at most MOST_CELLS cells.
+    """The accepted predictions of the last WINDOW days, in at most MOST_CELLS cells.
 
     Each photo in a cell gets the cell's mean as its expectation. The estimate stays valid: it holds for any expectation
     that does not depend on which photos were reviewed.
 
-    policy_version: only this policy's answers count. since: earlier answers do not count.
+    policy_version: only this policy's predictions count. since: earlier predictions do not count.
     images: number of photos on each day, whatever their outcome.
     cells: by class; those without a class come from an older state, which did not separate classes.
-    days_per_cell: more than 1 if there would be too many cells; then answers count up to this many days longer.
+    days_per_cell: more than 1 if there would be too many cells; then predictions count up to this many days longer.
     against: evidence against each claim, by class.
     """
 
@@ -469,7 +471,7 @@ class Accepted(Payload):
     @model_validator(mode="before")
     @classmethod
     def _read_older(cls, told: Any) -> Any:
-        """An older state, which did not separate classes: its cells by day, one evidence about all answers."""
+        """An older state, which did not separate classes: its cells by day, one evidence about all predictions."""
         if not isinstance(told, dict) or not {"days", "evidence"} & told.keys():
             return told
         names = ("images", "asked", "right", "wrong")
@@ -559,11 +561,11 @@ class Accepted(Payload):
         return same and record.decision.by_policy is Route.ACCEPT and record.recorded_at > self.since
 
     def estimate(self, confidence_level: float, label_error: float = 0.0) -> LiveAccuracy:
-        """The share of right answers among them, by `estimate`."""
+        """The share of correct predictions among them, by `estimate`."""
         return _estimate_cells(self._cells_of(ANY_LABEL), confidence_level, label_error)
 
     def estimate_labels(self, confidence_level: float, label_error: float) -> dict[str, LiveAccuracy]:
-        """The same for the answers of each class."""
+        """The same for the predictions of each class."""
         return {
             label: _estimate_cells(row, confidence_level, label_error)
             for label, row in self.cells.items()

@@ -1,4 +1,4 @@
-"""Details of live accuracy: by confidence, by threshold and by answer; and people's workload.
+"""Details of live accuracy: by confidence, by threshold and by prediction; and people's workload.
 
 Everything comes from reviews and random audits, weighted by the probability of review, through
 `live_accuracy.estimate`. So every interval holds for any photos, even if people are wrong with a probability of at most
@@ -22,7 +22,7 @@ THRESHOLDS = 16
 
 
 class ReliabilityBin(Payload):
-    """Answers with about the same probability of being right, by the model; and how often they are right.
+    """Predictions with about the same probability of being correct, by the model; and how often they are.
 
     low, high: the smallest and the largest of these probabilities.
     """
@@ -33,9 +33,9 @@ class ReliabilityBin(Payload):
 
 
 class LiveRiskCoverage(Payload):
-    """The effect of a threshold on the confidence, with the limit on p(neither): coverage, and how often it is right.
+    """The effect of a threshold on the confidence, with the limit on p(neither): coverage, and how often it is correct.
 
-    label: class of the answers; empty for one threshold for all. coverage: of all photos, whatever the answer.
+    label: class of the predictions; empty for one threshold for all. coverage: of all photos, whatever the prediction.
     """
 
     label: str = ANY_LABEL
@@ -53,7 +53,7 @@ class TrueShare(Payload):
 
 
 class ConfusionRow(Payload):
-    """What the photos with this answer really show.
+    """What the photos with this prediction really show.
 
     answer: a class; or "neither", for rejected photos. images: number of photos with this answer. answers: of people
     about them. truth: by people's answers, estimated for all of these photos.
@@ -88,9 +88,9 @@ class ReviewLoad(Payload):
 def reliability(
     records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
 ) -> tuple[ReliabilityBin, ...]:
-    """Answers in bins with equal numbers of people's answers, from unsure to confident.
+    """Predictions in bins with equal numbers of people's answers, from unsure to confident.
 
-    The probability of being right is that of `live_accuracy.outcomes`: of the class, and that the photo shows a class
+    The probability of being correct is that of `live_accuracy.outcomes`: of the class, and that the photo shows a class
     at all; for a rejected photo, that it shows none. Without answers of people there is no bin.
     """
     seen = sorted(outcomes(records), key=lambda one: -one.expected)
@@ -112,7 +112,7 @@ def risk_coverage(
     """The effect of thresholds at equal steps of coverage, strictest first, and of the policy's own; by class, if each
     class has its own threshold.
 
-    Coverage is a share of all photos, also unreadable files. If no answer of a class is accepted, or the limit on
+    Coverage is a share of all photos, also unreadable files. If no prediction of a class is accepted, or the limit on
     p(neither) excludes every photo, the curve is drawn without this limit. label_error: see `estimate`.
     """
     scored = [record for record in records if record.used_prediction]
@@ -146,7 +146,7 @@ def risk_coverage(
 def confusion(
     records: Sequence[Record], confidence_level: float = 0.95, label_error: float = 0.0
 ) -> tuple[ConfusionRow, ...]:
-    """For each answer, what the photos really show, as shares; every cell has its own interval."""
+    """For each prediction, what the photos really show, as shares; every cell has its own interval."""
     scored = [record for record in records if record.used_prediction]
     rows: dict[str, list[tuple[Record, Outcome]]] = {}
     for record, seen in zip(scored, outcomes(scored), strict=True):
@@ -171,7 +171,7 @@ def _answer(record: Record) -> str:
 
 
 def _share(row: Sequence[tuple[Record, Outcome]], truth: str, confidence_level: float, label_error: float) -> TrueShare:
-    """How many of these photos show this class: the "error" of an answer that denies it."""
+    """How many of these photos show this class: the "error" of a prediction that denies it."""
     shows = []
     for record, seen in row:
         prediction, given = record.prediction, record.review.answer if record.review else None

@@ -1,4 +1,4 @@
-"""A run of the monitor: which statistics have moved, since when, and how often the answers are right."""
+"""A run of the monitor: which statistics have moved, since when, and how often the predictions are correct."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ SYMPTOMS_NAMED = 5
 """A sentence names this many symptoms, and counts the others."""
 
 When = Literal["never", "promise", "harm"]
-"""What turns review-everything mode on: nothing, a guarantee that is no longer supported, or any harm."""
+"""What turns review-everything mode on: nothing, a guarantee that is no longer supported, or any alert."""
 
 
 class Watch(Payload):
@@ -56,8 +56,8 @@ class Watch(Payload):
 
     baseline: None if there is none yet; then only the guaranteed mix can be compared.
     promise: None if the policy has no guarantee.
-    refused: classes without accepted answers.
-    shares_at_most: largest share of answers of each class that the guaranteed mix allows; empty without one.
+    refused: classes without accepted predictions.
+    shares_at_most: largest share of predictions of each class that the guaranteed mix allows; empty without one.
     """
 
     model_version: str = ""
@@ -99,8 +99,8 @@ class Seen(Payload):
 
     images, routes: number of photos, in all and by route.
     drift: one finding for each statistic, alarms first; None without a baseline and a guaranteed mix.
-    accepted: live accuracy of accepted answers; accepted_by_label: of those of each class.
-    promises: one check of the guarantee for each class with accepted answers; a single one for an older guarantee.
+    accepted: live accuracy of accepted predictions; accepted_by_label: of those of each class.
+    promises: one check of the guarantee for each class with accepted predictions; a single one for an older guarantee.
     """
 
     images: int
@@ -144,9 +144,9 @@ class Seen(Payload):
 
 
 class AnswerShare(Payload):
-    """How often a class is the answer, and what the guaranteed mix allows.
+    """How often a class is the prediction, and what the guaranteed mix allows.
 
-    label: the class; or "neither", for photos with too large a p(neither). share: of the `images` answers of the
+    label: the class; or "neither", for photos with too large a p(neither). share: of the `images` predictions of the
         watched model. at_most: a larger share is outside the guaranteed mix. promised: smallest and largest guaranteed
         share of photos that show this class, among those that show one; for "neither", of all photos.
     """
@@ -163,9 +163,9 @@ class MonitorReport(Seen):
 
     first, last: when the first and the last of the `images` were recorded.
     compared: photos that drift has read since its checkpoint began, also in earlier runs.
-    overall: live accuracy of all answers.
-    mix: of the answers; empty if the policy guarantees none.
-    refused: classes without accepted answers, which need no check.
+    overall: live accuracy of all predictions.
+    mix: of the predictions; empty if the policy guarantees none.
+    refused: classes without accepted predictions, which need no check.
     ended: the alarms of drift that ended among these records, the first to end first.
     """
 
@@ -204,7 +204,7 @@ def examine(
     """The report on these records, and the next checkpoint of drift; time and memory are linear in their number.
 
     Drift reads records after the checkpoint. Accuracy counts all records, since people answer late. The guarantee is
-    tested only with answers of its own policy.
+    tested only with predictions of its own policy.
     """
     seen = list(records)
     drift = _drift(watch, budget, checkpoint)
@@ -299,9 +299,9 @@ class MonitorState(Payload):
 
     until: everything that was written or answered by then has been counted.
     slices: of a backlog that is being worked off; empty once nothing is left.
-    lost: why an earlier state could not be read; empty if none was lost. Its knowledge is gone, so this counts as harm
+    lost: why an earlier state could not be read; empty if none was lost. Its knowledge is gone, so this is an alert
         until people's answers alone show every guarantee again.
-    degraded: the present harm. announced: whether its event was published. switched: whether the monitor has turned
+    degraded: the present alert. announced: whether its event was published. switched: whether the monitor has turned
         review-everything mode on because of it, and not off since.
     """
 
@@ -334,7 +334,7 @@ class Run(Seen):
 
     @property
     def symptoms(self) -> tuple[Symptom, ...]:
-        """The harm that was found; empty if all is well."""
+        """The alerts; empty if all is well."""
         found = [
             Symptom(statistic=finding.statistic, description=describe(finding), since=finding.since)
             for finding in self.paged
@@ -365,7 +365,7 @@ class Run(Seen):
 
     @property
     def labels(self) -> dict[str, dict[str, float | str]]:
-        """Accuracy and guarantee of each class's accepted answers; for the log, for the same reason."""
+        """Accuracy and guarantee of each class's accepted predictions; for the log, for the same reason."""
         told: dict[str, dict[str, float | str]] = {
             label: {"accuracy": live.accuracy, "low": live.low, "images": live.images}
             for label, live in self.accepted_by_label.items()
@@ -378,7 +378,8 @@ class Run(Seen):
 
 def _as_symptom(check: PromiseCheck) -> Symptom:
     about = f" “{check.label}”" if check.label else ""
-    found = f"{check.errors} of {check.audits} audited answers{about} wrong, guaranteed at most {check.max_risk:.1%}"
+    wrong = f"{check.errors} of {check.audits} audited predictions{about} wrong"
+    found = f"{wrong}, guaranteed at most {check.max_risk:.1%}"
     return Symptom(statistic="promise", description=found, label=check.label or None)
 
 
@@ -408,7 +409,7 @@ def measure(run: Run, oldest_review: datetime | None, switch: Switch | None, now
 def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> MonitorState:
     """The state from which this run continues: the saved one, unless it is missing, too old, or of another policy.
 
-    After a long pause, harm is kept: only records of the pause are skipped.
+    After a long pause, alerts are kept: only records of the pause are skipped.
     """
     earliest = until - LONGEST_GAP
     if standing is None:
@@ -423,7 +424,7 @@ def resume(standing: MonitorState | None, watch: Watch, until: datetime) -> Moni
 
 
 def resume_lost(why: str, watch: Watch, until: datetime) -> MonitorState:
-    """A fresh state in place of an unreadable one, which counts as harm."""
+    """A fresh state in place of an unreadable one, which is an alert."""
     return resume(None, watch, until).model_copy(update={"lost": why, "switched": False})
 
 

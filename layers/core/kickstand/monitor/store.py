@@ -1,4 +1,4 @@
-"""Runs of the monitor, with its state and the switch that it turns on for harm, in the control table."""
+"""Runs of the monitor, with its state and the switch that it turns on for alerts, in the control table."""
 
 import logging
 from collections import Counter
@@ -29,11 +29,11 @@ def run_monitor(
     now: datetime,
     seconds_left: Callable[[], float] = lambda: 2 * LAST_SECONDS,
 ) -> Run | None:
-    """Check new records and answers, and act on harm; None if another run was faster.
+    """Check new records and answers, and act on alerts; None if another run was faster.
 
-    They are read in slices of MOST records, and the state is saved after each; the next run does what is left. Harm is
-    published once. The monitor's own switch is on until a run finds no harm, or a person switches it off. An unreadable
-    state is harm: see `MonitorState.lost`.
+    They are read in slices of MOST records, and the state is saved after each; the next run continues. An alert is
+    published once. The monitor's own switch is on until a run finds no alert, or a person turns it off. An unreadable
+    state is an alert: see `MonitorState.lost`.
     """
     table, end = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
     standing, revision, lost = load_monitor(dynamodb, table)
@@ -41,7 +41,7 @@ def run_monitor(
         logger.error("the monitor's state cannot be read; it starts with a new one: %s", lost)
     state = resume_lost(lost, watch, end) if lost else resume(standing, watch, end)
     if state.lost and state.switched and _load_switch(dynamodb, table)[0] is None:
-        state = state.model_copy(update={"lost": ""})  # somebody has switched it off, so they know
+        state = state.model_copy(update={"lost": ""})  # somebody has turned it off, so they know
     images, routes = 0, Counter[Route]()
     beyond = now + timedelta(hours=1)  # clocks differ
     left = False
@@ -76,10 +76,10 @@ def run_monitor(
 
 def switch_on_for_harm(dynamodb: DynamoDBClient, table: str, reason: str, now: datetime, again: bool) -> bool:
     """Turn the monitor's own switch on, without an end; a person's switch stays as it is. Returns whether the monitor's
-    has been on for this harm.
+    has been on for this alert.
 
-    again: it has been on. If somebody has switched it off since, the table has no switch, and it stays off. If a person
-    has set their own instead, the monitor's comes back when that has ended and the harm has not.
+    again: it has been on. If somebody has turned it off since, the table has no switch, and it stays off. If a person
+    has set their own instead, the monitor's comes back when that has ended and the alert has not.
     """
     item, standing = _load_switch(dynamodb, table)
     if standing is None and again:

@@ -37,7 +37,7 @@ COLOURS = {
     RED: "--red",
 }
 ROUTES = {Route.ACCEPT: GREEN, Route.REVIEW: AMBER, Route.REJECT: RED}
-WORDS = {Route.ACCEPT: "accepted", Route.REVIEW: "to a person", Route.REJECT: "rejected"}
+WORDS = {Route.ACCEPT: "accepted", Route.REVIEW: "to review", Route.REJECT: "rejected"}
 
 DASHES = ((4, 2), (1, 1.5), (7, 2, 1, 2))
 
@@ -76,7 +76,7 @@ mpl.rcParams.update(
 
 
 class Dot(NamedTuple):
-    """One photo on the timeline. wrong: it was accepted, and a person found the answer wrong."""
+    """One photo on the timeline. wrong: it was accepted, and a person found the prediction wrong."""
 
     at: datetime
     confidence: float
@@ -85,9 +85,9 @@ class Dot(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """The selective risk of one class's answers over their coverage: (coverage, risk) for each threshold.
+    """The selective risk of one class's predictions over their coverage: (coverage, risk) for each threshold.
 
-    title: names the class. policy: the policy's own point; None where it accepts no answer of the class.
+    title: names the class. policy: the policy's own point; None where it accepts no prediction of the class.
     promised: the largest risk that the policy guarantees.
     """
 
@@ -175,7 +175,7 @@ def draw_timeline(
 ) -> Figure:
     """Confidence over time: a dot for each photo, by where it went; the median and each class's threshold.
 
-    since: when statistics began to move. ended: alarms that are over, from the change to their end.
+    since: when statistics began to move. ended: alerts that are over, from the change to their end.
     """
     figure, axes = new_figure(3.5)
     _along_time(axes, period)
@@ -249,7 +249,7 @@ def draw_statistic(
 
 
 def draw_load(period: Period, bins: Sequence[tuple[Period, int, int]]) -> Figure:
-    """Questions to people in each span of time: answered, and still waiting."""
+    """Reviews in each span of time: answered, and still waiting."""
     figure, axes = new_figure(2.4)
     _along_time(axes, period)
     counts = [
@@ -257,7 +257,7 @@ def draw_load(period: Period, bins: Sequence[tuple[Period, int, int]]) -> Figure
         ([waiting for *_, waiting in bins], AMBER, "waiting"),
     ]
     _stack(axes, [span for span, *_ in bins], counts)
-    axes.set(ylabel="questions", ylim=(0, 1.05 * max(1, *(answered + waiting for _, answered, waiting in bins))))
+    axes.set(ylabel="reviews", ylim=(0, 1.05 * max(1, *(answered + waiting for _, answered, waiting in bins))))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _legend(figure, 2)
     return figure
@@ -331,7 +331,7 @@ def _mark_changes(axes: Axes, since: Sequence[datetime], ended: Sequence[Period]
     for index, at in enumerate(sorted(since)):
         axes.axvline(_days(at), color=RED, linewidth=1.4, label="" if index else "a statistic moved")
     for index, (start, end) in enumerate(_merge(ended)):
-        name = "" if index else "alarm, over now"
+        name = "" if index else "alert, over now"
         axes.axvspan(_days(start), _days(end), color=RED, alpha=0.14, linewidth=0, label=name)
 
 
@@ -383,7 +383,7 @@ def _legend(figure: Figure, columns: int) -> None:
 
 
 def draw_reliability(points: Sequence[tuple[float, Interval]], xlabel: str) -> Figure:
-    """How often answers are right over how sure they were: (how sure, accuracy) for each bin."""
+    """How often predictions are correct over how sure they were: (how sure, accuracy) for each bin."""
     figure, axes = new_figure(3.3)
     axes.plot([0, 1], [0, 1], color=SOFT, linestyle=(0, (4, 2)), linewidth=1)
     for sure, accuracy in points:
@@ -463,11 +463,12 @@ def draw_accuracy(rows: Sequence[tuple[str, Interval, float | None]]) -> Figure:
         axes.hlines(y, accuracy.low, accuracy.high, color=FILL, linewidth=3, alpha=0.55)
         axes.plot(accuracy.value, y, "o", color=FILL, markersize=7)
         if promised is not None:
-            axes.vlines(promised, y - 0.4, y + 0.4, color=RED, linewidth=1.6, label="guaranteed: right at least")
+            axes.vlines(promised, y - 0.4, y + 0.4, color=RED, linewidth=1.6, label="guaranteed: correct at least")
     _legend(figure, 1)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in rows])
     lows = [0.9, *(accuracy.low for _, accuracy, _ in rows), *(least for _, _, least in rows if least is not None)]
-    axes.set(xlim=(max(0.0, min(lows) - 0.02), 1.005), ylim=(len(rows) - 0.4, -0.6), xlabel="share of right answers")
+    left = max(0.0, min(lows) - 0.02)
+    axes.set(xlim=(left, 1.005), ylim=(len(rows) - 0.4, -0.6), xlabel="share of correct predictions")
     axes.xaxis.set_major_locator(MaxNLocator(4))
     _in_percent(axes.xaxis)
     return figure

@@ -84,7 +84,7 @@ def read_evidence(artefact: Path) -> Evidence:
 class Report(Payload):
     """All numbers of the page. monitor: as `kickstand.monitor.run.examine` gives it.
 
-    answers: photos by the class that the model answered.
+    answers: photos by the predicted class.
     """
 
     monitor: MonitorReport
@@ -136,9 +136,10 @@ class Verdict(NamedTuple):
 
 
 class LabelRow(NamedTuple):
-    """One class's answers as the page shows them.
+    """One class's predictions as the page shows them.
 
-    coverage: accepted share of the answers. share: of all accepted answers. mix: of the photos, under the guarantee.
+    coverage: accepted share of the predictions. share: of all accepted predictions. mix: of the photos, under the
+        guarantee.
     """
 
     label: str
@@ -333,14 +334,14 @@ def verdict(monitor: MonitorReport) -> Verdict:
         return Verdict("unknown", "No records", "There are no photos to report on.")
     if check and monitor.broken_promise:
         about = f" “{check.label}”" if check.label else ""
-        wrong = f"{check.errors:,} of {check.audits:,} audited answers{about} were wrong"
+        wrong = f"{check.errors:,} of {check.audits:,} audited predictions{about} were wrong"
         sentence = f"{wrong}; the policy guarantees at most {percent(check.max_risk)} of the accepted ones."
         words = "The guarantee is broken" if check.status is PromiseStatus.BROKEN else "The guarantee is in doubt"
         return Verdict("reject", words, sentence)
     if monitor.paged:
-        return Verdict("reject", "The model is harmed", _list(monitor.paged))
+        return Verdict("reject", "The model is worse", _list(monitor.paged))
     if monitor.moved:
-        return Verdict("review", "The input has changed", _list(monitor.moved))
+        return Verdict("review", "The photos have changed", _list(monitor.moved))
     if monitor.drift is None:
         return Verdict("unknown", "No baseline", "Drift needs a baseline in model.json: kickstand baseline makes one.")
     few = [finding for finding in monitor.drift if finding.seen < ENOUGH]
@@ -350,17 +351,17 @@ def verdict(monitor: MonitorReport) -> Verdict:
         missing.append(f"the guarantee{about} needs about {open_.audits_missing:,} more audits without an error")
     if missing:
         text = "; ".join(missing)
-        return Verdict("unknown", "Not enough evidence", f"No alarm. But {text}.")
+        return Verdict("unknown", "Not enough evidence", f"No alert, but {text}.")
     guarantee = " Audits show that the guarantee holds." if check else ""
     over = ""
     if ended := _ended_alarms(monitor):
         number, last = len(ended), moment(ended[-1].ended_at)
-        over = f" {number} alarm{'s are' if number > 1 else ' is'} over, the last since {last} UTC."
+        over = f" {number} alert{'s are' if number > 1 else ' is'} over, the last since {last} UTC."
     return Verdict("accept", "All is well", f"No statistic has moved now.{over}{guarantee}")
 
 
 def _ended_alarms(monitor: MonitorReport) -> list[Ended]:
-    """Without the notices, which raise no alarm."""
+    """The alerts, without the notices."""
     return [end for end in monitor.ended if end.finding.severity is Severity.PAGE]
 
 
@@ -416,8 +417,8 @@ def _draw_essentials(
         Drawing(
             "Estimated accuracy",
             figures.draw_accuracy(rows),
-            f"Dot: the estimate from {monitor.overall.answers:,} answers by people, weighted by how probable it was "
-            "that a person was asked, and from confidences. Bar: its interval, which assumes nothing about the photos.",
+            f"Dot: the estimate from {monitor.overall.answers:,} answers by people, weighted by the probability of a "
+            "review, and from confidences. Bar: its interval, which assumes nothing about the photos.",
         )
         if rows
         else Drawing("Estimated accuracy", None, "no person has answered yet"),
@@ -464,10 +465,10 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
             "Reliability",
             figures.draw_reliability(
                 [(part.live.predicted, _right(part.live)) for part in bins],
-                "probability of being right, by the model",
+                "probability of being correct, by the model",
             ),
             f"n = {answers:,} answers by people, about equally many behind each dot. On the diagonal the model is "
-            "right as often as it says. Bars are intervals.",
+            "correct as often as it says. Bars are intervals.",
         ),
         Drawing(
             "Risk and coverage",
@@ -481,11 +482,11 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
                 truths,
                 [f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked" for row in report.confusion],
                 lambda truth, column: cell(truth, column.partition("\n")[0]),
-                "Kickstand's answer",
+                "Kickstand's prediction",
                 "what it shows",
             ),
-            "For each answer, what the photos with this answer really show, by people: estimate and interval. A "
-            "rejected photo has the answer “neither”: none of the classes.",
+            "For each prediction, what its photos really show, by people's answers: estimate and interval. A rejected "
+            "photo has the prediction “neither”: none of the classes.",
         ),
     ]
 
@@ -516,12 +517,12 @@ def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[
         if hours_to_answer(record) is None and load.as_of
     ]
     if not asked:
-        return [Drawing(title, None, "no person was asked") for title in ("Review load", "Review age")]
+        return [Drawing(title, None, "no photo was sent to review") for title in ("Review load", "Review age")]
     return [
         Drawing(
             "Review load",
             figures.draw_load(spans.period, [(spans.edges(i), done[i], open_[i]) for i in range(spans.n)]),
-            f"n = {load.asked:,} questions to people, {load.audits:,} of them audits, by when the photo was decided.",
+            f"n = {load.asked:,} reviews, {load.audits:,} of them audits, by when the photo was decided.",
         )
         if spans.n > 1
         else Drawing("Review load", None, FEW),
@@ -537,7 +538,9 @@ def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[
 def _draw_board(
     monitor: MonitorReport, records: Sequence[Record], baseline: Baseline, mix: PromisedMix | None, spans: Spans
 ) -> list[Statistic]:
-    """Each statistic and how it went; alarms first. mix: whose limits take the place of the class mix's baseline."""
+    """Each statistic and how it went; those that moved first. mix: whose limits take the place of the class mix's
+    baseline.
+    """
     seen = [observe(record, baseline.model_version, baseline.policy_version) for record in records]
     board = []
     for finding in monitor.drift or ():
@@ -590,7 +593,7 @@ def _sample_dots(scored: Sequence[Record]) -> list[figures.Dot]:
 
 
 def _is_mistake(record: Record) -> bool:
-    """Whether the policy accepted the answer, and a person found it wrong."""
+    """Whether the policy accepted the prediction, and a person found it wrong."""
     return record.decision.by_policy is Route.ACCEPT and bool(judge(record))
 
 

@@ -1,1 +1,1 @@
-"""Human review: which photos, by which reviewer, and what happens with the answer."""
+"""Review: which photos, by which reviewer, and what happens with the answer."""

@@ -1,4 +1,4 @@
-"""Random samples: some answers of the model go to a person, and some answers of people are checked."""
+"""Random samples: some of the model's decisions go to review, and some of the reviewers' answers are checked."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ def sample(record: Record, rate: float, key: bytes) -> Record:
     """The record with its audit probability, and whether it was drawn for an audit.
 
     rate: share of the accepted and rejected photos that are audited, 0 to 1. Unreadable files are not, nor photos that
-        must be taken again: the model's answer was not used.
+        must be taken again: the model's prediction was not used.
     key: makes the draw unpredictable for uploaders.
 
     The draw is a keyed hash of image and version, so that a retry draws the same.

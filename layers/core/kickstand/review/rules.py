@@ -27,7 +27,7 @@ from kickstand.records import Record
 
 CLAIM = timedelta(minutes=5)
 UNDO = timedelta(seconds=90)
-"""How long a reviewer may undo an answer. The monitor counts no answer earlier (see its LAG_SECONDS)."""
+"""How long a reviewer can undo an answer. The monitor counts no answer earlier (see its LAG_SECONDS)."""
 CANNOT_TELL = "cannot_tell"
 AUDIT = "audit"
 QUESTION = "What does this photo show?"
@@ -95,7 +95,7 @@ class Review(OfUpload):
 
     @property
     def expires_at(self) -> int | None:
-        """When the table may delete it, seconds since 1970; None while an execution waits for the answer.
+        """When the table can delete it, seconds since 1970; None while an execution waits for the answer.
 
         It does not expire while a reviewer sees the photo.
         """
@@ -387,7 +387,7 @@ class RecordKey(Payload):
 class Asking(Payload):
     """The input of the state "Ask a Person". again: whether the first wait is over.
 
-    record: only the key is used from the event "Review Requested". Anybody who may publish events could forge the rest:
+    record: only the key is used from the event "Review Requested". Anybody who can publish events could forge the rest:
         another photo, another decision.
     """
 
