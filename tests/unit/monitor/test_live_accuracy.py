@@ -378,7 +378,8 @@ def test_ten_thousand_wrong_audits_and_any_number_of_right_ones_leave_evidence_t
         before, evidence = evidence, evidence.after(False, chance, claim, 20.0)
         if evidence.wealth == before.wealth and evidence.restarted == before.restarted:
             break
-    assert (evidence.wealth, evidence.restarted) == (before.wealth, before.restarted)  # so it stays, however many more follow
+    # so it stays, however many more follow
+    assert (evidence.wealth, evidence.restarted) == (before.wealth, before.restarted)
     assert as_read_again(evidence) == evidence
 
 
