@@ -1,7 +1,5 @@
 """`kickstand forget`: remove one photo, and everything that the stack stores about it."""
 
-import html
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -15,6 +13,7 @@ from kickstand.backfill.store import load_run
 from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
+from kickstand.report.pages import shows
 from kickstand.text import printable
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import AsJson, CommandError, console, print_json, stderr
@@ -191,14 +190,12 @@ def _key_of(item: Any) -> Key:
 
 def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[Key]:
     """The report's pages, drawn since, that name the photo: a page names each photo that it shows."""
-    name = image.rpartition("/")[2]
-    written = {text.encode() for text in (html.escape(name), json.dumps(name)[1:-1], name)}
     for listed in books.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
         for found in listed.get("Versions", []):
             if found["LastModified"] < since:
                 continue
             page = books.s3.get_object(Bucket=bucket, Key=found["Key"], VersionId=found["VersionId"])["Body"].read()
-            if any(text in page for text in written):
+            if shows(page, image):
                 yield found["Key"], found["VersionId"]
 
 
