@@ -643,3 +643,51 @@ def test_an_audit_begins_anew_where_that_is_asked_for(
 def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:
     upload(stack)
     assert stack._lambdas.functions["KeepLedgerFunction"].handler is None
+
+
+# ---- what is damaged, or was written by a newer version
+
+
+@pytest.mark.parametrize("damaged", [{"state": {"S": '{"run": null}'}, "revision": {"N": "7"}}, {}])
+def test_a_state_that_cannot_be_read_is_replaced_and_the_run_does_its_work_and_fails_once(
+    stack: Stack,
+    tmp_path: Path,
+    damaged: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    upload(stack)
+    break_for(stack, "DecideFunction", "ZeroDivisionError")
+    upload(stack)
+    stack.dynamodb.put_item(TableName=stack.outputs["ControlTableName"], Item={"id": {"S": "ledger"}} | damaged)
+    shown = kickstand_ledger(stack, tmp_path, audit=False)
+    assert (shown.exit_code, "the ledger's state cannot be read" in shown.stderr) == (1, True)
+    failed = boto3.client("lambda").invoke(FunctionName="KeepLedgerFunction", Payload="{}")
+    assert "the ledger's state cannot be read" in json.loads(failed["Payload"].read())["errorMessage"]
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
+    assert blobs[-1]["DeadLetters"] == [1]  # the letters were read all the same
+    assert "errorMessage" not in keep_ledger(stack)
+    told = json.loads(kickstand_ledger(stack, tmp_path, "--json", audit=False).stdout)["whole_bucket"]
+    assert (told["rejected"], told["dead_letter"]) == (1, 1)  # an audit has begun with the new state
+
+
+def test_a_record_that_cannot_be_read_is_missing_and_keeps_no_other_back(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    upload(stack, 3)
+    hurt = record_item(stack.records()[0])
+    hurt["decision"]["M"]["route"] = {"S": "postponed"}
+    stack.dynamodb.put_item(TableName=stack.outputs["RecordsTableName"], Item=hurt)
+    audited = kickstand_ledger(stack, tmp_path)
+    assert audited.exit_code == 4
+    assert "3 uploads = 0 accepted + 2 rejected" in audited.stdout
+    assert "1 missing" in audited.stdout
+    told = keep_ledger(stack, audit=True)
+    assert (told["uploads"], told["rejected"], told["missing"]) == (3, 2, 1)
+    assert hurt["image"]["S"] in caplog.text
+    outputs = tmp_path / "outputs.json"
+    for command in ("monitor", "report"):
+        shown = CliRunner().invoke(app, [command, "--outputs", str(outputs), "--json"])
+        assert json.loads(shown.stdout)["images"] == 2
