@@ -646,6 +646,13 @@ def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemake
     assert outcome(stack)["reason"] == "new cameras"
 
 
+@pytest.mark.parametrize("reason", [" ", "x" * 1001])
+def test_a_training_without_a_reason_or_with_one_too_long_is_refused(outputs: Path, reason: str) -> None:
+    told = CliRunner().invoke(app, ["training", "start", "--reason", reason, "--outputs", str(outputs)])
+    assert told.exit_code == 2
+    assert "--reason" in told.stderr
+
+
 def test_without_training_the_command_says_what_to_deploy(stack: Stack, tmp_path: Path) -> None:
     (tmp_path / "outputs.json").write_text(json.dumps({"ImageBucketName": "photos"}))
     told = CliRunner().invoke(app, ["training", "start", "--reason", "x", "--outputs", str(tmp_path / "outputs.json")])

@@ -15,7 +15,7 @@ from kickstand.lifecycle.store import load_training
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, show_progress
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, check_words, console, print_json, show_progress
 from kickstand_cli.training.training_source import pack, pack_source
 
 app = typer.Typer(no_args_is_help=True)
@@ -93,6 +93,7 @@ def start(
     Examples:
     $ kickstand training start --reason "new cameras" --stack-name kickstand-dev
     """
+    reason = check_words(reason, "--reason")
     with reporting():
         function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
         request = json.dumps({"reason": reason, "algorithm": algorithm})
