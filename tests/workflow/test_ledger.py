@@ -82,7 +82,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def kickstand_ledger(stack: Stack, tmp_path: Path, *options: str, audit: bool = True) -> Result:
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs))
-    options = (*options, "--audit", "--grace", "0") if audit else options
+    options = ("--audit", "--grace", "0", *options) if audit else options
     return CliRunner().invoke(app, ["ledger", "--outputs", str(outputs), *options])
 
 
@@ -631,13 +631,37 @@ def test_an_audit_begins_anew_where_that_is_asked_for(
 ) -> None:
     upload(stack, 2)
     found = begin_audit(stack.books(), datetime.now(UTC), timedelta(0), None)
-    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}.json"
+    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}-0.json"
     saved.parent.mkdir(parents=True)
     saved.write_text(found.model_copy(update={"found": Ledger(accepted=7)}).model_dump_json())
     assert "ledger: 2 uploads" in kickstand_ledger(stack, tmp_path, "--restart").output
     assert not saved.exists()
     saved.write_text("broken off")
     assert "ledger: 2 uploads" in kickstand_ledger(stack, tmp_path).output
+
+
+def test_an_audit_with_another_grace_does_not_go_on_with_an_interrupted_one(stack: Stack, tmp_path: Path) -> None:
+    lose(stack, 2)
+    found = begin_audit(stack.books(), datetime.now(UTC), timedelta(minutes=15), None)
+    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}-15.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text(found.model_copy(update={"found": Ledger(accepted=7)}).model_dump_json())
+    assert "0 dead-letter, 2 missing" in kickstand_ledger(stack, tmp_path).output
+    assert "ledger: 7 uploads" in kickstand_ledger(stack, tmp_path, "--grace", "15").output
+
+
+def test_an_audit_without_a_place_for_its_bookmark_ends_all_the_same(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(stack, 3)
+    monkeypatch.setattr(store, "PAGE", 1)
+    monkeypatch.setattr(store, "SAVE_AFTER", 1)
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
+    told = kickstand_ledger(stack, tmp_path)
+    assert told.exit_code == 0, told.output
+    assert "ledger: 3 uploads" in told.stdout
+    assert told.stderr.count("an interrupted audit would start again") == 1
 
 
 def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:
