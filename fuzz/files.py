@@ -125,7 +125,7 @@ def try_items(every: int) -> Tally:
     hurt += [changed(item, path, _putting(value)) for path in paths(item) if len(path) % 2 for value in wrong]
     for number, one in enumerate(hurt):
         if number % every == 0:
-            tally.count(str(one)[:60], _attempt(lambda: [*readable([one])], "decided"))  # noqa: B023
+            tally.count(str(one)[:60], _attempt(lambda: [*readable([one], Record)], "decided"))  # noqa: B023
     values: tuple[Any, ...] = (
         *(None, "", 0, [], {}, "9999", "2026-05-04", "2026-05-04T12:00:00+25:00", float("nan"), 10**30),
     )

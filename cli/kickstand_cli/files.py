@@ -1,6 +1,8 @@
 """Reads files without blocking forever, and writes results completely or not at all."""
 
+import csv
 import errno
+import io
 import mimetypes
 import os
 import secrets
@@ -32,6 +34,28 @@ def read_file(path: Path, most: int = MAX_IMAGE_BYTES) -> bytes:
     with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
         _expect_regular(path, os.fstat(file.fileno()).st_mode)
         return file.read(most + 1)
+
+
+def with_name(folder: Path) -> Path:
+    """The folder with a name, and with a folder that holds it: "." and ".." are resolved.
+
+    >>> with_name(Path("own/model")), with_name(Path(".")).name == Path.cwd().name
+    (PosixPath('own/model'), True)
+    """
+    return folder if folder.name not in ("", "..") else folder.resolve()
+
+
+def read_table(path: Path, most: int = MAX_IMAGE_BYTES) -> list[dict[str, str]]:
+    """The rows of a CSV file in UTF-8, by its first line; none if there is no such file.
+
+    Raises OSError, also if it is not a regular file; ValueError or csv.Error for other content.
+    """
+    if not os.path.lexists(path):
+        return []
+    content = read_file(path, most)
+    if len(content) > most:
+        raise ValueError(f"larger than {most:,} bytes")
+    return list(csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline="")))
 
 
 def open_file(path: Path) -> BufferedReader:

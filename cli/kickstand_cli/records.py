@@ -18,7 +18,7 @@ from kickstand.errors import InvalidImage, first_complaint
 from kickstand.events import as_utc
 from kickstand.ledger.books import Books
 from kickstand.records import Record
-from kickstand.store import from_item, read_changes, read_image, transient
+from kickstand.store import read_changes, read_image, readable, transient
 from kickstand_cli.deployment import open_books, read_outputs
 from kickstand_cli.files import open_file, read_file
 from kickstand_cli.help import note
@@ -171,7 +171,7 @@ def _read_table(books: Books, since: datetime | None) -> Iterator[Record]:
         return
     with transient("DynamoDB"):
         for page in books.dynamodb.get_paginator("scan").paginate(TableName=books.records_table):
-            yield from map(from_item, page["Items"])
+            yield from readable(page["Items"], Record)
 
 
 def parse_since(text: str, now: datetime) -> datetime:

@@ -26,7 +26,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from kickstand.text import printable
+from kickstand.text import REASON_AT_MOST, printable
 
 TRACEBACK = "KICKSTAND_TRACEBACK"
 STDOUT = "standard output"
@@ -403,6 +403,15 @@ def _flush() -> None:
 def _drop_output() -> None:
     """Else Python would try to write the rest once more at its end."""
     sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+
+
+def check_words(text: str, option: str) -> str:
+    """The option's text, without spaces around it. Raises BadParameter if it is empty or too long."""
+    text = text.strip()
+    if not 0 < len(text) <= REASON_AT_MOST:
+        length = f"{len(text):,} characters, more than {REASON_AT_MOST:,}" if text else "give a reason"
+        raise typer.BadParameter(length, param_hint=option)
+    return text
 
 
 def login(option: str) -> str:

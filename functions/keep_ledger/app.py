@@ -14,7 +14,14 @@ from kickstand.clients import PATIENT, quick_times
 from kickstand.events import Payload
 from kickstand.ledger.books import Books
 from kickstand.ledger.letters import heal_letters
-from kickstand.ledger.store import NAME_AT_MOST, RESERVE_SECONDS, go_on_with_audit, keep_ledger, replay
+from kickstand.ledger.store import (
+    NAME_AT_MOST,
+    RESERVE_SECONDS,
+    go_on_with_audit,
+    keep_ledger,
+    renew_standing,
+    replay,
+)
 from kickstand.settings import Settings
 
 
@@ -56,6 +63,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     def seconds_left() -> float:
         return context.get_remaining_time_in_millis() / 1000
 
+    lost = renew_standing(BOOKS)
+    if lost:
+        logger.error("state lost", reason=lost)
     ledger = keep_ledger(BOOKS, now, seconds_left)
     metrics.add_metric(name="LedgerMissing", unit=MetricUnit.Count, value=ledger.missing)
     for missing in ledger.lacks[:NAME_AT_MOST]:
@@ -70,12 +80,14 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     letters = heal_letters(BOOKS, now, lambda: seconds_left() > RESERVE_SECONDS)
     metrics.add_metric(name="DeadLetters", unit=MetricUnit.Count, value=letters.for_a_person)
     logger.info("dead letters", **letters.model_dump())
-    standing = go_on_with_audit(BOOKS, now, seconds_left, begin=request.audit)
+    standing = go_on_with_audit(BOOKS, now, seconds_left, begin=request.audit or bool(lost))
     logger.info(
         "audit",
         part=standing.audit and standing.audit.part,
         uploads=(standing.audit.found if standing.audit else standing.last).uploads,
         missing=standing.last.missing,
     )
+    if lost:  # an alarm fires; the run has done its work, and the next one reads the new state
+        raise ValueError(lost)
     told = {"replayed": replayed, "refused": len(refused), "letters": letters.model_dump()}
     return {"uploads": ledger.uploads, **ledger.counts, **told}

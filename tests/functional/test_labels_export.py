@@ -16,6 +16,7 @@ from kickstand.errors import StoreUnavailable
 from kickstand.events import Answer, ImageRef, Reason, ReviewStatus, Route, Shown
 from kickstand.review.rules import AUDIT, Review
 from kickstand_cli.review.labels import write_labels
+from kickstand_cli.terminal import CommandError
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SHAPE = (32, 32, 3)
@@ -179,3 +180,52 @@ def test_answers_that_contradict_each_other_are_counted_and_not_written(bucket: 
     written = write_labels(bucket, reviews, tmp_path / "out", SHAPE)
     assert (written.contradictory, written.counts) == (4, {"train/bicycle": 1})
     assert len(content(tmp_path / "out")) == 3
+
+
+def test_a_folder_beside_the_output_that_no_export_has_left_is_not_touched(
+    bucket: Any, tmp_path: Path, one_process: None
+) -> None:
+    reviews = [bucket.upload("a.png", 1)]
+    precious = tmp_path / "victim/train/bicycle/precious.txt"
+    precious.parent.mkdir(parents=True)
+    precious.write_text("x")
+    beside = tmp_path / ".out.unfinished"
+    for make in (lambda: beside.symlink_to(tmp_path / "victim"), lambda: (tmp_path / "victim").rename(beside)):
+        make()
+        with pytest.raises(CommandError, match=r"\.out\.unfinished: not left by an export of yours"):
+            write_labels(bucket, reviews, tmp_path / "out", SHAPE)
+        assert (beside / "train/bicycle/precious.txt").read_text() == "x"
+        if beside.is_symlink():
+            beside.unlink()
+    assert bucket.fetched == []
+
+
+def test_a_link_to_the_folder_of_another_interrupted_export_is_not_gone_on_with(
+    bucket: Any, tmp_path: Path, one_process: None
+) -> None:
+    reviews = cut_off(bucket, tmp_path / "cut")
+    (tmp_path / ".out.unfinished").symlink_to(tmp_path / ".cut.unfinished")
+    with pytest.raises(CommandError, match="not left by an export of yours"):
+        write_labels(bucket, reviews, tmp_path / "out", SHAPE)
+
+
+def test_a_file_that_no_export_writes_stays_in_the_folder(bucket: Any, tmp_path: Path, one_process: None) -> None:
+    reviews = cut_off(bucket, tmp_path / "cut")
+    note = next((tmp_path / ".cut.unfinished").glob("train/*")) / "note.txt"
+    note.write_text("x")
+    write_labels(bucket, reviews, tmp_path / "cut", SHAPE)
+    assert (tmp_path / "cut" / note.relative_to(tmp_path / ".cut.unfinished")).read_text() == "x"
+
+
+def test_of_two_exports_at_a_time_the_second_says_so_and_the_first_is_complete(
+    bucket: Any, tmp_path: Path, one_process: None
+) -> None:
+    reviews = [bucket.upload(f"{index}.png", index) for index in range(3)]
+
+    def read() -> Iterator[Review]:
+        yield reviews[0]
+        with pytest.raises(CommandError, match=r"\.out\.unfinished: another export is writing it"):
+            write_labels(bucket, reviews, tmp_path / "out", SHAPE)
+        yield from reviews[1:]
+
+    assert sum(write_labels(bucket, read(), tmp_path / "out", SHAPE).counts.values()) == 3

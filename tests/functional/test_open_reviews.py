@@ -13,8 +13,17 @@ from pydantic import SecretStr
 from kickstand.clients import DynamoDBClient
 from kickstand.events import Decision, Reason, Route
 from kickstand.review import store
-from kickstand.review.rules import RecordKey
-from kickstand.review.store import ask_person, count_open, count_waiting, find_oldest, next_review
+from kickstand.review.rules import RecordKey, Refused, Unreadable
+from kickstand.review.store import (
+    ask_person,
+    count_open,
+    count_waiting,
+    find_oldest,
+    hold_review,
+    list_reviews,
+    next_review,
+    record_review,
+)
 from kickstand.store import put_record
 from tests.stream import make_records
 from tests.tables import create_tables
@@ -89,3 +98,33 @@ def test_no_more_is_counted_than_is_shown(dynamodb: DynamoDBClient, monkeypatch:
     monkeypatch.setattr(BaseClient, "_make_api_call", counted)
     assert count_open(dynamodb, "ReviewsTable") == count_waiting(dynamodb, "ReviewsTable", "Ada") == 10
     assert read < 2 * 20
+
+
+def test_a_review_that_cannot_be_read_keeps_no_other_one_from_being_shown_and_listed(
+    dynamodb: DynamoDBClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = ask(dynamodb, 3)
+    hurt = {item["image"]["S"]: item for item in dynamodb.scan(TableName="ReviewsTable")["Items"]}[images[0]]
+    dynamodb.put_item(TableName="ReviewsTable", Item=hurt | {"status": {"S": "paused"}})
+    shown = [next_review(dynamodb, "ReviewsTable", reviewer, NOON) for reviewer in ("Ada", "Grace", "Edsger")]
+    assert [review and review.image for review in shown] == [*images[1:], None]
+    assert {review.image for review in list_reviews(dynamodb, "ReviewsTable")} == set(images[1:])
+    assert images[0] in caplog.text
+    assert "status: Input should be" in caplog.text
+    key = images[0], hurt["version"]["S"]
+    with pytest.raises(Refused, match="cannot be read"):
+        hold_review(dynamodb, "ReviewsTable", *key, "Ada", NOON)
+    with pytest.raises(Unreadable):  # so the execution fails, and its photo is a dead letter
+        record_review(dynamodb, ("ReviewsTable", "RecordsTable"), key, answered=True, now=NOON)
+
+
+def test_a_review_without_a_time_does_not_hide_the_age_of_the_others(
+    dynamodb: DynamoDBClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = ask(dynamodb, 20)
+    first = dynamodb.scan(TableName="ReviewsTable")["Items"][0]
+    dynamodb.put_item(TableName="ReviewsTable", Item=first | {"place": {"S": "0#"}})
+    oldest = find_oldest(dynamodb, "ReviewsTable")
+    assert oldest
+    assert oldest - NOON < timedelta(minutes=len(images))
+    assert first["image"]["S"] in caplog.text

@@ -245,6 +245,41 @@ def test_an_inventory_that_cannot_be_read_is_named(stack: Stack) -> None:
         assert reason in ran.output
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (["a.png", "1", "soon"], "Invalid isoformat string: 'soon'"),
+        (["a.png", "x", "2026-01-01T00:00:00.000Z"], "invalid literal for int() with base 10: 'x'"),
+        (["", "1", ""], "Key: String should have at least 1 character"),
+    ],
+)
+def test_a_line_of_an_inventory_that_cannot_be_read_is_named(stack: Stack, line: list[str], reason: str) -> None:
+    columns, right = ["Key", "Size", "LastModifiedDate"], ["a.png", "1", "2026-01-01T00:00:00"]  # a time without a zone
+    ran = command(stack, "backfill", "--inventory", write_inventory(stack, columns, [right] * 5))
+    assert ran.exit_code == 0, ran.output
+    ran = command(stack, "backfill", "--inventory", write_inventory(stack, columns, [right] * 5 + [line]))
+    assert ran.exit_code == 1
+    bucket = stack.outputs["ReportBucketName"]
+    assert f"s3://{bucket}/inventory/data/1.csv.gz, line 2: {reason}" in ran.output
+
+
+@pytest.mark.parametrize(
+    "manifest", ["[" * 100_000, '{"fileFormat": "CSV", "fileSchema": "Key", "files": [{"key": 5}]}']
+)
+def test_a_manifest_that_is_none_is_named(stack: Stack, manifest: str) -> None:
+    bucket = stack.outputs["ReportBucketName"]
+    stack.s3.put_object(Bucket=bucket, Key="manifest.json", Body=manifest.encode())
+    ran = command(stack, "backfill", "--inventory", f"s3://{bucket}/manifest.json")
+    assert ran.exit_code == 1
+    assert f"s3://{bucket}/manifest.json: not the manifest.json of an S3 inventory" in ran.output
+
+
+def test_with_nothing_to_decide_the_estimate_is_the_one_json_object(stack: Stack) -> None:
+    ran = command(stack, "backfill", "--prefix", "no such folder/", "--yes", "--json")
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)["photos"] == 0
+
+
 def test_a_batch_whose_function_fails_is_kept_and_counted_and_its_photos_are_done_by_the_next_run(
     stack: Stack, faults: Faults
 ) -> None:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from kickstand.events import ImageRef
 from kickstand.ledger.books import as_event
-from kickstand.ledger.letters import Letter
+from kickstand.ledger.letters import UNREADABLE, Letter, heal_letters
 from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
@@ -117,3 +117,22 @@ def test_what_is_still_in_the_queue_is_announced(stack: Stack, tmp_path: Path) -
     stack.sqs.purge_queue(QueueUrl=queue)
     assert result.stdout == "No dead letters.\n"
     assert "kickstand ledger --audit" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [{"failed_at": {"S": ""}}, {"event": {"S": "{}"}}, {"event": {"S": "[" * 100_000}}, {"redrives": {"N": "-9"}}],
+)
+def test_a_letter_that_cannot_be_read_waits_for_a_person_and_keeps_no_other_back(
+    stack: Stack, tmp_path: Path, damaged: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    hurt = keep(stack, "hurt.png", error="StoreUnavailable")
+    keep(stack, "late.png", error="StoreUnavailable")
+    stack.dynamodb.put_item(TableName=stack.outputs["LettersTableName"], Item=to_item(hurt) | damaged)
+    healed = heal_letters(stack.books(), NOW)
+    stack.settle()
+    assert (healed.sent, healed.for_a_person) == (1, 1)
+    assert f"cannot be read: {hurt.image} " in caplog.text
+    shown = {letter["image"]: letter for letter in json.loads(listed(stack, tmp_path, "--json").stdout)["letters"]}
+    assert (len(shown), shown[hurt.image]["error"], shown[hurt.image]["version"]) == (2, UNREADABLE, hurt.version)
+    assert "hurt.png" in listed(stack, tmp_path).stdout

@@ -208,12 +208,21 @@ def test_the_markers_of_a_deleted_object_are_removed_too(stack: Stack) -> None:
 
 
 def test_a_report_page_that_shows_the_photo_is_removed(stack: Stack) -> None:
-    image = upload(stack, "shown & seen.png")
+    image = upload(stack, "Anna's & shown.png")
     bucket = stack.outputs["ReportBucketName"]
-    for key, body in (("days/2026-05-04.html", b"<p>shown &amp; seen.png"), ("days/2026-05-05.html", b"another.png")):
+    shown = b'<img title="Anna&#39;s &amp; shown.png">'
+    for key, body in (("days/2026-05-04.html", shown), ("days/2026-05-05.html", b"another.png")):
         stack.s3.put_object(Bucket=bucket, Key=key, Body=body)
     assert removed(stack, image)["pages"] == 1
     assert [found["Key"] for found in stack.s3.list_objects_v2(Bucket=bucket)["Contents"]] == ["days/2026-05-05.html"]
+
+
+def test_no_report_page_is_removed_with_a_photo_whose_key_ends_like_a_folder(stack: Stack) -> None:
+    image = upload(stack, "camera1/")
+    bucket = stack.outputs["ReportBucketName"]
+    stack.s3.put_object(Bucket=bucket, Key="days/2026-05-06.html", Body=b"<p>another.png</p>")
+    assert "pages" not in removed(stack, image)
+    stack.s3.delete_object(Bucket=bucket, Key="days/2026-05-06.html")
 
 
 def test_it_asks_first_and_removes_nothing_without_a_yes(stack: Stack) -> None:

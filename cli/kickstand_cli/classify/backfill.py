@@ -15,7 +15,8 @@ import typer
 from kickstand.backfill.rules import Listed, Order, Run, State, is_wanted
 from kickstand.backfill.store import PACE_SECONDS, begin, end, load_run, read_models
 from kickstand.classify.artefact import read_card
-from kickstand.events import is_folder, split_uri
+from kickstand.errors import first_complaint
+from kickstand.events import as_utc, is_folder, split_uri
 from kickstand.ledger.books import Books
 from kickstand.store import transient
 from kickstand_cli.classify.inventory import read_inventory
@@ -272,20 +273,23 @@ def _pages(books: Books, order: Order) -> Iterator[tuple[int, Photos, int]]:
         return
     bucket, key = place_of(order.inventory)
     keys, unchecked, photos = 0, 0, Photos()
-    for line in read_inventory(books.s3, bucket, key):
+    for place, line in read_inventory(books.s3, bucket, key):
         if line.get("Bucket", books.image_bucket) != books.image_bucket:
             raise CommandError(
                 f"{order.inventory}: lists {line['Bucket']}, not the stack's bucket {books.image_bucket}"
             )
-        entry = Listed.model_validate(line)
+        try:
+            entry, size = Listed.model_validate(line), int(line.get("Size") or -1)
+            at = as_utc(datetime.fromisoformat(line["LastModifiedDate"])) if line.get("LastModifiedDate") else None
+        except ValueError as error:
+            raise CommandError(f"{place}: {first_complaint(error)}") from error
         name = entry.decoded(encoded=True)
         keys += 1
-        if name.startswith(order.prefix) and entry.is_latest and not entry.is_delete_marker:
-            at, size = line.get("LastModifiedDate"), int(line.get("Size") or -1)
-            if (not at or _in_time(datetime.fromisoformat(at), order)) and not is_folder(name, size):
-                version = _version(line.get("VersionId"), line.get("ETag"))
-                photos += [(_uri(books, name), version)] if version else []
-                unchecked += not version
+        current = name.startswith(order.prefix) and entry.is_latest and not entry.is_delete_marker
+        if current and (at is None or _in_time(at, order)) and not is_folder(name, size):
+            version = _version(line.get("VersionId"), line.get("ETag"))
+            photos += [(_uri(books, name), version)] if version else []
+            unchecked += not version
         if keys == 1000:
             yield keys, photos, unchecked
             keys, unchecked, photos = 0, 0, Photos()
@@ -408,7 +412,7 @@ def _watch(books: Books, keys: int) -> None:
 
 
 def _print_plan(plan: Plan, limit: float, yes: bool, as_json: bool) -> None:
-    if as_json and not yes:
+    if as_json and not (yes and plan.photos):  # else the run's progress is the one object
         content = asdict(plan) | {"dollars_per_photo": plan.dollars_per_photo, "max_dollars": limit}
         print_json(content)
         return

@@ -40,7 +40,7 @@ from kickstand_cli.classify.goal import (
     read_label_error,
 )
 from kickstand_cli.deployment import OutputsFile, reporting
-from kickstand_cli.files import expect_writable, open_file, write_file
+from kickstand_cli.files import expect_writable, open_file, with_name, write_file
 from kickstand_cli.project import MODEL, PROJECT
 from kickstand_cli.records import RecordsFiles, open_records, parse_since_option
 from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, reason, stderr
@@ -74,7 +74,8 @@ def find_out_of_fold(artefact: Path, told: ReportedCard) -> Path:
 
     Raises CommandError where another model has none there: the shipped model's would be evidence about that one.
     """
-    beside = artefact.parent / f"{artefact.name}-evidence" / OUT_OF_FOLD.name
+    home = with_name(artefact)
+    beside = home.parent / f"{home.name}-evidence" / OUT_OF_FOLD.name
     if beside.is_file():
         return beside
     if told.out_of_fold_sha256 is None:

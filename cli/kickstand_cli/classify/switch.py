@@ -12,7 +12,7 @@ from kickstand.clients import DynamoDBClient
 from kickstand.events import as_utc
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.records import parse_duration
-from kickstand_cli.terminal import AsJson, console, login, print_json
+from kickstand_cli.terminal import AsJson, check_words, console, login, print_json
 
 app = typer.Typer(help="Turn review-everything mode on or off.", no_args_is_help=True)
 
@@ -40,11 +40,11 @@ def on(
     """
     now = datetime.now(UTC)
     end = _end(length, until, now)
-    if not reason.strip():
-        raise typer.BadParameter("give a reason", param_hint="--reason")
+    reason = check_words(reason, "--reason")
+    by = by and check_words(by, "--by")
     with reporting():
         dynamodb, table = _open(stack_name, outputs)
-        switch_on(dynamodb, table, Switch(reason=reason.strip(), by=by or login("--by"), since=now, until=end))
+        switch_on(dynamodb, table, Switch(reason=reason, by=by or login("--by"), since=now, until=end))
         _print(dynamodb, table, now, as_json)
 
 

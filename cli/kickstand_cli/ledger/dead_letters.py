@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from kickstand.ledger.books import Books, Fate, find_images, holds_messages
-from kickstand.ledger.letters import UNDELIVERED, Letter, open_letters
+from kickstand.ledger.letters import UNDELIVERED, UNREADABLE, Letter, open_letters
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.terminal import AsJson, Name, console, print_json, stderr
 
@@ -19,6 +19,7 @@ NO_UPLOAD = "waits for you: it cannot be sent again; docs/operating.md, Dead let
 GONE = "stays: its photo was deleted"
 EXPIRED = "is closed by the next ledger run: its photo has expired"
 IN_WORDS = {
+    UNREADABLE: "its item in the table of dead letters cannot be read",
     UNDELIVERED: "the event could not be delivered",
     "Lambda.TooManyRequestsException": "Lambda had no room for the call",
     "ModelUnavailable": "the model could not be loaded or reached",
@@ -69,7 +70,8 @@ def dead_letters(
         table = Table("photo", "failed (UTC)", "tried again", "why, and what happens next", box=None)
         table.columns[2].justify = "right"
         for letter, row in zip(letters, rows, strict=True):
-            name = letter.image.removeprefix(f"s3://{books.image_bucket}/") if letter.key else "names no upload"
+            known = letter.key or letter.error == UNREADABLE
+            name = letter.image.removeprefix(f"s3://{books.image_bucket}/") if known else "names no upload"
             why = ": ".join(part for part in (row["error"], row["in_words"]) if part)
             table.add_row(
                 Name(name), f"{letter.failed_at:%Y-%m-%d %H:%M}", str(letter.redrives), f"{why}; {row['next']}"

@@ -1,7 +1,5 @@
 """`kickstand forget`: remove one photo, and everything that the stack stores about it."""
 
-import html
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -16,6 +14,7 @@ from kickstand.backfill.store import load_run
 from kickstand.ledger.balance import Key
 from kickstand.ledger.books import Books, holds_messages
 from kickstand.ledger.letters import record_letters
+from kickstand.report.pages import shows
 from kickstand.review.store import wake
 from kickstand.store import item_key, key_of
 from kickstand.text import printable
@@ -191,14 +190,12 @@ def _items(books: Books, table: str, image: str, version: str | None) -> list[An
 
 def _pages(books: Books, bucket: str, image: str, since: datetime) -> Iterator[Key]:
     """The report's pages, drawn since, that name the photo: a page names each photo that it shows."""
-    name = image.rpartition("/")[2]
-    written = {text.encode() for text in (html.escape(name), json.dumps(name)[1:-1], name)}
     for listed in books.s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
         for found in listed.get("Versions", []):
             if found["LastModified"] < since:
                 continue
             page = books.s3.get_object(Bucket=bucket, Key=found["Key"], VersionId=found["VersionId"])["Body"].read()
-            if any(text in page for text in written):
+            if shows(page, image):
                 yield found["Key"], found["VersionId"]
 
 

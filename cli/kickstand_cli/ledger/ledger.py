@@ -17,7 +17,7 @@ from kickstand.ledger.store import Standing, draw_up, load_standing, replay
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.files import write_file
-from kickstand_cli.terminal import AsJson, ExitCode, console, print_json, stderr
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, reason, stderr
 
 RESUMED_WITHIN = timedelta(days=1)  # an older audit is out of date
 WORDS = {
@@ -94,7 +94,8 @@ def ledger(
 def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
     """The audit of the whole bucket, from where an interrupted one stopped, or from the beginning."""
     cache = locate_cache()
-    marker, now, begun = cache / f"audit-{books.image_bucket}.json", datetime.now(UTC), None
+    minutes = grace / timedelta(minutes=1)  # an audit with another grace counts other uploads
+    marker, now, begun = cache / f"audit-{books.image_bucket}-{minutes:g}.json", datetime.now(UTC), None
     if not restart:
         with contextlib.suppress(OSError, ValueError):
             begun = Audit.model_validate_json(marker.read_bytes())
@@ -103,12 +104,21 @@ def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
     if begun:
         stderr.print(f"continues an interrupted audit after {begun.found.uploads:,} uploads; --restart starts again")
 
+    told = False
+
     def save(audit: Audit) -> None:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_file(marker, audit.model_dump_json())
+        nonlocal told
+        try:
+            cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_file(marker, audit.model_dump_json())
+        except (OSError, CommandError) as error:
+            if not told:
+                stderr.print(f"notice: {marker}: {reason(error)}; an interrupted audit would start again")
+            told = True
 
     found = draw_up(books, now, grace, begun, save)
-    marker.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        marker.unlink()
     return found
 
 

@@ -422,7 +422,7 @@ class Stack:
             items: list[Any] = [{"Key": found["Key"], "Size": found["Size"]} for found in page.get("Contents", [])]
             following: str | int | None = page.get("NextContinuationToken")
         else:
-            lines = read_inventory(self.s3, source["Bucket"], source["Key"])
+            lines = (line for _, line in read_inventory(self.s3, source["Bucket"], source["Key"]))
             items = list(islice(lines, begin, begin + LOCAL_BATCH * 2))
             following = begin + len(items) if len(items) == LOCAL_BATCH * 2 else None
         some = [items[place : place + LOCAL_BATCH] for place in range(0, len(items), LOCAL_BATCH)]

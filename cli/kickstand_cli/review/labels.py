@@ -1,7 +1,10 @@
 """`kickstand labels`: reviewers' answers as a dataset to train with; and how often reviewers agree."""
 
 import base64
+import fcntl
 import hashlib
+import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -36,6 +39,8 @@ from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print
 app = typer.Typer(no_args_is_help=True)
 MANIFEST = "labels.json"
 JOURNAL = ".kickstand-labels.sqlite"
+WRITTEN = re.compile(r"(train|audit|original)/[^/]+/[0-9a-f]{16}\.[a-z0-9]+")
+"""The files of an export; only these are removed when their label is gone."""
 
 
 class Label(Payload):
@@ -208,7 +213,8 @@ def write_labels(
         journal.forget_others()
         contradictory += journal.forget_contradictory()
         for file in folder.glob("*/*/*"):
-            if not journal.names(file.relative_to(folder).as_posix()):
+            name = file.relative_to(folder).as_posix()
+            if WRITTEN.fullmatch(name) and not journal.names(name):
                 file.unlink()
         export = Export(
             input_shape=input_shape,
@@ -303,23 +309,47 @@ def _unfinished(out: Path, kind: str) -> Iterator[tuple[Path, Journal]]:
     check_output(out, force=False)
     folder = out.parent / f".{out.name}.unfinished"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        journal = Journal(folder / JOURNAL, kind)
-        if not journal.alike:
-            journal.close()
-            shutil.rmtree(folder)
-            folder.mkdir()
+        with _claimed(folder):
             journal = Journal(folder / JOURNAL, kind)
-        try:
-            yield folder, journal
-        finally:
-            journal.close()
-        (folder / JOURNAL).unlink()
-        if out.exists():
-            out.rmdir()  # it is empty
-        folder.rename(out)
+            if not journal.alike:
+                journal.close()
+                for entry in folder.iterdir():
+                    shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+                journal = Journal(folder / JOURNAL, kind)
+            try:
+                yield folder, journal
+            finally:
+                journal.close()
+            (folder / JOURNAL).unlink()
+            if out.exists():
+                out.rmdir()  # it is empty
+            folder.rename(out)
     except OSError as error:
         raise CommandError(f"{error.filename or out}: cannot be written ({error.strerror})") from error
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """The folder, new or left by an interrupted export, for this export alone; elsewhere nothing is ever removed.
+
+    Raises CommandError if it may be somebody else's, or another export is writing it.
+    """
+    foreign = CommandError(f"{folder}: not left by an export of yours; remove it, or choose another --out")
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink():
+        raise foreign
+    descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        journal = folder / JOURNAL
+        begun = journal.is_file() and not journal.is_symlink()
+        if os.fstat(descriptor).st_uid != os.getuid() or not (begun or not any(folder.iterdir())):
+            raise foreign
+        yield
+    except BlockingIOError as error:
+        raise CommandError(f"{folder}: another export is writing it; wait for it, or choose another --out") from error
+    finally:
+        os.close(descriptor)
 
 
 def _is_folder(label: str) -> bool:

@@ -24,7 +24,7 @@ from kickstand.events import NEITHER, ImageStatistics
 from kickstand_cli.classify.classify import cached_model
 from kickstand_cli.datasets.doctor import NEAR, SPLITS, as_utf8, list_visible, pair_near
 from kickstand_cli.datasets.folder import encode_png
-from kickstand_cli.files import list_files, open_database, open_file, read_file, write_file
+from kickstand_cli.files import list_files, open_database, open_file, read_file, read_table, write_file
 from kickstand_cli.parallel import cores, end_now, start_pool
 from kickstand_cli.terminal import CommandError, reason
 
@@ -161,14 +161,15 @@ def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
 
 def _read_manifest(file: Path) -> dict[tuple[str, str], tuple[str, str]]:
     """Source and tag by class and file; empty without a manifest."""
-    if not file.is_file():
-        return {}
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            rows = csv.DictReader(lines)
-            return {(row["class"], row["file"]): (row["source"] or "", row.get("tag") or "") for row in rows}
+        for row in read_table(file):
+            key, about = (row["class"], row["file"]), (row["source"] or "", row.get("tag") or "")
+            if found.setdefault(key, about) != about:
+                raise CommandError(f"{file}: two lines about {'/'.join(key)} contradict each other")
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise CommandError(f"{file}: no manifest with the columns class, file and source ({error})") from error
+        raise CommandError(f"{file}: no manifest with the columns class, file and source ({reason(error)})") from error
+    return found
 
 
 def _list_arrays(file: Path) -> Iterator[File]:

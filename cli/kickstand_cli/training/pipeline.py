@@ -24,10 +24,10 @@ from kickstand.monitor.drift import measure as measure_drift
 from kickstand_cli.classify.goal import Goal
 from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.datasets.doctor import as_utf8, examine_dataset
-from kickstand_cli.files import write_files
+from kickstand_cli.files import read_table, write_files
 from kickstand_cli.monitor.baseline import as_prediction, make
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import CommandError, show_progress, stderr
+from kickstand_cli.terminal import CommandError, reason, show_progress, stderr
 
 from . import card as cards
 from .head import SHIPPED, Recipe, add_shipped, fit, merge, score_out_of_fold, split
@@ -162,8 +162,8 @@ def _list_files(places: Places, leakage: Leakage) -> tuple[list[str], list[File]
             files[file.path] = file
     names = sorted({file.label for file in files.values()} - {NEITHER})
     _check_classes(names)
-    for reason in unread:
-        _leave_out(reason)
+    for why in unread:
+        _leave_out(why)
     for folder in places.photos:
         if leakage is not Leakage.ALLOW and (folder / "test").is_dir():
             for path in _find_leaks(folder, drop=leakage is Leakage.DROP):
@@ -289,13 +289,10 @@ def _describe(
 
 def _read_sources(file: Path) -> list[dict[str, str]]:
     """Repository, commit and licence of each source; empty where there is no such file."""
-    if not file.is_file():
-        return []
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            return [row for row in csv.DictReader(lines) if "source" in row]
-        except (ValueError, csv.Error) as error:
-            raise CommandError(f"{file}: no table of sources in UTF-8 ({error})") from error
+    try:
+        return [row for row in read_table(file) if "source" in row]
+    except (OSError, ValueError, csv.Error) as error:
+        raise CommandError(f"{file}: no table of sources in UTF-8 ({reason(error)})") from error
 
 
 def _store_baseline(photos: Photos, predictions: Sequence[Prediction], out: Path, card: ModelCard) -> None:

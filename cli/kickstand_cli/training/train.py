@@ -39,7 +39,7 @@ from kickstand_cli.classify.goal import (
     MixOption,
     read_label_error,
 )
-from kickstand_cli.files import expect_writable, make_folder, read_file, write_file, write_files, writing
+from kickstand_cli.files import expect_writable, make_folder, read_file, with_name, write_file, write_files, writing
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, spell_command, stderr
 
@@ -128,6 +128,7 @@ def train(
     $ kickstand train ~/photos --out build/own/model
     """
     goal = Goal(max_risk or ["0.02"], confidence, mix, foreign_share, read_label_error(label_error))
+    out = with_name(out)
     places = Places(
         photos,
         out,

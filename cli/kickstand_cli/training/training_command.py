@@ -9,17 +9,20 @@ from typing import Annotated, Any
 import boto3
 import typer
 
-from kickstand.classify.artefact import read_card
+from kickstand.classify.artefact import ModelCard, read_card
+from kickstand.events import NEITHER
 from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, show_progress
+from kickstand_cli.terminal import AsJson, CommandError, ExitCode, check_words, console, print_json, show_progress
 from kickstand_cli.training.training_source import pack, pack_source
 
 app = typer.Typer(no_args_is_help=True)
 FAILED = ("failed", "timed_out", "aborted")
+BASE = "base/"
+AUXILIARY = f"{BASE}auxiliary.npz"
 ARTEFACT = ("model.onnx", "model.json")
 CHAMPION = "champion"  # its own approval is not announced
 
@@ -50,6 +53,9 @@ def upload(
             help="The champion: the deployed model artefact.",
         ),
     ] = MODEL,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Then remove what earlier uploads have put there and this one has not.")
+    ] = False,
     stack_name: StackName = DEFAULT_STACK,
     outputs: OutputsFile = None,
     as_json: AsJson = False,
@@ -58,24 +64,37 @@ def upload(
 
     If the registry is empty, the champion becomes its first package, approved, so that you can roll back to it.
 
+    Exit codes: 0 uploaded; 1 an error; 4 uploaded, but photos of an earlier upload are left, and are learnt from too.
+
     Examples:
     $ kickstand training upload dataset --stack-name kickstand-dev
+    $ kickstand training upload dataset --replace --stack-name kickstand-dev
     """
     with reporting():
         found = read_outputs(stack_name, outputs)
         bucket = _output(found, "TrainingBucketName")
-        files = _list_images(dataset)
+        files = _list_images(dataset, _read_champion(artefact).labels)
         with show_progress() as progress:
             task = progress.add_task("uploading", total=len(files))
             _upload(bucket, files, auxiliary, lambda: progress.advance(task))
+        left = _find_left(bucket, {*files, *([AUXILIARY] if auxiliary else [])})
+        if replace:
+            _remove(bucket, left)
         registered = _register_champion(
             _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact
         )
     if as_json:
-        print_json({"photos": len(files), "bucket": bucket, "champion_registered_as": registered})
-        return
-    console.print(f"{len(files):,} photos and the training code in s3://{bucket}")
-    console.print(f"champion registered as {registered}" if registered else "the registry already has a champion")
+        content = {"photos": len(files), "bucket": bucket, "champion_registered_as": registered}
+        print_json(content | {"removed" if replace else "left": left})
+    else:
+        console.print(f"{len(files):,} photos and the training code in s3://{bucket}")
+        if left:
+            more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
+            which = f"{len(left):,} files of earlier uploads: {', '.join(left[:3])}{more}"
+            console.print(f"removed {which}" if replace else f"learnt from too, unless you --replace: {which}")
+        console.print(f"champion registered as {registered}" if registered else "the registry already has a champion")
+    if left and not replace:
+        raise typer.Exit(ExitCode.ATTENTION)
 
 
 @app.command()
@@ -93,6 +112,7 @@ def start(
     Examples:
     $ kickstand training start --reason "new cameras" --stack-name kickstand-dev
     """
+    reason = check_words(reason, "--reason")
     with reporting():
         function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
         request = json.dumps({"reason": reason, "algorithm": algorithm})
@@ -153,8 +173,15 @@ def _output(outputs: dict[str, str], name: str) -> str:
     return outputs[name]
 
 
-def _list_images(dataset: Path) -> dict[str, Path]:
-    """Every photo by its key below base/. Raises CommandError where a split is missing."""
+def _read_champion(artefact: Path) -> ModelCard:
+    try:
+        return read_card(artefact)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"{artefact}: no model artefact ({error})") from error
+
+
+def _list_images(dataset: Path, labels: tuple[str, ...]) -> dict[str, Path]:
+    """Every photo by its key. Raises CommandError where a split is missing, or a folder is no class of the model."""
     files: dict[str, Path] = {}
     for split in ("train", "test"):
         unread: list[str] = []
@@ -163,7 +190,13 @@ def _list_images(dataset: Path) -> dict[str, Path]:
             raise CommandError(unread[0])
         if not found:
             raise CommandError(f"{dataset / split}: no photos in folders of classes")
-        files |= {f"base/{path.relative_to(dataset).as_posix()}": path for path in found}
+        for path in found:
+            if (label := path.relative_to(dataset / split).parts[0]) not in (*labels, NEITHER):
+                raise CommandError(
+                    f"{dataset / split / label}: not a class of the model ({', '.join(labels)}); --model names the "
+                    "deployed one"
+                )
+        files |= {f"{BASE}{path.relative_to(dataset).as_posix()}": path for path in found}
     return files
 
 
@@ -177,8 +210,20 @@ def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progres
     with ThreadPoolExecutor(8) as pool:  # as many as boto3's connection pool serves without waiting (10)
         list(pool.map(send, files.items()))
     if auxiliary:
-        s3.upload_file(str(auxiliary), bucket, "base/auxiliary.npz")
+        s3.upload_file(str(auxiliary), bucket, AUXILIARY)
     s3.put_object(Bucket=bucket, Key="source/sourcedir.tar.gz", Body=pack_source())
+
+
+def _find_left(bucket: str, keys: set[str]) -> list[str]:
+    """What is in the base beside these keys, sorted."""
+    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=BASE)
+    return sorted({found["Key"] for page in pages for found in page.get("Contents", [])} - keys)
+
+
+def _remove(bucket: str, keys: list[str]) -> None:
+    s3 = boto3.client("s3")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda key: s3.delete_object(Bucket=bucket, Key=key), keys))
 
 
 def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
@@ -186,8 +231,8 @@ def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> s
     sagemaker: Any = boto3.client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None
+    card = _read_champion(artefact)
     try:
-        card = read_card(artefact)
         packed = pack({name: artefact / name for name in ARTEFACT})
     except (OSError, ValueError) as error:
         raise CommandError(f"{artefact}: no model artefact ({error})") from error

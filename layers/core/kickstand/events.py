@@ -8,6 +8,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, AliasPath, BaseModel, ConfigDict, Field, model_validator
 
+from kickstand.text import shorten
+
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 NEITHER = "neither"
 """The label of a photo that shows none of the classes."""
@@ -28,6 +30,10 @@ def as_utc(moment: datetime) -> datetime:
 
 Moment = Annotated[datetime, AfterValidator(as_utc)]
 """A time, always in UTC: times are compared, printed and sorted as text, so they need one zone."""
+
+
+ShortText = Annotated[str, AfterValidator(shorten)]
+"""A reason in words; a longer one is cut, so that it blocks nothing."""
 
 
 class Payload(BaseModel):

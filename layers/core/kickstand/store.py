@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Context, Decimal
 from heapq import merge
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import BotoCoreError, ClientError
@@ -21,6 +21,7 @@ from kickstand.events import ImageRef, Payload
 from kickstand.records import LaterDecision, Record
 
 logger = logging.getLogger(__name__)
+P = TypeVar("P", bound=Payload)
 
 EVENT_SOURCE = "kickstand"
 RECORDS_BY_CHANGE = "RecordsByChange"  # the index of when a record was written or answered: changed_on, changed_at
@@ -158,7 +159,7 @@ def read_changes(
     """
     found = (key for _, key in _keys_by_change(dynamodb, table, after, until, newest_first))
     for some in in_batches(found, 100):
-        yield from readable(read_items(dynamodb, table, some))
+        yield from readable(read_items(dynamodb, table, some), Record)
 
 
 def slice_changes(
@@ -172,9 +173,9 @@ def slice_changes(
     for at, together in groupby(_keys_by_change(dynamodb, table, after, until), lambda change: change[0]):
         keys += [key for _, key in together]
         if len(keys) >= most:
-            yield datetime.fromisoformat(at), [*readable(read_items(dynamodb, table, keys))]
+            yield datetime.fromisoformat(at), [*readable(read_items(dynamodb, table, keys), Record)]
             keys = []
-    yield until, [*readable(read_items(dynamodb, table, keys))]
+    yield until, [*readable(read_items(dynamodb, table, keys), Record)]
 
 
 def _keys_by_change(
@@ -317,14 +318,14 @@ def from_item(item: Mapping[str, Any]) -> Record:
     return Record.model_validate(plain(item))
 
 
-def readable(items: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
-    """The records in these items. An unreadable one is logged and skipped, so that the monitor can read the others."""
+def readable(items: Iterable[Mapping[str, Any]], kind: type[P]) -> Iterator[P]:
+    """The payloads in these items. An unreadable one is logged and skipped, so that the others are read."""
     for item in items:
         try:
-            yield from_item(item)
+            yield kind.model_validate(plain(item))
         except ValueError as error:
-            key = {name: item.get(name, {}).get("S") for name in ("image", "version")}
-            logger.error("a record cannot be read: %s: %s", key, first_complaint(error))
+            image, version = (item.get(name, {}).get("S") for name in ("image", "version"))
+            logger.error("left out: %s (version %s) cannot be read: %s", image, version, first_complaint(error))
 
 
 def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:

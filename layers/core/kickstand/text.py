@@ -26,3 +26,16 @@ def finalize(value: Any) -> Any:
     if type(value) is not str or value.isprintable():  # as nearly all text is; a photo's data address is long
         return value
     return "".join(letter if letter in KEPT else printable(letter) for letter in value)
+
+
+REASON_AT_MOST = 1000
+"""Characters of a reason in words, which is stored, and travels in states and events of at most 256 KB."""
+
+
+def shorten(text: str) -> str:
+    """The text, cut to REASON_AT_MOST characters.
+
+    >>> shorten("new cameras"), len(shorten("x" * 300_000))
+    ('new cameras', 1000)
+    """
+    return text if len(text) <= REASON_AT_MOST else f"{text[: REASON_AT_MOST - 1]}…"

@@ -10,6 +10,7 @@ from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 PERSON, DEGRADED, DAILY = {"reason": "new cameras"}, "Model Degraded", "Scheduled Event"
+LOG = "x" * 300_000
 
 
 def request(kind: str | dict[str, str]) -> Request:
@@ -56,6 +57,18 @@ def test_time_alone_starts_a_training_where_that_is_set() -> None:
 
 def test_the_first_training_waits_for_nothing() -> None:
     assert choose(request(DEGRADED), None, False, 0, settings(), NOW).train
+
+
+@pytest.mark.parametrize("event", [{"reason": LOG}, {"detail-type": DEGRADED, "detail": {"reason": LOG}}])
+def test_a_reason_of_any_length_fits_into_the_executions_input(event: dict[str, Any]) -> None:
+    reason = choose(Request.model_validate(event), None, False, 0, settings(), NOW).reason
+    claimed = LastTraining(requested_at=NOW, execution="arn", reason=reason, algorithm="kickstand")
+    assert (len(claimed.reason), claimed.reason[-1]) == (1000, "…")
+
+
+def test_a_claim_with_a_long_reason_that_an_older_version_has_written_can_be_started() -> None:
+    item = last(1).model_dump() | {"reason": LOG}
+    assert len(LastTraining.model_validate(item).reason) == 1000
 
 
 @pytest.mark.parametrize("kind", [PERSON, DEGRADED, DAILY])

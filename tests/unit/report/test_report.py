@@ -18,7 +18,8 @@ from kickstand.monitor.live_accuracy import PromiseStatus
 from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
 from kickstand.report.page import choose_latest, compose, draw_report, draw_widget, read_evidence, verdict
-from kickstand.report.pages import percent
+from kickstand.report.pages import percent, shows
+from kickstand.text import finalize
 from tests.commands import run
 from tests.stream import CARD, make_records, make_stream_baseline
 
@@ -135,7 +136,8 @@ def test_the_page_needs_no_network_and_no_script_runs_in_it(text: str) -> None:
 def test_night_pages_and_is_shown_beside_the_days_before(text: str) -> None:
     assert "The model is worse" in text or "The photos have changed" in text
     assert "Before: a random sample" in text
-    after = set(re.findall(r'title="(\d+)\.png"', text.split("What moved it most")[1].split("Before: a random")[0]))
+    moved = text.split("What moved it most")[1].split("Before: a random")[0]
+    after = set(re.findall(r'title="[^"]*/(\d+)\.png"', moved))
     assert after
     assert all(int(name) >= 350 for name in after)
 
@@ -150,6 +152,49 @@ def test_a_file_name_cannot_become_markup(text: str) -> None:
     hidden = page(list(make_records(500, night_from=350, names="{0}\u202egnp\x07.jpg")))
     assert r"\u202egnp\x07.jpg" in hidden
     assert all(letter.isprintable() or letter in "\n\t\u00a0" for letter in hidden)
+
+
+ODD = (
+    "o'neil & <co>{}",
+    'q"uote{}',
+    "an\xadna{}",
+    "a\x1bb{}",
+    "\U000e0041x{}",
+    "Zoë{}",
+    "new\nline{}",
+    "b\\s{}",
+    "camera{}/",
+)
+
+
+def test_a_page_shows_the_photos_that_it_names_whatever_their_names_and_no_others() -> None:
+    records = [
+        record.model_copy(update={"image": f"s3://photos/{ODD[i % len(ODD)].format(i)}"})
+        for i, record in enumerate(make_records(500, night_from=350))
+    ]
+    text = page(records)
+    titles = {title for _, attributes in Tags(text).tags if (title := attributes.get("title") or "").startswith("s3:")}
+    in_numbers = {json.loads(image) for image in re.findall(r'"image": ("(?:[^"\\]|\\.)*")', text)}
+    assert titles
+    assert in_numbers
+    shown = {record.image for record in records if shows(text.encode(), record.image)}
+    assert {finalize(image) for image in shown} == titles | {finalize(image) for image in in_numbers}
+    assert not any(shows(text.encode(), record.image.replace("s3://", "s3://other/")) for record in records)
+
+
+@pytest.mark.parametrize(
+    ("page", "image", "expected"),
+    [
+        ('<img alt="a.png" title="a.png">', "s3://photos/b/a.png", True),
+        ('<img alt="a.png" title="a.png">', "s3://photos/b/a", False),
+        ("<p>1 photo</p>", "s3://photos/b/1", False),
+        ("<p>1 photo</p>", "s3://photos/camera1/", False),
+        ('<img alt="a.png" title="s3://photos/b/a.png">', "s3://photos/c/a.png", False),
+        ('"examples": [{"image": "s3://photos/b/\\u003c.png"}]', "s3://photos/b/<.png", True),
+    ],
+)
+def test_a_page_shows_a_photo_only_where_the_whole_name_is_there(page: str, image: str, expected: bool) -> None:
+    assert shows(page.encode(), image) is expected
 
 
 THRESHOLDS: dict[str, float | None] = {"bicycle": 0.75, "motorcycle": 0.9}

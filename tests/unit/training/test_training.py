@@ -18,10 +18,12 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner, Result
 
 from kickstand.classify.artefact import read_card as load_card
+from kickstand.classify.artefact import read_part
 from kickstand.classify.inference import EmbeddedModel
 from kickstand.lifecycle.golden import find_mistake, read_golden_images
 from kickstand_cli.classify.classify import answer
-from kickstand_cli.classify.policy import policy
+from kickstand_cli.classify.evaluation import ReportedCard
+from kickstand_cli.classify.policy import find_out_of_fold, policy
 from kickstand_cli.datasets.doctor import read_out_of_fold
 from kickstand_cli.parallel import start_pool
 from kickstand_cli.project import PROJECT
@@ -630,3 +632,44 @@ def test_a_manifest_of_photos_that_are_not_here_is_refused(photos: Path, run: An
     result = run()
     assert result.exit_code == 1
     assert "1 of its photos are missing, among them disc/gone.jpg" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("again", "said"), [("shop", ""), ("street", "two lines about disc/0.jpg contradict each other")]
+)
+def test_a_photo_with_two_sources_is_named_and_one_that_is_listed_twice_counts_once(
+    tmp_path: Path, again: str, said: str
+) -> None:
+    (tmp_path / "disc").mkdir()
+    (tmp_path / "disc/0.jpg").write_bytes(b"x")
+    (tmp_path / "manifest.csv").write_text(f"class,file,source\ndisc,0.jpg,shop\ndisc,0.jpg,{again}\n")
+    if said:
+        with pytest.raises(CommandError, match=said):
+            list_photos(tmp_path)
+    else:
+        assert [file.source for file in list_photos(tmp_path)] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [os.mkfifo, lambda file: file.symlink_to("nowhere"), Path.mkdir, lambda file: file.write_bytes(b"\xff\xfe")],
+)
+def test_a_manifest_that_cannot_be_read_is_not_passed_over(tmp_path: Path, make: Any) -> None:
+    (tmp_path / "disc").mkdir()
+    (tmp_path / "disc/0.jpg").write_bytes(b"x")
+    make(tmp_path / "manifest.csv")
+    with pytest.raises(CommandError, match=r"manifest\.csv: no manifest with the columns class, file and source"):
+        list_photos(tmp_path)
+
+
+@pytest.mark.slow
+def test_in_the_folder_of_the_model_itself_the_evidence_and_golden_photos_are_beside_it(
+    photos: Path, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = photos.parent / "own/model"
+    model.mkdir(parents=True)
+    monkeypatch.chdir(model)
+    assert run("--out", ".").exit_code == 0
+    assert {path.name for path in model.parent.iterdir()} == {"model", "model-evidence", "golden"}
+    assert {path.name for path in model.iterdir()} == {"model.onnx", "model.json"}
+    assert find_out_of_fold(Path(), read_part(model, ReportedCard)).parent == model.parent / "model-evidence"

@@ -7,7 +7,17 @@ from typing import Any
 from pydantic import Field
 
 from kickstand.classify.photo_quality import Flaw
-from kickstand.events import Decision, ImageStatistics, Moment, Payload, Prediction, Reason, Route, SelectivePolicy
+from kickstand.events import (
+    Decision,
+    ImageStatistics,
+    Moment,
+    Payload,
+    Prediction,
+    Reason,
+    Route,
+    SelectivePolicy,
+    ShortText,
+)
 
 NO_END = datetime(9999, 12, 31, tzinfo=UTC)
 """The end of a switch without an end; a time, since older versions read one."""
@@ -19,8 +29,8 @@ class Switch(Payload):
     by: who turned it on; personal data, so no decision names them. until: when it ends by itself; NO_END for never.
     """
 
-    reason: str = Field(min_length=1)
-    by: str = Field(repr=False)
+    reason: ShortText = Field(min_length=1)
+    by: ShortText = Field(repr=False)
     since: Moment
     until: Moment
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import AliasChoices, AliasPath, ConfigDict, Field
 
-from kickstand.events import ImageRef, OfUpload, Payload, ReviewStatus, Route
+from kickstand.events import ImageRef, Moment, OfUpload, Payload, ReviewStatus, Route
 
 Key = tuple[str, str]
 """The key of an upload: its image (s3://bucket/key) and its version."""
@@ -66,10 +66,10 @@ class Entry(OfUpload):
 
     route: Route = Field(validation_alias=AliasPath("decision", "route"))
     audited: bool = False
-    recorded_at: datetime
-    uploaded_at: datetime | None = Field(None, validation_alias=AliasPath("image_ref", "uploaded_at"))
+    recorded_at: Moment
+    uploaded_at: Moment | None = Field(None, validation_alias=AliasPath("image_ref", "uploaded_at"))
     review: ReviewStatus | None = Field(None, validation_alias=AliasPath("review", "status"))
-    answered_at: datetime | None = Field(None, validation_alias=AliasPath("review", "answer", "answered_at"))
+    answered_at: Moment | None = Field(None, validation_alias=AliasPath("review", "answer", "answered_at"))
     keep_until: int | None = Field(None, validation_alias=AliasChoices("keep_until", "expires_at"))
 
     @property
@@ -95,7 +95,7 @@ class Entry(OfUpload):
 class Question(OfUpload):
     """The part of a review that the ledger reads."""
 
-    answered_at: datetime | None = Field(None, validation_alias=AliasPath("answer", "answered_at"))
+    answered_at: Moment | None = Field(None, validation_alias=AliasPath("answer", "answered_at"))
 
 
 class Ledger(Payload):
@@ -249,13 +249,13 @@ class Audit(Payload):
 
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
 
-    closes_at: datetime
-    late_at: datetime | None = None
-    opens_at: datetime | None = None
+    closes_at: Moment
+    late_at: Moment | None = None
+    opens_at: Moment | None = None
     name_at_most: int | None = None
     part: Part = Part.BUCKET
     marker: dict[str, Any] = Field(default_factory=dict)
-    sums: bytes = Field(default=bytes(8 * GROUPS), repr=False)
+    sums: bytes = Field(default=bytes(8 * GROUPS), min_length=8 * GROUPS, max_length=8 * GROUPS, repr=False)
     surplus: int = 0
     gone: int = 0
     found: Ledger = Ledger()

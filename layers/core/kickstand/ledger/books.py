@@ -15,7 +15,7 @@ from kickstand.clients import DynamoDBClient, S3Client, SFNClient, SQSClient
 from kickstand.events import ImageRef
 from kickstand.ledger.balance import Entry, Key, Question
 from kickstand.records import Record
-from kickstand.store import from_item, get_item, item_key, plain, read_items
+from kickstand.store import from_item, get_item, item_key, read_items, readable
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +77,10 @@ _QUESTION_PARTS = ("image", "version", "answer.answered_at")
 def read_outcomes(books: Books, keys: Collection[Key]) -> tuple[dict[Key, Entry], dict[Key, Question]]:
     """The records and reviews of these uploads, if they have any."""
     items = read_items(books.dynamodb, books.records_table, keys, ENTRY_PARTS)
-    entries = {entry.key: entry for entry in map(Entry.model_validate, map(plain, items))}
+    entries = {entry.key: entry for entry in readable(items, Entry)}
     asking = [key for key, entry in entries.items() if entry.asks_a_person or entry.review]
     items = read_items(books.dynamodb, books.reviews_table, asking, _QUESTION_PARTS)
-    return entries, {question.key: question for question in map(Question.model_validate, map(plain, items))}
+    return entries, {question.key: question for question in readable(items, Question)}
 
 
 def find_record(books: Books, key: Key) -> Record | None:

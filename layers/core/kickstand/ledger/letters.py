@@ -1,11 +1,15 @@
 """Dead letters: a table holds one for each failed upload; most are sent again automatically and succeed."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from kickstand.events import ImageRef, Payload
+from pydantic import Field
+
+from kickstand.errors import first_complaint
+from kickstand.events import ImageRef, Moment, Payload
 from kickstand.ledger.balance import Key, has_ended
 from kickstand.ledger.books import (
     Books,
@@ -21,6 +25,8 @@ from kickstand.ledger.books import send_uploads as send
 from kickstand.review.rules import Refused
 from kickstand.review.store import load_review, record_review
 from kickstand.store import item_key, key_of, plain, read_items, transient, update_item_if
+
+logger = logging.getLogger(__name__)
 
 REDRIVE_AFTER = (timedelta(0), timedelta(hours=2), timedelta(hours=12))
 """Delays until a failed upload is automatically sent again, one for each time; after the last, a person must act."""
@@ -38,7 +44,10 @@ LATE = {  # errors that say nothing about the photo: the same list as in the sta
 }
 UNDELIVERED = ""
 """The error of an event that EventBridge could not deliver, so that no execution could fail."""
+UNREADABLE = "Unreadable"
+"""The error of a letter whose item is damaged, or was written by a newer version: it waits for a person."""
 _KEPT_FOR = timedelta(days=14)  # after success, so that an upload that fails again is not sent again without end
+_MALFORMED = (ValueError, AttributeError, KeyError, TypeError, RecursionError)
 _CLOCKS_DIFFER_BY = timedelta(minutes=1)  # at most: an execution may fail just after it has written its record
 _NO_UPLOAD = "no upload"  # in place of the image, for a message without an upload
 _HOLD_SECONDS = 60  # while ten messages are stored
@@ -62,14 +71,14 @@ class Letter(Payload):
     event: str = ""
     error: str = UNDELIVERED
     cause: str = ""
-    failed_at: datetime
-    redrives: int = 0
-    redriven_at: datetime | None = None
+    failed_at: Moment
+    redrives: int = Field(default=0, ge=0)
+    redriven_at: Moment | None = None
 
     @property
     def key(self) -> Key | None:
-        """The upload; None if the message names none."""
-        return None if self.image == _NO_UPLOAD else (self.image, self.version)
+        """The upload; None if the message names none, or the letter cannot be read."""
+        return None if self.image == _NO_UPLOAD or self.error == UNREADABLE else (self.image, self.version)
 
     @property
     def about_review(self) -> bool:
@@ -142,7 +151,7 @@ def read_letter(identifier: str, body: str, failed_at: datetime) -> Letter:
         fits = 0 < len(image.encode()) <= 2048 and 0 < len(version.encode()) <= 1024  # DynamoDB's limits for keys
         if fits and len(letter.event) <= _EVENT_AT_MOST and letter.uploaded_at.tzinfo:
             return letter
-    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+    except _MALFORMED:
         pass
     return Letter(image=_NO_UPLOAD, version=identifier, event=body, failed_at=failed_at)
 
@@ -206,7 +215,21 @@ def scan_letters(books: Books, marker: dict[str, Any]) -> tuple[list[Letter], di
             **({"Limit": _PAGE} | marker),
         )
     following = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if "LastEvaluatedKey" in page else {}
-    return [Letter.model_validate(plain(item)) for item in page["Items"]], following
+    return [_read_item(item) for item in page["Items"]], following
+
+
+def _read_item(item: Mapping[str, Any]) -> Letter:
+    try:
+        letter = Letter.model_validate(plain(item))
+        if letter.key is None or letter.uploaded_at.tzinfo:
+            return letter
+        why = "its event has a time without a zone"
+    except _MALFORMED as error:
+        why = first_complaint(error) if isinstance(error, ValueError) else f"its event is no upload ({error!r})"
+    image, version = item["image"]["S"], item["version"]["S"]
+    logger.error("this dead letter cannot be read: %s (version %s): %s", image, version, why)
+    at = datetime.fromtimestamp(0, UTC)
+    return Letter(image=image, version=version, error=UNREADABLE, cause=why, failed_at=at)
 
 
 def open_letters(books: Books) -> Iterator[list[Letter]]:

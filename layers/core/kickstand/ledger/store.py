@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kickstand.batches import in_batches
-from kickstand.events import ImageRef, Payload, is_folder
+from kickstand.errors import first_complaint
+from kickstand.events import ImageRef, Moment, Payload, is_folder
 from kickstand.ledger.balance import Audit, Entry, Key, Lack, Ledger, Missing, Part, balance, has_ended
 from kickstand.ledger.books import (
     ENTRY_PARTS,
@@ -23,7 +24,7 @@ from kickstand.ledger.books import (
 )
 from kickstand.ledger.letters import find_letters, record_letters, scan_letters
 from kickstand.review.store import record_review, restore_review
-from kickstand.store import get_item, name_parts, plain, put_item_if, transient
+from kickstand.store import get_item, name_parts, put_item_if, readable, transient
 
 GRACE = timedelta(minutes=15)  # all attempts of an execution together take at most five
 NAME_AT_MOST = 50  # missing uploads in the saved state: one DynamoDB item of 400 KB
@@ -46,10 +47,10 @@ class Standing(Payload):
     """
 
     run: Ledger = Ledger()
-    run_at: datetime | None = None
+    run_at: Moment | None = None
     audit: Audit | None = None
     last: Ledger = Ledger()
-    last_closed_at: datetime | None = None
+    last_closed_at: Moment | None = None
 
 
 def draw_up(
@@ -231,20 +232,41 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
 
 
 def load_standing(books: Books) -> tuple[Standing, int]:
-    """The state of the ledger, and its revision."""
-    item = get_item(books.dynamodb, books.control_table, _LEDGER)
-    return (Standing.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])) if item else (Standing(), 0)
+    """The state of the ledger, and its revision. Raises ValueError if it cannot be read."""
+    item: Any = get_item(books.dynamodb, books.control_table, _LEDGER)
+    if item is None:
+        return Standing(), 0
+    try:
+        return Standing.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])
+    except (KeyError, ValueError) as error:
+        why = first_complaint(error) if isinstance(error, ValueError) else f"{error} is missing"
+        raise ValueError(f"the ledger's state cannot be read ({why}); its next run starts with a new one") from error
+
+
+def renew_standing(books: Books) -> str:
+    """Replace a state that cannot be read by a new one, so that the ledger goes on. Returns why; usually nothing."""
+    try:
+        load_standing(books)
+    except ValueError as error:
+        with transient("DynamoDB"):
+            books.dynamodb.put_item(TableName=books.control_table, Item=_standing_item(Standing(), 1))
+        return str(error)
+    return ""
 
 
 def save_standing(books: Books, standing: Standing, revision: int) -> bool:
     """Save the state in place of that revision. Returns whether nobody else was faster."""
-    item = _LEDGER | {"revision": {"N": str(revision + 1)}, "state": {"S": standing.model_dump_json(exclude_none=True)}}
+    item = _standing_item(standing, revision + 1)
     if not revision:
         return put_item_if(books.dynamodb, books.control_table, item, "attribute_not_exists(id)")
     values = {":revision": {"N": str(revision)}}
     return put_item_if(
         books.dynamodb, books.control_table, item, "revision = :revision", ExpressionAttributeValues=values
     )
+
+
+def _standing_item(standing: Standing, revision: int) -> dict[str, Any]:
+    return _LEDGER | {"revision": {"N": str(revision)}, "state": {"S": standing.model_dump_json(exclude_none=True)}}
 
 
 # ---- an audit, page by page
@@ -324,7 +346,7 @@ def _scan_entries(books: Books, audit: Audit) -> tuple[list[Entry], dict[str, An
         page = books.dynamodb.scan(
             TableName=books.records_table, **name_parts(ENTRY_PARTS), **({"Limit": PAGE} | audit.marker)
         )
-    entries = [Entry.model_validate(plain(item)) for item in page["Items"]]
+    entries = [*readable(page["Items"], Entry)]
     marker = {"ExclusiveStartKey": page["LastEvaluatedKey"]} if "LastEvaluatedKey" in page else {}
     return [entry for entry in entries if audit.compares(entry)], marker
 

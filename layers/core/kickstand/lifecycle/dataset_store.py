@@ -110,7 +110,7 @@ def prepare_dataset(
 
     Answers to random audits are held out, never used for training: only they represent all photos. A photo whose pixels
     are also held out is left out of training, so that both models can be compared on photos that neither has seen.
-    Pixels with two different labels are left out; those of the base keep theirs.
+    Pixels with two different labels are left out; but an answer changes no label of the base.
 
     Raises NothingToLearnError, StoreUnavailable.
     """
@@ -134,7 +134,7 @@ def prepare_dataset(
                 left_out["held_out"] += 1
             elif other := images.get(place := (split, image.pixels_sha256)):
                 left_out["twice" if other.label == image.label else "contradictory"] += 1
-                if other.label != image.label and other.origin != BASE:
+                if other.label != image.label and (other.origin != BASE or image.origin == BASE):
                     contradictory.add(place)
             else:
                 images[split, image.pixels_sha256] = image

@@ -71,18 +71,29 @@ def _describe(promise: Promise | None) -> str:
 
 
 def as_properties(told: Mapping[str, object]) -> dict[str, str]:
-    """Metadata of a model package: letters, digits, spaces and `_.:/=+-@`, at most 256 characters.
+    """Metadata of a model package: letters, digits, spaces and `_.:/=+-@`; a name has at most 128 characters, its value
+    256. Names that become equal get a number.
 
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ModelPackage.html
 
     >>> as_properties({"why": "3 new labels (of 200)"})
     {'why': '3 new labels  of 200 '}
+    >>> as_properties({"risk a&b": 1, "risk a(b": 2})
+    {'risk a b': '1', 'risk a b 2': '2'}
     """
 
     def plain(value: object) -> Iterable[str]:
         return (sign if sign.isalnum() or sign in " _.:/=+-@" else " " for sign in str(value))
 
-    return {name: "".join(plain(value))[:256] or "-" for name, value in told.items()}
+    found: dict[str, str] = {}
+    for name, value in told.items():
+        cleaned, number = "".join(plain(name))[:120], 1
+        key = cleaned
+        while key in found:
+            number += 1
+            key = f"{cleaned} {number}"
+        found[key] = "".join(plain(value))[:256] or "-"
+    return found
 
 
 def as_model_card(

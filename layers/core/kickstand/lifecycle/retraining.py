@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import AliasChoices, AliasPath, Field
 
-from kickstand.events import Moment, Payload
+from kickstand.events import Moment, Payload, ShortText
 from kickstand.settings import Settings
 
 Algorithm = Literal["kickstand", "image-classification"]
@@ -26,7 +26,7 @@ class Request(Payload):
     """The function's event: EventBridge's "Model Degraded" or "Scheduled Event", or {"reason": why}."""
 
     kind: str = Field("", validation_alias="detail-type")
-    reason: str = Field(
+    reason: ShortText = Field(
         "a person's request", validation_alias=AliasChoices(AliasPath("detail", "reason"), AliasPath("reason"))
     )
     algorithm: Algorithm = "kickstand"
@@ -47,7 +47,7 @@ class LastTraining(Payload):
 
     requested_at: Moment
     execution: str
-    reason: str
+    reason: ShortText
     algorithm: str
     answers: int = 0
     result: str | None = None

@@ -1,7 +1,6 @@
 """The monitoring report: one page, from records, that says whether all is well, and on what evidence."""
 
 import heapq
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -51,7 +50,7 @@ from kickstand.monitor.run import MonitorReport, Watch, examine
 from kickstand.quality import Interval, wilson_interval
 from kickstand.records import Record
 from kickstand.report import figures
-from kickstand.report.pages import data_uri, make_environment, moment, percent
+from kickstand.report.pages import data_uri, for_script, make_environment, moment, percent
 from kickstand.review.agreement import describe as describe_agreement
 
 DOTS = 1200  # photos on the timeline: more would only cover each other
@@ -180,10 +179,10 @@ class Tile(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A photo as the page shows it. uri: None where it is not available."""
+    """A photo as the page shows it. uri: None where it is not available. image: s3://bucket/key."""
 
     uri: str | None
-    name: str
+    image: str
     caption: str
 
 
@@ -321,8 +320,7 @@ def _page(
                 *(_lay_out(finding, records, read_picture) for finding in report.monitor.moved),
                 *(_lay_out(end.finding, records, read_picture, end.ended_at) for end in report.monitor.ended),
             ],
-            # A script block may hold no "</script>", but a photo's name may.
-            "numbers": Markup(json.dumps(report.numbers()).replace("<", "\\u003c")),  # noqa: S704
+            "numbers": Markup(for_script(report.numbers())),  # noqa: S704
         }
     return make_environment().get_template(template).render(content)
 
@@ -659,7 +657,7 @@ def _lay_out(
         caption = "" if tile.value is None or name not in FEATURES else f"{name} {tile.value:.3f}"
         if record and record.prediction and not caption:
             caption = f"{record.decision.route}, {record.prediction.label} {record.prediction.confidence:.2f}"
-        return Picture(read_picture(record) if record else None, tile.image.rpartition("/")[2], caption)
+        return Picture(read_picture(record) if record else None, tile.image, caption)
 
     until = f". Over since {moment(ended_at)} UTC" if ended_at else ""
     since = f", since {moment(finding.since)} UTC" if finding.since else ""

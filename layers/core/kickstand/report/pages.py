@@ -1,9 +1,12 @@
 """The pages that Kickstand shows in a browser: one environment, one base page, one style, no network."""
 
 import base64
+import json
 from datetime import datetime
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import escape
 
 from kickstand.text import finalize
 
@@ -18,7 +21,7 @@ def make_environment(package: str = "kickstand.report") -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, moment=moment, hours=hours)
+    environment.filters.update(percent=percent, moment=moment, hours=hours, name=name)
     return environment
 
 
@@ -57,3 +60,23 @@ def hours(value: float) -> str:
 def data_uri(media_type: str, content: bytes) -> str:
     """The content as an address, so that a page needs no other file."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def for_script(value: Any) -> str:
+    """The value as JSON in a script block, which may not hold "</script>", but a photo's name may."""
+    return json.dumps(value).replace("<", "\\u003c")
+
+
+def name(image: str) -> str:
+    """The last part of a photo's key.
+
+    >>> name("s3://bucket/camera 1/bike.jpg")
+    'bike.jpg'
+    """
+    return image.rpartition("/")[2]
+
+
+def shows(page: bytes, image: str) -> bool:
+    """Whether the report's page shows or names this photo. An older page has only the last part of its key."""
+    written = {f'title="{escape(finalize(text))}"' for text in (image, name(image))} | {for_script(image)}
+    return any(text.encode() in page for text in written)

@@ -42,6 +42,10 @@ class Refused(Exception):  # noqa: N818 - not an error of the system
     """A reviewer's request is not possible; the message is for them."""
 
 
+class Unreadable(Refused):
+    """The review's item is damaged, or was written by a newer version."""
+
+
 class Claim(Payload):
     """A photo that a reviewer sees. since: when it was first shown; until: reserved for them until then.
 

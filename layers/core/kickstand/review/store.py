@@ -1,5 +1,6 @@
 """Reviews in DynamoDB: every change is a rule of `rules`, written only if nobody changed the review meanwhile."""
 
+import logging
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -13,10 +14,12 @@ from pydantic import SecretStr
 
 from kickstand.clients import DynamoDBClient, SFNClient
 from kickstand.errors import AlreadyAnswered, StoreUnavailable
-from kickstand.events import ReviewStatus
+from kickstand.events import ReviewStatus, as_utc
 from kickstand.review import rules
-from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, is_same
-from kickstand.store import changed, from_item, get_item, item_key, key_of, plain, put_item_if, to_item, transient
+from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, Unreadable, is_same
+from kickstand.store import changed, from_item, get_item, item_key, key_of, put_item_if, readable, to_item, transient
+
+logger = logging.getLogger(__name__)
 
 OPEN_REVIEWS = "OpenReviews"  # the index of reviews that wait for an answer: queue, place
 SHARDS = 8
@@ -223,6 +226,8 @@ def record_review(
     settle = rules.forget_token if answered else rules.give_up
     try:
         review = change_review(dynamodb, reviews_table, *key, settle)
+    except Unreadable:
+        raise
     except Refused:  # forgotten, or expired
         return None
     if answered and review.answer is None and review.undone_at is None:
@@ -357,7 +362,7 @@ def count_answers(dynamodb: DynamoDBClient, control_table: str) -> int:
 
 def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
     """When the oldest open review began to wait: when it was opened, or last skipped."""
-    places = []
+    times = []
     for shard in _shards(OPEN):
         for group in GROUPS:
             with transient("DynamoDB"):
@@ -368,22 +373,28 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
                     ExpressionAttributeValues={":open": {"S": shard}, ":group": {"S": f"{group}#"}},
                     Limit=1,
                 )
-            places += [item["place"]["S"] for item in found["Items"]]
-    return min((datetime.fromisoformat(place.partition("#")[2]) for place in places), default=None)
+            for item in found["Items"]:
+                try:
+                    times.append(as_utc(datetime.fromisoformat(item["place"]["S"].partition("#")[2])))
+                except ValueError as error:
+                    logger.error("this review has no time: %s: %s", item["image"]["S"], error)
+    return min(times, default=None)
 
 
 def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
-    """Raises Refused if there is no such review."""
+    """Raises Refused if there is no such review, or it cannot be read."""
     item = get_item(dynamodb, table, item_key(image, version))
     if item is None:
         raise Refused("This photo is not under review.")
-    return Review.model_validate(plain(item))
+    for review in readable([item], Review):
+        return review
+    raise Unreadable("The review of this photo cannot be read.")
 
 
 def list_reviews(dynamodb: DynamoDBClient, table: str) -> Iterator[Review]:
     """Every review, open or answered."""
     for page in dynamodb.get_paginator("scan").paginate(TableName=table):
-        yield from (Review.model_validate(plain(item)) for item in page["Items"])
+        yield from readable(page["Items"], Review)
 
 
 def change_review(
