@@ -77,7 +77,12 @@ def older_built(older: Path) -> Path:
     """
     path = f"{SAM.parent}{os.pathsep}{os.environ['PATH']}"
     making = subprocess.run(
-        [SAM, "build"], cwd=older, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=540
+        [SAM, "build", "--no-cached"],
+        cwd=older,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=540,
     )
     assert making.returncode == 0, making.stdout + making.stderr
     return older / ".aws-sam/build"
