@@ -104,15 +104,10 @@ def test_a_file_name_is_shown_and_not_run(open_report: Open) -> None:
     assert "onerror" in page.locator(".contact .name").first.inner_text()
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
-def test_on_a_phone_nothing_sticks_out_and_letters_can_be_read(open_report: Open, width: int) -> None:
+@pytest.mark.parametrize("width", [320, 768])  # test_pages.py: 390, and the size of the letters
+def test_on_a_phone_and_on_a_tablet_nothing_sticks_out(open_report: Open, width: int) -> None:
     page = open_report(viewport={"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    if width == 390:
-        smallest = page.locator("figure svg text").evaluate_all(
-            "texts => Math.min(...texts.map(text => text.getBoundingClientRect().height))"
-        )
-        assert smallest >= 9
 
 
 def contrasts(page: "Page", selector: str, paint: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""`sam build` and `sam local`, for real: every function in its container, on its sample event, against moto."""
+"""`sam build` and `sam local`, for real: functions in their containers, on their sample events, against moto."""
 
 import json
 import os
@@ -25,7 +25,6 @@ FUNCTIONS = {  # without those of nested stacks, whose layers SAM CLI does not f
     if resource["Type"] == "AWS::Serverless::Function"
 }
 ENVIRONMENT = {**os.environ, "SAM_CLI_TELEMETRY": "0"}
-TESTED = {"prepare_image", "classify_image", "decide", "record_result", "check_golden_images"}  # one by one, below
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.enable_socket]
 
@@ -136,9 +135,9 @@ def test_check_golden_images_tells_codedeploy_even_that_it_could_not_check(ask: 
     assert "put_lifecycle_event_hook_execution_status" in told
 
 
-@pytest.mark.parametrize("function", sorted(FUNCTIONS.keys() - TESTED))
-def test_every_other_function_answers(ask: Callable[[str], Any], function: str) -> None:
-    assert "errorType" not in (ask(function) or {})
+def test_the_report_is_drawn_by_the_libraries_of_lambdas_system(ask: Callable[[str], Any]) -> None:
+    """tests/package runs the other functions too, on this machine's."""
+    assert "errorType" not in (ask("report") or {})
 
 
 def test_a_function_that_raises_says_so_on_stdout(invoke: Callable[..., Any]) -> None:

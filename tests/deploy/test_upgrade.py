@@ -1,4 +1,7 @@
-"""Upgrade in motion: work of the last release continues under this version, and back again."""
+"""Upgrade in motion: work of the last release continues under this version, and back again.
+
+And `make deploy-local`, step by step: the template through the real SAM CLI, the deployed zips from upload to review.
+"""
 
 import json
 import os
@@ -13,13 +16,15 @@ import boto3
 import pytest
 import yaml
 
-from kickstand.events import Reason
-from kickstand_cli.local.rehearsal import SAM, STACK, Rehearsal, empty, local_aws, missing
-from kickstand_cli.project import PROJECT
+from kickstand.events import Reason, Route
+from kickstand_cli.local.rehearsal import SAM, STACK, Rehearsal, RehearsalError, empty, local_aws, missing
+from kickstand_cli.local.template import load_yaml
+from kickstand_cli.project import PROJECT, TEMPLATE
 
 FIRST = "3b406c4"  # the release, until a commit has a tag
 SAMPLES = PROJECT / "samples/images"
-MACHINES = ("ClassifyImageStateMachineArn", "ReviewImageStateMachineArn")
+ASKING = "ReviewImageStateMachineArn"
+MACHINES = ("ClassifyImageStateMachineArn", ASKING)
 Key = tuple[str, str]
 PROGRAM = Path(__file__).with_name("one_version.py")
 # The first release reads no record with a reason that is newer than itself, and shows reviews of one partition only.
@@ -34,6 +39,10 @@ def git(*arguments: str) -> str | None:
     return ran.stdout.strip() if ran.returncode == 0 else None
 
 
+def is_here(release: str) -> bool:
+    return git("cat-file", "-e", f"{release}^{{commit}}") is not None
+
+
 @pytest.fixture(scope="module")
 def release() -> str:
     """The last release before this version: its newest tag, or the first release."""
@@ -43,7 +52,7 @@ def release() -> str:
 @pytest.fixture(scope="module")
 def older(absent: Callable[[str, str], NoReturn], release: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout of the last release."""
-    if git("cat-file", "-e", f"{release}^{{commit}}") is None:
+    if not is_here(release):
         absent("history", f"this clone has no commit {release}: git fetch --unshallow --tags")
     folder = tmp_path_factory.mktemp("release")
     archive = subprocess.run(["git", "archive", release], cwd=PROJECT, capture_output=True, check=True).stdout
@@ -68,7 +77,12 @@ def older_built(older: Path) -> Path:
     """
     path = f"{SAM.parent}{os.pathsep}{os.environ['PATH']}"
     making = subprocess.run(
-        [SAM, "build"], cwd=older, env=os.environ | {"PATH": path}, capture_output=True, text=True, timeout=540
+        [SAM, "build", "--no-cached"],
+        cwd=older,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=540,
     )
     assert making.returncode == 0, making.stdout + making.stderr
     return older / ".aws-sam/build"
@@ -99,51 +113,73 @@ def test_nothing_that_one_version_has_left_is_lost_or_unreadable_under_the_other
 
 @pytest.mark.enable_socket
 @pytest.mark.timeout(1200)
-def test_a_deployed_stack_is_updated_from_the_last_release_and_rolled_back_while_people_are_asked(
-    absent: Callable[[str, str], NoReturn], request: pytest.FixtureRequest
+def test_a_stack_is_deployed_used_updated_and_rolled_back_while_people_are_asked_and_deleted(
+    absent: Callable[[str, str], NoReturn], built: Path, release: str, request: pytest.FixtureRequest
 ) -> None:
-    """By `sam deploy`, on the local AWS: one stack, its tables and buckets, its executions and their task tokens."""
+    """By `sam deploy`, on the local AWS: one stack, its tables and buckets, its executions and their task tokens.
+
+    It begins as the last release; in a clone without that, as this version. One test, for one deployment takes most of
+    its time.
+    """
     if lacking := missing():
         absent("deploy", lacking)
-    request.getfixturevalue("built")
-    older: Path = request.getfixturevalue("older")
+    older, older_built = PROJECT, built
+    if is_here(release):
+        older, older_built = request.getfixturevalue("older"), request.getfixturevalue("older_built")
     folder = PROJECT / "build/test-upgrade"
-    before = Rehearsal(empty(folder / "older"), request.getfixturevalue("older_built"))
-    after = Rehearsal(empty(folder / "newer"))
+    before, after = Rehearsal(empty(folder / "older"), older_built), Rehearsal(empty(folder / "newer"))
     with local_aws(folder / "ministack.log"):
         for stack in (before, after):
             stack.package()
             make_patient(stack)
-        deploy(before)
+        after.renew("newer")
+        with pytest.raises(RehearsalError, match=r"sam deploy failed.*AuditRate"):
+            after.deploy(AuditRate="2")
+
+        deploy(before, AuditRate="1")  # a person is asked about every photo that is accepted
         waiting = {photographed(before, "red-road-bike"), photographed(before, "blue-city-bike")}
-        document = before.upload("document.pdf", (SAMPLES / "broken/document.pdf").read_bytes())
-        uploads = {document, *waiting}
+        uploads = {*waiting, is_refused(before, "document.pdf")}
         asked(before, waiting)
+        assert statuses(before, ASKING) == {"RUNNING"}
         command(older, "switch", "on", "--reason", "new cameras", "--for", "4h", "--by", "Ada")
         monitored(before)
+        assert not before.logged("ReviewFunction", "newer")
 
-        deploy(after)
+        deploy(after, AuditRate="1")
         assert "new cameras" in command(PROJECT, "switch", "status")
         monitored(after)
         answered(after, waiting)
+        assert all(after.logged(function, "newer") for function in ("ReviewFunction", "RecordReviewFunction"))
         later = photographed(after, "mountain-bike")
         assert after.decided(later).decision.reason is Reason.REVIEW_EVERYTHING
-        waiting.add(later)
-        uploads.add(later)
-        asked(after, waiting)
-        balanced(PROJECT, uploads=4, waiting=1)  # an audited photo is accepted meanwhile
+        uploads |= {later, is_refused(after, "newer.pdf")}
+        asked(after, waiting | {later})
+        balanced(PROJECT, uploads=5, waiting=1)  # an audited photo is accepted meanwhile
+        command(PROJECT, "switch", "off")
+        audited = photographed(after, "red-road-bike", "a folder/red +%2F é.jpg")
+        is_accepted(after, audited)
+        asked(after, waiting | {later, audited})
+        ledger = after.ledger()
+        assert (ledger.uploads, ledger.counts["reviewed"], ledger.counts["rejected"]) == (6, 1, 2)
+        assert not ledger.lacks
+        command(PROJECT, "switch", "on", "--reason", "newer cameras", "--for", "4h", "--by", "Ada")
+        waiting |= {later, audited}
+        uploads.add(audited)
+        kept = retained(after, TEMPLATE)
 
-        deploy(before)
-        assert "new cameras" in command(older, "switch", "status")
+        deploy(before, AuditRate="0")
+        assert "newer cameras" in command(older, "switch", "status")
         monitored(before)
-        if request.getfixturevalue("release") == FIRST:
+        if older != PROJECT and release == FIRST:
             show_to_first_release(before)
         while waiting:
             answered(before, waiting)
-        balanced(older, uploads=4, waiting=0)
+        balanced(older, uploads=6, waiting=0)
         for image, _ in uploads:
             command(older, "explain", image)
-        assert ended(before) == {"SUCCEEDED"}
+        assert statuses(before, *MACHINES) == {"SUCCEEDED"}
+        kept |= retained(before, older / "template.yaml")
+        assert set(before.delete()) == kept
 
 
 def show_to_first_release(stack: Rehearsal) -> None:
@@ -164,9 +200,9 @@ def make_patient(stack: Rehearsal) -> None:
     stack.packaged.write_text(yaml.safe_dump(template, sort_keys=False), "utf-8")
 
 
-def deploy(stack: Rehearsal) -> None:
-    """Make, update or roll back the stack; a person is asked about every photo that is accepted."""
-    stack.deploy(AuditRate="1")
+def deploy(stack: Rehearsal, **parameters: str) -> None:
+    """Make, update or roll back the stack."""
+    stack.deploy(**parameters)
     stepfunctions = boto3.client("stepfunctions")
     for machine in MACHINES:
         arn = stack.outputs[machine]
@@ -176,9 +212,26 @@ def deploy(stack: Rehearsal) -> None:
         stepfunctions.update_state_machine(stateMachineArn=arn, definition=json.dumps(definition))
 
 
-def photographed(stack: Rehearsal, name: str) -> Key:
+def photographed(stack: Rehearsal, name: str, key: str = "") -> Key:
     """Upload a photo of a bicycle."""
-    return stack.upload(f"{name}.jpg", (SAMPLES / f"bicycle/{name}.jpg").read_bytes())
+    return stack.upload(key or f"{name}.jpg", (SAMPLES / f"bicycle/{name}.jpg").read_bytes())
+
+
+def is_refused(stack: Rehearsal, key: str) -> Key:
+    """Upload a document. An error of a function reaches the Catch that names its class."""
+    document = stack.upload(key, (SAMPLES / "broken/document.pdf").read_bytes())
+    decision = stack.decided(document).decision
+    assert (decision.route, decision.reason) == (Route.REJECT, Reason.UNREADABLE)
+    assert "a PDF" in decision.explanation
+    return document
+
+
+def is_accepted(stack: Rehearsal, photo: Key) -> None:
+    record = stack.decided(photo)
+    assert record.decision.route is Route.ACCEPT
+    assert record.prediction is not None
+    assert record.prediction.label == "bicycle"
+    assert (record.image, record.version) == photo
 
 
 def asked(stack: Rehearsal, uploads: set[Key]) -> None:
@@ -204,7 +257,7 @@ def answered(stack: Rehearsal, waiting: set[Key]) -> None:
     review = stack.answer(upload, "bicycle").review
     assert review is not None
     assert review.answer is not None
-    assert (review.answer.label, review.answer.reviewer) == ("bicycle", "Ada")
+    assert (review.answer.label, review.answer.reviewer, review.answer.late) == ("bicycle", "Ada", False)
 
 
 def monitored(stack: Rehearsal) -> None:
@@ -228,11 +281,17 @@ def command(version: Path, *arguments: str) -> str:
     return ran.stdout
 
 
-def ended(stack: Rehearsal) -> set[str]:
-    """How the executions of both workflows stand."""
+def statuses(stack: Rehearsal, *machines: str) -> set[str]:
+    """How the executions of these state machines, named by their outputs, stand."""
     stepfunctions = boto3.client("stepfunctions")
     return {
         execution["status"]
-        for machine in MACHINES
+        for machine in machines
         for execution in stepfunctions.list_executions(stateMachineArn=stack.outputs[machine])["executions"]
     }
+
+
+def retained(stack: Rehearsal, template: Path) -> set[str]:
+    """What this template of the stack keeps when the stack is deleted."""
+    resources = load_yaml(template)["Resources"].items()
+    return {stack.physical(name) for name, item in resources if "Retain" in item.get("DeletionPolicy", "")}

@@ -106,7 +106,7 @@ def test_an_error_that_stays_fails_the_execution_and_keeps_the_event_in_the_dead
 @pytest.mark.parametrize(
     ("error", "attempts", "letters"),
     [
-        ("Lambda.TooManyRequestsException", 40, 0),  # however often
+        ("Lambda.TooManyRequestsException", 12, 0),  # however often
         ("StoreUnavailable", 9, 0),
         ("StoreUnavailable", 11, 1),
     ],

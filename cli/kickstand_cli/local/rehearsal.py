@@ -179,7 +179,8 @@ class Rehearsal:
             self.built / "CoreLayer", newer, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
         )
         with (newer / "python/kickstand/__init__.py").open("a", encoding="utf-8") as file:
-            file.write(f"\nimport os\nprint({word!r}, os.environ['AWS_LAMBDA_FUNCTION_NAME'])\n")
+            # The program that decodes photos imports it too, without the function's variables.
+            file.write(f"\nimport os\nprint({word!r}, os.environ.get('AWS_LAMBDA_FUNCTION_NAME'))\n")
         template = yaml.safe_load(self.packaged.read_text("utf-8"))
         template["Resources"]["CoreLayer"]["Properties"]["ContentUri"] = str(newer)
         template["Resources"]["CoreLayer"].pop("Metadata", None)

@@ -13,7 +13,6 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import boto3
-import yaml
 
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
@@ -27,7 +26,7 @@ from kickstand.store import from_item
 from kickstand_cli.classify.inventory import read_inventory
 from kickstand_cli.deployment import open_books
 from kickstand_cli.local.functions import Function, LambdaService, cut_off, environment, function_arn
-from kickstand_cli.local.template import Template, TemplateError, create_table
+from kickstand_cli.local.template import Template, TemplateError, create_table, load_yaml
 
 with environment(cut_off({})):  # moto reads some of them while it is imported
     from moto import mock_aws
@@ -361,7 +360,7 @@ class Stack:
         return value
 
     def _state_machine(self, logical_id: str, raw: dict[str, Any]) -> Physical:
-        definition = yaml.safe_load((self.template.folder / raw["DefinitionUri"]).read_text("utf-8"))
+        definition = load_yaml(self.template.folder / raw["DefinitionUri"])
         _hurry(definition)
         for name in [name for name, state in definition["States"].items() if "ItemReader" in state]:
             self._unfold(f"{logical_id}Read{name.title().replace(' ', '')}", definition["States"], name)

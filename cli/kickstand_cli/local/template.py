@@ -14,7 +14,7 @@ class TemplateError(Exception):
     """The template has an error, or a part that cannot run on this machine."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # in C: seven times as fast
     """YAML with CloudFormation's short tags: `!Ref X` is {"Ref": "X"}, `!GetAtt X.Arn` is {"Fn::GetAtt": "X.Arn"}."""
 
 
