@@ -1,5 +1,9 @@
 """Made-up photos, for tests of what is done with them."""
 
+import os
+from pathlib import Path
+
+import pytest
 from PIL import Image, ImageDraw
 
 
@@ -11,3 +15,14 @@ def coloured(shade: str, side: int = 128) -> Image.Image:
         for line in ((at, 0, at, side - 1), (0, at, side - 1, at)):
             pen.line(line, "black" if shade == "white" else "white")
     return photo
+
+
+def odd_name(folder: Path, name: bytes) -> Path:
+    """A path in the folder that is not UTF-8, where the file system has such names."""
+    path = folder / os.fsdecode(name)
+    try:
+        path.touch()
+    except OSError as error:
+        pytest.skip(f"this file system has no such name ({error})")
+    path.unlink()
+    return path

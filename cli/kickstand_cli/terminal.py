@@ -3,7 +3,6 @@
 import errno
 import getpass
 import io
-import json
 import os
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from kickstand.text import printable
+from kickstand.text import dump_json, printable
 
 TRACEBACK = "KICKSTAND_TRACEBACK"
 STDOUT = "standard output"
@@ -185,7 +184,7 @@ def print_json(content: Any, indent: int | None = None) -> None:
     if hasattr(content, "model_dump"):
         content = content.model_dump(mode="json")
     try:
-        sys.stdout.write(json.dumps(content, indent=indent) + "\n")
+        sys.stdout.write(dump_json(content, indent) + "\n")
         sys.stdout.flush()  # a reader of a pipe sees each line at once
     except OSError as error:
         raise _of_a_stream(error) from error

@@ -2,7 +2,6 @@
 
 import ast
 import io
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic_core import from_json
 from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
@@ -75,12 +75,12 @@ def test_a_bar_shows_a_name_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b]" not in screen.getvalue()
 
 
-def test_json_is_ascii_and_the_same_when_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_ascii_and_every_reader_takes_it(capsys: pytest.CaptureFixture[str]) -> None:
     print_json({HOSTILE: "é"})
     out = capsys.readouterr().out
     assert out.isascii()
     assert "\x1b" not in out
-    assert json.loads(out) == {HOSTILE: "é"}
+    assert from_json(out) == {HOSTILE.replace("\udc80", r"\udc80"): "é"}
 
 
 ELSEWHERE = ("rich.console", "rich.markup", "rich.text", "rich.progress", "rich.live", "rich.rule", "rich.panel")

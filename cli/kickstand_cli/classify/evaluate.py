@@ -9,6 +9,7 @@ from rich.table import Table
 
 from kickstand.classify.artefact import read_part
 from kickstand.events import NEITHER, Route
+from kickstand.text import dump_json
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import (
     PAGE,
@@ -78,7 +79,7 @@ def evaluate(
                 evaluation_report.write_report(report, result, examples, model.card, raw_card)
     if out:
         with exit_on():
-            write_file(out, json.dumps(result, indent=2) + "\n")
+            write_file(out, dump_json(result, indent=2) + "\n")
     if as_json:
         print_json(result, indent=2)
     else:

@@ -16,6 +16,7 @@ from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
+from kickstand.text import as_utf8
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.files import expect_writable, list_files, replacing
 from kickstand_cli.project import MODEL
@@ -61,7 +62,7 @@ def import_capture(
             try:
                 for number, line in read_lines(path):
                     try:
-                        record = read_line(line, f"{path.name}:{number}", card, endpoint)
+                        record = read_line(line, as_utf8(f"{path.name}:{number}"), card, endpoint)
                         twice += record.image in records
                         records.setdefault(record.image, record)
                     except CommandError as error:

@@ -12,6 +12,7 @@ import typer
 from kickstand.classify.artefact import read_card
 from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
+from kickstand.text import as_utf8
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
@@ -163,7 +164,7 @@ def _list_images(dataset: Path) -> dict[str, Path]:
             raise CommandError(unread[0])
         if not found:
             raise CommandError(f"{dataset / split}: no photos in folders of classes")
-        files |= {f"base/{path.relative_to(dataset).as_posix()}": path for path in found}
+        files |= {as_utf8(f"base/{path.relative_to(dataset).as_posix()}"): path for path in found}
     return files
 
 

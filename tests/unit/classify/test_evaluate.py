@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic_core import from_json
 from typer.testing import CliRunner
 
 from kickstand.classify.promise import Guaranteed
@@ -15,7 +16,7 @@ from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.evaluation_report import draw_risk
 from kickstand_cli.main import app
 from kickstand_cli.project import MODEL, PROJECT
-from tests.photos import coloured
+from tests.photos import coloured, odd_name
 
 LABELS = ("red", "green", "blue")
 
@@ -229,6 +230,24 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert f"| accuracy | {result['accuracy']['value']:.4f} |" in card
     assert "| red | 0.9000 | not guaranteed |" in card
     assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
+
+
+def test_names_that_are_not_utf_8_leave_json_that_every_reader_takes(model: Path, tmp_path: Path) -> None:
+    folder = write_images(odd_name(tmp_path, b"caf\xe9"), {"red": ["red"] * 100})
+    odd_name(folder / "red", b"\xff.png").write_text("no picture")
+    evaluated = ["evaluate", folder, "--out", tmp_path / "numbers.json", "--report", tmp_path / "report"]
+    stored = ["policy", "--images", folder, "--review-cost", 1, "--error-cost", 5, "--write", "--json"]
+    for command in (evaluated, stored, ["baseline", "--images", folder]):
+        code, out, err = run(*command, "--model", model)
+        assert (code, err.count("left out")) == (1, 1), err
+        assert "internal error" not in err
+        if command is stored:
+            assert from_json(out)["evidence"]["domain"] == r"the photos of the folder caf\udce9/"
+    for file in (tmp_path / "numbers.json", tmp_path / "report/evaluation.json"):
+        assert from_json(file.read_bytes())["unreadable"][0].endswith(r"caf\udce9/red/\udcff.png")
+    card = from_json((model / "model.json").read_bytes())
+    assert card["policy"]["evidence"]["domain"] == r"the photos of the folder caf\udce9/"
+    assert card["baseline"]["source"] == r"the model's answers to caf\udce9/"
 
 
 def test_the_folder_of_the_numbers_is_made(model: Path, tmp_path: Path) -> None:

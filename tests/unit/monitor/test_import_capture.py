@@ -17,6 +17,7 @@ from kickstand.events import Reason, Route
 from kickstand.records import Record
 from kickstand_cli.monitor.import_capture import import_capture
 from kickstand_cli.records import read_records
+from tests.photos import odd_name
 
 REAL = Path(os.environ.get("KICKSTAND_CAPTURED", Path(__file__).parents[4] / "shared" / "data" / "captured"))
 
@@ -143,6 +144,13 @@ def test_a_line_that_cannot_be_used_is_named_and_the_others_are_written(artefact
     assert "line 2" in err
     assert said in err
     assert len(list(read_records(out))) == 2
+
+
+def test_a_file_whose_name_is_not_utf_8_is_imported(artefact: Path) -> None:
+    file = odd_name(artefact, b"caf\xe9.jsonl")
+    file.write_text(captured("1"))
+    (record,) = imported(artefact, file)
+    assert record.image_ref.key == r"caf\udce9.jsonl:1"
 
 
 def test_a_file_that_is_not_there_is_an_error(artefact: Path) -> None:
