@@ -1,6 +1,7 @@
 """`kickstand import-capture`: every line of every captured file becomes a record."""
 
 import base64
+import gc
 import io
 import json
 import os
@@ -13,9 +14,9 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand.events import Reason, Route
+from kickstand.events import ImageSummary, Reason, Route
 from kickstand.records import Record
-from kickstand_cli.monitor.import_capture import import_capture
+from kickstand_cli.monitor.import_capture import import_capture, read_line
 from kickstand_cli.records import read_records
 from tests.photos import odd_name
 
@@ -93,6 +94,25 @@ def test_every_line_of_every_file_becomes_a_record(artefact: Path) -> None:
     assert [record.decision.route for record in records] == [Route.ACCEPT, Route.REVIEW, Route.ACCEPT]
     assert records[0].prepared_image is not None
     assert records[0].prepared_image.statistics.saturation > 0.9
+
+
+def test_records_are_written_one_by_one_and_photos_are_not_kept(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = []
+    photos: set[object] = set()
+
+    def read(*arguments: Any) -> Record:
+        record = read_line(*arguments)
+        alive.append(sum(type(one) is Record for one in gc.get_objects()))
+        photos.add(type(record.prepared_image))
+        return record
+
+    monkeypatch.setattr("kickstand_cli.monitor.import_capture.read_line", read)
+    (artefact / "a.jsonl").write_text("\n".join(captured(str(number)) for number in range(20)))
+    assert len(imported(artefact, artefact / "a.jsonl")) == 20
+    assert max(alive) - alive[0] <= 1
+    assert photos == {ImageSummary}
 
 
 def test_captured_files_are_never_replaced(artefact: Path) -> None:
