@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -19,6 +20,7 @@ from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
 from kickstand.report.page import compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent
+from kickstand.text import finalize
 from kickstand_cli.main import app
 from tests.stream import CARD, make_records, make_stream_baseline
 
@@ -314,6 +316,21 @@ def test_charts_that_would_be_empty_are_replaced_by_the_reason() -> None:
     assert "<b>Reliability</b> is not drawn: no person has answered yet." in told
     assert "<b>Routes</b> is not drawn: there are fewer than 30 photos." in told
     assert "<b>Review load</b> is not drawn: no person was asked." in told
+
+
+def renamed(payload: Any, name: str) -> Any:
+    """With another name of the class "bicycle"."""
+    return type(payload).model_validate_json(payload.model_dump_json().replace("bicycle", json.dumps(name)[1:-1]))
+
+
+@pytest.mark.parametrize("name", ["$5_$10", "x^{2$$", "cargo bike", "自行车", "a\nb", "a\x01b", "a\ufffeb"])
+def test_a_class_may_have_any_name(text: str, name: str) -> None:
+    records = [renamed(record, name) for record in RECORDS]
+    watch, card = renamed(WATCH, name), renamed(CARD, name) if name.isprintable() else CARD
+    drawn = draw_report(compose(records, watch, card, Budget()), records, watch, card, lambda _: None)
+    charts = re.findall(r"<svg .*?</svg>", drawn, re.DOTALL)
+    assert len(charts) == text.count("<svg ")
+    assert any(f">{line}<" in chart for chart in charts for line in finalize(f"as {name}").split("\n"))
 
 
 def test_one_unreadable_record_has_a_page() -> None:

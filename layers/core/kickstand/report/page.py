@@ -31,6 +31,7 @@ from kickstand.monitor.drift import (
     PromisedMix,
     Severity,
     describe,
+    list_events,
     observe,
 )
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, PromiseStatus, judge
@@ -436,6 +437,7 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
     bins = [part for part in report.reliability if part.live.answers]
     cells = {row.answer: row for row in report.confusion}
     truths = list(report.confusion[0].truth) if report.confusion else []
+    columns = {f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked": row.answer for row in report.confusion}
 
     def cell(truth: str, answer: str) -> tuple[float, str]:
         share = cells[answer].truth[truth]
@@ -466,8 +468,8 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
             "Confusion",
             figures.draw_confusion(
                 truths,
-                [f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked" for row in report.confusion],
-                lambda truth, column: cell(truth, column.partition("\n")[0]),
+                list(columns),
+                lambda truth, column: cell(truth, columns[column]),
                 "Kickstand's answer",
                 "what it shows",
             ),
@@ -526,6 +528,7 @@ def _draw_board(
 ) -> list[Statistic]:
     """Each statistic and how it went; alarms first. mix: whose limits take the place of the class mix's baseline."""
     seen = [observe(record, baseline.model_version, baseline.policy_version) for record in records]
+    sources = {str(event): event.source for event in list_events(baseline, mix)}
     board = []
     for finding in monitor.drift or ():
         name = finding.statistic
@@ -535,9 +538,9 @@ def _draw_board(
             usual = quantile.low[9], quantile.low[49], quantile.high[9]
             bands = _medians(values, spans, 10)
         else:
-            label = finding.event.rpartition(" ")[2]
-            source = f"{CLASS_MIX}:{label}" if name == CLASS_MIX else name
+            source = sources[finding.event]
             if name == CLASS_MIX and mix:
+                label = source.removeprefix(f"{CLASS_MIX}:")
                 shares: Iterable[tuple[datetime, float | None]] = (
                     (record.recorded_at, mix.measure(record).get(label)) for record in records
                 )
