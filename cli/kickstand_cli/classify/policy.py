@@ -264,6 +264,9 @@ def policy(
                 foreign_share = round(clopper_pearson(n[NEITHER], n.total(), confidence).high, 4)
         else:
             evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact, told), card, told)
+        if prices and not evidence.counts.keys() - {NEITHER}:
+            stderr.print("refused: the evidence has no photo of a class")
+            name_unread(unread, ExitCode.REFUSED)
         gates = {
             "neither_accept_at_most": evidence.gate,
             "neither_reject_at_least": max(evidence.gate, card.policy.neither_reject_at_least),

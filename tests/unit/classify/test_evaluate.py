@@ -232,6 +232,21 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
 
 
+@pytest.mark.parametrize("foreign", [0, 1])
+def test_prices_give_no_policy_where_no_photo_of_a_class_can_be_read(model: Path, tmp_path: Path, foreign: int) -> None:
+    folder = write_images(tmp_path / "test", {"red": [], "neither": ["black"] * foreign})
+    (folder / "red/gone.jpg").symlink_to("nowhere")
+    before = (model / "model.json").read_bytes()
+    command = ["policy", "--images", folder, "--review-cost", 1, "--error-cost", 5, "--model", model, "--write"]
+    code, out, err = run(*command)
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [
+        "refused: the evidence has no photo of a class",
+        f"error: left out: {folder}/red/gone.jpg: No such file or directory",
+    ]
+    assert (model / "model.json").read_bytes() == before
+
+
 def test_names_that_are_not_utf_8_leave_json_that_every_reader_takes(model: Path, tmp_path: Path) -> None:
     folder = write_images(odd_name(tmp_path, b"caf\xe9"), {"red": ["red"] * 100})
     odd_name(folder / "red", b"\xff.png").write_text("no picture")
