@@ -15,7 +15,17 @@ from kickstand.lifecycle.gate import Outcome, Stated, Verdict, as_stated, judge
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread, title
 from kickstand_cli.files import list_files, read_file
-from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, reason, show_progress, stderr
+from kickstand_cli.terminal import (
+    AsJson,
+    CommandError,
+    ExitCode,
+    console,
+    exit_on,
+    print_json,
+    reason,
+    show_progress,
+    stderr,
+)
 
 
 def gate(
