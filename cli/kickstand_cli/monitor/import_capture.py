@@ -116,11 +116,13 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     """
     try:
         captured = json.loads(line)
-        data, about = captured["captureData"], captured["eventMetadata"]
-        photo, answer = _decode(data["endpointInput"]), json.loads(_decode(data["endpointOutput"]))
+        if not isinstance(captured, dict):
+            raise ValueError("not a JSON object")
+        data, about = _part(captured, "captureData"), _part(captured, "eventMetadata")
+        photo, answer = _decode(_part(data, "endpointInput")), json.loads(_decode(_part(data, "endpointOutput")))
         prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
         at, event_id = as_utc(datetime.fromisoformat(about["inferenceTime"])), about["eventId"]
-        if not isinstance(event_id, str) or not event_id:
+        if not isinstance(event_id, str) or not event_id or as_utf8(event_id) != event_id:
             raise ValueError("eventId is not a text")
         ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
     except KeyError as error:
@@ -128,7 +130,7 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     except RecursionError as error:
         raise CommandError("too deeply nested JSON") from error
     except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(reason(error)) from error
     try:
         # The caller may have scaled the photo, so its quality is unknown: no "retake".
         image, decision = scale(photo, name, card.input_shape)[1], decide(prediction, card.policy)
@@ -144,6 +146,12 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
         execution=f"captured:{endpoint}",
         recorded_at=at,
     )
+
+
+def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(part := whole[name], dict):
+        raise ValueError(f"{name} is not an object")
+    return part
 
 
 def _decode(part: dict[str, Any]) -> bytes:

@@ -151,6 +151,9 @@ def test_an_image_that_cannot_be_read_is_a_rejected_record(artefact: Path) -> No
     [
         ("{", "Expecting property name"),
         ('{"captureData": {}}', "'eventMetadata' is missing"),
+        ("7", "line 2: not a JSON object\n"),
+        ("[]", "line 2: not a JSON object\n"),
+        ('{"captureData": 7, "eventMetadata": {}}', "line 2: captureData is not an object\n"),
         (captured("1", "[0.5, 0.3, 0.2]"), "a list of 2 probabilities is expected"),
         (captured("1", "[1.0, 1e400]"), "motorcycle: 'inf' is no probability"),
         (captured("1", "[" * 100_000), "too deep"),
@@ -215,7 +218,7 @@ def test_captured_files_may_have_another_encoding(artefact: Path, encoding: str)
     assert len(imported(artefact, artefact / "a.jsonl")) == 2
 
 
-@pytest.mark.parametrize("event_id", [None, 7, "", {"a": 1}])
+@pytest.mark.parametrize("event_id", [None, 7, "", {"a": 1}, "a\ud83d"])
 def test_an_inference_without_an_id_is_named(artefact: Path, event_id: Any) -> None:
     line = json.loads(captured("1"))
     line["eventMetadata"]["eventId"] = event_id
