@@ -6,14 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-import boto3
 import typer
 
 from kickstand.classify.artefact import read_card
 from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
 from kickstand.text import as_utf8
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, print_json, show_progress
@@ -97,7 +96,7 @@ def start(
     with reporting():
         function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
         request = json.dumps({"reason": reason, "algorithm": algorithm})
-        answer = boto3.client("lambda").invoke(FunctionName=function, Payload=request)
+        answer = open_client("lambda").invoke(FunctionName=function, Payload=request)
         started: dict[str, Any] = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
             raise CommandError(f"{function}: {started.get('errorMessage', started)}")
@@ -121,7 +120,7 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
     with reporting():
         found = read_outputs(stack_name, outputs)
         _output(found, "TrainModelStateMachineArn")
-        last = load_training(boto3.client("dynamodb"), found["ControlTableName"])
+        last = load_training(open_client("dynamodb"), found["ControlTableName"])
         state = _find_status(last) if last else None
     outcome = last.outcome if last and state in (last.result, "failed") else None  # else it is an earlier training's
     if as_json:
@@ -140,7 +139,7 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 def _find_status(last: LastTraining) -> str:
     """running, failed, timed_out, aborted; or the result of one that succeeded."""
-    stepfunctions = boto3.client("stepfunctions")
+    stepfunctions = open_client("stepfunctions")
     try:
         status = stepfunctions.describe_execution(executionArn=last.execution)["status"].lower()
     except stepfunctions.exceptions.ExecutionDoesNotExist:  # AWS forgets it after 90 days
@@ -169,7 +168,7 @@ def _list_images(dataset: Path) -> dict[str, Path]:
 
 
 def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progress: Callable[[], None]) -> None:
-    s3 = boto3.client("s3")
+    s3 = open_client("s3")
 
     def send(item: tuple[str, Path]) -> None:
         s3.put_object(Bucket=bucket, Key=item[0], Body=read_file(item[1]))
@@ -184,7 +183,7 @@ def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progres
 
 def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
     """The new package's ARN; None where the registry has one already. Raises CommandError without an artefact."""
-    sagemaker: Any = boto3.client("sagemaker")
+    sagemaker: Any = open_client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None
     try:
@@ -193,7 +192,7 @@ def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> s
     except (OSError, ValueError) as error:
         raise CommandError(f"{artefact}: no model artefact ({error})") from error
     key = f"jobs/champion-{card.model_version}/output/model.tar.gz"
-    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=packed)
+    open_client("s3").put_object(Bucket=bucket, Key=key, Body=packed)
     package = sagemaker.create_model_package(
         ModelPackageGroupName=group,
         ModelPackageDescription="The champion when training was set up.",
