@@ -190,6 +190,15 @@ def print_json(content: Any, indent: int | None = None) -> None:
         raise _of_a_stream(error) from error
 
 
+@contextmanager
+def naming_stdout() -> Iterator[None]:
+    """An OSError in the block is one of standard output: Typer prints help by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise _of_a_stream(error) from error
+
+
 def _of_a_stream(error: OSError, is_stderr: bool = False) -> OSError:
     if error.errno != errno.EPIPE and error.filename is None:
         error.filename = "standard error" if is_stderr else STDOUT

@@ -319,6 +319,12 @@ def test_a_stream_that_cannot_be_written_to_ends_in_no_traceback(redirect: str, 
     assert (ended, err) == (code, said)
 
 
+@pytest.mark.parametrize("words", ["--help", "", "classify --help", "training", "training start --help"])
+def test_help_that_cannot_be_written_names_the_stream(words: str) -> None:
+    call = f"import sys; sys.argv[1:] = {words.split()}; from kickstand_cli.main import app; app()".replace("'", '"')
+    assert python(call, ">/dev/full") == (1, b"", b"error: standard output: No space left on device\n")
+
+
 def test_a_file_that_is_opened_later_does_not_become_the_closed_stream(tmp_path: Path) -> None:
     code = PRINT.replace('    console.print("d', f'    file = open("{tmp_path}/kept", "w"); console.print("d')
     assert python(code, ">&-")[0] == 0
