@@ -74,7 +74,7 @@ def evaluate(
             from kickstand_cli.classify import evaluation_report  # slow: matplotlib
 
             progress.update(task, description="drawing")
-            raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
+            raw_card = json.loads((artefact / "model.json").read_bytes())
             with exit_on(ValueError):
                 evaluation_report.write_report(report, result, examples, model.card, raw_card)
     if out:

@@ -298,7 +298,7 @@ def _today() -> str:
 def store_in_card(artefact: Path, **parts: Any) -> None:
     """Replace parts of model.json, all or nothing; everything else there stays as it is."""
     file = artefact / "model.json"
-    write_file(file, card_text(json.loads(file.read_text("utf-8")) | parts))
+    write_file(file, card_text(json.loads(file.read_bytes()) | parts))
 
 
 def card_text(card: Mapping[str, Any]) -> str:

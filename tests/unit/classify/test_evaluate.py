@@ -247,6 +247,16 @@ def test_prices_give_no_policy_where_no_photo_of_a_class_can_be_read(model: Path
     assert (model / "model.json").read_bytes() == before
 
 
+def test_model_json_may_begin_with_a_byte_order_mark(model: Path, tmp_path: Path) -> None:
+    file = model / "model.json"
+    file.write_text(file.read_text("utf-8"), "utf-8-sig")
+    folder = write_images(tmp_path / "test", {"red": ["red"] * 100})
+    stored = ["policy", "--images", folder, "--review-cost", 1, "--error-cost", 5, "--write"]
+    for command in (["evaluate", folder, "--report", tmp_path / "report"], stored, ["baseline", "--images", folder]):
+        code, _, err = run(*command, "--model", model)
+        assert (code, err) == (0, "")
+
+
 def test_names_that_are_not_utf_8_leave_json_that_every_reader_takes(model: Path, tmp_path: Path) -> None:
     folder = write_images(odd_name(tmp_path, b"caf\xe9"), {"red": ["red"] * 100})
     odd_name(folder / "red", b"\xff.png").write_text("no picture")
