@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,27 @@ def test_a_class_may_have_any_name(text: str, name: str) -> None:
     charts = re.findall(r"<svg .*?</svg>", drawn, re.DOTALL)
     assert len(charts) == text.count("<svg ")
     assert any(f">{line}<" in chart for chart in charts for line in finalize(f"as {name}").split("\n"))
+
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [LAST],
+        [FIRST],
+        [LAST - timedelta(days=index) for index in range(40)],
+        [LAST - timedelta(microseconds=index) for index in range(40)],
+        [*[FIRST] * 40, *[LAST] * 40],
+    ],
+)
+def test_a_record_may_be_of_any_time(times: list[datetime]) -> None:
+    records = [
+        record.model_copy(update={"recorded_at": at, "review": None})
+        for record, at in zip(RECORDS, times, strict=False)
+    ]
+    assert 'aria-label="Confidence over time' in page(records)
 
 
 def test_one_unreadable_record_has_a_page() -> None:

@@ -311,8 +311,7 @@ def _along_time(axes: Axes, period: Period, ticks: int = 5) -> None:
     step = next((step for step in allowed if length <= ticks * step), STEPS[-1])
     midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - (midnight - start) // min(step, day) * min(step, day)  # round times, such as 14:30
-    places = [first + i * step for i in range(ticks + 2)]
-    places = [at for at in places if start <= at <= end] or [start]
+    places = [first + i * step for i in range(ticks + 2) if start - first <= i * step <= end - first] or [start]
     words = [
         f"{at:%H:%M}" if step < day else f"{at:%b %Y}" if length > 300 * day else f"{at.day} {at:%b}" for at in places
     ]

@@ -5,7 +5,7 @@ import heapq
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -61,6 +61,7 @@ IMAGES_PER_SPAN = 15
 ENOUGH = 100  # photos from which a statistic that has not moved counts as steady
 FEW = f"there are fewer than {2 * IMAGES_PER_SPAN} photos"
 MOMENT = timedelta(minutes=1)  # no time axis is shorter
+LAST = datetime.max.replace(tzinfo=UTC)  # a camera's clock may be wrong
 PICTURES = 8  # on each contact sheet
 LONGEST = 160  # pixels of such a photo
 
@@ -110,6 +111,7 @@ class Spans:
     def __init__(self, times: Sequence[datetime]) -> None:
         self.start, self.end = min(times), max(times)
         if self.end - self.start < MOMENT:
+            self.start = min(self.start, LAST - MOMENT)
             self.end = self.start + MOMENT
         self.n = max(1, min(SPANS, len(times) // IMAGES_PER_SPAN))
         self.length = (self.end - self.start) / self.n
@@ -120,7 +122,8 @@ class Spans:
 
     def edges(self, index: int) -> figures.Period:
         """Where this span starts and ends."""
-        return figures.Period(self.start + index * self.length, self.start + (index + 1) * self.length)
+        whole = self.end - self.start
+        return figures.Period(self.start + whole * index / self.n, self.start + whole * (index + 1) / self.n)
 
     @property
     def period(self) -> figures.Period:
