@@ -19,6 +19,7 @@ from kickstand.monitor.drift import Budget
 from kickstand.monitor.live_accuracy import PromiseStatus
 from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
+from kickstand.report.figures import draw_histograms
 from kickstand.report.page import compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent
 from kickstand.text import finalize
@@ -353,6 +354,11 @@ def test_a_record_may_be_of_any_time(times: list[datetime]) -> None:
         for record, at in zip(RECORDS, times, strict=False)
     ]
     assert 'aria-label="Confidence over time' in page(records)
+
+
+def test_the_threshold_of_each_class_is_in_the_legend() -> None:
+    figure = draw_histograms({"right": ([0.9], "#000000")}, 0.5, {"_x": 0.8, "b": 0.9})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["“_x” from 0.800", "“b” from 0.900"]
 
 
 def test_one_unreadable_record_has_a_page() -> None:

@@ -360,7 +360,7 @@ def _mark_thresholds(mark: Callable[..., object], thresholds: Mapping[str, float
     same = len(set(thresholds.values())) == 1
     for index, (label, at) in enumerate(list(thresholds.items())[: 1 if same else None]):
         if at is not None:
-            name = f"{'threshold' if same else f'{label} from'} {at:.3f}"
+            name = f"{'threshold' if same else f'“{label}” from'} {at:.3f}"  # matplotlib hides one that begins with _
             mark(at, color=INK, linewidth=1.2, linestyle=(0, DASHES[index % len(DASHES)]), label=name)
 
 
