@@ -1,7 +1,10 @@
 """Made-up photos, for tests of what is done with them."""
 
 import io
+import os
+from pathlib import Path
 
+import pytest
 from PIL import Image, ImageDraw
 
 
@@ -20,3 +23,14 @@ def png(colour: str = "grey") -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (64, 48), colour).save(file, "PNG")
     return file.getvalue()
+
+
+def odd_name(folder: Path, name: bytes) -> Path:
+    """A path in the folder that is not UTF-8, where the file system has such names."""
+    path = folder / os.fsdecode(name)
+    try:
+        path.touch()
+    except OSError as error:
+        pytest.skip(f"this file system has no such name ({error})")
+    path.unlink()
+    return path

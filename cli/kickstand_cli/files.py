@@ -85,27 +85,27 @@ def list_files(folder: Path, unread: list[str]) -> list[Path]:
     """
     found: list[Path] = []
     seen: set[tuple[int, int]] = set()
-
-    def walk(home: Path) -> None:
+    waiting = [folder]
+    while waiting:  # a loop: folders may be nested deeper than functions
+        place = waiting.pop()
+        if place != folder and not (_is_folder(place) and not _is_named_as_photo(place)):
+            found.append(place)
+            continue
         try:
-            about = home.stat()
+            about = place.stat()
             if (about.st_dev, about.st_ino) in seen:
-                return
-            seen.add((about.st_dev, about.st_ino))
-            entries = sorted(home.iterdir())
-        except OSError as error:
-            unread.append(f"{home}: {error.strerror}")
-            return
-        for entry in entries:
-            if entry.name.startswith("."):
                 continue
-            if _is_folder(entry) and not (mimetypes.guess_type(entry.name)[0] or "").startswith("image/"):
-                walk(entry)
-            else:
-                found.append(entry)
-
-    walk(folder)
+            seen.add((about.st_dev, about.st_ino))
+            entries = sorted(place.iterdir(), reverse=True)
+        except OSError as error:
+            unread.append(f"{place}: {error.strerror}")
+            continue
+        waiting += [entry for entry in entries if not entry.name.startswith(".")]
     return found
+
+
+def _is_named_as_photo(path: Path) -> bool:
+    return (mimetypes.guess_type(path.name)[0] or "").startswith("image/")
 
 
 def _is_folder(path: Path) -> bool:

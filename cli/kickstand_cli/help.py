@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperArgument
 
-from kickstand_cli.terminal import stderr
+from kickstand_cli.terminal import naming_stdout, stderr
 
 LARGEST = 1e12  # of any number on the command line
 MANY = 8  # options; more of them are shown in panels
@@ -57,9 +57,10 @@ def dress(command: Any) -> None:
     command.help = reflow(text)
     lines = [line.strip() for line in examples.strip().splitlines()]
     command.epilog = "\n".join(["Examples:", *lines]) if lines else None
-    parse, list_parameters = command.parse_args, command.get_params
+    parse, list_parameters, show = command.parse_args, command.get_params, command.format_help
     command.parse_args = lambda ctx, words: _check(command, ctx, parse(ctx, renamed(command, words)))
     command.get_params = lambda ctx: plain(list_parameters(ctx), ctx)
+    command.format_help = naming_stdout()(show)
 
 
 def reflow(text: str) -> str:

@@ -15,7 +15,7 @@ from typer.main import get_command, get_group
 from kickstand import __version__
 from kickstand.text import printable
 from kickstand_cli.help import OLD_COMMANDS, dress, note, plain
-from kickstand_cli.terminal import console, interruptible, session
+from kickstand_cli.terminal import console, interruptible, naming_stdout, session
 
 # Panel, command, module, first sentence. A module has the command's function, or a group named `app`.
 COMMANDS = {
@@ -129,6 +129,11 @@ class Commands(TyperGroup):
     def get_params(self, ctx: Any) -> Any:
         """Those of the help."""
         return plain(super().get_params(ctx), ctx)
+
+    @naming_stdout()
+    def format_help(self, *parts: Any) -> None:
+        """Print the list of commands."""
+        super().format_help(*parts)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Also by an older name."""

@@ -3,7 +3,6 @@
 import errno
 import getpass
 import io
-import json
 import os
 import shlex
 import shutil
@@ -26,7 +25,7 @@ from rich.segment import Segment, Segments
 from rich.table import Table
 from rich.text import Text
 
-from kickstand.text import REASON_AT_MOST, printable
+from kickstand.text import REASON_AT_MOST, dump_json, printable
 
 TRACEBACK = "KICKSTAND_TRACEBACK"
 STDOUT = "standard output"
@@ -189,8 +188,17 @@ def print_json(content: Any, indent: int | None = None) -> None:
     if hasattr(content, "model_dump"):
         content = content.model_dump(mode="json")
     try:
-        sys.stdout.write(json.dumps(content, indent=indent) + "\n")
+        sys.stdout.write(dump_json(content, indent) + "\n")
         sys.stdout.flush()  # a reader of a pipe sees each line at once
+    except OSError as error:
+        raise _of_a_stream(error) from error
+
+
+@contextmanager
+def naming_stdout() -> Iterator[None]:
+    """An OSError in the block is one of standard output: Typer prints help by itself."""
+    try:
+        yield
     except OSError as error:
         raise _of_a_stream(error) from error
 

@@ -183,6 +183,13 @@ def test_an_accept_header_chooses_the_kind_of_answer(accept: str, expected: str 
     assert choose_type(accept) == expected
 
 
+def test_a_port_that_is_used_is_named(port: int) -> None:
+    command = [str(Path(sys.executable).parent / "kickstand"), "serve", "--port", str(port)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"error: port {port}: Address already in use; choose another with --port\n"
+
+
 def test_a_list_of_types_is_answered(port: int) -> None:
     headers = {"Content_Type": "image/png", "Accept": "application/json, text/plain, */*"}
     status, body = requested(port, "POST", "/invocations", PNG, **headers)

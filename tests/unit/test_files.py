@@ -1,8 +1,10 @@
 """Files of others are read without waiting for ever; files of ours are written whole or not at all."""
 
+import inspect
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -73,6 +75,19 @@ def test_a_folder_is_listed_once_with_its_links_and_whatever_lies_in_it(tmp_path
     unread: list[str] = []
     found = [path.relative_to(tmp_path).as_posix() for path in list_files(tmp_path, unread)]
     assert (found, unread) == (["a", "again/2", "c.png", "gone"], [])
+
+
+def test_folders_may_be_nested_deeper_than_functions(tmp_path: Path) -> None:
+    home = tmp_path
+    for _ in range(200):
+        (home := home / "a").mkdir()
+    (home / "photo").touch()
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 100)
+    try:
+        assert list_files(tmp_path, []) == [home / "photo"]
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:

@@ -115,15 +115,30 @@ def test_a_mistake_is_answered_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("AWS_MAX_ATTEMPTS", "x"), ("AWS_ENDPOINT_URL", "junk"), ("AWS_ENDPOINT_URL_SQS", "junk")]
+    ("command", "variable", "value"),
+    [
+        ("ledger", "AWS_MAX_ATTEMPTS", "x"),
+        ("ledger", "AWS_ENDPOINT_URL", "junk"),
+        ("ledger", "AWS_ENDPOINT_URL_SQS", "junk"),
+        ("review --web", "AWS_MAX_ATTEMPTS", "x"),
+        ("training start --reason new", "AWS_MAX_ATTEMPTS", "x"),
+        ("training status", "AWS_MAX_ATTEMPTS", "x"),
+    ],
 )
 def test_a_wrong_setting_of_aws_ends_in_one_line(
-    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: str, variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv(variable, value)
-    (tmp_path / "outputs.json").write_text('{"ImageBucketName": "photos"}')
-    result = CliRunner().invoke(app, ["ledger", "--outputs", str(tmp_path / "outputs.json")])
+    outputs = (
+        "ImageBucketName",
+        "ReviewFunctionName",
+        "ControlTableName",
+        "TrainModelStateMachineArn",
+        "RequestTrainingFunctionName",
+    )
+    (tmp_path / "outputs.json").write_text(json.dumps(dict.fromkeys(outputs, "x")))
+    result = CliRunner().invoke(app, [*command.split(), "--outputs", str(tmp_path / "outputs.json")])
     assert result.exit_code == 1
     error = result.stderr.removeprefix("AWS region: us-east-1\n")
     assert error.startswith("error: a setting of AWS, in the environment or ~/.aws/config, is wrong: ")

@@ -28,6 +28,7 @@ from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
 from kickstand_cli.project import PROJECT, TEMPLATE
 from kickstand_cli.training.training_source import pack_source
+from tests.photos import odd_name
 
 PARAMETERS = {
     "Training": "on",
@@ -609,6 +610,7 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
     for split in ("train", "test"):
         (tmp_path / "dataset" / split / "bicycle").mkdir(parents=True)
         (tmp_path / "dataset" / split / "bicycle" / "mine.png").write_bytes(paint("#aa0000"))
+    odd_name(tmp_path / "dataset/test/bicycle", b"caf\xe9.png").write_bytes(paint("#00aa00"))
     boto3.client("sagemaker").create_model_package_group(ModelPackageGroupName="empty")
     told_of = {**stack.outputs, "ModelPackageGroupName": "empty"}
     outputs.write_text(json.dumps(told_of))
@@ -620,10 +622,12 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
     source = stack.s3.get_object(Bucket=bucket, Key="source/sourcedir.tar.gz")["Body"].read()
     assert source == pack_source()
     assert stack.s3.get_object(Bucket=bucket, Key="base/test/bicycle/mine.png")["Body"].read() == paint("#aa0000")
+    odd = stack.s3.get_object(Bucket=bucket, Key=r"base/test/bicycle/caf\udce9.png")["Body"].read()
+    assert odd == paint("#00aa00")
     (champion,) = packages("empty")
     assert champion["ModelApprovalStatus"] == "Approved"
-    for split in ("train", "test"):
-        stack.s3.delete_object(Bucket=bucket, Key=f"base/{split}/bicycle/mine.png")
+    for key in ("train/bicycle/mine.png", "test/bicycle/mine.png", r"test/bicycle/caf\udce9.png"):
+        stack.s3.delete_object(Bucket=bucket, Key=f"base/{key}")
 
 
 def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemaker: SageMaker, outputs: Path) -> None:

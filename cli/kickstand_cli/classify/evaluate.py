@@ -9,6 +9,7 @@ from rich.table import Table
 
 from kickstand.classify.artefact import read_part
 from kickstand.events import NEITHER, Route
+from kickstand.text import dump_json
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import (
     PAGE,
@@ -73,12 +74,12 @@ def evaluate(
             from kickstand_cli.classify import evaluation_report  # slow: matplotlib
 
             progress.update(task, description="drawing")
-            raw_card = json.loads((artefact / "model.json").read_text("utf-8"))
+            raw_card = json.loads((artefact / "model.json").read_bytes())
             with exit_on(ValueError):
                 evaluation_report.write_report(report, result, examples, model.card, raw_card)
     if out:
         with exit_on():
-            write_file(out, json.dumps(result, indent=2) + "\n")
+            write_file(out, dump_json(result, indent=2) + "\n")
     if as_json:
         print_json(result, indent=2)
     else:

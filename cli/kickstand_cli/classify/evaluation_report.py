@@ -1,6 +1,5 @@
 """The evaluation's charts and the model card, from the same numbers."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from kickstand.report.figures import (
     draw_risk_coverage,
 )
 from kickstand.report.pages import make_environment
+from kickstand.text import dump_json
 from kickstand_cli.classify.evaluation import PAGE, Example, Readable, ReportedCard, estimates
 from kickstand_cli.files import read_file, write_files
 
@@ -65,7 +65,7 @@ def write_report(
     plain = environment.overlay(autoescape=False)
     texts = {
         PAGE: environment.get_template("evaluation.html").render(context),
-        "evaluation.json": json.dumps(result, indent=2) + "\n",
+        "evaluation.json": dump_json(result, indent=2) + "\n",
         "model-card.md": plain.get_template("model-card.md").render(context),
     }
     write_files({folder / name: text for name, text in texts.items()})

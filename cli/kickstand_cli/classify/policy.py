@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,13 @@ from rich.table import Table
 from kickstand.classify.artefact import ModelCard, read_card, read_part
 from kickstand.classify.promise import Answered, Promise, derive_cheapest, derive_promised, percent, worst_mix
 from kickstand.classify.stated import StatedEvidence
+from kickstand.errors import first_complaint
 from kickstand.events import NEITHER
 from kickstand.monitor.live_accuracy import outcomes
 from kickstand.quality import clopper_pearson
 from kickstand.records import Record
 from kickstand.review.audit import draw
+from kickstand.text import dump_json
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import (
     Readable,
@@ -265,6 +267,9 @@ def policy(
                 foreign_share = round(clopper_pearson(n[NEITHER], n.total(), confidence).high, 4)
         else:
             evidence = read_out_of_fold(out_of_fold or find_out_of_fold(artefact, told), card, told)
+        if prices and not evidence.counts.keys() - {NEITHER}:
+            stderr.print("refused: the evidence has no photo of a class")
+            name_unread(unread, ExitCode.REFUSED)
         gates = {
             "neither_accept_at_most": evidence.gate,
             "neither_reject_at_least": max(evidence.gate, card.policy.neither_reject_at_least),
@@ -296,11 +301,21 @@ def _today() -> str:
 def store_in_card(artefact: Path, **parts: Any) -> None:
     """Replace parts of model.json, all or nothing; everything else there stays as it is."""
     file = artefact / "model.json"
-    card = json.loads(file.read_text("utf-8")) | parts
-    # On one line: its thousand numbers would bury the parts that people read.
-    baseline = json.dumps(card.pop("baseline", None), separators=(",", ":"))
-    text = json.dumps(card, indent=1).rstrip().removesuffix("}").rstrip()
-    write_file(file, f"{text}\n}}\n" if baseline == "null" else f'{text},\n "baseline": {baseline}\n}}\n')
+    write_file(file, card_text(json.loads(file.read_bytes()) | parts))
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """The content of model.json. Raises CommandError where no command could read it."""
+    text = dump_json({name: part for name, part in card.items() if name != "baseline"}, indent=1).removesuffix("\n}")
+    if baseline := card.get("baseline"):
+        # On one line: its thousand numbers would bury the parts that people read.
+        text += f',\n "baseline": {dump_json(baseline, separators=(",", ":"))}'
+    text += "\n}\n"
+    try:
+        ModelCard.model_validate_json(text)
+    except ValueError as error:
+        raise CommandError(f"model.json is not written: {first_complaint(error)}") from error
+    return text
 
 
 def _show(derived: dict[str, Any], *, written: bool, partial: bool) -> None:

@@ -14,7 +14,7 @@ from kickstand.classify.invocations import serve as application
 from kickstand.errors import ModelUnavailable
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import console, exit_on
+from kickstand_cli.terminal import CommandError, console, exit_on
 
 
 def serve(
@@ -32,7 +32,10 @@ def serve(
     """
     with exit_on(ModelUnavailable, OSError):
         app = runtime(application(EmbeddedModel(artefact)))
-        server = listen(app, "127.0.0.1", port, threads)
+        try:
+            server = listen(app, "127.0.0.1", port, threads)
+        except OSError as error:
+            raise CommandError(f"port {port}: {error.strerror}; choose another with --port") from error
     url = f"http://127.0.0.1:{server.effective_port}"
     console.print(f"Serving {artefact} on {url}, until Ctrl-C. AWS SDKs: AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME={url}")
     run(server)

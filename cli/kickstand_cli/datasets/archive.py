@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kickstand.text import as_utf8
 from kickstand_cli.terminal import CommandError
 
 FOLDER = "cifar-100-python"
@@ -84,7 +85,7 @@ def read_archive(path: Path) -> Archive:
         for split in SPLITS
     }
     return Archive(
-        name=path.resolve().name,
+        name=as_utf8(path.resolve().name),
         class_names=class_names,
         splits=splits,
         archive_md5=None if path.is_dir() else hash_md5(path),

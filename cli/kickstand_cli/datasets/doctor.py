@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from kickstand.classify.images import LONGEST, decode
 from kickstand.errors import InvalidImage
 from kickstand.events import Payload
+from kickstand.text import as_utf8
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.files import open_file, read_file
 from kickstand_cli.terminal import CommandError
@@ -214,11 +215,6 @@ def list_visible(folder: Path, *, folders: bool = False) -> list[Path]:
         return sorted(
             folder / one.name for one in entries if not one.name.startswith(".") and (not folders or one.is_dir())
         )
-
-
-def as_utf8(name: str) -> str:
-    """The name with those bytes escaped that are not UTF-8: no reader of JSON would take it back."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _explain(error: Exception) -> str:

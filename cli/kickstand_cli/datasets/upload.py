@@ -9,14 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import ValidationError
 
 from kickstand.clients import S3Client
 from kickstand_cli.datasets.download import Progress, ignore_progress
 from kickstand_cli.datasets.folder import MANIFEST, Manifest, open_dataset
-from kickstand_cli.deployment import name_region, use_region
+from kickstand_cli.deployment import name_region, open_client, use_region
 from kickstand_cli.terminal import CommandError
 
 CONTENT_TYPES = {".png": "image/png", ".lst": "text/tab-separated-values", ".json": "application/json"}
@@ -79,7 +78,7 @@ def upload_dataset(folder: Path, destination: Destination, *, on_progress: Progr
     total = len(paths) + 1
     name_region(use_region())
     with _explain_s3_errors(destination):
-        s3 = boto3.client("s3")
+        s3 = open_client("s3")
         sizes = _list_sizes(s3, destination)
         if MANIFEST in sizes and not _is_staged(s3, destination, folder, MANIFEST, sizes):
             _withdraw_manifest(s3, destination)

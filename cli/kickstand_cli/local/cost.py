@@ -15,10 +15,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from kickstand.classify.artefact import read_part
+from kickstand.classify.stated import StatedCard
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.project import MODEL, TEMPLATE
-from kickstand_cli.terminal import AsJson, console, print_json
+from kickstand_cli.terminal import AsJson, CommandError, console, print_json, reason
 
 COSTS = Path(__file__).parent / "costs"
 SECONDS, HOURS, DAYS = 730 * 3600, 730, 730 / 24  # of AWS's month
@@ -251,11 +253,18 @@ def template() -> Any:
 
 
 def expected_review_share() -> float:
-    """The share that the policy sends to review, with the audits of the rest."""
-    card = json.loads((MODEL / "model.json").read_bytes())
-    by_truth = card["policy"]["evidence"]["coverage"]
-    shares = [by_truth[label] for label in card["labels"]]
-    coverage: float = sum(share["value"] * share["n"] for share in shares) / sum(share["n"] for share in shares)
+    """The share that the policy sends to review, and the audits of the rest; of the classes that its evidence shows.
+
+    Raises CommandError where it shows none, or model.json cannot be read.
+    """
+    try:
+        card = read_part(MODEL, StatedCard)
+    except (OSError, ValueError) as error:
+        raise CommandError(reason(error)) from error
+    shares = [share for label, share in card.policy.evidence.coverage.items() if label in card.labels and share.n]
+    if not shares:
+        raise CommandError(f"{MODEL / 'model.json'}: the evidence of its policy has no photo of a class")
+    coverage: float = sum(share.value * share.n for share in shares) / sum(share.n for share in shares)
     audits = float(template()["Parameters"]["AuditRate"]["Default"])
     return round(1 - coverage + audits * coverage, 4)
 

@@ -21,6 +21,7 @@ from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
 from kickstand.records import StateError
+from kickstand.text import as_utf8
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.classify.evaluation import name_unread
 from kickstand_cli.datasets.archive import read_archive
@@ -196,8 +197,7 @@ def _find_files(paths: Sequence[Path], unread: list[str]) -> Iterator[Source]:
         for file in files:
             name = file.relative_to(path) if path.is_dir() else Path(file.name)
             # S3's keys are UTF-8, file names are not.
-            key = os.fsencode(name.as_posix()).decode("utf-8", "backslashreplace")
-            yield Source(key, partial(read_file, file))
+            yield Source(as_utf8(name.as_posix()), partial(read_file, file))
 
 
 def _read_cifar100(archive: Path | None, labels: Sequence[str]) -> tuple[list[Source], str]:

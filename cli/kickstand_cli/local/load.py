@@ -16,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
-import boto3
 import typer
 from PIL import Image, ImageDraw
 
@@ -26,7 +25,15 @@ from kickstand.ledger.books import find_record
 from kickstand.ledger.letters import find_letters, record_letters
 from kickstand.records import Record
 from kickstand_cli.classify.evaluation import name_unread
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
+from kickstand_cli.deployment import (
+    DEFAULT_STACK,
+    OutputsFile,
+    StackName,
+    open_books,
+    open_client,
+    read_outputs,
+    reporting,
+)
 from kickstand_cli.files import list_files, make_folder, read_file
 from kickstand_cli.ledger.ledger import as_dict
 from kickstand_cli.project import TEMPLATE
@@ -352,7 +359,7 @@ def run_on_aws(sent: list[Sent], profile: Profile, rate: float, stack_name: str,
 
 def upload_only(sent: list[Sent], bucket: str, profile: Profile, rate: float) -> None:
     """To any bucket, without waiting."""
-    s3 = boto3.client("s3")
+    s3 = open_client("s3")
     pace(sent, profile, rate, lambda item: s3.put_object(Bucket=bucket, Key=item.key, Body=item.data), lambda: None)
 
 

@@ -18,6 +18,7 @@ from kickstand.errors import InvalidImage
 from kickstand.events import Prediction
 from kickstand.monitor.drift import Baseline, make_baseline, measure, observe
 from kickstand.records import Record
+from kickstand.text import as_utf8
 from kickstand_cli.classify.classify import ModelOption, load_model
 from kickstand_cli.classify.evaluation import find_images, name_unread
 from kickstand_cli.classify.policy import store_in_card
@@ -116,7 +117,8 @@ def baseline(
             made = baseline_of_records(seen)
         else:
             folder = images or Path()
-            measured, source = measure_unseen(folder, artefact, unread), f"the model's predictions for {folder.name}/"
+            source = as_utf8(f"the model's predictions for {folder.resolve().name}/")
+            measured = measure_unseen(folder, artefact, unread)
             made = make(measured, source, card.model_version, card.policy.policy_version)
         store_in_card(artefact, baseline=made.model_dump(mode="json"))
     if as_json:

@@ -3,6 +3,7 @@
 import base64
 import binascii
 import json
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,11 +12,12 @@ import typer
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.classify.endpoint import read_answer
-from kickstand.classify.images import prepare
+from kickstand.classify.images import scale
 from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
+from kickstand.text import as_utf8
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.files import expect_writable, list_files, replacing
 from kickstand_cli.project import MODEL
@@ -55,30 +57,25 @@ def import_capture(
         card = read_card(artefact)
         paths = [path for file in files for path in _find_captures(file)]
         expect_writable(out, new_folder=True, inputs=[*files, artefact])
-        records: dict[str, Record] = {}
         failures = twice = 0
-        for path in paths:
-            try:
-                for number, line in read_lines(path):
-                    try:
-                        record = read_line(line, f"{path.name}:{number}", card, endpoint)
-                        twice += record.image in records
-                        records.setdefault(record.image, record)
-                    except CommandError as error:
-                        stderr.print(f"error: {path}, line {number}: {error}")
-                        failures += 1
-            except (OSError, CommandError) as error:
-                stderr.print(f"error: {reason(error)}")
-                failures += 1
-        if not records and not allow_empty:  # an older file stays as it was
-            raise CommandError(f"{', '.join(map(str, files))}: no record in it, so {out} is not written")
+        seen: set[str] = set()
         with replacing(out) as written:
-            written.writelines(f"{record.model_dump_json()}\n".encode() for record in records.values())
+            for found in _read_all(paths, card, as_utf8(endpoint)):
+                if isinstance(found, str):
+                    stderr.print(f"error: {found}")
+                    failures += 1
+                elif found.image in seen:
+                    twice += 1
+                else:
+                    seen.add(found.image)
+                    written.write(f"{found.model_dump_json()}\n".encode())
+            if not seen and not allow_empty:  # an older file stays as it was
+                raise CommandError(f"{', '.join(map(str, files))}: no record in it, so {out} is not written")
     if as_json:
-        print_json({"records": len(records), "files": len(paths), "out": str(out), "twice": twice, "failed": failures})
+        print_json({"records": len(seen), "files": len(paths), "out": str(out), "twice": twice, "failed": failures})
     else:
         again = f"; {twice:,} lines were captured twice" if twice else ""
-        console.print(f"{len(records):,} records of {len(paths):,} files written to {out}{again}")
+        console.print(f"{len(seen):,} records of {len(paths):,} files written to {out}{again}")
     if failures:
         raise typer.Exit(ExitCode.ERROR)
 
@@ -97,6 +94,19 @@ def _find_captures(file: Path) -> list[Path]:
     return captures
 
 
+def _read_all(paths: Iterable[Path], card: ModelCard, endpoint: str) -> Iterator[Record | str]:
+    """Each line's record, or why a line or the rest of a file cannot be used."""
+    for path in paths:
+        try:
+            for number, line in read_lines(path):
+                try:
+                    yield read_line(line, as_utf8(f"{path.name}:{number}"), card, endpoint)
+                except CommandError as error:
+                    yield f"{path}, line {number}: {error}"
+        except (OSError, CommandError) as error:
+            yield reason(error)
+
+
 def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     """One captured inference as a record; name: of the file and line, which stands for the image's key.
 
@@ -106,11 +116,13 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     """
     try:
         captured = json.loads(line)
-        data, about = captured["captureData"], captured["eventMetadata"]
-        photo, answer = _decode(data["endpointInput"]), json.loads(_decode(data["endpointOutput"]))
+        if not isinstance(captured, dict):
+            raise ValueError("not a JSON object")
+        data, about = _part(captured, "captureData"), _part(captured, "eventMetadata")
+        photo, answer = _decode(_part(data, "endpointInput")), json.loads(_decode(_part(data, "endpointOutput")))
         prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
         at, event_id = as_utc(datetime.fromisoformat(about["inferenceTime"])), about["eventId"]
-        if not isinstance(event_id, str) or not event_id:
+        if not isinstance(event_id, str) or not event_id or as_utf8(event_id) != event_id:
             raise ValueError("eventId is not a text")
         ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
     except KeyError as error:
@@ -118,10 +130,10 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     except RecursionError as error:
         raise CommandError("too deeply nested JSON") from error
     except (ValueError, TypeError) as error:
-        raise CommandError(str(error)) from error
+        raise CommandError(reason(error)) from error
     try:
         # The caller may have scaled the photo, so its quality is unknown: no "retake".
-        image, decision = prepare(photo, name, card.input_shape), decide(prediction, card.policy)
+        image, decision = scale(photo, name, card.input_shape)[1], decide(prediction, card.policy)
     except InvalidImage as error:
         image, decision = None, Decision(route=Route.REJECT, reason=Reason.UNREADABLE, explanation=str(error))
     return Record(
@@ -134,6 +146,12 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
         execution=f"captured:{endpoint}",
         recorded_at=at,
     )
+
+
+def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
+    if not isinstance(part := whole[name], dict):
+        raise ValueError(f"{name} is not an object")
+    return part
 
 
 def _decode(part: dict[str, Any]) -> bytes:

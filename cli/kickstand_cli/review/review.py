@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs
 
-import boto3
 import typer
 from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.terminal import CommandError, ExitCode, console, expect_terminal, fail, login, painted
 
 Invoke = Callable[[dict[str, Any]], Any]
@@ -71,7 +70,7 @@ def review(
 
 def find_function(outputs: dict[str, str]) -> Invoke:
     """Calls the stack's review function."""
-    function, lambdas = outputs["ReviewFunctionName"], boto3.client("lambda")
+    function, lambdas = outputs["ReviewFunctionName"], open_client("lambda")
 
     def invoke(event: dict[str, Any]) -> Any:
         answer = lambdas.invoke(FunctionName=function, Payload=json.dumps(event))

@@ -1,6 +1,5 @@
 """From out-of-fold predictions to temperature, policy and metrics; and the artefact's files."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -216,8 +215,3 @@ def list_evidence(
         "known": {"label": photos.classes[known].tolist(), **part(known)},
         "foreign": {"path": paths[foreign].tolist(), **part(foreign)},
     }
-
-
-def as_json(content: dict[str, Any], *, compact: bool = False) -> str:
-    """The text of a file."""
-    return (json.dumps(content, separators=(",", ":")) if compact else json.dumps(content, indent=1)) + "\n"

@@ -15,7 +15,17 @@ from kickstand.lifecycle.gate import Outcome, Stated, Verdict, as_stated, judge
 from kickstand_cli.classify.classify import load_model
 from kickstand_cli.classify.evaluation import Example, Readable, answer_all, find_images, name_unread, title
 from kickstand_cli.files import list_files, read_file
-from kickstand_cli.terminal import AsJson, CommandError, ExitCode, console, exit_on, print_json, show_progress
+from kickstand_cli.terminal import (
+    AsJson,
+    CommandError,
+    ExitCode,
+    console,
+    exit_on,
+    print_json,
+    reason,
+    show_progress,
+    stderr,
+)
 
 
 def gate(
@@ -53,12 +63,17 @@ def gate(
         contenders = [
             _answer(artefact, held_out, lambda: progress.advance(task), unread) for artefact in (champion, challenger)
         ]
-    verdict = judge(contenders[0], contenders[1], leaked)
+    unread = list(dict.fromkeys(unread))
+    try:
+        verdict = judge(contenders[0], contenders[1], leaked)
+    except ValueError as error:  # a photo that only one of them could read, or none at all
+        stderr.print(f"error: {images}: {reason(error)}")
+        name_unread(unread, ExitCode.ERROR)
     if as_json:
         print_json(verdict, indent=1)
     else:
         _show(verdict)
-    name_unread(list(dict.fromkeys(unread)), ExitCode.OK if verdict.promote else ExitCode.ATTENTION)
+    name_unread(unread, ExitCode.OK if verdict.promote else ExitCode.ATTENTION)
 
 
 def _answer(

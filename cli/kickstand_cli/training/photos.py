@@ -21,8 +21,9 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.photo_quality import SHORTER_SIDE
 from kickstand.errors import InvalidImage
 from kickstand.events import NEITHER, ImageStatistics
+from kickstand.text import as_utf8
 from kickstand_cli.classify.classify import cached_model
-from kickstand_cli.datasets.doctor import NEAR, SPLITS, as_utf8, list_visible, pair_near
+from kickstand_cli.datasets.doctor import NEAR, SPLITS, list_visible, pair_near
 from kickstand_cli.datasets.folder import encode_png
 from kickstand_cli.files import list_files, open_database, open_file, read_file, read_table, write_file
 from kickstand_cli.parallel import cores, end_now, start_pool

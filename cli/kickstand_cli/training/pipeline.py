@@ -21,9 +21,10 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.events import NEITHER, Prediction
 from kickstand.monitor.drift import measure as measure_drift
+from kickstand.text import as_utf8, dump_json
 from kickstand_cli.classify.goal import Goal
-from kickstand_cli.classify.policy import store_in_card
-from kickstand_cli.datasets.doctor import as_utf8, examine_dataset
+from kickstand_cli.classify.policy import card_text, store_in_card
+from kickstand_cli.datasets.doctor import examine_dataset
 from kickstand_cli.files import read_table, write_files
 from kickstand_cli.monitor.baseline import as_prediction, make
 from kickstand_cli.project import MODEL
@@ -120,7 +121,7 @@ def train_model(
     policy = cards.choose_policy(p[known], photos.labels[known].tolist(), p[foreign], photos.names, promise, about)
     network = merge((places.backbone / "model.onnx").read_bytes(), head).SerializeToString()
     sha256 = hashlib.sha256(network).hexdigest()
-    evidence = cards.as_json(cards.list_evidence(photos, fold, p, foreign), compact=True)
+    evidence = dump_json(cards.list_evidence(photos, fold, p, foreign), separators=(",", ":")) + "\n"
     card = {
         "model_version": sha256[:8],
         "model_sha256": sha256,
@@ -138,7 +139,7 @@ def train_model(
         {
             places.evidence / EVIDENCE: evidence,
             places.out / "model.onnx": network,
-            places.out / "model.json": cards.as_json(card),
+            places.out / "model.json": card_text(card),
         }
     )
     predictions = [as_prediction(row, checked) for row in p.tolist()]

@@ -173,7 +173,7 @@ def _write_report(result: Result, places: Places) -> None:
         place = result.files[path].place if path in result.files else None
         if place:
             examples.append(Readable(place, label, Answer(prediction, decide(prediction, card.policy)), prediction))
-    raw_card = json.loads((places.out / "model.json").read_text("utf-8"))
+    raw_card = json.loads((places.out / "model.json").read_bytes())
     write_report(places.evidence, summarise(examples, card.labels), examples, card, raw_card)
 
 

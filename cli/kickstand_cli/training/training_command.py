@@ -6,14 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
-import boto3
 import typer
 
 from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import NEITHER
 from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
-from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, read_outputs, reporting
+from kickstand.text import as_utf8
+from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
 from kickstand_cli.terminal import AsJson, CommandError, ExitCode, check_words, console, print_json, show_progress
@@ -116,7 +116,7 @@ def start(
     with reporting():
         function = _output(read_outputs(stack_name, outputs), "RequestTrainingFunctionName")
         request = json.dumps({"reason": reason, "algorithm": algorithm})
-        answer = boto3.client("lambda").invoke(FunctionName=function, Payload=request)
+        answer = open_client("lambda").invoke(FunctionName=function, Payload=request)
         started: dict[str, Any] = json.loads(answer["Payload"].read())
         if "FunctionError" in answer:
             raise CommandError(f"{function}: {started.get('errorMessage', started)}")
@@ -140,7 +140,7 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
     with reporting():
         found = read_outputs(stack_name, outputs)
         _output(found, "TrainModelStateMachineArn")
-        last = load_training(boto3.client("dynamodb"), found["ControlTableName"])
+        last = load_training(open_client("dynamodb"), found["ControlTableName"])
         state = _find_status(last) if last else None
     outcome = last.outcome if last and state in (last.result, "failed") else None  # else it is an earlier training's
     if as_json:
@@ -159,7 +159,7 @@ def status(stack_name: StackName = DEFAULT_STACK, outputs: OutputsFile = None, a
 
 def _find_status(last: LastTraining) -> str:
     """running, failed, timed_out, aborted; or the result of one that succeeded."""
-    stepfunctions = boto3.client("stepfunctions")
+    stepfunctions = open_client("stepfunctions")
     try:
         status = stepfunctions.describe_execution(executionArn=last.execution)["status"].lower()
     except stepfunctions.exceptions.ExecutionDoesNotExist:  # AWS forgets it after 90 days
@@ -196,12 +196,12 @@ def _list_images(dataset: Path, labels: tuple[str, ...]) -> dict[str, Path]:
                     f"{dataset / split / label}: not a class of the model ({', '.join(labels)}); --model names the "
                     "deployed one"
                 )
-        files |= {f"{BASE}{path.relative_to(dataset).as_posix()}": path for path in found}
+        files |= {as_utf8(f"{BASE}{path.relative_to(dataset).as_posix()}"): path for path in found}
     return files
 
 
 def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progress: Callable[[], None]) -> None:
-    s3 = boto3.client("s3")
+    s3 = open_client("s3")
 
     def send(item: tuple[str, Path]) -> None:
         s3.put_object(Bucket=bucket, Key=item[0], Body=read_file(item[1]))
@@ -216,19 +216,19 @@ def _upload(bucket: str, files: dict[str, Path], auxiliary: Path | None, progres
 
 def _find_left(bucket: str, keys: set[str]) -> list[str]:
     """What is in the base beside these keys, sorted."""
-    pages = boto3.client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=BASE)
+    pages = open_client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=BASE)
     return sorted({found["Key"] for page in pages for found in page.get("Contents", [])} - keys)
 
 
 def _remove(bucket: str, keys: list[str]) -> None:
-    s3 = boto3.client("s3")
+    s3 = open_client("s3")
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda key: s3.delete_object(Bucket=bucket, Key=key), keys))
 
 
 def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
     """The new package's ARN; None where the registry has one already. Raises CommandError without an artefact."""
-    sagemaker: Any = boto3.client("sagemaker")
+    sagemaker: Any = open_client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None
     card = _read_champion(artefact)
@@ -237,7 +237,7 @@ def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> s
     except (OSError, ValueError) as error:
         raise CommandError(f"{artefact}: no model artefact ({error})") from error
     key = f"jobs/champion-{card.model_version}/output/model.tar.gz"
-    boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=packed)
+    open_client("s3").put_object(Bucket=bucket, Key=key, Body=packed)
     package = sagemaker.create_model_package(
         ModelPackageGroupName=group,
         ModelPackageDescription="The champion when training was set up.",

@@ -1,6 +1,10 @@
 """Text that strangers chose, such as an object's key, for people to read."""
 
+import json
+import re
 from typing import Any
+
+HALF = re.compile(r"\\\\|\\ud[89ab]..\\ud[c-f]..|(\\ud[89a-f]..)")  # in JSON: a backslash, a whole letter, half of one
 
 
 def printable(text: str) -> str:
@@ -12,6 +16,21 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_utf8(name: str) -> str:
+    """The name with those bytes escaped that are not UTF-8: no reader of JSON would take it back."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def dump_json(content: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    r"""JSON in ASCII that every reader takes: each text in it is as `as_utf8` makes it.
+
+    >>> print(dump_json(["caf\udce9", "\U0001f6b2", "\\udce9"]))
+    ["caf\\udce9", "\ud83d\udeb2", "\\udce9"]
+    """
+    text = json.dumps(content, indent=indent, separators=separators)
+    return HALF.sub(lambda found: rf"\{found[1]}" if found[1] else found[0], text)
 
 
 KEPT = "\n\u00a0"  # the second keeps a number and its unit on one line

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic_core import from_json
 
 from kickstand.classify.promise import Guaranteed
 from kickstand_cli.classify.classify import answer, answer_batch, load_model
@@ -14,7 +15,7 @@ from kickstand_cli.classify.evaluation import Readable, answer_all, find_images
 from kickstand_cli.classify.evaluation_report import draw_risk
 from kickstand_cli.project import MODEL, PROJECT
 from tests.commands import run
-from tests.photos import coloured
+from tests.photos import coloured, odd_name
 
 LABELS = ("red", "green", "blue")
 
@@ -223,6 +224,49 @@ def test_the_report_shows_the_numbers_and_the_mistakes(model: Path, tmp_path: Pa
     assert f"| accuracy | {result['accuracy']['value']:.4f} |" in card
     assert "| red | 0.9000 | not guaranteed |" in card
     assert "accepted: 1 as red, 0 as green, 0 as blue, of 2." in card
+
+
+@pytest.mark.parametrize("foreign", [0, 1])
+def test_prices_give_no_policy_where_no_photo_of_a_class_can_be_read(model: Path, tmp_path: Path, foreign: int) -> None:
+    folder = write_images(tmp_path / "test", {"red": [], "neither": ["black"] * foreign})
+    (folder / "red/gone.jpg").symlink_to("nowhere")
+    before = (model / "model.json").read_bytes()
+    command = ["policy", "--images", folder, "--review-cost", 1, "--error-cost", 5, "--model", model, "--write"]
+    code, out, err = run(*command)
+    assert (code, out) == (3, "")
+    assert err.splitlines() == [
+        "refused: the evidence has no photo of a class",
+        f"error: left out: {folder}/red/gone.jpg: No such file or directory",
+    ]
+    assert (model / "model.json").read_bytes() == before
+
+
+def test_model_json_may_begin_with_a_byte_order_mark(model: Path, tmp_path: Path) -> None:
+    file = model / "model.json"
+    file.write_text(file.read_text("utf-8"), "utf-8-sig")
+    folder = write_images(tmp_path / "test", {"red": ["red"] * 100})
+    stored = ["policy", "--images", folder, "--review-cost", 1, "--error-cost", 5, "--write"]
+    for command in (["evaluate", folder, "--report", tmp_path / "report"], stored, ["baseline", "--images", folder]):
+        code, _, err = run(*command, "--model", model)
+        assert (code, err) == (0, "")
+
+
+def test_names_that_are_not_utf_8_leave_json_that_every_reader_takes(model: Path, tmp_path: Path) -> None:
+    folder = write_images(odd_name(tmp_path, b"caf\xe9"), {"red": ["red"] * 100})
+    odd_name(folder / "red", b"\xff.png").write_text("no picture")
+    evaluated = ["evaluate", folder, "--out", tmp_path / "numbers.json", "--report", tmp_path / "report"]
+    stored = ["policy", "--images", folder, "--review-cost", 1, "--error-cost", 5, "--write", "--json"]
+    for command in (evaluated, stored, ["baseline", "--images", folder]):
+        code, out, err = run(*command, "--model", model)
+        assert (code, err.count("left out")) == (1, 1), err
+        assert "internal error" not in err
+        if command is stored:
+            assert from_json(out)["evidence"]["domain"] == r"the photos of the folder caf\udce9/"
+    for file in (tmp_path / "numbers.json", tmp_path / "report/evaluation.json"):
+        assert from_json(file.read_bytes())["unreadable"][0].endswith(r"caf\udce9/red/\udcff.png")
+    card = from_json((model / "model.json").read_bytes())
+    assert card["policy"]["evidence"]["domain"] == r"the photos of the folder caf\udce9/"
+    assert card["baseline"]["source"] == r"the model's answers to caf\udce9/"
 
 
 def test_the_folder_of_the_numbers_is_made(model: Path, tmp_path: Path) -> None:

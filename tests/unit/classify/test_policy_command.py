@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from kickstand.records import Record
+from kickstand_cli.classify.policy import store_in_card
 from kickstand_cli.main import app
+from kickstand_cli.terminal import CommandError
 
 
 def write_artefact(folder: Path, labels: list[str]) -> Path:
@@ -310,6 +312,13 @@ def test_write_stores_the_policy_and_keeps_the_rest(artefact: Path, tmp_path: Pa
     assert card["metrics"] == {"kept": True}
     assert card["policy"]["policy_version"] != "old"
     assert card["policy"]["evidence"]["source"].startswith("out-of-fold predictions")
+
+
+def test_a_card_that_no_command_could_read_does_not_replace_model_json(artefact: Path) -> None:
+    before = (artefact / "model.json").read_bytes()
+    with pytest.raises(CommandError, match=r"model\.json is not written: policy\.accept_at: "):
+        store_in_card(artefact, policy={"policy_version": "new", "accept_at": 2.0})
+    assert (artefact / "model.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(

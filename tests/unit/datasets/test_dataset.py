@@ -23,6 +23,7 @@ from kickstand_cli.datasets.archive import FOLDER, MAX_MEMBER_BYTES, read_archiv
 from kickstand_cli.datasets.folder import encode_png, hash_images, open_dataset, write_dataset
 from kickstand_cli.main import app
 from kickstand_cli.terminal import CommandError
+from tests.photos import odd_name
 
 CLASSES = ["apple", "bicycle", "motorcycle", "worm", "empty_class"]
 PER_CLASS = {"train": 5, "test": 2}
@@ -248,6 +249,12 @@ def test_a_pickle_of_something_else_is_a_clear_error(tmp_path: Path) -> None:
 
 
 # --- writing the folder --------------------------------------------------------------------------------------------
+
+
+def test_an_archive_whose_name_is_not_utf_8_is_named_in_the_manifest(tmp_path: Path) -> None:
+    archive = write_archive(odd_name(tmp_path, b"caf\xe9.tar.gz"))
+    write_dataset(read_archive(archive), tmp_path / "out", ["motorcycle", "apple"])
+    assert open_dataset(tmp_path / "out").source == r"caf\udce9.tar.gz"
 
 
 def test_the_folder_holds_the_classes_as_images_lists_and_a_manifest(archive: Path, tmp_path: Path) -> None:

@@ -357,6 +357,19 @@ def test_the_command_finds_leaks_in_whatever_format(contenders: tuple[Path, Path
     assert "red/0.png" in out
 
 
+def test_photos_of_which_none_can_be_read_are_named(contenders: tuple[Path, Path, Path]) -> None:
+    champion, challenger, images = contenders
+    for photo in images.glob("*/*.png"):
+        photo.unlink()
+    (images / "red/gone.png").symlink_to("nowhere")
+    code, out, err = run(champion, challenger, images)
+    assert (code, out) == (1, "")
+    assert err.splitlines() == [
+        f"error: {images}: champion and challenger must answer about the same photos, at least one",
+        f"error: left out: {images}/red/gone.png: No such file or directory",
+    ]
+
+
 def test_an_empty_folder_of_training_images_is_an_error(contenders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     code, _, err = run(*contenders, "--trained-on", tmp_path / "nothing")

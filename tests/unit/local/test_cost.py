@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
+from kickstand_cli.local import cost
 from kickstand_cli.local.cost import gb_seconds, read, year
 from kickstand_cli.main import app
-from kickstand_cli.project import PROJECT
+from kickstand_cli.project import MODEL, PROJECT
 
 MILLION = 1_000_000
 
@@ -166,3 +168,28 @@ def test_x_ray_is_billed_by_the_sampling_rule() -> None:
 
 def test_the_counted_record_is_billed_as_one_write() -> None:
     assert read("counts")["record_bytes"] <= 1024
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda card: card["policy"]["evidence"]["coverage"].pop("motorcycle"), ""),
+        (lambda card: card["policy"]["evidence"].pop("coverage"), "the evidence of its policy has no photo of a class"),
+        (lambda card: card["policy"].pop("evidence"), "the evidence of its policy has no photo of a class"),
+        (lambda card: card.pop("policy"), "policy: Field required"),
+    ],
+)
+def test_reviews_are_expected_from_the_classes_that_the_policys_evidence_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], object], said: str
+) -> None:
+    card = json.loads((MODEL / "model.json").read_bytes())
+    coverage = card["policy"]["evidence"]["coverage"]["bicycle"]["value"]
+    change(card)
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    monkeypatch.setattr(cost, "MODEL", tmp_path)
+    ran = CliRunner().invoke(app, ["cost", "--json"])
+    assert ran.exit_code == bool(said)
+    assert ran.stderr == (f"error: {tmp_path}/model.json: {said}\n" if said else "")
+    if not said:
+        audits = float(cost.template()["Parameters"]["AuditRate"]["Default"])
+        assert json.loads(ran.stdout)["review_share"] == pytest.approx(1 - coverage + audits * coverage, abs=1e-4)

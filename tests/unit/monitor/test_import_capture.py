@@ -1,6 +1,7 @@
 """`kickstand import-capture`: every line of every captured file becomes a record."""
 
 import base64
+import gc
 import io
 import json
 import os
@@ -13,10 +14,11 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from kickstand.events import Reason, Route
+from kickstand.events import ImageSummary, Reason, Route
 from kickstand.records import Record
-from kickstand_cli.monitor.import_capture import import_capture
+from kickstand_cli.monitor.import_capture import import_capture, read_line
 from kickstand_cli.records import read_records
+from tests.photos import odd_name
 
 REAL = Path(os.environ.get("KICKSTAND_CAPTURED", Path(__file__).parents[4] / "shared" / "data" / "captured"))
 
@@ -94,6 +96,25 @@ def test_every_line_of_every_file_becomes_a_record(artefact: Path) -> None:
     assert records[0].prepared_image.statistics.saturation > 0.9
 
 
+def test_records_are_written_one_by_one_and_photos_are_not_kept(
+    artefact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = []
+    photos: set[object] = set()
+
+    def read(*arguments: Any) -> Record:
+        record = read_line(*arguments)
+        alive.append(sum(type(one) is Record for one in gc.get_objects()))
+        photos.add(type(record.prepared_image))
+        return record
+
+    monkeypatch.setattr("kickstand_cli.monitor.import_capture.read_line", read)
+    (artefact / "a.jsonl").write_text("\n".join(captured(str(number)) for number in range(20)))
+    assert len(imported(artefact, artefact / "a.jsonl")) == 20
+    assert max(alive) - alive[0] <= 1
+    assert photos == {ImageSummary}
+
+
 def test_captured_files_are_never_replaced(artefact: Path) -> None:
     file = artefact / "a.jsonl"
     file.write_text(captured("e1"))
@@ -130,6 +151,9 @@ def test_an_image_that_cannot_be_read_is_a_rejected_record(artefact: Path) -> No
     [
         ("{", "Expecting property name"),
         ('{"captureData": {}}', "'eventMetadata' is missing"),
+        ("7", "line 2: not a JSON object\n"),
+        ("[]", "line 2: not a JSON object\n"),
+        ('{"captureData": 7, "eventMetadata": {}}', "line 2: captureData is not an object\n"),
         (captured("1", "[0.5, 0.3, 0.2]"), "a list of 2 probabilities is expected"),
         (captured("1", "[1.0, 1e400]"), "motorcycle: 'inf' is no probability"),
         (captured("1", "[" * 100_000), "too deep"),
@@ -143,6 +167,13 @@ def test_a_line_that_cannot_be_used_is_named_and_the_others_are_written(artefact
     assert "line 2" in err
     assert said in err
     assert len(list(read_records(out))) == 2
+
+
+def test_a_file_whose_name_is_not_utf_8_is_imported(artefact: Path) -> None:
+    file = odd_name(artefact, b"caf\xe9.jsonl")
+    file.write_text(captured("1"))
+    (record,) = imported(artefact, file)
+    assert record.image_ref.key == r"caf\udce9.jsonl:1"
 
 
 def test_a_file_that_is_not_there_is_an_error(artefact: Path) -> None:
@@ -187,7 +218,7 @@ def test_captured_files_may_have_another_encoding(artefact: Path, encoding: str)
     assert len(imported(artefact, artefact / "a.jsonl")) == 2
 
 
-@pytest.mark.parametrize("event_id", [None, 7, "", {"a": 1}])
+@pytest.mark.parametrize("event_id", [None, 7, "", {"a": 1}, "a\ud83d"])
 def test_an_inference_without_an_id_is_named(artefact: Path, event_id: Any) -> None:
     line = json.loads(captured("1"))
     line["eventMetadata"]["eventId"] = event_id

@@ -3,9 +3,10 @@
 import json
 import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from kickstand.monitor.drift import Budget
 from kickstand.monitor.live_accuracy import PromiseStatus
 from kickstand.monitor.run import MonitorReport, Watch, read_watch
 from kickstand.records import Record
+from kickstand.report.figures import draw_histograms
 from kickstand.report.page import choose_latest, compose, draw_report, draw_widget, read_evidence, verdict
 from kickstand.report.pages import percent, shows
 from kickstand.text import finalize
@@ -381,6 +383,47 @@ def test_charts_that_would_be_empty_are_replaced_by_the_reason() -> None:
     assert "<b>Reliability</b> is not drawn: no person has answered yet." in told
     assert "<b>Routes</b> is not drawn: there are fewer than 30 photos." in told
     assert "<b>Review load</b> is not drawn: no photo was sent to review." in told
+
+
+def renamed(payload: Any, name: str) -> Any:
+    """With another name of the class "bicycle"."""
+    return type(payload).model_validate_json(payload.model_dump_json().replace("bicycle", json.dumps(name)[1:-1]))
+
+
+@pytest.mark.parametrize("name", ["$5_$10", "x^{2$$", "cargo bike", "自行车", "a\nb", "a\x01b", "a\ufffeb"])
+def test_a_class_may_have_any_name(text: str, name: str) -> None:
+    records = [renamed(record, name) for record in RECORDS]
+    watch, card = renamed(WATCH, name), renamed(CARD, name) if name.isprintable() else CARD
+    drawn = draw_report(compose(records, watch, card, Budget()), records, watch, card, lambda _: None)
+    charts = re.findall(r"<svg .*?</svg>", drawn, re.DOTALL)
+    assert len(charts) == text.count("<svg ")
+    assert any(f">{line}<" in chart for chart in charts for line in finalize(f"as {name}").split("\n"))
+
+
+FIRST, LAST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        [LAST],
+        [FIRST],
+        [LAST - timedelta(days=index) for index in range(40)],
+        [LAST - timedelta(microseconds=index) for index in range(40)],
+        [*[FIRST] * 40, *[LAST] * 40],
+    ],
+)
+def test_a_record_may_be_of_any_time(times: list[datetime]) -> None:
+    records = [
+        record.model_copy(update={"recorded_at": at, "review": None})
+        for record, at in zip(RECORDS, times, strict=False)
+    ]
+    assert 'aria-label="Confidence over time' in page(records)
+
+
+def test_the_threshold_of_each_class_is_in_the_legend() -> None:
+    figure = draw_histograms({"right": ([0.9], "#000000")}, 0.5, {"_x": 0.8, "b": 0.9})
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["“_x” from 0.800", "“b” from 0.900"]
 
 
 def test_one_unreadable_record_has_a_page() -> None:

@@ -1,5 +1,6 @@
 """The model artefact: a folder with `model.onnx` and `model.json`."""
 
+import codecs
 import math
 import unicodedata
 from collections.abc import Iterable
@@ -122,6 +123,6 @@ def read_part(artefact: Path, part: type[Part]) -> Part:
     if not card.is_file():
         raise FileNotFoundError(f"{artefact}: not a model artefact, because it has no model.json")
     try:
-        return part.model_validate_json(card.read_bytes())
+        return part.model_validate_json(card.read_bytes().removeprefix(codecs.BOM_UTF8))
     except ValueError as error:
         raise ValueError(f"{card}: {first_complaint(error)}") from error

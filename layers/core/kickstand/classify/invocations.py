@@ -80,7 +80,7 @@ def choose_type(accept: str) -> str | None:
     """Which of the two kinds of answer an Accept header prefers; None if it accepts neither.
 
     For each kind the most specific matching range counts; of the two kinds, the one with the larger weight is chosen:
-    https://www.rfc-editor.org/rfc/rfc9110.html#name-accept. An invalid header counts as missing.
+    https://www.rfc-editor.org/rfc/rfc9110.html#name-accept. A range that is not valid is ignored.
 
     >>> choose_type("application/json, text/plain, */*"), choose_type("text/csv")
     ('application/json', None)

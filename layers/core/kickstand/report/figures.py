@@ -6,6 +6,7 @@ matplotlib is imported here and nowhere else in the core, so only code that draw
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from kickstand.events import Route
 from kickstand.quality import Interval
+from kickstand.text import finalize
 
 # Stand-ins, replaced by the page's own colours, so that one drawing serves light, dark and print.
 INK, SOFT, LINE, FILL, PAPER = "#000101", "#000102", "#000103", "#000104", "#000105"
@@ -48,6 +50,7 @@ mpl.rcParams.update(
     {
         "svg.fonttype": "none",
         "svg.hashsalt": "kickstand",
+        "text.parse_math": False,  # a class may have dollar signs in its name
         "savefig.transparent": True,
         "font.size": TEXT,
         "axes.labelsize": TEXT,
@@ -128,9 +131,12 @@ def as_svg(figure: Figure, says: str) -> Markup:
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/add_custom_widget_dashboard_security.html
     """
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the browser has other fonts
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    drawn = "\n".join(map(finalize, buffer.getvalue().decode().split("\n")))  # XML has no control characters
     svg = "{http://www.w3.org/2000/svg}"
-    root = ElementTree.fromstring(buffer.getvalue())  # noqa: S314 - drawn here
+    root = ElementTree.fromstring(drawn)  # noqa: S314 - drawn here
     marks = {mark.get("id", ""): mark for mark in root.iter(f"{svg}path") if mark.get("id")}
     for parent in list(root.iter()):
         for child in list(parent):
@@ -150,7 +156,7 @@ def as_svg(figure: Figure, says: str) -> Markup:
             element.set("d", re.sub(r"(\.\d\d)\d+", r"\1", " ".join(path.split())))
     for name in ("width", "height"):
         del root.attrib[name]
-    root.attrib.update({"role": "img", "aria-label": says})
+    root.attrib.update({"role": "img", "aria-label": finalize(says)})
     ElementTree.register_namespace("", svg[1:-1])
     text = ElementTree.tostring(root, encoding="unicode").replace(f' xmlns="{svg[1:-1]}"', "")  # HTML knows it
     if figure.get_figwidth() > WIDTH:
@@ -305,8 +311,7 @@ def _along_time(axes: Axes, period: Period, ticks: int = 5) -> None:
     step = next((step for step in allowed if length <= ticks * step), STEPS[-1])
     midnight = start.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = midnight - (midnight - start) // min(step, day) * min(step, day)  # round times, such as 14:30
-    places = [first + i * step for i in range(ticks + 2)]
-    places = [at for at in places if start <= at <= end] or [start]
+    places = [first + i * step for i in range(ticks + 2) if start - first <= i * step <= end - first] or [start]
     words = [
         f"{at:%H:%M}" if step < day else f"{at:%b %Y}" if length > 300 * day else f"{at.day} {at:%b}" for at in places
     ]
@@ -355,7 +360,7 @@ def _mark_thresholds(mark: Callable[..., object], thresholds: Mapping[str, float
     same = len(set(thresholds.values())) == 1
     for index, (label, at) in enumerate(list(thresholds.items())[: 1 if same else None]):
         if at is not None:
-            name = f"{'threshold' if same else f'{label} from'} {at:.3f}"
+            name = f"{'threshold' if same else f'“{label}” from'} {at:.3f}"  # matplotlib hides one that begins with _
             mark(at, color=INK, linewidth=1.2, linestyle=(0, DASHES[index % len(DASHES)]), label=name)
 
 

@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from statistics import median, quantiles
@@ -30,6 +30,7 @@ from kickstand.monitor.drift import (
     PromisedMix,
     Severity,
     describe,
+    list_events,
     observe,
 )
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, PromiseStatus, judge
@@ -59,6 +60,7 @@ IMAGES_PER_SPAN = 15
 ENOUGH = 100  # photos from which a statistic that has not moved counts as steady
 FEW = f"there are fewer than {2 * IMAGES_PER_SPAN} photos"
 MOMENT = timedelta(minutes=1)  # no time axis is shorter
+LAST = datetime.max.replace(tzinfo=UTC)  # a camera's clock may be wrong
 PICTURES = 8  # on each contact sheet
 LONGEST = 160  # pixels of such a photo
 
@@ -108,6 +110,7 @@ class Spans:
     def __init__(self, times: Sequence[datetime]) -> None:
         self.start, self.end = min(times), max(times)
         if self.end - self.start < MOMENT:
+            self.start = min(self.start, LAST - MOMENT)
             self.end = self.start + MOMENT
         self.n = max(1, min(SPANS, len(times) // IMAGES_PER_SPAN))
         self.length = (self.end - self.start) / self.n
@@ -118,7 +121,8 @@ class Spans:
 
     def edges(self, index: int) -> figures.Period:
         """Where this span starts and ends."""
-        return figures.Period(self.start + index * self.length, self.start + (index + 1) * self.length)
+        whole = self.end - self.start
+        return figures.Period(self.start + whole * index / self.n, self.start + whole * (index + 1) / self.n)
 
     @property
     def period(self) -> figures.Period:
@@ -448,6 +452,7 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
     bins = [part for part in report.reliability if part.live.answers]
     cells = {row.answer: row for row in report.confusion}
     truths = list(report.confusion[0].truth) if report.confusion else []
+    columns = {f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked": row.answer for row in report.confusion}
 
     def cell(truth: str, answer: str) -> tuple[float, str]:
         share = cells[answer].truth[truth]
@@ -478,8 +483,8 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
             "Confusion",
             figures.draw_confusion(
                 truths,
-                [f"{row.answer}\n{row.answers:,} of\n{row.images:,}\nchecked" for row in report.confusion],
-                lambda truth, column: cell(truth, column.partition("\n")[0]),
+                list(columns),
+                lambda truth, column: cell(truth, columns[column]),
                 "Kickstand's prediction",
                 "what it shows",
             ),
@@ -540,6 +545,7 @@ def _draw_board(
     baseline.
     """
     seen = [observe(record, baseline.model_version, baseline.policy_version) for record in records]
+    sources = {str(event): event.source for event in list_events(baseline, mix)}
     board = []
     for finding in monitor.drift or ():
         name = finding.statistic
@@ -549,9 +555,9 @@ def _draw_board(
             usual = quantile.low[9], quantile.low[49], quantile.high[9]
             bands = _medians(values, spans, 10)
         else:
-            label = finding.event.rpartition(" ")[2]
-            source = f"{CLASS_MIX}:{label}" if name == CLASS_MIX else name
+            source = sources[finding.event]
             if name == CLASS_MIX and mix:
+                label = source.removeprefix(f"{CLASS_MIX}:")
                 shares: Iterable[tuple[datetime, float | None]] = (
                     (record.recorded_at, mix.measure(record).get(label)) for record in records
                 )
