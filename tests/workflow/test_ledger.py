@@ -704,6 +704,6 @@ def test_a_record_that_cannot_be_read_is_missing_and_keeps_no_other_back(
     assert (told["uploads"], told["rejected"], told["missing"]) == (3, 2, 1)
     assert hurt["image"]["S"] in caplog.text
     outputs = tmp_path / "outputs.json"
-    for command in ("monitor", "report"):
-        shown = CliRunner().invoke(app, [command, "--outputs", str(outputs), "--json"])
+    for command in (["monitor"], ["report", "--out", str(tmp_path / "page.html")]):
+        shown = CliRunner().invoke(app, [*command, "--outputs", str(outputs), "--json"])
         assert json.loads(shown.stdout)["images"] == 2
