@@ -9,9 +9,8 @@ from aws_lambda_powertools import Logger
 from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.exceptions import BotoCoreError, ClientError
 
-from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Batch, Workflow, WorkflowType, admit
+from kickstand.classify.admission import AGAIN_AFTER_SECONDS, Batch, NotAnUpload, Workflow, WorkflowType, admit
 from kickstand.clients import BRIEF, EXECUTION
-from kickstand.errors import NotAnUpload
 from kickstand.settings import Settings
 
 

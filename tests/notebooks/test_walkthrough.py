@@ -51,7 +51,7 @@ def test_it_runs_and_tells_the_whole_story(executed: Any) -> None:
     for part in (
         "cross-validated",  # training
         "accepted from 0.",  # a promise that holds
-        "are needed",  # and one that does not
+        "these photos cannot show",  # and one that does not
         "outputs, among them the bucket",  # deployment
         "FAILED",  # a run that fails
         "reject because unreadable",  # and one that only looks so

@@ -81,9 +81,10 @@ class Queues:
     def change_message_visibility_batch(self, Entries: list[dict[str, Any]], **_: Any) -> None:  # noqa: N803
         self.held -= {entry["ReceiptHandle"] for entry in Entries}
 
-    def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> None:  # noqa: N803
+    def delete_message_batch(self, QueueUrl: str, Entries: list[dict[str, Any]]) -> dict[str, Any]:  # noqa: N803
         for entry in Entries:
             getattr(self, QueueUrl).pop(entry["ReceiptHandle"], None)
+        return {}
 
 
 @dataclass

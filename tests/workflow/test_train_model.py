@@ -447,7 +447,7 @@ def test_sagemakers_own_image_classification_is_judged_by_what_its_container_ans
     assert "test/" not in json.dumps(job), "what is held out is not for choosing an epoch"
     assert state["evaluation"]["promote"] is False
     assert "the challenger has no valid guarantee" in state["evaluation"]["reason"]
-    assert "are needed" in state["evaluation"]["reason"]
+    assert "these photos cannot show" in state["evaluation"]["reason"]
 
 
 def test_a_model_that_an_earlier_attempt_has_made_is_used(stack: Stack, sagemaker: SageMaker) -> None:

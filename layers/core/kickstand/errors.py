@@ -11,10 +11,6 @@ class ModelUnavailable(Exception):
     """The model cannot be loaded or reached at the moment: worth a retry."""
 
 
-class NotAnUpload(ValueError):
-    """A message in the upload queue that can never be executed."""
-
-
 class StoreUnavailable(Exception):
     """S3, DynamoDB or EventBridge throttles or fails at the moment: worth a retry."""
 

@@ -266,7 +266,7 @@ def test_names_that_are_not_utf_8_leave_json_that_every_reader_takes(model: Path
         assert from_json(file.read_bytes())["unreadable"][0].endswith(r"caf\udce9/red/\udcff.png")
     card = from_json((model / "model.json").read_bytes())
     assert card["policy"]["evidence"]["domain"] == r"the photos of the folder caf\udce9/"
-    assert card["baseline"]["source"] == r"the model's answers to caf\udce9/"
+    assert card["baseline"]["source"] == r"the model's predictions for caf\udce9/"
 
 
 def test_the_folder_of_the_numbers_is_made(model: Path, tmp_path: Path) -> None:

@@ -337,12 +337,12 @@ def contenders(tmp_path: Path, colour_model: Callable[..., Path]) -> tuple[Path,
 
 def test_the_command_says_who_serves_and_exits_by_it(contenders: tuple[Path, Path, Path]) -> None:
     champion, challenger, images = contenders
-    code, out, _ = run(champion, challenger, images, "--json")
+    code, out, _ = run("gate", champion, challenger, images, "--json")
     assert code == 0
     verdict = json.loads(out)
     assert verdict["promote"] is True
     assert verdict["challenger"]["coverage"]["value"] == 1.0
-    code, out, _ = run(challenger, champion, images)
+    code, out, _ = run("gate", challenger, champion, images)
     assert code == 4
     assert "champion does not replace champion challenger" in out
 
@@ -352,7 +352,7 @@ def test_the_command_finds_leaks_in_whatever_format(contenders: tuple[Path, Path
     (tmp_path / "train").mkdir()
     with Image.open(images / "red" / "0.png") as image:
         image.save(tmp_path / "train" / "copy.bmp")
-    code, out, _ = run(champion, challenger, images, "--trained-on", tmp_path / "train")
+    code, out, _ = run("gate", champion, challenger, images, "--trained-on", tmp_path / "train")
     assert code == 4
     assert "red/0.png" in out
 
@@ -362,16 +362,16 @@ def test_photos_of_which_none_can_be_read_are_named(contenders: tuple[Path, Path
     for photo in images.glob("*/*.png"):
         photo.unlink()
     (images / "red/gone.png").symlink_to("nowhere")
-    code, out, err = run(champion, challenger, images)
+    code, out, err = run("gate", champion, challenger, images)
     assert (code, out) == (1, "")
     assert err.splitlines() == [
-        f"error: {images}: champion and challenger must answer about the same photos, at least one",
+        f"error: {images}: champion and challenger must classify the same photos, at least one",
         f"error: left out: {images}/red/gone.png: No such file or directory",
     ]
 
 
 def test_an_empty_folder_of_training_images_is_an_error(contenders: tuple[Path, Path, Path], tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
-    code, _, err = run(*contenders, "--trained-on", tmp_path / "nothing")
+    code, _, err = run("gate", *contenders, "--trained-on", tmp_path / "nothing")
     assert code == 1
     assert "nothing: no photos to compare with" in err

@@ -10,13 +10,16 @@ from enum import StrEnum
 from pydantic import Field
 
 from kickstand.clients import SFNClient
-from kickstand.errors import NotAnUpload
 from kickstand.events import Payload
 
 AGAIN_AFTER_SECONDS = 60  # until a failed message comes back; without it, the queue's half an hour
 NOT_KEPT = "NotKept"  # classify_image's error if no queue accepted the upload
 THROTTLED = "Lambda.TooManyRequestsException"
 _EVENT = ("source", "detail-type", "time", "detail")
+
+
+class NotAnUpload(ValueError):  # noqa: N818 - as the log calls it
+    """A message in the upload queue that can never be executed."""
 
 
 class WorkflowType(StrEnum):
