@@ -33,8 +33,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     # No other upload waits behind a single one, and waiting would cost more than its execution.
     left = admit(WORKFLOW, {name: message.body for name, message in messages.items()}, wait=len(messages) > 1)
     for name in [name for name, error in left.items() if isinstance(error, NotAnUpload)]:
-        sqs.send_message(QueueUrl=settings.dead_letter_queue, MessageBody=messages[name].body)
-        logger.error("not an upload: now a dead letter", message_id=name, error=repr(left.pop(name)))
+        with suppress(ClientError, BotoCoreError):  # it stays in the queue, and keeps no other message there
+            sqs.send_message(QueueUrl=settings.dead_letter_queue, MessageBody=messages[name].body)
+            logger.error("not an upload: now a dead letter", message_id=name, error=repr(left.pop(name)))
     for name, error in left.items():
         logger.error("stays in the queue", message_id=name, error=repr(error))
         with suppress(ClientError, BotoCoreError):  # the message stays in the queue, and comes later

@@ -215,6 +215,22 @@ def test_a_message_that_is_not_an_upload_becomes_a_dead_letter_and_the_photo_bes
     assert (dead, asked) == ([body], [sample("s3_object_created")])
 
 
+def test_a_message_that_the_dead_letter_queue_does_not_take_comes_back_alone(
+    queue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit, asked = admitting(monkeypatch, queue, status="SUCCEEDED")
+    event = received(queue, sample("s3_object_created"), sample("s3_object_created"))
+    event["Records"][0]["body"] = "[]"
+
+    def fail(**_: Any) -> Any:
+        raise ReadTimeoutError(endpoint_url="https://sqs")
+
+    admit.module.sqs.meta.events.register("before-call.sqs.SendMessage", fail)
+    name = event["Records"][0]["messageId"]
+    assert admit(event) == {"batchItemFailures": [{"itemIdentifier": name}]}
+    assert asked == [sample("s3_object_created")]
+
+
 def test_a_message_that_comes_twice_starts_one_standard_execution(queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
     stepfunctions = boto3.client("stepfunctions")
     arn = stepfunctions.create_state_machine(

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from kickstand.clients import DynamoDBClient
 from kickstand.events import Decision, Reason, Route
 from kickstand.review import store
-from kickstand.review.rules import RecordKey, Refused, Unreadable
+from kickstand.review.rules import RecordKey, Refused, UnreadableReview
 from kickstand.review.store import (
     ask_person,
     count_open,
@@ -114,7 +114,7 @@ def test_a_review_that_cannot_be_read_keeps_no_other_one_from_being_shown_and_li
     key = images[0], hurt["version"]["S"]
     with pytest.raises(Refused, match="cannot be read"):
         hold_review(dynamodb, "ReviewsTable", *key, "Ada", NOON)
-    with pytest.raises(Unreadable):  # so the execution fails, and its photo is a dead letter
+    with pytest.raises(UnreadableReview):  # so the execution fails, and its photo is a dead letter
         record_review(dynamodb, ("ReviewsTable", "RecordsTable"), key, answered=True, now=NOON)
 
 

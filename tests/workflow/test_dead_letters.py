@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from kickstand.events import ImageRef
 from kickstand.ledger.books import as_event
-from kickstand.ledger.letters import UNREADABLE, Letter, heal_letters
+from kickstand.ledger.letters import UNREADABLE, Letter, heal_letters, read_letter, redrive
+from kickstand.review.rules import UnreadableReview
 from kickstand.store import to_item
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
@@ -136,3 +137,18 @@ def test_a_letter_that_cannot_be_read_waits_for_a_person_and_keeps_no_other_back
     shown = {letter["image"]: letter for letter in json.loads(listed(stack, tmp_path, "--json").stdout)["letters"]}
     assert (len(shown), shown[hurt.image]["error"], shown[hurt.image]["version"]) == (2, UNREADABLE, hurt.version)
     assert "hurt.png" in listed(stack, tmp_path).stdout
+
+
+def test_a_review_that_cannot_be_read_starts_no_execution_again_and_its_letter_says_why(stack: Stack) -> None:
+    key = {"image": {"S": "s3://photos/a"}, "version": {"S": "v"}}
+    stack.dynamodb.put_item(TableName=stack.outputs["ReviewsTableName"], Item=key | {"status": {"S": "paused"}})
+    ref = ImageRef(bucket="photos", key="a", etag="e", version_id="v", uploaded_at=NOW)
+    detail = {"image": ref.uri, "version": "v", "image_ref": ref.model_dump(mode="json")}
+    failed = {"detail-type": "Review Requested", "detail": detail, "error": {"Error": UnreadableReview.__name__}}
+    letter = read_letter("message", json.dumps(failed), NOW)
+    item = {name: value for name, value in to_item(letter).items() if name != "redrives"}
+    stack.dynamodb.put_item(TableName=stack.outputs["LettersTableName"], Item=item)
+    before = stack.executions()
+    assert letter.key == (ref.uri, "v")
+    assert "cannot be read" in redrive(stack.books(), [letter], NOW)[letter.key]
+    assert stack.executions() == before

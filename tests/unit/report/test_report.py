@@ -189,6 +189,7 @@ def test_a_page_shows_the_photos_that_it_names_whatever_their_names_and_no_other
     [
         ('<img alt="a.png" title="a.png">', "s3://photos/b/a.png", True),
         ('<img alt="a.png" title="a.png">', "s3://photos/b/a", False),
+        ('<img title="a\u3000b.png">', "s3://photos/a\u3000b.png", True),  # of 0.1.0
         ("<p>1 photo</p>", "s3://photos/b/1", False),
         ("<p>1 photo</p>", "s3://photos/camera1/", False),
         ('<img alt="a.png" title="s3://photos/b/a.png">', "s3://photos/c/a.png", False),

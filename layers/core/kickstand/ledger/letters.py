@@ -22,7 +22,7 @@ from kickstand.ledger.books import (
     start,
 )
 from kickstand.ledger.books import send_uploads as send
-from kickstand.review.rules import Refused
+from kickstand.review.rules import Refused, UnreadableReview
 from kickstand.review.store import load_review, record_review
 from kickstand.store import item_key, key_of, plain, read_items, transient, update_item_if
 
@@ -306,6 +306,8 @@ def _redo_review(books: Books, letter: Letter, key: Key, now: datetime) -> None:
     """Repeat a failed execution of review_image."""
     try:
         review = load_review(books.dynamodb, books.reviews_table, *key)
+    except UnreadableReview:  # another execution could not read it either
+        raise
     except Refused:
         start(books, books.review_image, json.loads(letter.event))
         return

@@ -78,5 +78,6 @@ def name(image: str) -> str:
 
 def shows(page: bytes, image: str) -> bool:
     """Whether the report's page shows or names this photo. An older page has only the last part of its key."""
-    written = {f'title="{escape(finalize(text))}"' for text in (image, name(image))} | {for_script(image)}
+    titles = finalize(image), finalize(name(image)), name(image)  # 0.1.0 escaped no hidden letters
+    written = {f'title="{escape(title)}"' for title in titles} | {for_script(image)}
     return any(text.encode() in page for text in written)

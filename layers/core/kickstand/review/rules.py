@@ -42,7 +42,7 @@ class Refused(Exception):  # noqa: N818 - not an error of the system
     """A reviewer's request is not possible; the message is for them."""
 
 
-class Unreadable(Refused):
+class UnreadableReview(Refused):
     """The review's item is damaged, or was written by a newer version."""
 
 

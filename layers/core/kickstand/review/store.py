@@ -16,7 +16,7 @@ from kickstand.clients import DynamoDBClient, SFNClient
 from kickstand.errors import AlreadyAnswered, StoreUnavailable
 from kickstand.events import ReviewStatus, as_utc
 from kickstand.review import rules
-from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, Unreadable, is_same
+from kickstand.review.rules import GROUPS, OPEN, SECOND, RecordKey, Refused, Review, UnreadableReview, is_same
 from kickstand.store import changed, from_item, get_item, item_key, key_of, put_item_if, readable, to_item, transient
 
 logger = logging.getLogger(__name__)
@@ -226,7 +226,7 @@ def record_review(
     settle = rules.forget_token if answered else rules.give_up
     try:
         review = change_review(dynamodb, reviews_table, *key, settle)
-    except Unreadable:
+    except UnreadableReview:
         raise
     except Refused:  # forgotten, or expired
         return None
@@ -388,7 +388,7 @@ def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) 
         raise Refused("This photo is not under review.")
     for review in readable([item], Review):
         return review
-    raise Unreadable("The review of this photo cannot be read.")
+    raise UnreadableReview("The review of this photo cannot be read.")
 
 
 def list_reviews(dynamodb: DynamoDBClient, table: str) -> Iterator[Review]:
