@@ -417,7 +417,7 @@ def check_words(text: str, option: str) -> str:
     """The option's text, without spaces around it. Raises BadParameter if it is empty or too long."""
     text = text.strip()
     if not 0 < len(text) <= REASON_AT_MOST:
-        length = f"{len(text):,} characters, more than {REASON_AT_MOST:,}" if text else "give a reason"
+        length = f"{len(text):,} characters, more than {REASON_AT_MOST:,}" if text else "it must not be empty"
         raise typer.BadParameter(length, param_hint=option)
     return text
 

@@ -43,8 +43,8 @@ def evaluate(
 
     Each number has its n and a 95 % interval: Wilson for shares, bootstrap for the rest.
 
-    Exit codes: 0 measured; 1 an error, or files that cannot be read or are no photos: they are named, and left
-    out of the numbers.
+    Exit codes: 0 measured; 1 an error, or files that cannot be read or are no photos: they are named, counted
+    as rejected among the routes, and left out of all other numbers.
 
     Examples:
     $ kickstand evaluate dataset/test

@@ -150,7 +150,7 @@ def draw_counts(confusion: dict[str, dict[str, int]]) -> Figure:
 def draw_confidences(readable: Sequence[Readable], card: ModelCard) -> Figure:
     """Histograms of confidence: correct, wrong, none of the classes."""
     groups = {
-        "right": ([e for e in readable if e.truth != NEITHER and e.correct], FILL),
+        "correct": ([e for e in readable if e.truth != NEITHER and e.correct], FILL),
         "wrong": ([e for e in readable if e.truth != NEITHER and not e.correct], RED),
         "none of the classes": ([e for e in readable if e.truth == NEITHER], SOFT),
     }

@@ -321,7 +321,14 @@ def card_text(card: Mapping[str, Any]) -> str:
 def _show(derived: dict[str, Any], *, written: bool, partial: bool) -> None:
     evidence = derived["evidence"]
     at_most = "wrong at most, guaranteed mix" if derived.get("promise", {}).get("mix") else "wrong at most"
-    table = Table("class", "accepted from", "photos of this class accepted", "wrong in the evidence", at_most, box=None)
+    table = Table(
+        "class",
+        "accepted from",
+        "photos of this class accepted, as any class",
+        "wrong in the evidence",
+        at_most,
+        box=None,
+    )
     for label, told in evidence["labels"].items():
         coverage = evidence["coverage"].get(label)
         wrong, accepted = told["wrong"] + told["foreign"], told["right"] + told["wrong"] + told["foreign"]
@@ -336,10 +343,13 @@ def _show(derived: dict[str, Any], *, written: bool, partial: bool) -> None:
     console.table(table)
     if "promise" in derived:
         promise = Promise.model_validate(derived["promise"])
-        risks = ", ".join(f"{label} {percent(risk)}" for label, risk in promise.max_risk.items())
+        shown = {label: risk for label, risk in promise.max_risk.items() if "refused" not in evidence["labels"][label]}
+        risks = ", ".join(f"{label} {percent(risk)}" for label, risk in shown.items())
         console.print(
             f"guarantee: of the accepted predictions of each class at most this share is wrong: {risks}; with "
-            f"confidence {promise.confidence_level:g}, {promise.holds_for()}",
+            f"confidence {promise.confidence_level:g}, {promise.holds_for()}"
+            if shown
+            else "guarantee: none",
         )
         for where, shares in list_mixes(promise, evidence["photos"]):
             covered = sum(share * evidence["coverage"][label]["value"] for label, share in shares.items())

@@ -85,7 +85,8 @@ def simulate_weeks(artefact: Path, card: ModelCard, now: datetime) -> Weeks:
     budget = Budget(images_per_day=images_per_day([record.recorded_at for record in records]))
     report = compose(records, watch, card, budget, evidence=evidence)
     lines = "".join(f"{record.model_dump_json()}\n" for record in records)
-    return Weeks(lines, draw_report(report, records, watch, card, Album(card), about), about, evidence.domain)
+    domain = evidence.domain if watch.promise and len(watch.refused) < len(card.labels) else ""
+    return Weeks(lines, draw_report(report, records, watch, card, Album(card), about), about, domain)
 
 
 def _day(at: datetime) -> str:

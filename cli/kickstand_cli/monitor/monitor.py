@@ -8,7 +8,7 @@ import typer
 from kickstand.events import NEITHER, Route
 from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, Severity, describe
 from kickstand.monitor.drift import images_per_day as observed_pace
-from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck
+from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, PromiseStatus
 from kickstand.monitor.run import AnswerShare, MonitorReport, examine, read_watch
 from kickstand.text import printable
 from kickstand_cli.classify.classify import ModelOption
@@ -92,7 +92,9 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
 
 
 def _print_promise(check: PromiseCheck) -> None:
-    missing = f"; about {check.audits_missing:,} more audits would decide it" if check.audits_missing else ""
+    missing = (
+        f"; about {check.audits_missing:,} more audits would decide it" if check.status is PromiseStatus.OPEN else ""
+    )
     accepted = f"predictions accepted as {check.label}" if check.label else "accepted predictions"
     console.print(
         f"guarantee at most {check.max_risk:.1%} of {accepted} wrong: {check.status.words}; "

@@ -148,5 +148,6 @@ def _show(verdict: Verdict) -> None:
     console.table(table)
     for check in verdict.checks:
         mark = {True: "yes", False: "NO", None: "?"}[check.passed]
-        console.print(f"{mark:4}{check.name}: {check.told}")
+        name = "guarantee" if check.name == "promise" else check.name  # the second is the registry's word
+        console.print(f"{mark:4}{name}: {check.told}")
     console.print(verdict.reason)

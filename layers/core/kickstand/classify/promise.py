@@ -30,8 +30,8 @@ tolerates some wrong labels among the most confident predictions; the others sta
 good at its most confident predictions."""
 STEPS = 100
 """Thresholds are tested at every hundredth of a class's photos."""
-MOST_STEPS = 56
-"""Steps of a tenth in which more photos are tried, up to 190 times as many: beyond that a better model is needed."""
+MOST_STEPS = 80
+"""Steps of a tenth in which more photos are tried, up to 1,860 times as many: beyond that a better model is needed."""
 SHARE_LEVEL = 0.99
 """Confidence of the largest shares of predictions that a guaranteed mix allows; see `largest_shares`."""
 
@@ -341,6 +341,8 @@ class _Label:
             reason += f"; about {photos} would"
         elif self.promise.mix and self.promise.mix[self.label][0] == 0.0:
             reason += ", for a mix that may hold none of this class"
+        elif len(self.thresholds) < 10:
+            reason += ": there are too few to say how many more would"
         else:
             reason += ": even the most confident are wrong more often, so a better model is needed"
         return LabelEvidence(threshold=None, refused=reason, missing=missing)

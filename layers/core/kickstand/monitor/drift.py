@@ -323,7 +323,7 @@ class Event(NamedTuple):
     def __str__(self) -> str:
         if self.side is None:
             kind, _, label = self.source.partition(":")
-            return f"share labelled {label}" if kind == CLASS_MIX else f"share {kind}"
+            return f"share of predictions {label}" if kind == CLASS_MIX else f"share {kind}"
         return f"{self.source} {self.side} {self.cut:g}"
 
 

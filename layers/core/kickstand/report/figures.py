@@ -285,7 +285,7 @@ def draw_ages(answered: Sequence[float], waiting: Sequence[float]) -> Figure:
     axes.barh(rows, open_, 0.8, done, color=AMBER, label="waiting so far")
     axes.set_yticks(rows, names)
     axes.invert_yaxis()
-    axes.set(xlabel="questions", xlim=(0, 1.05 * max(1, *map(sum, zip(done, open_, strict=True)))))
+    axes.set(xlabel="reviews", xlim=(0, 1.05 * max(1, *map(sum, zip(done, open_, strict=True)))))
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _legend(figure, 2)
     return figure
@@ -394,7 +394,7 @@ def draw_reliability(points: Sequence[tuple[float, Interval]], xlabel: str) -> F
     for sure, accuracy in points:
         axes.vlines(sure, accuracy.low, accuracy.high, color=FILL, linewidth=2.5, alpha=0.55)
         axes.plot(sure, accuracy.value, "o", color=FILL, markersize=6)
-    axes.set(xlabel=xlabel, ylabel="right")
+    axes.set(xlabel=xlabel, ylabel="correct")
     _in_percent(axes.yaxis)
     axes.set_xlim(max(0.0, min([0.5, *(sure for sure, _ in points)]) - 0.04), 1.02)
     axes.set_ylim(max(0.0, min([0.5, *(accuracy.low for _, accuracy in points)]) - 0.04), 1.02)
