@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -18,8 +19,11 @@ from kickstand_cli.main import app
 
 @pytest.mark.parametrize("waves", [[], ["--waves", "2"]])
 def test_a_throttled_burst_balances(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waves: list[str]) -> None:
-    sleep = time.sleep
+    sleep, ticks = time.sleep, count()
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.01)))
+    # Waves last for a number of calls then, on a fast machine and on a slow one.
+    clock = SimpleNamespace(monotonic=lambda: next(ticks) / 10, sleep=time.sleep)
+    monkeypatch.setattr(load_command, "time", clock)
     monkeypatch.chdir(tmp_path)
     shares = ["--bad", "0.2", "--duplicates", "0.2", "--throttle", "0.2", *waves]
     arguments = ["load-test", "-n", "20", "--rate", "1000", *shares, "--json"]

@@ -249,13 +249,14 @@ def starts_at(position: int, count: int, profile: Profile, rate: float) -> float
 class Throttling:
     """Throttles a share of the AWS calls of the local functions.
 
-    waves: all calls for a share of this many seconds, then none, as when an account is throttled; 0: random calls.
-    thrown: throttled calls, by service.
+    waves: all calls for a share of this many seconds, from the first call on, then none, as when an account is
+    throttled; 0: random calls. thrown: throttled calls, by service.
     """
 
     def __init__(self, stack: "Stack", share: float, waves: float, chance: random.Random) -> None:
         self.thrown: Counter[str] = Counter()
-        self._share, self._waves, self._chance, self._began = share, waves, chance, time.monotonic()
+        self._share, self._waves, self._chance = share, waves, chance
+        self._began: float | None = None
         for name in CALLERS if share else ():
             scope = inspect.unwrap(stack.functions[name].load()).__globals__
             for client in {id(value): value for value in scope.values() if hasattr(value, "meta")}.values():
@@ -273,7 +274,9 @@ class Throttling:
 
     def _refuses(self) -> bool:
         if self._waves:
-            return (time.monotonic() - self._began) % self._waves < self._share * self._waves
+            now = time.monotonic()
+            self._began = now if self._began is None else self._began
+            return (now - self._began) % self._waves < self._share * self._waves
         return self._chance.random() < self._share
 
     def refuse_model(self, function: str) -> None:
