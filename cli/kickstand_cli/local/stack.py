@@ -1,15 +1,18 @@
 """Creates the template's resources on moto and carries events from one to the next."""
 
 import json
+import pickle
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
+from unittest.mock import patch
 from urllib.parse import quote
 
 import boto3
@@ -33,6 +36,7 @@ with environment(cut_off({})):  # moto reads some of them while it is imported
     from moto.s3 import notifications
     from moto.s3.responses import S3Response
     from moto.sqs.models import Queue
+    from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 
 NOT_LOCAL = {  # not needed to process a photo, or unknown to moto: permissions, logs, alarms
     "AWS::CloudWatch::Alarm",
@@ -530,60 +534,46 @@ _SEQUENCERS: dict[str | None, str] = {}
 """The order of uploads."""
 
 
-@contextmanager
-def _uploads_in_sequence() -> Iterator[None]:
+def _upload_in_sequence(account_id: str, bucket: Any, event_name: str, key: Any) -> None:
     """Record the order of uploads when moto sends their events, which do not contain it."""
-    send = notifications._send_event_bridge_message
-
-    def noting(account_id: str, bucket: Any, event_name: str, key: Any) -> None:
-        _SEQUENCERS[key.version_id] = f"{len(_SEQUENCERS):016X}"
-        send(account_id, bucket, event_name, key)
-
-    setattr(notifications, "_send_event_bridge_message", noting)  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(notifications, "_send_event_bridge_message", send)  # noqa: B010
-        _SEQUENCERS.clear()
+    _SEQUENCERS[key.version_id] = f"{len(_SEQUENCERS):016X}"
+    _SEND_EVENT(account_id, bucket, event_name, key)
 
 
-@contextmanager
-def _nothing_lost_while_deleting() -> Iterator[None]:
+def _delete_message(queue: Queue, receipt_handle: str) -> None:
     """moto deletes a message by replacing the queue's list. Without a lock, messages sent meanwhile are lost."""
-    delete = Queue.delete_message
-
-    def locked(queue: Queue, receipt_handle: str) -> None:
-        with queue._messages_lock:
-            delete(queue, receipt_handle)
-
-    setattr(Queue, "delete_message", locked)  # noqa: B010 - an assignment needs two ignored types
-    try:
-        yield
-    finally:
-        setattr(Queue, "delete_message", delete)  # noqa: B010
+    with queue._messages_lock:
+        _DELETE_MESSAGE(queue, receipt_handle)
 
 
-@contextmanager
-def _names_that_xml_cannot_hold() -> Iterator[None]:
+def _serialized(response: S3Response, answer: Any) -> Any:
     """moto lists versions without the encoding that S3 has for such keys, and botocore asks for: `Icon` of a Mac, whose
     last letter is a carriage return, would come back as another name.
     """
-    serialize = S3Response.serialized
+    if response.data.get("Action") == "ListObjectVersions" and response.querystring.get("encoding-type") == ["url"]:
+        told = answer.result
+        told["EncodingType"] = "url"
+        for place in (told, *told["Versions"], *told["DeleteMarkers"], *told.get("CommonPrefixes", [])):
+            for name in {"Key", "Prefix", "Delimiter", "KeyMarker", "NextKeyMarker"} & place.keys():
+                place[name] = place[name] and quote(place[name])
+    return _SERIALIZED(response, answer)
 
-    def encoded(response: S3Response, answer: Any) -> Any:
-        if response.data.get("Action") == "ListObjectVersions" and response.querystring.get("encoding-type") == ["url"]:
-            told = answer.result
-            told["EncodingType"] = "url"
-            for place in (told, *told["Versions"], *told["DeleteMarkers"], *told.get("CommonPrefixes", [])):
-                for name in {"Key", "Prefix", "Delimiter", "KeyMarker", "NextKeyMarker"} & place.keys():
-                    place[name] = place[name] and quote(place[name])
-        return serialize(response, answer)
 
-    setattr(S3Response, "serialized", encoded)  # noqa: B010 - an assignment needs two ignored types
-    try:
-        yield
-    finally:
-        setattr(S3Response, "serialized", serialize)  # noqa: B010
+def _parse(definition: str) -> tuple[Any, Any]:
+    """moto parses the definition again for each execution, which takes 40 times as long as to load its program."""
+    program, tree = _parse_once(definition)
+    return pickle.loads(program), tree  # noqa: S301 - pickled here
+
+
+@cache
+def _parse_once(definition: str) -> tuple[bytes, Any]:
+    """The state machine's program, pickled since an execution may change it; and its syntax tree."""
+    program, tree = _PARSE(definition)
+    return pickle.dumps(program), tree
+
+
+_SEND_EVENT, _DELETE_MESSAGE = notifications._send_event_bridge_message, Queue.delete_message
+_SERIALIZED, _PARSE = S3Response.serialized, AmazonStateLanguageParser.parse
 
 
 @contextmanager
@@ -604,9 +594,11 @@ def deploy(
     with ExitStack() as stack:
         lambdas = stack.enter_context(LambdaService(faults))
         stack.enter_context(environment(cut_off({"AWS_ENDPOINT_URL_LAMBDA": lambdas.url})))
-        stack.enter_context(_nothing_lost_while_deleting())
-        stack.enter_context(_uploads_in_sequence())
-        stack.enter_context(_names_that_xml_cannot_hold())
+        stack.enter_context(patch.object(Queue, "delete_message", _delete_message))
+        stack.enter_context(patch.object(notifications, "_send_event_bridge_message", _upload_in_sequence))
+        stack.callback(_SEQUENCERS.clear)
+        stack.enter_context(patch.object(S3Response, "serialized", _serialized))
+        stack.enter_context(patch.object(AmazonStateLanguageParser, "parse", _parse))
         stack.enter_context(mock_aws(config={"stepfunctions": {"execute_state_machine": True}}))
         deployed = Stack(template, {**(parameters or {}), "WorkflowType": "STANDARD"}, lambdas, artefact)
         yield deployed
