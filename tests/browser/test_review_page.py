@@ -65,7 +65,6 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 def page(context: "BrowserContext") -> Iterator["Page"]:
     """A page on which nothing may go wrong unseen."""
     page = context.new_page()
-    page.set_default_timeout(200_000)  # less than pytest's, so that it says what was waited for
     trouble: list[str] = []
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
