@@ -101,11 +101,12 @@ def shoot(browser: "Browser", pages: dict[str, str], scheme: str) -> dict[str, b
     """The screenshots as PNG files, by name."""
     files = {}
     for name, shot in SHOTS.items():
-        page = browser.new_page(
+        context = browser.new_context(
             color_scheme="dark" if scheme == "dark" else "light",
             viewport={"width": shot.width, "height": 1200},
             device_scale_factor=shot.scale,
         )
+        page = context.new_page()
         page.set_content(pages[name])
         page.add_style_tag(content=_fonts())
         page.evaluate("document.fonts.ready")
@@ -116,7 +117,7 @@ def shoot(browser: "Browser", pages: dict[str, str], scheme: str) -> dict[str, b
         taken = Image.open(io.BytesIO(page.screenshot(clip=clip, full_page=True)))  # type: ignore[arg-type]
         words = PngInfo()
         words.add_itxt(WORDS, " ".join(page.locator(shot.part).inner_text().split()))
-        page.close()
+        context.close()
         small = io.BytesIO()
         few = taken.convert("RGB").quantize(160, dither=Image.Dither.NONE)
         few.save(small, "PNG", optimize=True, pnginfo=words)

@@ -15,6 +15,13 @@ import pytest
 from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 from botocore.client import BaseClient
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
+
+# The same examples every time, however slow the machine is.
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 PROJECT = Path(__file__).parents[1]
 CALLS = PROJECT / "build/calls"

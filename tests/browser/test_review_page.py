@@ -65,7 +65,6 @@ def context(browser: "Browser") -> Iterator["BrowserContext"]:
 def page(context: "BrowserContext") -> Iterator["Page"]:
     """A page on which nothing may go wrong unseen."""
     page = context.new_page()
-    page.set_default_timeout(200_000)  # less than pytest's, so that it says what was waited for
     trouble: list[str] = []
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("console", lambda message: trouble.append(message.text) if message.type == "error" else None)
@@ -119,6 +118,18 @@ def await_ahead(stack: Stack, page: "Page", image: str) -> None:
         page.wait_for_timeout(50)
 
 
+def answer_to(stack: Stack, name: str) -> str | None:
+    (found,) = (review for review in stack.reviews() if review.image.endswith(f"/{name}"))
+    return found.answer.label if found.answer else None
+
+
+def await_answer(stack: Stack, page: "Page", name: str) -> str:
+    """Waits until the answer has arrived: the page shows the next photo before that."""
+    while (answer := answer_to(stack, name)) is None:
+        page.wait_for_timeout(50)
+    return answer
+
+
 def give(stack: Stack, review: Review, reviewer: str) -> None:
     """Has somebody else answer, though a reviewer looks at the photo now."""
     later, tables = datetime.now(UTC) + 3 * CLAIM, ("ReviewsTable", "RecordsTable")
@@ -144,9 +155,9 @@ def test_an_answer_by_mouse_completes_the_execution_and_shows_the_next_picture_a
     page.get_by_role("button", name="motorcycle").click()
     shows(page, "1 done, 1 left")
     shows(page, "2.png")
+    while (outcome := record_of(stack, first).review) is None:
+        page.wait_for_timeout(50)
     stack.settle()
-    outcome = record_of(stack, first).review
-    assert outcome
     assert outcome.answer
     assert (outcome.status, outcome.answer.label, outcome.answer.reviewer) == ("answered", "motorcycle", "Ada")
     running = {execution["executionArn"] for execution in stack.executions("RUNNING")}
@@ -194,6 +205,7 @@ def test_a_key_held_down_or_pressed_twice_answers_one_picture(stack: Stack, url:
         page.keyboard.down("1")
     page.keyboard.up("1")
     shows(page, "held 2.png")
+    await_answer(stack, page, "held 1.png")
     assert [review_of(stack, image).status for image in images] == ["answered", "waiting", "waiting"]
 
 
@@ -396,6 +408,7 @@ def test_two_quick_presses_or_clicks_answer_one_photo(stack: Stack, url: str, pa
     page.get_by_role("button", name="motorcycle").dblclick()
     shows(page, "quick 3.png")
     shows(page, "2 done, 1 left")
+    await_answer(stack, page, "quick 2.png")
     assert [answer_to(stack, f"quick {number}.png") for number in (1, 2, 3)] == ["bicycle", "motorcycle", None]
 
 
@@ -414,12 +427,8 @@ def test_the_next_photo_is_shown_before_the_answer_has_arrived(stack: Stack, url
     held[0].continue_()
     shows(page, "ahead 3.png")
     shows(page, "2 done, 1 left")
+    await_answer(stack, page, "ahead 2.png")
     assert [answer_to(stack, f"ahead {number}.png") for number in (1, 2, 3)] == ["bicycle", "motorcycle", None]
-
-
-def answer_to(stack: Stack, name: str) -> str | None:
-    (found,) = (review for review in stack.reviews() if review.image.endswith(f"/{name}"))
-    return found.answer.label if found.answer else None
 
 
 def test_an_answer_that_does_not_arrive_brings_its_photo_back(
@@ -438,7 +447,7 @@ def test_an_answer_that_does_not_arrive_brings_its_photo_back(
     press(page, "2")
     shows(page, "lost 2.png")
     shows(page, "1 done, 1 left")
-    assert answer_to(stack, "lost 1.png") == "motorcycle"
+    assert await_answer(stack, page, "lost 1.png") == "motorcycle"
 
 
 def test_the_last_answer_is_undone_by_a_key(stack: Stack, url: str, page: "Page") -> None:
@@ -541,6 +550,8 @@ def test_the_name_that_the_command_is_given_wins_over_the_one_that_the_browser_r
             if name:
                 press(page, "2")
                 shows(page, "1 done")
+                while not any(review.answer for review in stack.reviews() if review.image in images):
+                    page.wait_for_timeout(50)
     answers = [review.answer for review in stack.reviews() if review.image in images and review.answer]
     assert [answer.reviewer for answer in answers] == ["reviewer-c"]
 
@@ -587,8 +598,8 @@ def test_the_page_counts_as_many_as_the_ledger_and_shows_no_probability(stack: S
     assert not re.search(r"0\.\d|%|confidence|probab", shown)
     press(page, "1")
     shows(page, "1 done, 2 left")
-    stack.settle()
-    assert stack.ledger().waiting == 2
+    while stack.ledger().waiting != 2:
+        page.wait_for_timeout(50)
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 320)])  # nothing depends on both

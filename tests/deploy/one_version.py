@@ -14,13 +14,15 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from moto.s3.models import s3_backends
+from moto.sagemaker.models import SageMakerModelBackend
 from PIL import Image, ImageEnhance
 
 import kickstand
@@ -192,8 +194,7 @@ def decide(version: OneVersion, package: str, decision: str) -> Any:
     return version.invoke("AnnounceApprovalFunction", detail=detail)
 
 
-@contextmanager
-def job_that_leaves_a_model(stack: Stack, bucket: str) -> Iterator[None]:
+def job_that_leaves_a_model(stack: Stack, bucket: str) -> AbstractContextManager[object]:
     """moto's training jobs are done at once and leave nothing."""
     import tarfile
 
@@ -201,23 +202,14 @@ def job_that_leaves_a_model(stack: Stack, bucket: str) -> Iterator[None]:
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name in ("model.onnx", "model.json"):
             archive.add(VERSION / "layers/model/model" / name, name)
-    ended = threading.Event()
-    sagemaker: Any = boto3.client("sagemaker")
+    create = SageMakerModelBackend.create_training_job
 
-    def watch() -> None:
-        while not ended.wait(0.05):
-            for job in sagemaker.list_training_jobs()["TrainingJobSummaries"]:
-                key = f"jobs/{job['TrainingJobName']}/output/model.tar.gz"
-                if not stack.s3.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"]:
-                    stack.s3.put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
+    def leave_model(backend: Any, training_job_name: str, **parts: Any) -> Any:
+        key = f"jobs/{training_job_name}/output/model.tar.gz"
+        stack.s3.put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
+        return create(backend, training_job_name=training_job_name, **parts)
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
+    return patch.object(SageMakerModelBackend, "create_training_job", leave_model)
 
 
 def objects(stack: Stack, bucket: str) -> Iterator[tuple[str, str, bytes]]:
@@ -325,7 +317,7 @@ def go_on(version: OneVersion, left: dict[str, Any], attempt: Callable[[str, Cal
 
     def replayed() -> None:
         with delivering(stack):
-            said = version.command("ledger", "--grace", "0", "--replay", "--wait", "60")
+            said = version.command("ledger", "--grace", "0", "--replay", "--wait", "900")
         older, newer = "1 sent again, 1 of them settled", "processed again: 1, of which 1 have an outcome"
         assert older in said or newer in said, said
 

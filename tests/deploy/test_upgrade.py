@@ -82,7 +82,6 @@ def older_built(older: Path) -> Path:
         env=os.environ | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=540,
     )
     assert making.returncode == 0, making.stdout + making.stderr
     return older / ".aws-sam/build"
@@ -177,6 +176,8 @@ def test_a_stack_is_deployed_used_updated_and_rolled_back_while_people_are_asked
         balanced(older, uploads=6, waiting=0)
         for image, _ in uploads:
             command(older, "explain", image)
+        while "RUNNING" in statuses(before, *MACHINES):
+            time.sleep(0.1)
         assert statuses(before, *MACHINES) == {"SUCCEEDED"}
         kept |= retained(before, older / "template.yaml")
         assert set(before.delete()) == kept
@@ -242,11 +243,8 @@ def asked(stack: Rehearsal, uploads: set[Key]) -> None:
         items = boto3.client("dynamodb").scan(TableName=table)["Items"]
         return {(item["image"]["S"], item["version"]["S"]) for item in items if "task_token" in item} >= uploads
 
-    for _ in range(3000):
-        if waiting():
-            return
+    while not waiting():
         time.sleep(0.1)
-    pytest.fail(f"nobody is asked about {uploads}")
 
 
 def answered(stack: Rehearsal, waiting: set[Key]) -> None:

@@ -21,15 +21,16 @@ from kickstand_cli.terminal import CommandError
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 SHAPE = (32, 32, 3)
 MANY = 45
+LATE = [f"{index}.png" for index in range(40, MANY)]
 
 
 class Bucket:
-    """S3 with photos, which counts what is fetched, and fails after this many."""
+    """S3 with photos, which counts what is fetched, and fails for those that are `down`."""
 
     def __init__(self, s3: Any) -> None:
         self._s3 = s3
         self.fetched: list[str] = []
-        self.fails_after = 10_000
+        self.down: list[str] = []
 
     def upload(self, key: str, shade: int) -> Review:
         """A photo, and the review of it that was answered."""
@@ -57,7 +58,7 @@ class Bucket:
         )
 
     def get_object(self, **asked: Any) -> Any:
-        if len(self.fetched) >= self.fails_after:
+        if asked["Key"] in self.down:
             raise StoreUnavailable("S3: no more")
         self.fetched.append(asked["Key"])
         return self._s3.get_object(**asked)
@@ -80,10 +81,10 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def cut_off(bucket: Any, out: Path) -> list[Any]:
     """An export that ends in an outage, which is over; returns the reviews."""
     reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
-    bucket.fails_after = 40
+    bucket.down = LATE
     with pytest.raises(StoreUnavailable):
         write_labels(bucket, reviews, out, SHAPE)
-    bucket.fails_after = 10_000
+    bucket.down = []
     return reviews
 
 
@@ -97,11 +98,11 @@ def test_an_interrupted_export_goes_on_and_fetches_nothing_twice(
     reviews = [bucket.upload(f"{index}.png", index) for index in range(MANY)]
     whole = write_labels(bucket, reviews, tmp_path / "whole", SHAPE)
     assert sum(whole.counts.values()) == MANY
-    bucket.fetched, bucket.fails_after = [], 40
+    bucket.fetched, bucket.down = [], LATE
     with pytest.raises(StoreUnavailable):
         write_labels(bucket, reviews, tmp_path / "cut", SHAPE)
     assert not (tmp_path / "cut").exists()
-    first, bucket.fetched, bucket.fails_after = set(bucket.fetched), [], 10_000
+    first, bucket.fetched, bucket.down = set(bucket.fetched), [], []
     done = {path.name for path in (tmp_path / ".cut.unfinished").rglob("original/*/*")}
     assert write_labels(bucket, reviews, tmp_path / "cut", SHAPE) == whole
     assert len(bucket.fetched) == MANY - len(done)

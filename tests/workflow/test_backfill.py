@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -140,14 +141,33 @@ def test_without_yes_it_says_what_it_takes_and_starts_nothing(stack: Stack) -> N
     assert plan["dollars"] == pytest.approx(7 * plan["dollars_per_photo"] + 7 * plan["dollars_per_key"])
 
 
+@pytest.fixture
+def further(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """No run reads its second page of keys before this is set: what a test does to a run finds it in the middle."""
+    reader = stack.functions["BackfillStateMachineReadDecideBucket"]
+    read, may = reader.load(), threading.Event()
+
+    def wait_and_read(event: dict[str, Any], context: Any) -> Any:
+        if "page" in event["context"]:
+            may.wait()
+        return read(event, context)
+
+    monkeypatch.setattr(reader, "handler", wait_and_read)
+    yield may
+    may.set()
+
+
 @pytest.mark.timeout(1800)
-def test_a_run_that_is_killed_in_the_middle_is_resumed_and_no_photo_has_two_records(stack: Stack) -> None:
+def test_a_run_that_is_killed_in_the_middle_is_resumed_and_no_photo_has_two_records(
+    stack: Stack, further: threading.Event
+) -> None:
     put_past(stack, *(f"past/{number}.png" for number in range(PHOTOS)))
     ran = command(stack, "backfill", "--yes")
     assert ran.exit_code == 0, ran.output
     while standing(stack).executed < PHOTOS // 3:
         time.sleep(0.01)
     stack.stepfunctions.stop_execution(executionArn=standing(stack).execution)
+    further.set()
     stack.settle()
     before = len(stack.records())
     assert before < PHOTOS
@@ -158,14 +178,20 @@ def test_a_run_that_is_killed_in_the_middle_is_resumed_and_no_photo_has_two_reco
     assert stack.ledger().missing == 0
 
 
-def test_a_run_that_is_stopped_goes_on_from_there(stack: Stack) -> None:
-    keys = sorted(f"past/{number}.png" for number in range(30))  # more than one batch
+def test_a_run_that_is_stopped_goes_on_from_there(
+    stack: Stack, further: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kickstand_cli.local.stack.LOCAL_BATCH", 5)
+    keys = sorted(f"past/{number}.png" for number in range(30))  # more than one page
     put_past(stack, *keys, "other.png")
     assert command(stack, "backfill", "--yes", "--prefix", "past/").exit_code == 0
     second = command(stack, "backfill", "--yes")
     assert second.exit_code == 1
     assert "a backfill has been running since" in second.output
-    assert "It was stopped" in run(stack, "--stop")
+    stopped = command(stack, "backfill", "--stop")
+    assert (stopped.exit_code, "It was stopped" in stopped.output) == (0, True), stopped.output
+    further.set()
+    stack.settle()
     assert len(stack.records()) < len(keys)
     assert command(stack, "backfill", "--stop").exit_code == 1
     run(stack, "--resume", "--yes", "--watch")

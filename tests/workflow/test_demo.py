@@ -280,6 +280,15 @@ def test_the_shells_settings_of_aws_and_its_proxy_change_nothing(
     assert "1 uploads, 1 decisions" in result.stdout
 
 
+DEMO_THAT_STAYS = """
+import signal
+from kickstand_cli.local import demo
+from kickstand_cli.main import app
+demo.simulate_weeks = lambda *_: signal.pause()
+app()
+"""
+
+
 @pytest.mark.parametrize(
     ("ended_by", "code", "said"), [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")]
 )
@@ -289,7 +298,7 @@ def test_an_interrupt_ends_it_without_logs_and_leaves_the_older_results(
     (tmp_path / "records.jsonl").write_text("older")
     command = ["demo", "--images", str(images), *SAMPLES_AS_WELL, "--out", str(tmp_path)]
     demo = subprocess.Popen(
-        [sys.executable, "-c", "from kickstand_cli.main import app; app()", *command],
+        [sys.executable, "-c", DEMO_THAT_STAYS, *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

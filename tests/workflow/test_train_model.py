@@ -630,14 +630,19 @@ def test_the_first_upload_brings_images_code_and_the_champion_and_the_second_no_
         stack.s3.delete_object(Bucket=bucket, Key=f"base/{key}")
 
 
-def test_the_command_starts_a_training_and_none_beside_it(stack: Stack, sagemaker: SageMaker, outputs: Path) -> None:
+def test_the_command_starts_a_training_and_none_beside_it(
+    stack: Stack, sagemaker: SageMaker, outputs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sagemaker.statuses = ["Failed"]
     command = ["training", "start", "--reason", "new cameras", "--outputs", str(outputs)]
     ask = ["training", "status", "--outputs", str(outputs)]
     none = CliRunner().invoke(app, ask)
     assert (none.exit_code, none.stdout) == (0, "This stack has started no training.\n")
+    asked, describe = threading.Event(), sagemaker._describe
+    monkeypatch.setattr(sagemaker, "_describe", lambda *parts: asked.wait() and describe(*parts))
     first = CliRunner().invoke(app, command)
     second = CliRunner().invoke(app, command)
+    asked.set()
     stack.settle()
     status = CliRunner().invoke(app, ask)
     assert status.exit_code == 4, status.output

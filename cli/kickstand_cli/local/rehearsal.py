@@ -92,7 +92,8 @@ def local_aws(log: Path) -> Iterator[str]:
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
-                process.wait(10)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(10)
                 os.killpg(process.pid, signal.SIGKILL)  # functions that are still running
 
 
