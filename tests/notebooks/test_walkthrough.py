@@ -34,7 +34,8 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.delenv("KICKSTAND_CIFAR100", raising=False)
         patch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
         notebook = read()
-        NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": home}}).execute()
+        patience = {"timeout": 500, "startup_timeout": 500}  # seconds; less than the test's own
+        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": home}}, **patience).execute()
         yield notebook
 
 

@@ -75,7 +75,7 @@ def begin(endpoint: str, packages: dict[str, Package], name: str) -> Callable[[]
     """Call it for an AWS in which just that has happened which must have; returns what lets a function find it."""
 
     def begin() -> dict[str, str]:
-        requests.post(f"{endpoint}/moto-api/reset", timeout=10).raise_for_status()
+        requests.post(f"{endpoint}/moto-api/reset", timeout=200).raise_for_status()
         furnish(endpoint)
         parameters: dict[str, str] = json.loads((PROJECT / "events/env.json").read_bytes())["Parameters"]
         variables = {**parameters, "AWS_ENDPOINT_URL": endpoint}
