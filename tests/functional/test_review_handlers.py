@@ -183,6 +183,22 @@ def test_an_answer_that_no_execution_waits_for_is_recorded_by_the_page(stack: St
     assert (record.review.answer.label, record.review.answer.reviewer) == ("motorcycle", "Ada")
 
 
+@pytest.mark.parametrize("revision", [None, {"S": "1"}, {"N": "-7"}])
+def test_a_review_whose_revision_is_damaged_blocks_nobody(
+    stack: Stack, invoke: Invoke, revision: dict[str, str] | None
+) -> None:
+    invoke("ask_person")
+    (item,) = stack.dynamodb.scan(TableName="ReviewsTable")["Items"]
+    stack.dynamodb.put_item(
+        TableName="ReviewsTable",
+        Item={name: value for name, value in item.items() if name != "revision"}
+        | ({"revision": revision} if revision else {}),
+    )
+    assert invoke("review", format="json")["review"]["image"] == stack.records()[0].image
+    assert invoke("review", format="json", **answer())["notice"] == ""
+    assert stack.reviews()[0].status is ReviewStatus.ANSWERED
+
+
 def test_the_first_answer_on_record_is_never_replaced(stack: Stack, invoke: Invoke) -> None:
     invoke("ask_person")
     invoke("review")

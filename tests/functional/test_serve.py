@@ -158,6 +158,7 @@ def test_many_at_once_get_each_their_own_answer(sagemaker: Any) -> None:
         ("APPLICATION/JSON", JSON),
         ("application/json; charset=utf-8", JSON),
         ("application/json;q=0.1", JSON),
+        ("text/html, *; q=.2", JSON),
         ("text/csv, application/json;q=0.001", JSON),
         ("application/*", JSON),
         (" , application/json ,, ", JSON),

@@ -21,7 +21,7 @@ from kickstand.events import Decision, Prediction, Reason, Route
 from kickstand_cli.files import read_file
 from kickstand_cli.parallel import in_processes
 from kickstand_cli.project import MODEL
-from kickstand_cli.terminal import ExitCode, Name, console, exit_on, print_json, show_progress, stderr
+from kickstand_cli.terminal import CommandError, ExitCode, Name, console, exit_on, print_json, show_progress, stderr
 
 ModelOption = Annotated[
     Path,
@@ -54,7 +54,10 @@ def answer(data: bytes, name: str, model: EmbeddedModel) -> Answer:
 
 
 def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> list[Answer]:
-    """The prediction for each of these photos, by one call of the network. photos: names and bytes."""
+    """The prediction for each of these photos, by one call of the network. photos: names and bytes.
+
+    Raises CommandError if the network's outputs are no numbers.
+    """
     answers: list[Answer | None] = []
     pixels, flaws = [], []
     for name, data in photos:
@@ -67,7 +70,10 @@ def answer_batch(photos: Sequence[tuple[str, bytes]], model: EmbeddedModel) -> l
             pixels.append(np.asarray(image))
             flaws.append(find_flaw(summary.statistics))
             answers.append(None)
-    predictions = model.predict_pixels(np.stack(pixels)) if pixels else []
+    try:
+        predictions = model.predict_pixels(np.stack(pixels)) if pixels else []
+    except ModelUnavailable as error:
+        raise CommandError(str(error)) from error
     decided = (
         Answer(prediction, decide(prediction, model.card.policy, flaw=flaw))
         for prediction, flaw in zip(predictions, flaws, strict=True)

@@ -33,7 +33,7 @@ from kickstand_cli.files import open_database
 from kickstand_cli.monitor.monitor import Since
 from kickstand_cli.parallel import in_processes, in_threads
 from kickstand_cli.project import MODEL
-from kickstand_cli.records import OldRecords, RecordsFiles, open_records, parse_since_option, take_old_records
+from kickstand_cli.records import OldRecords, RecordsFiles, parse_since_option, stream_records, take_old_records
 from kickstand_cli.terminal import AsJson, CommandError, console, exit_on, print_json, show_progress
 
 app = typer.Typer(no_args_is_help=True)
@@ -156,8 +156,9 @@ def agreement(
     records = take_old_records(old_records, records)
     start = parse_since_option(since, datetime.now(UTC))
     with reporting(), exit_on(OSError):
-        seen, _ = open_records(records or [], None, stack_name, outputs, start)
-    found = find_agreement(seen, confidence_level=confidence)
+        stored, _ = stream_records(records or [], None, stack_name, outputs, start)
+        reviewed = [record for record in stored if record.review]  # the others would only take memory
+    found = find_agreement(reviewed, confidence_level=confidence)
     if as_json:
         print_json(found)
     else:

@@ -127,7 +127,10 @@ def test_only_the_first_frame_of_an_animation_counts() -> None:
         (b"x" * (MAX_IMAGE_BYTES + 1), "more than 41,943,040 bytes"),
         (b"just some text", "not a photo (text)"),
         (b"%PDF-1.7 \0", "not a photo (a PDF)"),
-        (b"PK\x03\x04", "not a photo (a ZIP archive)"),
+        (b"PK\x03\x04\x14\0", "not a photo (a ZIP archive)"),
+        (b"BMW and other makes", "not a photo (text)"),
+        (b"PKW und Rad", "not a photo (text)"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>", "not a photo (SVG, XML or HTML)"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a photo (SVG, XML or HTML)"),
         (b"\0\0\0\x18ftypmp42", "not a photo (a video)"),
         (b"II+\0\x08\0\0\0", "key.jpg: BigTIFF, which is not supported; send it as JPEG, HEIC"),
@@ -277,6 +280,15 @@ def test_a_damaged_side_chunk_changes_no_pixel(name: bytes, body: bytes) -> None
     assert prepare(hurt, "x", SHAPE).png == prepare(plain, "x", SHAPE).png
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "LA"])
+@pytest.mark.parametrize("length", [0, 5, 300])
+def test_transparency_of_a_wrong_length_changes_no_pixel(mode: str, length: int) -> None:
+    plain = encoded(half_red().quantize(4) if mode == "P" else half_red().convert(mode))
+    body, at = b"tRNS" + bytes(length), plain.index(b"IDAT") - 4
+    wrong = plain[:at] + struct.pack(">I", length) + body + struct.pack(">I", zlib.crc32(body)) + plain[at:]
+    assert prepare(wrong, "x", SHAPE).png == prepare(plain, "x", SHAPE).png
+
+
 @pytest.mark.parametrize("end", [1, 4, 8, 12, 15])
 def test_a_png_whose_pixels_are_all_there_needs_no_end(end: int) -> None:
     whole = png_with(b"")
@@ -325,6 +337,32 @@ def test_a_tiff_whose_alpha_is_multiplied_in_already_keeps_its_colours() -> None
     nothing = opaque.replace(bytes((200, 10, 10, 255)), bytes((200, 10, 10, 0)))
     for data in (opaque, nothing):
         assert pixels(prepare(data, "x", SHAPE).png).getpixel((16, 16)) == (200, 10, 10)
+
+
+def plain_tiff(tags: dict[int, int], bits: int, planes: list[bytes], strips: int = 1) -> bytes:
+    """A TIFF of 64 × 64 pixels; the planes of its colours are stored one after the other, each in this many strips."""
+    size, count = len(planes[0]) // strips, len(planes) * strips
+    short = {256: 64, 257: 64, 259: 1, 277: len(planes), 278: 64 // strips} | tags
+    whole = {tag: (3, 1, struct.pack("<H", value)) for tag, value in short.items()}
+    whole[258] = (3, len(planes), struct.pack("<H", bits) * len(planes))
+    whole[279] = (4, count, struct.pack("<I", size) * count)
+    start = len(tiff_with(whole | {273: (4, count, bytes(4 * count))}))
+    places = struct.pack(f"<{count}I", *(start + size * strip for strip in range(count)))
+    return tiff_with(whole | {273: (4, count, places)}) + b"".join(planes)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("strips", [1, 4])
+def test_a_tiff_that_stores_its_colours_one_after_the_other_keeps_them(bits: int, strips: int) -> None:
+    planes = [bytes([value]) * (bits // 8) * 64 * 64 for value in (200, 10, 90)]
+    data = plain_tiff({262: 2, 284: 2}, bits, planes, strips)
+    assert pixels(prepare(data, "x", SHAPE).png).getpixel((16, 16)) == (200, 10, 90)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_whose_zero_is_white_is_no_negative(bits: int) -> None:
+    data = plain_tiff({262: 0}, bits, [bytes([55]) * (bits // 8) * 64 * 64])
+    assert pixels(prepare(data, "x", SHAPE).png).getpixel((16, 16)) == (200, 200, 200)
 
 
 @pytest.mark.parametrize("data", [

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,42 @@ def test_a_network_that_wants_all_memory_is_refused(size: int, tmp_path: Path) -
     (tmp_path / "model.json").write_text(json.dumps(card | {"input_shape": [8, 8, 3]}))
     (tmp_path / "model.onnx").write_bytes(network)
     with pytest.raises(ModelUnavailable, match=r"model\.onnx"):
+        EmbeddedModel(tmp_path)
+
+
+@pytest.mark.parametrize("limit", [-1.0, 9.0])  # always, or only for a brighter photo than it is loaded with
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_network_whose_outputs_are_no_numbers_is_unavailable(wrong: float, limit: float, tmp_path: Path) -> None:
+    network = model_of(
+        helper.make_node("Cast", ["image"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["f"], ["m"], axes=[1, 2], keepdims=0),
+        helper.make_node("Greater", ["m", "limit"], ["bright"]),
+        helper.make_node("Where", ["bright", "w", "m"], ["logits"]),
+        weights=(
+            numpy_helper.from_array(np.array(wrong, np.float32), "w"),
+            numpy_helper.from_array(np.array(limit, np.float32), "limit"),
+        ),
+        ir_version=8,
+    )
+    card = json.loads((MODEL / "model.json").read_bytes()) | {"model_sha256": hashlib.sha256(network).hexdigest()}
+    (tmp_path / "model.json").write_text(json.dumps(card | {"input_shape": [8, 8, 3]}))
+    (tmp_path / "model.onnx").write_bytes(network)
+    with pytest.raises(ModelUnavailable, match="its outputs are not finite numbers"):
+        EmbeddedModel(tmp_path).predict_pixels(np.full((1, 8, 8, 3), 200, np.uint8))
+
+
+def test_a_named_pipe_in_place_of_the_network_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_bytes((MODEL / "model.json").read_bytes())
+    os.mkfifo(tmp_path / "model.onnx")
+    with pytest.raises(ModelUnavailable, match=r"it has no model\.onnx"):
+        EmbeddedModel(tmp_path)
+
+
+@pytest.mark.parametrize("version", ["", "v" * 101])
+def test_a_model_has_a_version_that_fits_into_every_record(version: str, tmp_path: Path) -> None:
+    card = json.loads((MODEL / "model.json").read_bytes()) | {"model_version": version}
+    (tmp_path / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ModelUnavailable, match="model_version"):
         EmbeddedModel(tmp_path)
 
 

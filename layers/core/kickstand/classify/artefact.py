@@ -14,6 +14,7 @@ from kickstand.events import Payload, SelectivePolicy, Sha256
 
 Side = Annotated[int, Field(ge=3, le=224)]  # pixels; more than 224 × 224 exceed the state of an execution
 LONGEST_LABEL = 100
+"""Bytes; also the characters of a model version, which is in every record."""
 WINDOWS_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 ROUNDING = 0.01
 """Another model's probabilities may sum to 1 within this: half precision, or rounded to two digits."""
@@ -29,7 +30,7 @@ class ModelCard(Payload):
     labels: the classes, in the order of the model's outputs; the last output is "neither", none of the classes.
     """
 
-    model_version: str
+    model_version: str = Field(min_length=1, max_length=LONGEST_LABEL)
     model_sha256: Sha256
     labels: tuple[str, ...] = Field(min_length=2)
     input_shape: tuple[Side, Side, Channels]

@@ -115,11 +115,15 @@ def decode(data: bytes, longest: int) -> Decoded:
 
 @dataclass(frozen=True)
 class _Stripped:
-    """The parts of a file that a decoder needs. orientation: EXIF's number. format: if not the signature's."""
+    """The parts of a file that a decoder needs.
+
+    orientation: EXIF's number. format: if not the signature's. planes: a TIFF's colours are stored one after the other.
+    """
 
     data: bytes
     orientation: int = 1
     format: str = ""
+    planes: bool = False
 
 
 def _strip_jpeg(data: bytes) -> _Stripped:
@@ -152,7 +156,7 @@ _JFIF = b"\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0"
 
 def _strip_png(data: bytes) -> _Stripped:
     """The chunks that define the pixels, and an end."""
-    view, at, orientation = memoryview(data), 8, 1
+    view, at, orientation, transparency = memoryview(data), 8, 1, range(0)
     kept: list[bytes | memoryview] = [view[:8]]
     while at + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, at)
@@ -164,7 +168,11 @@ def _strip_png(data: bytes) -> _Stripped:
             if not _is_sound(whole):
                 raise Refused(_say_damaged("PNG"))
             kept.append(whole)
-        elif name == b"tRNS" and _is_sound(whole):
+            if name == b"IHDR":
+                transparency = {0: range(2, 3), 2: range(6, 7)}.get(data[25], range(0))
+            elif name == b"PLTE" and data[25] == 3:
+                transparency = range(1, length // 3 + 1)
+        elif name == b"tRNS" and length in transparency and _is_sound(whole):  # browsers ignore one of a wrong length
             kept.append(whole)
         elif name == b"eXIf":
             orientation = _read_orientation(bytes(body))
@@ -224,7 +232,8 @@ def _strip_tiff(data: bytes) -> _Stripped:
     directory = struct.pack(f"{order}H", len(kept)) + b"".join(kept) + bytes(4)
     changed = bytearray(data)
     changed[place : place + len(directory)] = directory
-    return _Stripped(bytes(changed), _read_orientation(data[: place + 2 + 12 * number]))
+    planes = any(tag[:3] == (284, 3, 1) and tag[3][:2] == struct.pack(f"{order}H", 2) for tag in tags)
+    return _Stripped(bytes(changed), _read_orientation(data[: place + 2 + 12 * number]), planes=planes)
 
 
 _MULTIPLIED, _SEPARATE = (
@@ -282,6 +291,7 @@ def _read(file: _Stripped, kind: str, longest: int) -> Decoded:
     elif kind in _PLUGINS:
         plugin: Any = import_module(f"PIL.{_PLUGINS[kind]}ImagePlugin")
         plugin.DEFAULT_MAX_THREADS = 1  # for AVIF: each thread takes memory, and the limit is on CPU time
+        plugin.READ_LIBTIFF = file.planes  # Pillow itself reads each plane as one of 8 bits
     with Image.open(io.BytesIO(file.data), formats=(kind,)) as photo:
         uploaded = photo.size
         most = MAX_DRAFT_PIXELS if kind == "JPEG" else MAX_IMAGE_PIXELS
@@ -331,8 +341,10 @@ def _flatten(photo: Image.Image, size: tuple[int, int]) -> Image.Image:
     if photo.mode in ("I", "F"):
         raise Refused("32-bit pixels without a known range; send it as a plain JPEG")
     if photo.mode.startswith("I;16"):
+        inverted = photo.format == "TIFF" and getattr(photo, "tag_v2", {}).get(262) == 0  # zero is white
         small = photo.convert("I").resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
         photo = small.point(lambda value: value * (1 / 256)).convert("L")
+        photo = photo.point(lambda value: 255 - value) if inverted else photo
     transparent = photo.has_transparency_data
     if transparent:
         kind, photo = photo.format, photo if photo.mode == "RGBA" else photo.convert("RGBA")
@@ -357,12 +369,13 @@ def _guess(data: bytes) -> str:
         return "AVIF" if brands & {b"avif", b"avis"} else "HEIF" if brands & _HEIF_BRANDS else "a video"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    is_text = data[:256].isascii() and b"\0" not in data[:256]
     for signature, kind in _SIGNATURES.items():
-        if data.startswith(signature):
+        if data.startswith(signature) and not (is_text and len(signature) == 2):  # "BM" may begin a sentence
             return kind
-    if data[:1024].lstrip()[:1] == b"<":
+    if data[:1024].removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<":
         return "SVG, XML or HTML"
-    return "text" if data[:256].isascii() and b"\0" not in data[:256] else "unknown bytes"
+    return "text" if is_text else "unknown bytes"
 
 
 def _explain(kind: str, error: Exception) -> str:
@@ -376,6 +389,8 @@ def _explain(kind: str, error: Exception) -> str:
 
 
 def _say_damaged(kind: str) -> str:
+    if kind == "TIFF":
+        return "a TIFF that is incomplete, damaged or of an unusual kind; send it again, or as a plain JPEG"
     name = {"HEIF": "HEIC", "WEBP": "WebP"}.get(kind, kind)
     return f"{'an' if kind == 'AVIF' else 'a'} {name} that is incomplete or damaged; send it again"
 

@@ -43,7 +43,9 @@ class EmbeddedModel:
         self.artefact = artefact
         try:
             self.card: ModelCard = read_card(artefact)
-            network = (artefact / "model.onnx").read_bytes()
+            if not (file := artefact / "model.onnx").is_file():  # to open a named pipe would never end
+                raise FileNotFoundError(f"{artefact}: not a model artefact, because it has no model.onnx")
+            network = file.read_bytes()
         except (FileNotFoundError, ValueError) as error:
             raise ModelUnavailable(str(error)) from error  # its message names the file
         except OSError as error:
@@ -61,11 +63,17 @@ class EmbeddedModel:
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
-            outputs = self.logits(np.zeros((1, *self.card.input_shape), np.uint8)).shape
+            probe = self.logits(np.zeros((1, *self.card.input_shape), np.uint8))
         except Exception as error:  # ONNX Runtime's exceptions have no common class
             raise ModelUnavailable(f"{artefact}/model.onnx: {error}") from error
-        if outputs != (1, len(self.card.labels) + 1):
-            raise ModelUnavailable(f"{artefact}: outputs {outputs} for {len(self.card.labels)} labels and neither")
+        if probe.shape != (1, len(self.card.labels) + 1):
+            raise ModelUnavailable(f"{artefact}: outputs {probe.shape} for {len(self.card.labels)} labels and neither")
+        self._expect_numbers(probe)
+
+    def _expect_numbers(self, logits: NDArray[np.float32]) -> None:
+        """Raises ModelUnavailable for infinite logits and NaN: a photo cannot cause them in a sound network."""
+        if not np.isfinite(logits).all():
+            raise ModelUnavailable(f"{self.artefact}/model.onnx: damaged: its outputs are not finite numbers")
 
     @property
     def backbone(self) -> str:
@@ -85,7 +93,8 @@ class EmbeddedModel:
         return result
 
     def predict(self, image: PreparedImage) -> Prediction:
-        """The calibrated prediction for one photo. Raises InvalidImage unless `prepare` has made it.
+        """The calibrated prediction for one photo. Raises InvalidImage unless `prepare` has made it,
+        ModelUnavailable if the outputs are no numbers.
 
         During a rollout with another input shape, photos come prepared for either model; they are scaled again.
         """
@@ -102,11 +111,12 @@ class EmbeddedModel:
     def predict_pixels(self, images: NDArray[np.uint8]) -> list[Prediction]:
         """One calibrated prediction for each photo, all in one call of the network.
 
-        images: as for `logits`. The latency of each is its share of the call.
+        images: as for `logits`. The latency of each is its share of the call. Raises ModelUnavailable.
         """
         started = time.perf_counter()
         logits = self.logits(images)
         milliseconds = (time.perf_counter() - started) * 1000 / len(images)
+        self._expect_numbers(logits)
         return [interpret(row, self.card, "embedded", milliseconds) for row in logits.tolist()]
 
 

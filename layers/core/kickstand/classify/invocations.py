@@ -114,6 +114,7 @@ def _exactness(kind: str, wanted: dict[str, str], parameters: dict[str, str]) ->
 def _read_range(text: str) -> tuple[str, dict[str, str], float] | None:
     """A media range, its parameters, and its weight; None for anything else."""
     kind, *parts = (part.strip() for part in _split(text, ";"))
+    kind = "*/*" if kind == "*" else kind  # as Java's own client sends it
     if kind.count("/") != 1 or not all(kind.split("/")):
         return None
     parameters: dict[str, str] = {}

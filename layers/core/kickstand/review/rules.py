@@ -1,6 +1,7 @@
 """Rules of review: who sees which photo, and what happens with their answer. The caller passes the time."""
 
 import math
+import unicodedata
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice, product
@@ -377,8 +378,13 @@ def restore(record: Record, standing: Review | None = None) -> Review:
 
 
 def _as_name(text: str) -> str:
-    """One line of at most 80 characters."""
-    return " ".join(text.split())[:80]
+    """One line of at most 80 characters; of two spellings that look the same, only one exists.
+
+    >>> _as_name(" Jose\u0301\u200b  Ruiz ") == "Jos\u00e9 Ruiz"
+    True
+    """
+    seen = "".join(sign for sign in unicodedata.normalize("NFC", text) if sign.isprintable() or sign.isspace())
+    return " ".join(seen.split())[:80]
 
 
 class RecordKey(Payload):

@@ -62,7 +62,7 @@ def ask_person(
         raise AlreadyAnswered(f"{key.image} {key.version}: its record has an answer")
     status = ReviewStatus.ESCALATED if again else ReviewStatus.WAITING
     opened = rules.open_review(record, execution, token, now).model_copy(update={"status": status})
-    if _write(dynamodb, table, opened, standing=None):
+    if _write(dynamodb, table, opened, replaces=False):
         return opened
     return change_review(dynamodb, table, *record.key, lambda review: rules.ask(review, execution, token, status))
 
@@ -275,7 +275,7 @@ def restore_review(
             else:
                 _forget_answer(dynamodb, records_table, standing, told)
             return
-    if not _write(dynamodb, reviews_table, rules.restore(record), standing=None):
+    if not _write(dynamodb, reviews_table, rules.restore(record), replaces=False):
         review = change_review(dynamodb, reviews_table, *key, lambda standing: rules.restore(record, standing))
         wake(stepfunctions, review.task_token)  # an execution that has asked again may wait
 
@@ -383,11 +383,16 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
 
 def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
     """Raises Refused if there is no such review, or it cannot be read."""
+    return _load(dynamodb, table, image, version)[0]
+
+
+def _load(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> tuple[Review, Any]:
+    """As `load_review`, with the revision as the table has it; None if it has none."""
     item = get_item(dynamodb, table, item_key(image, version))
     if item is None:
         raise Refused("This photo is not under review.")
     for review in readable([item], Review):
-        return review
+        return review, item.get("revision")
     raise UnreadableReview("The review of this photo cannot be read.")
 
 
@@ -405,18 +410,21 @@ def change_review(
     Raises the rule's errors, without a change; Refused if there is no such review.
     """
     for _ in range(_ATTEMPTS):
-        standing = load_review(dynamodb, table, image, version)
+        standing, revision = _load(dynamodb, table, image, version)
         review = rule(standing)
         if review is standing:
             return standing
         review = review.model_copy(update={"revision": standing.revision + 1})
-        if _write(dynamodb, table, review, standing):
+        if _write(dynamodb, table, review, replaces=True, revision=revision):
             return review
     raise StoreUnavailable(f"{image} {version}: changed by others {_ATTEMPTS} times in a row")
 
 
-def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Review | None) -> bool:
-    """Store the review in place of the present one, or of none. Returns whether that was possible."""
+def _write(dynamodb: DynamoDBClient, table: str, review: Review, replaces: bool, revision: Any = None) -> bool:
+    """Store the review in place of the present one, or of none. Returns whether that was possible.
+
+    revision: of the present one, as the table has it: a damaged one must not block this photo, and with it everybody.
+    """
     item = to_item(review)
     if review.task_token:
         item["task_token"] = {"S": review.task_token.get_secret_value()}
@@ -425,9 +433,11 @@ def _write(dynamodb: DynamoDBClient, table: str, review: Review, standing: Revie
     if review.queue and review.place:
         shard = zlib.crc32(review.image.encode()) % SHARDS
         item |= {"queue": {"S": f"{review.queue}#{shard}"}, "place": {"S": review.place}}
-    if standing is None:
+    if not replaces:
         return put_item_if(dynamodb, table, item, "attribute_not_exists(image)")
-    values = {":standing": {"N": str(standing.revision)}}
+    if revision is None:
+        return put_item_if(dynamodb, table, item, "attribute_exists(image) AND attribute_not_exists(revision)")
+    values = {":standing": revision}
     return put_item_if(dynamodb, table, item, "revision = :standing", ExpressionAttributeValues=values)
 
 
