@@ -66,7 +66,10 @@ def ledger(
         found_outputs = read_outputs(stack_name, outputs)
         books = open_books(found_outputs)
         if not (audit or redrive):
-            _show(load_standing(books)[0], as_json)
+            standing, _, lost = load_standing(books)
+            if lost:
+                raise CommandError(lost)
+            _show(standing, as_json)
             return
         found_outputs["LettersTableName"]  # an older stack has none, and the error says so
         found = _audit(books, timedelta(minutes=grace), restart)
