@@ -73,7 +73,8 @@ def upload(
     with reporting():
         found = read_outputs(stack_name, outputs)
         bucket = _output(found, "TrainingBucketName")
-        files = _list_images(dataset, _read_champion(artefact).labels)
+        card = _read_champion(artefact)
+        files = _list_images(dataset, card.labels)
         with show_progress() as progress:
             task = progress.add_task("uploading", total=len(files))
             _upload(bucket, files, auxiliary, lambda: progress.advance(task))
@@ -81,7 +82,7 @@ def upload(
         if replace:
             _remove(bucket, left)
         registered = _register_champion(
-            _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact
+            _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact, card
         )
     if as_json:
         content = {"photos": len(files), "bucket": bucket, "champion_registered_as": registered}
@@ -226,12 +227,11 @@ def _remove(bucket: str, keys: list[str]) -> None:
         list(pool.map(lambda key: s3.delete_object(Bucket=bucket, Key=key), keys))
 
 
-def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
+def _register_champion(group: str, image: str, bucket: str, artefact: Path, card: ModelCard) -> str | None:
     """The new package's ARN; None where the registry has one already. Raises CommandError without an artefact."""
     sagemaker: Any = open_client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None
-    card = _read_champion(artefact)
     try:
         packed = pack({name: artefact / name for name in ARTEFACT})
     except (OSError, ValueError) as error:
