@@ -17,7 +17,7 @@ from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
-from kickstand.text import as_utf8
+from kickstand.text import as_utf8, counted
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.files import expect_writable, list_files, replacing
 from kickstand_cli.project import MODEL
@@ -74,8 +74,8 @@ def import_capture(
     if as_json:
         print_json({"records": len(seen), "files": len(paths), "out": str(out), "twice": twice, "failed": failures})
     else:
-        again = f"; {twice:,} lines were captured twice" if twice else ""
-        console.print(f"{len(seen):,} records of {len(paths):,} files written to {out}{again}")
+        again = f"; captured twice: {counted(twice, 'line')}" if twice else ""
+        console.print(f"{counted(len(seen), 'record')} of {counted(len(paths), 'file')} written to {out}{again}")
     if failures:
         raise typer.Exit(ExitCode.ERROR)
 
@@ -90,7 +90,7 @@ def _find_captures(file: Path) -> list[Path]:
         raise CommandError(unread[0])
     captures = [path for path in found if path.suffix == ".jsonl"]
     if not captures:
-        raise CommandError(f"{file}: no *.jsonl in this folder, but {len(found)} other files")
+        raise CommandError(f"{file}: no *.jsonl in this folder, but {counted(len(found), 'other file')}")
     return captures
 
 

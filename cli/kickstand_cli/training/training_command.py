@@ -12,7 +12,7 @@ from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import NEITHER
 from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
-from kickstand.text import as_utf8
+from kickstand.text import as_utf8, counted
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
@@ -88,10 +88,10 @@ def upload(
         content = {"photos": len(files), "bucket": bucket, "champion_registered_as": registered}
         print_json(content | {"removed" if replace else "left": left})
     else:
-        console.print(f"{len(files):,} photos and the training code in s3://{bucket}")
+        console.print(f"{counted(len(files), 'photo')} and the training code in s3://{bucket}")
         if left:
             more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
-            which = f"{len(left):,} files of earlier uploads: {', '.join(left[:3])}{more}"
+            which = f"{counted(len(left), 'file')} of earlier uploads: {', '.join(left[:3])}{more}"
             console.print(f"removed {which}" if replace else f"learnt from too, unless you --replace: {which}")
         console.print(f"champion registered as {registered}" if registered else "the registry already has a champion")
     if left and not replace:

@@ -36,7 +36,7 @@ def settings(**changes: str) -> RequestTrainingSettings:
         (PERSON, 0.1, 0, True, "new cameras"),
         (DEGRADED, 7.0, 0, True, "the model is degraded: night"),
         (DEGRADED, 6.9, 0, False, "the last training was requested less than 7 days ago"),
-        (DAILY, 7.0, 200, True, "200 photos have been labelled since the last training"),
+        (DAILY, 7.0, 200, True, "200 new labels since the last training"),
         (DAILY, 6.9, 200, False, "the last training was requested less than 7 days ago"),
         (DAILY, 7.0, 199, False, "199 new labels, fewer than 200"),
         (DAILY, 999.0, 0, False, "0 new labels, fewer than 200"),
