@@ -383,7 +383,7 @@ def find_oldest(dynamodb: DynamoDBClient, table: str) -> datetime | None:
 
 def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> Review:
     """Raises Refused if there is no such review, or it cannot be read."""
-    item = get_item(dynamodb, table, item_key(image, version))
+    item = get_item(dynamodb, table, item_key(image, version)) if image and version else None
     if item is None:
         raise Refused("This photo is not under review.")
     for review in readable([item], Review):
