@@ -592,12 +592,17 @@ def test_an_upload_that_has_expired_is_neither_missing_nor_sent_again(
 # ---- an audit that is interrupted
 
 
-def test_an_audit_that_was_killed_goes_on_where_it_was(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upload(stack, 5)
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit reads one object at a time, and is saved after each."""
     monkeypatch.setattr(store, "PAGE", 1)
     monkeypatch.setattr(store, "SAVE_AFTER", 1)
+
+
+def test_an_audit_that_was_killed_goes_on_where_it_was(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_pages: None
+) -> None:
+    upload(stack, 5)
     send = BaseClient._make_api_call  # type: ignore[attr-defined]
     pages: list[str] = []
 
@@ -643,11 +648,9 @@ def test_an_audit_with_another_grace_does_not_go_on_with_an_interrupted_one(stac
 
 
 def test_an_audit_without_a_place_for_its_bookmark_ends_all_the_same(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_pages: None
 ) -> None:
     upload(stack, 3)
-    monkeypatch.setattr(store, "PAGE", 1)
-    monkeypatch.setattr(store, "SAVE_AFTER", 1)
     (tmp_path / "no folder").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
     told = kickstand_ledger(stack, tmp_path)
