@@ -190,7 +190,7 @@ def run(ever: int, new: int) -> dict[str, Any]:
     aws = Aws(ever, new)
     books = aws.books()
     started = time.process_time()
-    found = keep_ledger(books, NOW, lambda: 900.0)
+    found, _ = keep_ledger(books, NOW, lambda: 900.0)
     if (found.uploads, found.missing) != (new, 0):
         raise SystemExit(f"wrong: {found}")
     return told(f"run, {new:,} new", ever, started, aws)

@@ -224,9 +224,11 @@ def open_database(file: Path, *statements: str) -> sqlite3.Connection:
 
 
 def _is_regular(path: Path) -> bool:
-    """Whether it is a regular file, or missing. Raises OSError for a folder."""
+    """Whether it is a regular file, or missing. Raises OSError for a folder, and for a write-protected file."""
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.is_file() and not path.stat().st_mode & 0o222:  # a folder's owner, and root, could still replace it
+        raise PermissionError(errno.EACCES, "write-protected", str(path))
     return path.is_file() or not path.exists()
 
 

@@ -19,7 +19,6 @@ from kickstand.ledger.store import (
     RESERVE_SECONDS,
     go_on_with_audit,
     keep_ledger,
-    renew_standing,
     replay,
 )
 from kickstand.settings import Settings
@@ -63,10 +62,9 @@ def handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
     def seconds_left() -> float:
         return context.get_remaining_time_in_millis() / 1000
 
-    lost = renew_standing(BOOKS)
+    ledger, lost = keep_ledger(BOOKS, now, seconds_left)
     if lost:
         logger.error("state lost", reason=lost)
-    ledger = keep_ledger(BOOKS, now, seconds_left)
     metrics.add_metric(name="LedgerMissing", unit=MetricUnit.Count, value=ledger.missing)
     for missing in ledger.lacks[:NAME_AT_MOST]:
         logger.warning("missing", image=missing.image, version=missing.version, lack=missing.lack)

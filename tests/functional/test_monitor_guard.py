@@ -17,10 +17,10 @@ from kickstand.classify.store import SWITCH, load_switch, switch_off, switch_on
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.events import Answer, ReviewOutcome, ReviewStatus, Route
 from kickstand.monitor.live_accuracy import Evidence
-from kickstand.monitor.run import MonitorSettings, Run, Watch
-from kickstand.monitor.store import load_monitor, run_monitor, save_monitor
+from kickstand.monitor.run import MonitorSettings, MonitorState, Run, Watch
+from kickstand.monitor.store import MONITOR, run_monitor
 from kickstand.records import Record
-from kickstand.store import put_record, record_item
+from kickstand.store import load_state, put_record, record_item, save_state
 from kickstand_cli.project import PROJECT
 from tests.stream import make_records
 from tests.tables import create_tables
@@ -123,7 +123,7 @@ def test_a_run_that_finds_no_harm_ends_the_automatic_switch(clients: Clients) ->
     assert run(clients, NOW + 2 * QUARTER, anew).harm == ""
     assert decide_says(clients, NOW + 2 * QUARTER) is None
     run(clients, NOW + 3 * QUARTER, anew)
-    state, *_ = load_monitor(clients[0], "ControlTable")
+    state, *_ = load_state(clients[0], "ControlTable", MONITOR, MonitorState)
     assert state
     assert not state.switched
 
@@ -266,12 +266,12 @@ def test_after_a_lost_state_a_person_who_switches_off_ends_the_harm_too(clients:
 def test_a_state_that_could_not_be_read_again_is_not_written(clients: Clients, bad: float) -> None:
     run(clients, NOW)
     before = state_item(clients)
-    state, revision, _ = load_monitor(clients[0], "ControlTable")
+    state, revision, _ = load_state(clients[0], "ControlTable", MONITOR, MonitorState)
     assert state
     hurt = Evidence().model_copy(update={"wealth": (bad, 1.0, 1.0)})
     accepted = state.accepted.model_copy(update={"against": {"bicycle": hurt}})
     with pytest.raises(ValidationError, match="wealth"):
-        save_monitor(clients[0], "ControlTable", state.model_copy(update={"accepted": accepted}), revision)
+        save_state(clients[0], "ControlTable", MONITOR, state.model_copy(update={"accepted": accepted}), revision)
     assert state_item(clients) == before
 
 

@@ -12,10 +12,10 @@ from moto import mock_aws
 
 from kickstand.clients import DynamoDBClient, EventBridgeClient
 from kickstand.monitor import store
-from kickstand.monitor.run import MonitorSettings, Watch
-from kickstand.monitor.store import load_monitor, run_monitor
+from kickstand.monitor.run import MonitorSettings, MonitorState, Watch
+from kickstand.monitor.store import MONITOR, run_monitor
 from kickstand.records import Record
-from kickstand.store import changed, put_record, read_changes, to_item
+from kickstand.store import changed, load_state, put_record, read_changes, to_item
 from kickstand_cli.project import PROJECT
 from tests.stream import make_records
 from tests.tables import create_tables
@@ -100,7 +100,7 @@ def test_each_photo_is_counted_once_however_the_backlog_is_cut(
             answer(dynamodb, records[number], now + timedelta(minutes=5))
         answered |= numbers  # an answer stands
         now += timedelta(minutes=15)
-    state, *_ = load_monitor(dynamodb, "ControlTable")
+    state, *_ = load_state(dynamodb, "ControlTable", MONITOR, MonitorState)
     assert state
     assert (images, state.slices) == (40, ())
     accepted = Counter(record.recorded_at.date() for record in records)

@@ -207,3 +207,14 @@ def test_the_first_answer_on_record_is_never_replaced(stack: Stack, invoke: Invo
     assert "their answer counts" in invoke("review", format="json", **answer("bicycle"))["notice"]
     assert invoke("record_review", answered=False)["status"] == "answered"
     assert stack.records() == [before]
+
+
+@pytest.mark.parametrize("action", ["answer", "undo", "skip", "show", "leave", "check", "zoom"])
+@pytest.mark.parametrize("version", ["", "another"])
+def test_a_photo_that_is_not_under_review_is_no_error_of_the_function(
+    invoke: Invoke, action: str, version: str
+) -> None:
+    unknown = {"image": "s3://photos/no.jpg", "version": version, "on_page": "s3://photos/no.jpg"}
+    told = invoke("review", format="json", **(answer() | unknown | {"action": action}))
+    assert "errorMessage" not in told
+    assert action in ("zoom", "check") or "not under review" in told["notice"]

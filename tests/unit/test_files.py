@@ -151,3 +151,15 @@ def test_what_cannot_be_written_is_said_before_the_work(name: str, tmp_path: Pat
     with pytest.raises(CommandError, match="file: cannot be written"):
         expect_writable(tmp_path / "file/new/x.json", new_folder=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_write_protected_file_is_not_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "model.json"
+    file.write_text("old")
+    file.chmod(0o444)
+    protected = r"model\.json: cannot be written \(write-protected\)"
+    with pytest.raises(CommandError, match=protected):
+        expect_writable(file)
+    with pytest.raises(CommandError, match=protected):
+        write_file(file, "new")
+    assert file.read_text() == "old"

@@ -66,8 +66,13 @@ INSIDE = ": the output would be inside the input "
         (
             "replay --records {text} --neither-accept-at-most 0.9 --neither-reject-at-least 0.1",
             2,
-            ["--neither-accept-at-most", "is larger than neither_reject_at_least"],
+            [
+                "for '--neither-accept-at-most' / '--neither-reject-at-least': ",
+                "is larger than neither_reject_at_least",
+            ],
         ),
+        ("replay --records {text} --neither-reject-at-least 0", 2, ["for '--neither-reject-at-least': neither_accept"]),
+        ("replay --records {text} --neither-accept-at-most 1", 2, ["for '--neither-accept-at-most': neither_accept"]),
         ("ledger --outputs {null}", 1, ["{null}: not the outputs of a stack (ImageBucketName is no text, or empty)"]),
         ("ledger --outputs {days}", 1, ["{days}: its output RetentionDays is 'x', no number of days"]),
         ("ledger --outputs no-such.json", 1, ["no-such.json: not the outputs of a stack (no-such.json: No such file"]),

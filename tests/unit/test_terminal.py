@@ -330,3 +330,18 @@ def test_a_file_that_is_opened_later_does_not_become_the_closed_stream(tmp_path:
     code = PRINT.replace('    console.print("d', f'    file = open("{tmp_path}/kept", "w"); console.print("d')
     assert python(code, ">&-")[0] == 0
     assert (tmp_path / "kept").read_bytes() == b""
+
+
+def test_an_interrupt_during_the_imports_prints_no_traceback() -> None:
+    code = """
+import sys
+class Interrupted:
+    def find_spec(self, name, *_):
+        if name == "typer":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupted())
+from kickstand_cli.__main__ import main
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "\n")

@@ -125,7 +125,7 @@ def test_a_folder_of_the_console_is_no_photo_of_the_past(stack: Stack) -> None:
     put_past(stack, "new.png")
     lines = [[bucket, key, size, version_of(stack, key), "true"] for key, size in (("past/", "0"), ("new.png", "9"))]
     uri = write_inventory(stack, columns, lines)
-    assert "1 photos to decide, of 2 keys" in run(stack, "--yes", "--watch", "--inventory", uri)
+    assert "1 photo to decide, of 2 keys" in run(stack, "--yes", "--watch", "--inventory", uri)
     assert recorded(stack) == ["album/", "new.png", "past/1.png"]
 
 

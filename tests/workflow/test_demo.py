@@ -217,7 +217,7 @@ def test_a_failed_execution_is_named_with_its_cause(
     monkeypatch.setattr(local_stack, "deploy", partial(local_stack.deploy, faults=fail))
     result = demo("--images", images, "--out", tmp_path, "--workflow", "standard")
     assert result.exit_code == 1
-    assert "4 uploads, 1 decisions" in result.stdout
+    assert "4 uploads, 1 decision in" in result.stdout
     assert result.stdout.count("the policy is on fire") == 3
     assert "failed sub/accept <b>+1 é.png: FAILED: RuntimeError" in result.stdout
     assert "ledger: 4 uploads = 0 accepted + 1 rejected + 0 waiting + 0 reviewed + 3 dead-letter" in result.stdout
@@ -277,7 +277,7 @@ def test_the_shells_settings_of_aws_and_its_proxy_change_nothing(
         monkeypatch.setenv(name, value)
     result = demo("--images", images / "sub", "--limit", "1", "--out", tmp_path)
     assert result.exit_code == 0, result.output
-    assert "1 uploads, 1 decisions" in result.stdout
+    assert "1 upload, 1 decision in" in result.stdout
 
 
 DEMO_THAT_STAYS = """

@@ -229,7 +229,7 @@ def test_it_asks_first_and_removes_nothing_without_a_yes(stack: Stack) -> None:
     image = upload(stack)
     refused = run(stack, image, says="n\n")
     assert refused.exit_code == 1
-    assert "1 reviews, with their answers" in refused.output
+    assert "reviews, with their answers: 1" in refused.output
     assert len(stack.records()) == 1
     agreed = run(stack, image, says="y\n")
     assert agreed.exit_code == 0, agreed.output

@@ -25,7 +25,7 @@ from kickstand.ledger.balance import Lack, Ledger
 from kickstand.ledger.books import as_event
 from kickstand.ledger.store import begin_audit, close_new, draw_up
 from kickstand.review.rules import Review, answer, claim, open_review
-from kickstand.store import record_item, to_item
+from kickstand.store import load_state, record_item, to_item
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.main import app
@@ -584,20 +584,25 @@ def test_an_upload_that_has_expired_is_neither_missing_nor_sent_again(
     stack.deliver()
     later = datetime.now(UTC) + timedelta(days=2)
     books = replace(stack.books(), retention_days=1)
-    found = store.keep_ledger(books, later, lambda: 900)
+    found, _ = store.keep_ledger(books, later, lambda: 900)
     assert (found.missing, found.expired, found.lost) == (0, 1, [])
-    assert store.keep_ledger(books, later, lambda: 900).expired == 0  # it has left the queue
+    assert store.keep_ledger(books, later, lambda: 900)[0].expired == 0  # it has left the queue
 
 
 # ---- an audit that is interrupted
 
 
-def test_an_audit_that_was_killed_goes_on_where_it_was(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    upload(stack, 5)
+@pytest.fixture
+def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An audit reads one object at a time, and is saved after each."""
     monkeypatch.setattr(store, "PAGE", 1)
     monkeypatch.setattr(store, "SAVE_AFTER", 1)
+
+
+def test_an_audit_that_was_killed_goes_on_where_it_was(
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_pages: None
+) -> None:
+    upload(stack, 5)
     send = BaseClient._make_api_call  # type: ignore[attr-defined]
     pages: list[str] = []
 
@@ -643,11 +648,9 @@ def test_an_audit_with_another_grace_does_not_go_on_with_an_interrupted_one(stac
 
 
 def test_an_audit_without_a_place_for_its_bookmark_ends_all_the_same(
-    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, short_pages: None
 ) -> None:
     upload(stack, 3)
-    monkeypatch.setattr(store, "PAGE", 1)
-    monkeypatch.setattr(store, "SAVE_AFTER", 1)
     (tmp_path / "no folder").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no folder"))
     told = kickstand_ledger(stack, tmp_path)
@@ -664,7 +667,9 @@ def test_the_schedule_does_not_fire_locally(stack: Stack) -> None:
 # ---- what is damaged, or was written by a newer version
 
 
-@pytest.mark.parametrize("damaged", [{"state": {"S": '{"run": null}'}, "revision": {"N": "7"}}, {}])
+@pytest.mark.parametrize(
+    "damaged", [{"state": {"S": '{"run": null}'}, "revision": {"N": "7"}}, {"revision": {"S": "x"}}, {}]
+)
 def test_a_state_that_cannot_be_read_is_replaced_and_the_run_does_its_work_and_fails_once(
     stack: Stack,
     tmp_path: Path,
@@ -686,6 +691,18 @@ def test_a_state_that_cannot_be_read_is_replaced_and_the_run_does_its_work_and_f
     assert "errorMessage" not in keep_ledger(stack)
     told = json.loads(kickstand_ledger(stack, tmp_path, "--json", audit=False).stdout)["whole_bucket"]
     assert (told["rejected"], told["dead_letter"]) == (1, 1)  # an audit has begun with the new state
+
+
+def test_a_run_reads_the_ledgers_state_twice(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def load(*parts: Any) -> Any:
+        read.append(parts[2])
+        return load_state(*parts)
+
+    monkeypatch.setattr(store, "load_state", load)
+    keep_ledger(stack)
+    assert read == ["ledger", "ledger"]  # for the new uploads, and for the audit
 
 
 def test_a_record_that_cannot_be_read_is_missing_and_keeps_no_other_back(

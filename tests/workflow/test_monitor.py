@@ -13,10 +13,10 @@ from kickstand.classify.artefact import read_card
 from kickstand.classify.store import load_switch, switch_off, switch_on
 from kickstand.events import ModelDegraded
 from kickstand.monitor import store
-from kickstand.monitor.run import read_watch
-from kickstand.monitor.store import load_monitor
+from kickstand.monitor.run import MonitorState, read_watch
+from kickstand.monitor.store import MONITOR
 from kickstand.records import Record
-from kickstand.store import put_record
+from kickstand.store import load_state, put_record
 from kickstand_cli.local.stack import Stack, deploy
 from kickstand_cli.project import PROJECT
 
@@ -159,9 +159,9 @@ def test_if_two_runs_overlap_one_has_no_effect(
     stack: Stack, run_monitor: Callable[[], dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_monitor()
-    standing = load_monitor(stack.dynamodb, "ControlTable")
+    standing = load_state(stack.dynamodb, "ControlTable", MONITOR, MonitorState)
     run_monitor()
-    after = load_monitor(stack.dynamodb, "ControlTable")
-    monkeypatch.setattr(store, "load_monitor", lambda *_: standing)
+    after = load_state(stack.dynamodb, "ControlTable", MONITOR, MonitorState)
+    monkeypatch.setattr(store, "load_state", lambda *_: standing)
     assert run_monitor() == {"images": 0, "harm": ""}
-    assert load_monitor(stack.dynamodb, "ControlTable") == after
+    assert load_state(stack.dynamodb, "ControlTable", MONITOR, MonitorState) == after

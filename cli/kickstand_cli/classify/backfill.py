@@ -19,6 +19,7 @@ from kickstand.errors import first_complaint
 from kickstand.events import as_utc, is_folder, split_uri
 from kickstand.ledger.books import Books
 from kickstand.store import transient
+from kickstand.text import counted
 from kickstand_cli.classify.inventory import read_inventory
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.local import cost
@@ -225,7 +226,7 @@ def make_plan(books: Books, order: Order, lane: Lane, backend: str) -> Plan:
         *([f"{share:.1%} of the photos go to review"] if share else []),
         *([f"the stack's model is {current}, as in this checkout"] if again else []),
         *(
-            [f"{survey.unchecked:,} lines of the inventory name no version: they may be decided already"]
+            [f"{counted(survey.unchecked, 'line')} of the inventory without a version: perhaps decided already"]
             * bool(survey.unchecked)
         ),
         "photos that are archived, or older than RetentionDays, are counted but skipped by the run",
@@ -417,7 +418,7 @@ def _print_plan(plan: Plan, limit: float, yes: bool, as_json: bool) -> None:
         print_json(content)
         return
     shown = stderr if as_json else console
-    shown.print(f"{plan.photos:,} photos to decide, of {plan.survey.keys:,} keys")
+    shown.print(f"{counted(plan.photos, 'photo')} to decide, of {counted(plan.survey.keys, 'key')}")
     shown.print(f"about ${plan.dollars:,.2f}, ${plan.dollars_per_photo * 1e6:,.2f} for a million photos")
     shown.print(f"about {_length(plan.seconds)}, {plan.photos_at_once} photos at a time")
     if plan.reviews:

@@ -115,7 +115,8 @@ def replay(
                 base.model_dump() | given | ({"policy_version": "replayed"} if given else {})
             )
         except ValidationError as error:
-            raise typer.BadParameter(first_complaint(error), param_hint="--neither-accept-at-most") from error
+            options = [f"--{name.replace('_', '-')}" for name in changes if name in given]
+            raise typer.BadParameter(first_complaint(error), param_hint=options) from error
         stored, read = stream_records(records or [], images, stack_name, outputs)
         gone: list[str] = []
         labels: set[str] = set()

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from kickstand.text import counted
 from kickstand_cli.datasets.archive import Archive, hash_md5, hash_members, read_archive
 from kickstand_cli.datasets.doctor import Findings, examine_dataset, read_out_of_fold
 from kickstand_cli.datasets.doctor_report import PAGE, write_report
@@ -143,7 +144,9 @@ def check(
         else:
             _print_findings(findings, page)
         if findings.leaks and not allow_leakage:
-            leaks = f"{folder}: leakage, {findings.pair_counts.leaks} pairs of equal photos are in different splits"
+            leaks = (
+                f"{folder}: leakage, {counted(findings.pair_counts.leaks, 'pair')} of equal photos in different splits"
+            )
             fail(CommandError(f"{leaks}; --allow-leakage accepts them"), code=ExitCode.ATTENTION)
     if findings.unreadable:
         raise typer.Exit(ExitCode.ATTENTION)
@@ -155,10 +158,12 @@ def _print_findings(findings: Findings, page: Path | None) -> None:
     table.add_row("largest/smallest", *ratios)
     console.table(table)
     pairs = findings.pair_counts
-    console.print(f"exact duplicates   {pairs.exact} pairs")
-    console.print(f"near duplicates    {pairs.near} pairs at correlation {findings.near:g} or more, mirrored too")
-    console.print(f"across splits      {pairs.leaks} pairs")
-    console.print(f"different labels   {pairs.conflicts} pairs")
+    console.print(f"exact duplicates   {counted(pairs.exact, 'pair')}")
+    console.print(
+        f"near duplicates    {counted(pairs.near, 'pair')} at correlation {findings.near:g} or more, mirrored too"
+    )
+    console.print(f"across splits      {counted(pairs.leaks, 'pair')}")
+    console.print(f"different labels   {counted(pairs.conflicts, 'pair')}")
     doubtful = findings.doubtful_labels
     console.print(f"doubtful labels    {'not examined, see --out-of-fold' if doubtful is None else len(doubtful)}")
     console.print(f"unreadable files   {len(findings.unreadable)}")
@@ -273,7 +278,9 @@ def _print_summary(out: Path, manifest: Manifest, uploaded: Upload | None, *, al
     console.table(_count(manifest.counts, f"{out}{' (already there)' if already_there else ''}"))
     console.print(f"data SHA-256 {manifest.data_sha256}")
     if uploaded:
-        console.print(f"{uploaded.destination}: {uploaded.sent} files sent, {uploaded.skipped} already there")
+        console.print(
+            f"{uploaded.destination}: {counted(uploaded.sent, 'file')} sent, {uploaded.skipped} already there"
+        )
         for channel, uri in uploaded.channels.items():
             console.print(f"  {channel:14} {uri}")
 

@@ -85,7 +85,7 @@ def forget(
         traces = find_traces(books, report_bucket, image, version)
         if not yes and any(traces.counts.values()):
             for name, number in traces.counts.items():
-                stderr.print(f"{number} {WORDS[name]}")
+                stderr.print(f"{WORDS[name]}: {number:,}")
             typer.confirm(f"Remove all this of {printable(image)}?", abort=True, err=True)
         removed = remove(books, report_bucket, image, version, traces)
         reason = find_reason(books, traces)
@@ -115,7 +115,7 @@ def describe(image: str, removed: Mapping[str, int], reason: str) -> Iterator[st
         yield printable(f"nothing is left of {image}")
     for name, number in removed.items():
         if number:
-            yield f"removed: {number} {WORDS[name]}"
+            yield f"removed {WORDS[name]}: {number:,}"
     if reason:
         yield f"{reason}, so its record may still be written: repeat the command in an hour."
     yield from (f"stays: {line}" for line in STAYS)

@@ -14,6 +14,7 @@ from kickstand.ledger.books import Books, read_outcomes
 from kickstand.ledger.letters import UNDELIVERED, close_settled, open_letters, record_letters
 from kickstand.ledger.letters import redrive as send_letters
 from kickstand.ledger.store import Standing, draw_up, load_standing, replay
+from kickstand.text import counted
 from kickstand_cli.datasets.download import locate_cache
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.files import write_file
@@ -66,7 +67,10 @@ def ledger(
         found_outputs = read_outputs(stack_name, outputs)
         books = open_books(found_outputs)
         if not (audit or redrive):
-            _show(load_standing(books)[0], as_json)
+            standing, _, lost = load_standing(books)
+            if lost:
+                raise CommandError(lost)
+            _show(standing, as_json)
             return
         found_outputs["LettersTableName"]  # an older stack has none, and the error says so
         found = _audit(books, timedelta(minutes=grace), restart)
@@ -102,7 +106,9 @@ def _audit(books: Books, grace: timedelta, restart: bool) -> Ledger:
     if begun and now - begun.closes_at > RESUMED_WITHIN:
         begun = None
     if begun:
-        stderr.print(f"continues an interrupted audit after {begun.found.uploads:,} uploads; --restart starts again")
+        stderr.print(
+            f"continues an interrupted audit after {counted(begun.found.uploads, 'upload')}; --restart starts again"
+        )
 
     told = False
 
@@ -162,7 +168,7 @@ def send_again(
         close_settled(books, page, datetime.now(UTC))
     lines = [f"processed again: {sent}, of which {sent - len(waiting)} have an outcome now"]
     if unread:
-        lines.append(f"{unread} dead letters name no upload, and stay")
+        lines.append(f"left, without the name of an upload: {counted(unread, 'dead letter')}")
     if refused:
         lines.append(f"AWS refused {len(refused)}")
         lines += [f"{image} (version {version}): {reason}" for (image, version), reason in list(refused.items())[:20]]
@@ -191,7 +197,7 @@ def _show(standing: Standing, as_json: bool) -> None:
         if at:
             _print(ledger)
     if standing.audit and not as_json:
-        console.print(f"an audit is under way: {standing.audit.found.uploads:,} uploads so far")
+        console.print(f"an audit is under way: {counted(standing.audit.found.uploads, 'upload')} so far")
     if any(ledger.missing for _, ledger in found.values()):
         raise typer.Exit(ExitCode.ATTENTION)
 

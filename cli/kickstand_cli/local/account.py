@@ -12,6 +12,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, UnknownRegionError
 from botocore.parsers import ResponseParserError
 
+from kickstand.text import counted
 from kickstand_cli.local.finding import Finding, Status
 from kickstand_cli.project import PROJECT
 from kickstand_cli.terminal import reason
@@ -164,7 +165,7 @@ def _boundary(client: Callable[[str], Any], arn: str, given: str | None) -> Find
 def _quota(client: Callable[[str], Any]) -> Finding:
     limits = client("lambda").get_account_settings()["AccountLimit"]
     free = limits["UnreservedConcurrentExecutions"]
-    found = f"{free} functions at a time"
+    found = f"{counted(free, 'function')} at a time"
     if free >= FEW:
         return Finding("Lambda's quota", Status.OK, found, NEEDED)
     queued = "when many photos arrive at once, most wait in the upload queue"

@@ -17,6 +17,7 @@ from rich.table import Table
 
 from kickstand.classify.artefact import read_part
 from kickstand.classify.stated import StatedCard
+from kickstand.text import counted
 from kickstand_cli.files import expect_writable, write_file
 from kickstand_cli.local.template import load_yaml
 from kickstand_cli.project import MODEL, TEMPLATE
@@ -164,7 +165,7 @@ def cost(
         }
         print_json(told, indent=2)
         return
-    kept = f"all kept for {days} days" if days else "all kept forever"
+    kept = f"all kept for {counted(days, 'day')}" if days else "all kept forever"
     more = f", {growth:+.0%} a month" if growth else ""
     title = f"Dollars for {photos_a_month:,} photos a month{more}, {share:.0%} of them reviewed, {kept}"
     console.table(tabulate(f"{title}: embedded-EXPRESS, the default", columns(found["embedded-EXPRESS"])))

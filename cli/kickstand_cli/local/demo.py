@@ -21,7 +21,7 @@ from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import ReviewStatus
 from kickstand.ledger.balance import Ledger
 from kickstand.records import StateError
-from kickstand.text import as_utf8
+from kickstand.text import as_utf8, counted
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.classify.evaluation import name_unread
 from kickstand_cli.datasets.archive import read_archive
@@ -241,8 +241,8 @@ class Demonstration:
         """The results so far, and the files that hold them."""
         outcomes, failures = _gather(self.stack, self.uploads)
         summary = (
-            f"{len(self.uploads)} uploads through the shipped template, state machine ({self.workflow}) and functions, "
-            f"on this machine, in {self.seconds:.0f} s."
+            f"{counted(len(self.uploads), 'upload')} through the shipped template, state machine ({self.workflow}) and "
+            f"functions, on this machine, in {self.seconds:.0f} s."
         )
         shown = [f"The policy's guarantee was shown on {self.weeks.domain}."] if self.weeks.domain else []
         about = [sentence for sentence in (self.about, summary, self.answered, *shown) if sentence]
@@ -397,7 +397,9 @@ def _draw(stack: "Stack") -> str:
         for execution in executions
     )
     name = arn.rpartition(":")[2]
-    return draw_state_machine(definition, count_ways(definition, histories), f"{name}: {len(executions):,} executions")
+    return draw_state_machine(
+        definition, count_ways(definition, histories), f"{name}: {counted(len(executions), 'execution')}"
+    )
 
 
 # ---- the summary
@@ -423,8 +425,8 @@ def _print(console: Terminal, run: Run, demonstration: Demonstration) -> None:
     for failure in run.failures:
         console.print(painted(("failed", "bold red"), f" {failure.key}: {failure.cause}"))
     counts = ", ".join(f"{run.count(route)} {words}" for route, words in ROUTES.items())
-    decisions = f"{len(run.outcomes)} decisions in {demonstration.seconds:.1f} s"
-    console.print(f"{run.uploads} uploads, {decisions}: {counts}")
+    decisions = f"{counted(len(run.outcomes), 'decision')} in {demonstration.seconds:.1f} s"
+    console.print(f"{counted(run.uploads, 'upload')}, {decisions}: {counts}")
     for sentence in (run.about[0], demonstration.answered, demonstration.weeks.about):
         if sentence:
             console.print(sentence)

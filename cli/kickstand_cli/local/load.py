@@ -24,6 +24,7 @@ from kickstand.ledger.balance import Key
 from kickstand.ledger.books import find_record
 from kickstand.ledger.letters import find_letters, record_letters
 from kickstand.records import Record
+from kickstand.text import counted
 from kickstand_cli.classify.evaluation import name_unread
 from kickstand_cli.deployment import (
     DEFAULT_STACK,
@@ -161,7 +162,7 @@ def load(
             if as_json:
                 print_json({"uploads": len(sent), "bucket": bucket})
             else:
-                console.print(f"{len(sent):,} uploads to {bucket}")
+                console.print(f"{counted(len(sent), 'upload')} to {bucket}")
             name_unread(unread)
             return
         if aws:
@@ -430,8 +431,8 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def show(summary: Summary, *, local: bool) -> None:
     """The summary for people."""
     console.print(
-        f"{summary.uploads:,} uploads in {summary.seconds:,.0f} s: {summary.bad:,} bad files, {summary.duplicates:,} "
-        f"uploaded again, {summary.redelivered:,} events delivered twice"
+        f"{counted(summary.uploads, 'upload')} in {summary.seconds:,.0f} s: {counted(summary.bad, 'bad file')}, "
+        f"{summary.duplicates:,} uploaded again, {counted(summary.redelivered, 'event')} delivered twice"
     )
     if summary.faults:
         refused = ", ".join(f"{service} {number:,}" for service, number in sorted(summary.faults.items()))

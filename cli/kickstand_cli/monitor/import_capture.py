@@ -1,9 +1,9 @@
 """`kickstand import-capture`: SageMaker's data capture as decision records."""
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +17,7 @@ from kickstand.classify.policy import decide
 from kickstand.errors import InvalidImage
 from kickstand.events import Decision, ImageRef, Reason, Route, as_utc
 from kickstand.records import Record
-from kickstand.text import as_utf8
+from kickstand.text import as_utf8, counted
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.files import expect_writable, list_files, replacing
 from kickstand_cli.project import MODEL
@@ -74,8 +74,8 @@ def import_capture(
     if as_json:
         print_json({"records": len(seen), "files": len(paths), "out": str(out), "twice": twice, "failed": failures})
     else:
-        again = f"; {twice:,} lines were captured twice" if twice else ""
-        console.print(f"{len(seen):,} records of {len(paths):,} files written to {out}{again}")
+        again = f"; captured twice: {counted(twice, 'line')}" if twice else ""
+        console.print(f"{counted(len(seen), 'record')} of {counted(len(paths), 'file')} written to {out}{again}")
     if failures:
         raise typer.Exit(ExitCode.ERROR)
 
@@ -90,7 +90,7 @@ def _find_captures(file: Path) -> list[Path]:
         raise CommandError(unread[0])
     captures = [path for path in found if path.suffix == ".jsonl"]
     if not captures:
-        raise CommandError(f"{file}: no *.jsonl in this folder, but {len(found)} other files")
+        raise CommandError(f"{file}: no *.jsonl in this folder, but {counted(len(found), 'other file')}")
     return captures
 
 
@@ -114,23 +114,22 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
 
     Raises CommandError.
     """
-    try:
+    with _naming():
         captured = json.loads(line)
         if not isinstance(captured, dict):
             raise ValueError("not a JSON object")
         data, about = _part(captured, "captureData"), _part(captured, "eventMetadata")
-        photo, answer = _decode(_part(data, "endpointInput")), json.loads(_decode(_part(data, "endpointOutput")))
-        prediction = read_answer(answer, card, endpoint, latency_ms=0.0)
-        at, event_id = as_utc(datetime.fromisoformat(about["inferenceTime"])), about["eventId"]
+        given, answer = _part(data, "endpointInput"), _part(data, "endpointOutput")
+        time, event_id = about["inferenceTime"], about["eventId"]
+        with _naming("endpointInput: "):
+            photo = _decode(given)
+        with _naming("endpointOutput: "):
+            prediction = read_answer(json.loads(_decode(answer)), card, endpoint, latency_ms=0.0)
+        with _naming("inferenceTime: "):
+            at = as_utc(datetime.fromisoformat(time))
         if not isinstance(event_id, str) or not event_id or as_utf8(event_id) != event_id:
             raise ValueError("eventId is not a text")
         ref = ImageRef(bucket="captured", key=name, etag=event_id, version_id=event_id, size=len(photo), uploaded_at=at)
-    except KeyError as error:
-        raise CommandError(f"{error} is missing") from error
-    except RecursionError as error:
-        raise CommandError("too deeply nested JSON") from error
-    except (ValueError, TypeError) as error:
-        raise CommandError(reason(error)) from error
     try:
         # The caller may have scaled the photo, so its quality is unknown: no "retake".
         image, decision = scale(photo, name, card.input_shape)[1], decide(prediction, card.policy)
@@ -148,6 +147,19 @@ def read_line(line: str, name: str, card: ModelCard, endpoint: str) -> Record:
     )
 
 
+@contextmanager
+def _naming(field: str = "") -> Iterator[None]:
+    """Errors of a wrong line become a CommandError, which starts with the field."""
+    try:
+        yield
+    except KeyError as error:
+        raise CommandError(f"{field}{error} is missing") from error
+    except RecursionError as error:
+        raise CommandError(f"{field}too deeply nested JSON") from error
+    except (ValueError, TypeError) as error:
+        raise CommandError(f"{field}{reason(error)}") from error
+
+
 def _part(whole: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(part := whole[name], dict):
         raise ValueError(f"{name} is not an object")
@@ -159,6 +171,6 @@ def _decode(part: dict[str, Any]) -> bytes:
     if part["encoding"] == "BASE64":
         try:
             return base64.b64decode(part["data"], validate=True)
-        except binascii.Error as error:
+        except (ValueError, TypeError) as error:
             raise ValueError(f"damaged base64 ({error})") from error
     return str(part["data"]).encode()

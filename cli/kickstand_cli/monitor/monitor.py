@@ -10,7 +10,7 @@ from kickstand.monitor.drift import CLASS_MIX, Budget, Finding, Severity, descri
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.live_accuracy import LiveAccuracy, PromiseCheck, PromiseStatus
 from kickstand.monitor.run import AnswerShare, MonitorReport, examine, read_watch
-from kickstand.text import printable
+from kickstand.text import counted, printable
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.project import MODEL
@@ -68,7 +68,7 @@ def _print(report: MonitorReport, pace: float, false_alarms: float) -> None:
         return
     routes = report.routes
     console.print(
-        f"{report.images:,} photos from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M} UTC: "
+        f"{counted(report.images, 'photo')} from {report.first:%Y-%m-%d %H:%M} to {report.last:%Y-%m-%d %H:%M} UTC: "
         f"{routes[Route.ACCEPT]:,} accepted, {routes[Route.REVIEW]:,} to review, {routes[Route.REJECT]:,} rejected"
     )
     if all(finding.statistic == CLASS_MIX for finding in report.drift or ()):
@@ -98,7 +98,7 @@ def _print_promise(check: PromiseCheck) -> None:
     accepted = f"predictions accepted as {check.label}" if check.label else "accepted predictions"
     console.print(
         f"guarantee at most {check.max_risk:.1%} of {accepted} wrong: {check.status.words}; "
-        f"{check.errors:,} of {check.audits:,} audits wrong{missing}",
+        f"{check.errors:,} of {counted(check.audits, 'audit')} wrong{missing}",
     )
 
 

@@ -11,6 +11,7 @@ from kickstand.monitor.drift import Budget
 from kickstand.monitor.drift import images_per_day as observed_pace
 from kickstand.monitor.run import read_watch
 from kickstand.report.page import compose, draw_report, read_evidence, small_pictures
+from kickstand.text import counted
 from kickstand_cli.classify.classify import ModelOption
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, reporting
 from kickstand_cli.files import expect_writable, write_file
@@ -68,7 +69,7 @@ def report(
     if as_json:
         print_json(composed.numbers())
     else:
-        console.print(f"{out}: {len(seen):,} records, {out.stat().st_size / 1e6:.1f} MB")
+        console.print(f"{out}: {counted(len(seen), 'record')}, {out.stat().st_size / 1e6:.1f} MB")
     if lost:
         more = f", and {len(lost) - 1:,} more" if len(lost) > 1 else ""
         fail(CommandError(f"left out: {next(iter(lost.values()))}{more}"))

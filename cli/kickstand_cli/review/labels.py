@@ -27,6 +27,7 @@ from kickstand.review.agreement import describe
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
 from kickstand.review.store import list_reviews
 from kickstand.store import read_image
+from kickstand.text import counted
 from kickstand_cli.datasets.folder import check_output
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_books, read_outputs, reporting
 from kickstand_cli.files import open_database
@@ -128,7 +129,7 @@ def export(
     for folder, number in written.counts.items():
         console.print(f"{folder}: {number}")
     console.print(
-        f"{sum(written.counts.values())} labels in {out}; left out: {written.cannot_tell} “can't tell”, "
+        f"{counted(sum(written.counts.values()), 'label')} in {out}; left out: {written.cannot_tell} “can't tell”, "
         f"{written.gone} whose photo is gone, {written.contradictory} that contradict each other, "
         f"{written.no_folder} whose label cannot be the name of a folder",
     )

@@ -24,6 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+from kickstand.text import counted
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.terminal import CommandError, ExitCode, console, expect_terminal, fail, login, painted
 
@@ -277,7 +278,7 @@ def review_here(invoke: Invoke, reviewer: str, console: Console) -> None:
             review = page["review"]
             if review is None:
                 waits = page["waiting"]
-                console.print(f"{waits} photos wait; other reviewers have them open." if waits else "No photo waits.")
+                console.print(f"Open at other reviewers: {counted(waits, 'photo')}." if waits else "No photo waits.")
             else:
                 _show(review, done.total(), page["waiting"], console)
             keys = {key: (label, _words(label)) for key, label in zip(page["keys"], page["choices"], strict=False)}

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from threadpoolctl import threadpool_limits
 
 from kickstand.events import NEITHER
+from kickstand.text import counted
 from kickstand_cli.files import write_file
 from kickstand_cli.project import PROJECT
 from kickstand_cli.terminal import CommandError
@@ -119,7 +120,7 @@ def split(photos: Photos, held_out: NDArray[np.bool_], recipe: Recipe) -> NDArra
     """
     for name, count in photos.counts().items():
         if count < recipe.folds:
-            raise CommandError(f"class {name!r} has {count} photos, fewer than the {recipe.folds} folds")
+            raise CommandError(f"class {name!r} has {counted(count, 'photo')}, fewer than the {recipe.folds} folds")
     labels_of: dict[str, set[str]] = {}
     sources_of: dict[str, set[str]] = {}
     for label, source, left in zip(photos.labels.tolist(), photos.sources.tolist(), held_out.tolist(), strict=True):

@@ -154,7 +154,7 @@ def list_photos(folder: Path, unread: list[str] | None = None) -> list[File]:
             files.append(File(inner, label, shows, as_utf8(source), partial(read_file, path), path))
     if told:
         (name, file), number = next(iter(told)), len(told)
-        raise CommandError(f"{home / MANIFEST}: {number} of its photos are missing, among them {name}/{file}")
+        raise CommandError(f"{home / MANIFEST}: {number} of its photos missing, among them {name}/{file}")
     if not files:
         raise CommandError(f"{folder}: no class folders in it; expected {folder}/<class>/<photo>")
     return files

@@ -21,7 +21,7 @@ from kickstand.classify.inference import EmbeddedModel
 from kickstand.classify.policy import decide
 from kickstand.events import NEITHER, Prediction
 from kickstand.monitor.drift import measure as measure_drift
-from kickstand.text import as_utf8, dump_json
+from kickstand.text import as_utf8, counted, dump_json
 from kickstand_cli.classify.goal import Goal
 from kickstand_cli.classify.policy import card_text, store_in_card
 from kickstand_cli.datasets.doctor import examine_dataset
@@ -192,7 +192,7 @@ def _find_leaks(dataset: Path, *, drop: bool) -> set[str]:
     if findings.pair_counts.leaks and not (drop and len(pairs) == findings.pair_counts.leaks):
         named = "; ".join(f"{first} and {second}" for first, second in pairs[:3])
         raise CommandError(
-            f"{dataset}: {findings.pair_counts.leaks} pairs of photos are in different splits ({named} …). "
+            f"{dataset}: {counted(findings.pair_counts.leaks, 'pair')} of photos in different splits ({named} …). "
             "`kickstand dataset check --report` shows them; --leakage=drop leaves up to 200 out of training, "
             "--leakage=allow trains on them"
         )
@@ -210,7 +210,7 @@ def _name_contradictions(photos: Photos) -> None:
     pairs = [" and ".join(list(paths.values())[:2]) for paths in first.values() if len(paths) > 1]
     if pairs:
         stderr.print(
-            f"{len(pairs)} photos of one class are copies of photos of another; is one wrong? {'; '.join(pairs[:3])}"
+            f"{counted(len(pairs), 'photo')} of one class with copies in another; is one wrong? {'; '.join(pairs[:3])}"
         )
 
 
@@ -253,7 +253,7 @@ def _name_domain(photos: Photos, places: Places) -> str:
         return as_utf8(places.domain)
     sources = {source for source in photos.sources[photos.labels != NEITHER].tolist() if source}
     folders = ", ".join(as_utf8(folder.resolve().name) for folder in places.photos if folder.is_dir())
-    return f"the photos of {folders}, predicted out of fold" + (f" ({len(sources)} known sources)" if sources else "")
+    return f"the photos of {folders}, predicted out of fold" + (f" (known sources: {len(sources)})" if sources else "")
 
 
 def _describe(

@@ -12,7 +12,7 @@ from kickstand.classify.artefact import ModelCard, read_card
 from kickstand.events import NEITHER
 from kickstand.lifecycle.retraining import Algorithm, LastTraining
 from kickstand.lifecycle.store import load_training
-from kickstand.text import as_utf8
+from kickstand.text import as_utf8, counted
 from kickstand_cli.deployment import DEFAULT_STACK, OutputsFile, StackName, open_client, read_outputs, reporting
 from kickstand_cli.files import list_files, read_file
 from kickstand_cli.project import MODEL
@@ -73,7 +73,8 @@ def upload(
     with reporting():
         found = read_outputs(stack_name, outputs)
         bucket = _output(found, "TrainingBucketName")
-        files = _list_images(dataset, _read_champion(artefact).labels)
+        card = _read_champion(artefact)
+        files = _list_images(dataset, card.labels)
         with show_progress() as progress:
             task = progress.add_task("uploading", total=len(files))
             _upload(bucket, files, auxiliary, lambda: progress.advance(task))
@@ -81,16 +82,16 @@ def upload(
         if replace:
             _remove(bucket, left)
         registered = _register_champion(
-            _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact
+            _output(found, "ModelPackageGroupName"), _output(found, "InferenceImage"), bucket, artefact, card
         )
     if as_json:
         content = {"photos": len(files), "bucket": bucket, "champion_registered_as": registered}
         print_json(content | {"removed" if replace else "left": left})
     else:
-        console.print(f"{len(files):,} photos and the training code in s3://{bucket}")
+        console.print(f"{counted(len(files), 'photo')} and the training code in s3://{bucket}")
         if left:
             more = f" and {len(left) - 3:,} more" if len(left) > 3 else ""
-            which = f"{len(left):,} files of earlier uploads: {', '.join(left[:3])}{more}"
+            which = f"{counted(len(left), 'file')} of earlier uploads: {', '.join(left[:3])}{more}"
             console.print(f"removed {which}" if replace else f"learnt from too, unless you --replace: {which}")
         console.print(f"champion registered as {registered}" if registered else "the registry already has a champion")
     if left and not replace:
@@ -226,12 +227,11 @@ def _remove(bucket: str, keys: list[str]) -> None:
         list(pool.map(lambda key: s3.delete_object(Bucket=bucket, Key=key), keys))
 
 
-def _register_champion(group: str, image: str, bucket: str, artefact: Path) -> str | None:
+def _register_champion(group: str, image: str, bucket: str, artefact: Path, card: ModelCard) -> str | None:
     """The new package's ARN; None where the registry has one already. Raises CommandError without an artefact."""
     sagemaker: Any = open_client("sagemaker")
     if sagemaker.list_model_packages(ModelPackageGroupName=group)["ModelPackageSummaryList"]:
         return None
-    card = _read_champion(artefact)
     try:
         packed = pack({name: artefact / name for name in ARTEFACT})
     except (OSError, ValueError) as error:

@@ -375,6 +375,47 @@ def update_item_if(
     return True
 
 
+def load_state(dynamodb: DynamoDBClient, table: str, name: str, kind: type[P]) -> tuple[P | None, Any, str]:
+    """A state in the control table, its revision as in the table, and why the state cannot be read.
+
+    None, None and "" before it is first saved. Raises StoreUnavailable.
+    """
+    item: Any = get_item(dynamodb, table, {"id": {"S": name}})
+    if item is None:
+        return None, None, ""
+    revision = item.get("revision", {})
+    try:
+        return kind.model_validate_json(item["state"]["S"]), revision, ""
+    except KeyError:
+        return None, revision, "the item has no text"
+    except ValueError as error:
+        return None, revision, first_complaint(error)
+
+
+def save_state(dynamodb: DynamoDBClient, table: str, name: str, state: Payload, standing: Any) -> Any:
+    """Save the state in place of the present revision. Returns its revision; None if another run was faster.
+
+    standing: the revision as `load_state` or this returns it. Raises ValueError for a state that could not be read
+    again, StoreUnavailable.
+    """
+    text = state.model_dump_json(exclude_defaults=True)
+    type(state).model_validate_json(text)
+    try:
+        number = int(standing["N"])
+    except (KeyError, TypeError, ValueError):  # there is none, or somebody has damaged it
+        number = 0
+    revision = {"N": str(number + 1)}
+    item = {"id": {"S": name}, "revision": revision, "state": {"S": text}}
+    more = {}
+    if standing is None:
+        condition = "attribute_not_exists(id)"
+    elif not standing:
+        condition = "attribute_not_exists(revision)"
+    else:
+        condition, more = "revision = :standing", {"ExpressionAttributeValues": {":standing": standing}}
+    return revision if put_item_if(dynamodb, table, item, condition, **more) else None
+
+
 def _is_throttled(code: str) -> bool:
     return code.rpartition(".")[2] in _THROTTLED  # "KMS.ThrottlingException" comes from S3
 

@@ -18,6 +18,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, thing: str) -> str:
+    """So many things, in words for people.
+
+    >>> counted(1, "photo"), counted(2000, "dead letter")
+    ('1 photo', '2,000 dead letters')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def as_utf8(name: str) -> str:
     """The name with those bytes escaped that are not UTF-8: no reader of JSON would take it back."""
     return name.encode("utf-8", "backslashreplace").decode()

@@ -102,7 +102,7 @@ def test_an_image_in_both_splits_is_a_leak_and_fails_unless_allowed(folder: Path
     refused = check(folder)
     assert refused.exit_code == 4
     assert "error: " in refused.stderr
-    assert "1 pairs of equal photos are in different splits; --allow-leakage" in refused.stderr
+    assert "1 pair of equal photos in different splits; --allow-leakage" in refused.stderr
     assert check(folder, "--allow-leakage").exit_code == 0
 
 

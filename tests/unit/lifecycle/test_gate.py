@@ -278,7 +278,7 @@ def test_labels_that_err_ask_for_more_images_before_one_model_is_shown_to_be_bet
 def test_leaked_images_refuse_it_however_good_it_looks() -> None:
     verdict = compare("s" * 100 + "r" * 100, "r" * 200, leaked=["x.png", "y.png"])
     assert failed(verdict) == ["leakage"]
-    assert "2 held-out photos are among the training photos (x.png, y.png)" in verdict.reason
+    assert "2 held-out photos among the training photos (x.png, y.png)" in verdict.reason
 
 
 def test_leakage_that_nobody_looked_for_is_told() -> None:

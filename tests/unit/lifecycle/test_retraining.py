@@ -1,12 +1,14 @@
 """When to train again, and what is told of a decision about a challenger."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from kickstand.clients import DynamoDBClient
 from kickstand.lifecycle.retraining import LastTraining, Request, RequestTrainingSettings, choose
 from kickstand.lifecycle.rollout import ApprovalChange, describe_rollout
+from kickstand.lifecycle.store import load_training
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=UTC)
 PERSON, DEGRADED, DAILY = {"reason": "new cameras"}, "Model Degraded", "Scheduled Event"
@@ -36,7 +38,7 @@ def settings(**changes: str) -> RequestTrainingSettings:
         (PERSON, 0.1, 0, True, "new cameras"),
         (DEGRADED, 7.0, 0, True, "the model is degraded: night"),
         (DEGRADED, 6.9, 0, False, "the last training was requested less than 7 days ago"),
-        (DAILY, 7.0, 200, True, "200 photos have been labelled since the last training"),
+        (DAILY, 7.0, 200, True, "200 new labels since the last training"),
         (DAILY, 6.9, 200, False, "the last training was requested less than 7 days ago"),
         (DAILY, 7.0, 199, False, "199 new labels, fewer than 200"),
         (DAILY, 999.0, 0, False, "0 new labels, fewer than 200"),
@@ -120,3 +122,15 @@ def test_a_package_from_before_artefacts_were_pinned_is_approved_as_it_was() -> 
     rollout = decided("Approved", lies="v7")
     assert rollout.approved
     assert rollout.detail.artefact_version is None
+
+
+def test_a_damaged_item_is_named_with_what_a_person_has_to_do() -> None:
+    class Table:
+        def get_item(self, **_: Any) -> Any:
+            return {"Item": {"id": {"S": "training"}, "requested_at": {"S": "soon"}}}
+
+    with pytest.raises(ValueError, match="requested_at") as raised:
+        load_training(cast("DynamoDBClient", Table()), "control")
+    assert str(raised.value).endswith(
+        """delete it: aws dynamodb delete-item --table-name control --key '{"id": {"S": "training"}}'"""
+    )

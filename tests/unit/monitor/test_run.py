@@ -36,8 +36,9 @@ from kickstand.monitor.live_accuracy import (
     outcomes,
 )
 from kickstand.monitor.run import LONGEST_GAP, MonitorState, Run, Watch, advance, examine, measure, resume
-from kickstand.monitor.store import MONITOR, save_monitor
+from kickstand.monitor.store import MONITOR
 from kickstand.records import Record
+from kickstand.store import save_state
 from tests.stream import CARD, NOON, list_alarms, make_records, make_stream_baseline
 
 EACH = Promise(max_risk={"bicycle": 0.2, "motorcycle": 0.2})
@@ -186,7 +187,7 @@ def item_size(state: MonitorState) -> int:
         def put_item(self, **request: Any) -> None:
             written.append(request["Item"])
 
-    assert save_monitor(cast("DynamoDBClient", Table()), "ControlTable", state, None)
+    assert save_state(cast("DynamoDBClient", Table()), "ControlTable", MONITOR, state, None)
     (item,) = written
     assert item["id"]["S"] == MONITOR
     return sum(

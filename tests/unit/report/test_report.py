@@ -306,8 +306,8 @@ def test_all_is_well_where_nothing_has_moved_and_audits_show_the_guarantee() -> 
     ("n", "watch", "missing"),
     [
         (300, WATCH, "the guarantee needs about"),
-        (40, SHOWN, "10 statistics have fewer than 100 photos"),
-        (40, Watch(baseline=WATCH.baseline), "10 statistics have fewer than 100 photos"),
+        (40, SHOWN, "fewer than 100 photos for 10 of 10 statistics"),
+        (40, Watch(baseline=WATCH.baseline), "fewer than 100 photos for 10 of 10 statistics"),
     ],
 )
 def test_without_evidence_nothing_is_green_or_red_and_what_is_missing_is_said(

@@ -119,7 +119,7 @@ def test_an_answer_out_of_fold_owes_nothing_to_a_copy_in_another_source() -> Non
 
 def test_a_class_of_too_few_photos_is_named() -> None:
     photos = make("aaab")
-    with pytest.raises(CommandError, match="class 'b' has 1 photos, fewer than the 2 folds"):
+    with pytest.raises(CommandError, match="class 'b' has 1 photo, fewer than the 2 folds"):
         head.split(photos, ~everything(photos), Recipe(folds=2))
 
 

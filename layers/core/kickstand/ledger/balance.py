@@ -11,6 +11,7 @@ from typing import Any, Self
 from pydantic import AliasChoices, AliasPath, ConfigDict, Field
 
 from kickstand.events import ImageRef, Moment, OfUpload, Payload, ReviewStatus, Route
+from kickstand.text import counted
 
 Key = tuple[str, str]
 """The key of an upload: its image (s3://bucket/key) and its version."""
@@ -137,10 +138,10 @@ class Ledger(Payload):
         >>> print(Ledger(accepted=30, rejected=4, waiting=5, reviewed=1))
         ledger: 40 uploads = 30 accepted + 4 rejected + 5 waiting + 1 reviewed + 0 dead-letter
         """
-        ends = (f"{self.counts[place]} {place.replace('_', '-')}" for place in Place if place is not Place.MISSING)
+        ends = (f"{self.counts[place]:,} {place.replace('_', '-')}" for place in Place if place is not Place.MISSING)
         rest = {"missing": self.missing, "under way": self.under_way, "expired": self.expired}
-        doubts = (f", {number} {word}" for word, number in rest.items() if number)
-        return f"ledger: {self.uploads} uploads = {' + '.join(ends)}{''.join(doubts)}"
+        doubts = (f", {number:,} {word}" for word, number in rest.items() if number)
+        return f"ledger: {counted(self.uploads, 'upload')} = {' + '.join(ends)}{''.join(doubts)}"
 
     def plus(self, other: "Ledger", name_at_most: int | None = None) -> "Ledger":
         """The sum of both ledgers. name_at_most: how many missing uploads are named; None for all."""

@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from kickstand.batches import in_batches
-from kickstand.errors import first_complaint
 from kickstand.events import ImageRef, Moment, Payload, is_folder
 from kickstand.ledger.balance import Audit, Entry, Key, Lack, Ledger, Missing, Part, balance, has_ended
 from kickstand.ledger.books import (
@@ -24,7 +23,7 @@ from kickstand.ledger.books import (
 )
 from kickstand.ledger.letters import find_letters, record_letters, scan_letters
 from kickstand.review.store import record_review, restore_review
-from kickstand.store import get_item, name_parts, put_item_if, readable, transient
+from kickstand.store import load_state, name_parts, readable, save_state, transient
 
 GRACE = timedelta(minutes=15)  # all attempts of an execution together take at most five
 NAME_AT_MOST = 50  # missing uploads in the saved state: one DynamoDB item of 400 KB
@@ -35,7 +34,7 @@ LAST_SECONDS = 60  # of a run, for saving the audit
 _HOLD_NEW_SECONDS = 1800  # longer than a run of at most 900 s: no other run receives its messages meanwhile
 _OPEN_AT_MOST = 10_000  # new uploads without an outcome in one run; SQS hands out at most 120,000
 _LONGEST_WAIT = timedelta(days=1)  # while uploads wait to be classified, newer ones do not count as missing
-_LEDGER = {"id": {"S": "ledger"}}
+LEDGER = "ledger"
 
 
 class Standing(Payload):
@@ -174,16 +173,19 @@ def _take_new(books: Books) -> list[tuple[ImageRef | None, str]]:
 # ---- a run, and an audit in slices
 
 
-def keep_ledger(books: Books, now: datetime, seconds_left: Callable[[], float]) -> Ledger:
-    """One run: new uploads, and those still missing since the last audit; `replay` sends these again."""
+def keep_ledger(books: Books, now: datetime, seconds_left: Callable[[], float]) -> tuple[Ledger, str]:
+    """One run: new uploads, and those still missing since the last audit; `replay` sends these again.
+
+    Also returns why the ledger's state could not be read, usually nothing; then a new one has replaced it.
+    """
     found = close_new(books, now - GRACE, seconds_left)
-    standing, revision = load_standing(books)
+    standing, revision, lost = load_standing(books)
     last = recheck(books, standing.last, now - GRACE)
     run = found.plus(Ledger(), NAME_AT_MOST)
-    save_standing(books, standing.model_copy(update={"run": run, "run_at": now, "last": last}), revision)
+    _save_standing(books, standing.model_copy(update={"run": run, "run_at": now, "last": last}), revision)
     named = {missing.key for missing in found.lacks}
     lacks = tuple(missing for missing in last.lacks if missing.key not in named)
-    return found.plus(Ledger(missing=last.missing - len(last.lacks) + len(lacks), lacks=lacks))
+    return found.plus(Ledger(missing=last.missing - len(last.lacks) + len(lacks), lacks=lacks)), lost
 
 
 def recheck(books: Books, ledger: Ledger, closes_at: datetime) -> Ledger:
@@ -213,7 +215,7 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
 
     It stops when LAST_SECONDS are left, and the next run continues. If two runs overlap, one has no effect.
     """
-    standing, revision = load_standing(books)
+    standing, revision, _ = load_standing(books)
     if standing.audit is None:
         if not begin:
             return standing
@@ -225,48 +227,21 @@ def go_on_with_audit(books: Books, now: datetime, seconds_left: Callable[[], flo
             audit = read_page(books, audit, now)
         done = {"audit": None, "last": audit.found, "last_closed_at": audit.closes_at}
         standing = standing.model_copy(update=done if audit.part is Part.DONE else {"audit": audit})
-        if not save_standing(books, standing, revision):
+        if not (revision := _save_standing(books, standing, revision)):
             break
-        revision += 1
     return standing
 
 
-def load_standing(books: Books) -> tuple[Standing, int]:
-    """The state of the ledger, and its revision. Raises ValueError if it cannot be read."""
-    item: Any = get_item(books.dynamodb, books.control_table, _LEDGER)
-    if item is None:
-        return Standing(), 0
-    try:
-        return Standing.model_validate_json(item["state"]["S"]), int(item["revision"]["N"])
-    except (KeyError, ValueError) as error:
-        why = first_complaint(error) if isinstance(error, ValueError) else f"{error} is missing"
-        raise ValueError(f"the ledger's state cannot be read ({why}); its next run starts with a new one") from error
+def load_standing(books: Books) -> tuple[Standing, Any, str]:
+    """The state of the ledger, its revision, and why another state in the table cannot be read: then this is new."""
+    standing, revision, lost = load_state(books.dynamodb, books.control_table, LEDGER, Standing)
+    why = f"the ledger's state cannot be read ({lost}); its next run starts with a new one" if lost else ""
+    return standing or Standing(), revision, why
 
 
-def renew_standing(books: Books) -> str:
-    """Replace a state that cannot be read by a new one, so that the ledger goes on. Returns why; usually nothing."""
-    try:
-        load_standing(books)
-    except ValueError as error:
-        with transient("DynamoDB"):
-            books.dynamodb.put_item(TableName=books.control_table, Item=_standing_item(Standing(), 1))
-        return str(error)
-    return ""
-
-
-def save_standing(books: Books, standing: Standing, revision: int) -> bool:
-    """Save the state in place of that revision. Returns whether nobody else was faster."""
-    item = _standing_item(standing, revision + 1)
-    if not revision:
-        return put_item_if(books.dynamodb, books.control_table, item, "attribute_not_exists(id)")
-    values = {":revision": {"N": str(revision)}}
-    return put_item_if(
-        books.dynamodb, books.control_table, item, "revision = :revision", ExpressionAttributeValues=values
-    )
-
-
-def _standing_item(standing: Standing, revision: int) -> dict[str, Any]:
-    return _LEDGER | {"revision": {"N": str(revision)}, "state": {"S": standing.model_dump_json(exclude_none=True)}}
+def _save_standing(books: Books, standing: Standing, revision: Any) -> Any:
+    """The new revision; None if somebody else was faster."""
+    return save_state(books.dynamodb, books.control_table, LEDGER, standing, revision)
 
 
 # ---- an audit, page by page

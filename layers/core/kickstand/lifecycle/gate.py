@@ -36,6 +36,7 @@ from kickstand.quality import (
     upper_bound,
     wilson_interval,
 )
+from kickstand.text import counted
 
 ALPHA = 0.05
 """A challenger that is not better is promoted at most this often."""
@@ -247,7 +248,9 @@ def _leakage(leaked: Sequence[str] | None) -> Check:
         return Check(name="leakage", passed=None, told="leakage was not checked: no training photos were named")
     if leaked:
         named = ", ".join(leaked[:3]) + (" …" if len(leaked) > 3 else "")
-        told = f"{len(leaked)} held-out photos are among the training photos ({named}): this favours the challenger"
+        told = (
+            f"{counted(len(leaked), 'held-out photo')} among the training photos ({named}): this favours the challenger"
+        )
         return Check(name="leakage", passed=False, told=told)
     return Check(name="leakage", passed=True, told="no held-out photo is among the training photos")
 
@@ -400,7 +403,7 @@ def _not_worse(before: Sequence[Outcome], after: Sequence[Outcome], label_error:
     worse = sum(new.harmed and not old.harmed for old, new in zip(before, after, strict=True))
     fixed = sum(old.harmed and not new.harmed for old, new in zip(before, after, strict=True))
     p = mcnemar(worse, fixed, label_error)
-    told = f"it accepts {worse} photos wrongly that the champion does not, and fixes {fixed} (p = {p:.3f})"
+    told = f"it accepts {counted(worse, 'photo')} wrongly that the champion does not, and fixes {fixed} (p = {p:.3f})"
     return Check(name="not worse", passed=p >= ALPHA, told=told)
 
 

@@ -9,6 +9,7 @@ from pydantic import AliasChoices, AliasPath, Field
 
 from kickstand.events import Moment, Payload, ShortText
 from kickstand.settings import Settings
+from kickstand.text import counted
 
 Algorithm = Literal["kickstand", "image-classification"]
 """The training code: Kickstand's own, or SageMaker's built-in algorithm."""
@@ -97,11 +98,11 @@ def choose(
         case Trigger.DEGRADED if rested:
             return Choice(True, f"the model is degraded: {request.reason}")
         case Trigger.SCHEDULE if rested and enough and new_labels >= enough:
-            return Choice(True, f"{new_labels} photos have been labelled since the last training")
+            return Choice(True, f"{counted(new_labels, 'new label')} since the last training")
         case Trigger.SCHEDULE if last and 0 < settings.retrain_at_least_every <= days:
-            return Choice(True, f"the last training is {int(days)} days old")
+            return Choice(True, f"the last training is {counted(int(days), 'day')} old")
         case Trigger.SCHEDULE if rested:
-            few = f"{new_labels} new labels, fewer than {enough}"
+            few = f"{counted(new_labels, 'new label')}, fewer than {enough}"
             return Choice(False, few if enough else "new labels start no training (RetrainAfterLabels=0)")
     return Choice(False, f"the last training was requested less than {settings.retrain_at_most_every:g} days ago")
 

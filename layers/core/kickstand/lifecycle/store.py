@@ -6,6 +6,7 @@ from datetime import datetime
 from botocore.exceptions import ClientError
 
 from kickstand.clients import DynamoDBClient, EventBridgeClient, S3Client, SFNClient, SNSClient
+from kickstand.errors import first_complaint
 from kickstand.events import split_uri
 from kickstand.lifecycle.retraining import (
     Choice,
@@ -64,10 +65,20 @@ def _start(stepfunctions: SFNClient, train_model: str, training: LastTraining) -
 
 
 def load_training(dynamodb: DynamoDBClient, table: str) -> LastTraining | None:
-    """The training that was requested last; None if there was none."""
+    """The training that was requested last; None if there was none.
+
+    Raises ValueError if its item cannot be read. Only a person may delete it: a training may be running.
+    """
     item = get_item(dynamodb, table, TRAINING) or {}
-    # A training that somebody started by hand writes only its outcome.
-    return LastTraining.model_validate(plain(item)) if "requested_at" in item else None
+    try:
+        # A training that somebody started by hand writes only its outcome.
+        return LastTraining.model_validate(plain(item)) if "requested_at" in item else None
+    except ValueError as error:
+        raise ValueError(
+            f'the item "training" of the table {table} cannot be read ({first_complaint(error)}). When no execution of '
+            f"train_model is running, delete it: aws dynamodb delete-item --table-name {table} "
+            f"--key '{json.dumps(TRAINING)}'"
+        ) from error
 
 
 def claim_training(dynamodb: DynamoDBClient, table: str, training: LastTraining, before: LastTraining | None) -> bool:

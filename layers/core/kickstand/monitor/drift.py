@@ -14,6 +14,7 @@ from kickstand.classify.promise import Promise, percent
 from kickstand.events import NEITHER, Decision, ImageStatistics, Moment, OfUpload, Payload, Prediction, Reason, Route
 from kickstand.quality import upper_bound
 from kickstand.records import Record
+from kickstand.text import counted
 
 TAILS = (0.01, 0.05, 0.25)
 """Where the events "unusually low" and "unusually high" begin: shares of the baseline."""
@@ -657,7 +658,7 @@ def describe(finding: Finding) -> str:
     """
     if finding.observed is None:
         return finding.told or f"{finding.event}: as usual"
-    observed = f"{finding.observed:.0%} of {finding.n:,} photos".replace("%", " %")
+    observed = f"{finding.observed:.0%} of {counted(finding.n, 'photo')}".replace("%", " %")
     if finding.told:
         return f"{finding.told} ({observed})"
     return f"{finding.event}: {observed}, usually {100 * finding.usual:.0f} %"

@@ -9,10 +9,9 @@ from typing import Any
 from kickstand.classify.policy import NO_END, Switch, parse_switch
 from kickstand.classify.store import SWITCH, as_item
 from kickstand.clients import DynamoDBClient, EventBridgeClient
-from kickstand.errors import first_complaint
 from kickstand.events import Route
 from kickstand.monitor.run import MonitorSettings, MonitorState, Run, Slice, Watch, advance, resume, resume_lost
-from kickstand.store import get_item, plain, publish, put_item_if, slice_changes
+from kickstand.store import get_item, load_state, plain, publish, put_item_if, save_state, slice_changes
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +35,7 @@ def run_monitor(
     state is an alert: see `MonitorState.lost`.
     """
     table, end = settings.control_table, now - timedelta(seconds=settings.lag_seconds)
-    standing, revision, lost = load_monitor(dynamodb, table)
+    standing, revision, lost = load_state(dynamodb, table, MONITOR, MonitorState)
     if lost:
         logger.error("the monitor's state cannot be read; it starts with a new one: %s", lost)
     state = resume_lost(lost, watch, end) if lost else resume(standing, watch, end)
@@ -51,7 +50,7 @@ def run_monitor(
         run, after = advance(state, changes, watch, until, settings.image_bucket)
         left = moment < beyond
         state = after.model_copy(update={"slices": (*state.slices, part) if left else ()})
-        if not (revision := save_monitor(dynamodb, table, state, revision)):
+        if not (revision := save_state(dynamodb, table, MONITOR, state, revision)):
             return None
         images += run.images
         routes.update(run.routes)
@@ -70,7 +69,7 @@ def run_monitor(
         switch_off_after_harm(dynamodb, table, now)
         done = done.model_copy(update={"switched": False})
     if done != state:
-        save_monitor(dynamodb, table, done, revision)
+        save_state(dynamodb, table, MONITOR, done, revision)
     return run
 
 
@@ -117,44 +116,3 @@ def _replace(dynamodb: DynamoDBClient, table: str, switch: Switch, standing: dic
         **({"ExpressionAttributeNames": {f"#{name}": name for name in names}} if names else {}),
         **({"ExpressionAttributeValues": {f":{name}": standing[name] for name in names}} if names else {}),
     )
-
-
-def load_monitor(dynamodb: DynamoDBClient, table: str) -> tuple[MonitorState | None, Any, str]:
-    """The monitor's state, its revision as in the table, and why the state cannot be read.
-
-    None, None and "" before its first run.
-    """
-    item: Any = get_item(dynamodb, table, {"id": {"S": MONITOR}})
-    if item is None:
-        return None, None, ""
-    revision = item.get("revision", {})
-    try:
-        return MonitorState.model_validate_json(item["state"]["S"]), revision, ""
-    except KeyError:
-        return None, revision, "the item has no text"
-    except ValueError as error:
-        return None, revision, first_complaint(error)
-
-
-def save_monitor(dynamodb: DynamoDBClient, table: str, state: MonitorState, standing: Any) -> Any:
-    """Save the state in place of the present revision. Returns its revision; None if another run was faster.
-
-    standing: the revision as `load_monitor` or this returns it. Raises ValueError for a state that could not be read
-    again.
-    """
-    text = state.model_dump_json(exclude_defaults=True)
-    MonitorState.model_validate_json(text)
-    try:
-        number = int(standing["N"])
-    except (KeyError, TypeError, ValueError):  # there is none, or somebody has damaged it
-        number = 0
-    revision = {"N": str(number + 1)}
-    item = {"id": {"S": MONITOR}, "revision": revision, "state": {"S": text}}
-    more = {}
-    if standing is None:
-        condition = "attribute_not_exists(id)"
-    elif not standing:
-        condition = "attribute_not_exists(revision)"
-    else:
-        condition, more = "revision = :standing", {"ExpressionAttributeValues": {":standing": standing}}
-    return revision if put_item_if(dynamodb, table, item, condition, **more) else None

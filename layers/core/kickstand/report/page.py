@@ -53,6 +53,7 @@ from kickstand.records import Record
 from kickstand.report import figures
 from kickstand.report.pages import data_uri, for_script, make_environment, moment, percent
 from kickstand.review.agreement import describe as describe_agreement
+from kickstand.text import counted
 
 DOTS = 1200  # photos on the timeline: more would only cover each other
 SPANS = 36  # at most, along any time axis
@@ -347,7 +348,7 @@ def verdict(monitor: MonitorReport) -> Verdict:
     if monitor.drift is None:
         return Verdict("unknown", "No baseline", "Drift needs a baseline in model.json: kickstand baseline makes one.")
     few = [finding for finding in monitor.drift if finding.seen < ENOUGH]
-    missing = [f"{len(few)} of {len(monitor.drift)} statistics have fewer than {ENOUGH} photos"] * bool(few)
+    missing = [f"fewer than {ENOUGH} photos for {len(few)} of {len(monitor.drift)} statistics"] * bool(few)
     for open_ in (check for check in monitor.promises if check.status is PromiseStatus.OPEN):
         about = f" about “{open_.label}”" if open_.label else ""
         missing.append(f"the guarantee{about} needs about {open_.audits_missing:,} more audits without an error")
@@ -407,7 +408,7 @@ def _draw_essentials(
     thresholds = {label: card.policy.threshold(label) for label in card.labels}
     scored = [record for record in records if record.prediction]
     dots = _sample_dots(scored)
-    drawn = f"{len(dots):,} of {len(scored):,} photos" if len(dots) < len(scored) else f"n = {len(scored):,} photos"
+    drawn = f"{len(dots):,} of {len(scored):,} photos" if len(dots) < len(scored) else f"n = {len(scored):,}"
     confidences = _split(
         ((record.recorded_at, record.prediction.confidence) for record in scored if record.prediction), spans
     )
@@ -419,8 +420,8 @@ def _draw_essentials(
         Drawing(
             "Estimated accuracy",
             figures.draw_accuracy(rows),
-            f"Dot: the estimate from {monitor.overall.answers:,} answers by people, weighted by the probability of a "
-            "review, and from confidences. Bar: its interval, which assumes nothing about the photos.",
+            f"Dot: the estimate from {counted(monitor.overall.answers, 'answer')} by people, weighted by the "
+            "probability of a review, and from confidences. Bar: its interval, which assumes nothing about the photos.",
         )
         if rows
         else Drawing("Estimated accuracy", None, "no person has answered yet"),
@@ -470,14 +471,14 @@ def _draw_quality(report: Report, watch: Watch, card: ModelCard) -> list[Drawing
                 [(part.live.predicted, _right(part.live)) for part in bins],
                 "probability of being correct, by the model",
             ),
-            f"n = {answers:,} answers by people, about equally many behind each dot. On the diagonal the model is "
-            "correct as often as it says. Bars are intervals.",
+            f"n = {counted(answers, 'answer')} by people, about equally many behind each dot. On the diagonal the "
+            "model is correct as often as it says. Bars are intervals.",
         ),
         Drawing(
             "Risk and coverage",
             figures.draw_risk_coverage(_list_curves(report, watch, card), "to the interval's end"),
             "Each point of a curve is a threshold on the confidence: to the right more is accepted, and more of it is "
-            f"wrong. Band: interval. n = {answers:,} answers by people.",
+            f"wrong. Band: interval. n = {counted(answers, 'answer')} by people.",
         ),
         Drawing(
             "Confusion",
@@ -525,7 +526,8 @@ def _draw_load(report: Report, records: Sequence[Record], spans: Spans) -> list[
         Drawing(
             "Review load",
             figures.draw_load(spans.period, [(spans.edges(i), done[i], open_[i]) for i in range(spans.n)]),
-            f"n = {load.asked:,} reviews, {load.audits:,} of them audits, by when the photo was decided.",
+            f"n = {counted(load.asked, 'review')}, {counted(load.audits, 'audit')} among them, by when the photo was "
+            "decided.",
         )
         if spans.n > 1
         else Drawing("Review load", None, FEW),

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import escape
 
-from kickstand.text import finalize
+from kickstand.text import counted, finalize
 
 
 def make_environment(package: str = "kickstand.report") -> Environment:
@@ -21,7 +21,7 @@ def make_environment(package: str = "kickstand.report") -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, moment=moment, hours=hours, name=name)
+    environment.filters.update(counted=counted, percent=percent, moment=moment, hours=hours, name=name)
     return environment
 
 

@@ -8,6 +8,7 @@ from kickstand.events import Payload, Probability, hash_upload
 from kickstand.quality import upper_bound
 from kickstand.records import Record
 from kickstand.review.rules import AUDIT, CANNOT_TELL, Review
+from kickstand.text import counted
 
 
 class Agreement(Payload):
@@ -154,8 +155,8 @@ def describe(found: Agreement) -> str:
         told = "No photo has answers of two people yet, so it is unknown how often reviewers are wrong."
     else:
         told = (
-            f"Reviewers agreed on {found.pairs - found.disagreed:,} of {found.pairs:,} photos that two people saw; "
-            f"so at most {math.ceil(1000 * found.label_error_at_most) / 10:.1f} % of their answers are wrong "
+            f"Reviewers agreed on {found.pairs - found.disagreed:,} of {counted(found.pairs, 'photo')} that two people "
+            f"saw; so at most {math.ceil(1000 * found.label_error_at_most) / 10:.1f} % of their answers are wrong "
             f"({100 * found.confidence_level:g} %)."
         )
     if found.golden:

@@ -388,7 +388,7 @@ def load_review(dynamodb: DynamoDBClient, table: str, image: str, version: str) 
 
 def _load(dynamodb: DynamoDBClient, table: str, image: str, version: str) -> tuple[Review, Any]:
     """As `load_review`, with the revision as the table has it; None if it has none."""
-    item = get_item(dynamodb, table, item_key(image, version))
+    item = get_item(dynamodb, table, item_key(image, version)) if image and version else None
     if item is None:
         raise Refused("This photo is not under review.")
     for review in readable([item], Review):
