@@ -34,8 +34,10 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.delenv("KICKSTAND_CIFAR100", raising=False)
         patch.setenv("PYDEVD_DISABLE_FILE_VALIDATION", "1")
         notebook = read()
-        patience = {"timeout": 500, "startup_timeout": 500}  # seconds; less than the test's own
-        NotebookClient(notebook, kernel_name="python3", resources={"metadata": {"path": home}}, **patience).execute()
+        place, patience = {"metadata": {"path": home}}, 500  # seconds; less than the test's own
+        NotebookClient(
+            notebook, timeout=patience, startup_timeout=patience, kernel_name="python3", resources=place
+        ).execute()
         yield notebook
 
 
