@@ -521,7 +521,7 @@ def test_what_another_reader_holds_in_the_dead_letter_queue_is_not_missing(
     monkeypatch.setattr(store, "GRACE", timedelta(0))
     break_for(stack, "DecideFunction", "ZeroDivisionError")
     upload(stack)
-    held = stack.sqs.receive_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], VisibilityTimeout=60)["Messages"]
+    held = stack.sqs.receive_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], VisibilityTimeout=3600)["Messages"]
     assert len(held) == 1
     told = keep_ledger(stack)
     assert (told["missing"], told["replayed"]) == (0, 0)
