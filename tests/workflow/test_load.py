@@ -47,6 +47,11 @@ def test_the_shares_are_exact_and_the_same_seed_gives_the_same_uploads() -> None
     assert max(Counter(item.key for item in sent).values()) > 1
 
 
+@pytest.mark.parametrize("number", [1, 3])
+def test_there_are_as_many_uploads_as_asked_for_whatever_the_shares_are(number: int) -> None:
+    assert [item.duplicate for item in compose(number, None, 1, 1, Random(4), [])] == [False, True, True][:number]
+
+
 @pytest.mark.parametrize("profile", Profile)
 def test_every_profile_ends_at_the_asked_rate(profile: Profile) -> None:
     times = [starts_at(position, 400, profile, 50) for position in range(400)]

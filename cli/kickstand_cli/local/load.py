@@ -187,8 +187,8 @@ def compose(
     unread: gets the reason for each file that cannot be read.
     """
     photos = _read_photos(images, unread) if images else None
-    number_bad, number_twice = round(count * bad), round(count * duplicates)
-    fresh = max(1, count - number_twice)
+    number_bad, number_twice = round(count * bad), min(round(count * duplicates), count - 1)
+    fresh = count - number_twice
     kinds = [True] * min(number_bad, fresh) + [False] * max(0, fresh - number_bad)
     chance.shuffle(kinds)
     first: list[Sent] = []
