@@ -8,7 +8,6 @@ def main() -> None:
     try:
         from kickstand_cli.main import app
     except KeyboardInterrupt:
-        sys.stderr.write("\n")
         sys.exit(130)
     app()
 

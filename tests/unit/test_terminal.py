@@ -344,4 +344,4 @@ from kickstand_cli.__main__ import main
 main()
 """
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "\n")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (130, "", "")

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from threading import RLock
+from typing import Any, Final
 from unittest.mock import patch
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ from kickstand_cli.local.template import Template, TemplateError, create_table, 
 
 with environment(cut_off({})):  # moto reads some of them while it is imported
     from moto import mock_aws
+    from moto.dynamodb.models import DynamoDBBackend
     from moto.s3 import notifications
     from moto.s3.responses import S3Response
     from moto.sqs.models import Queue
@@ -49,7 +51,6 @@ NOT_LOCAL = {  # not needed to process a photo, or unknown to moto: permissions,
     "AWS::SQS::QueuePolicy",
     "AWS::XRay::SamplingRule",
 }
-T = TypeVar("T")
 RUNNING: Final = "RUNNING"
 FAILED = ("FAILED", "TIMED_OUT", "ABORTED")
 LOCAL_BATCH = 25  # items of a Distributed Map's batch; their executions run in this process
@@ -140,12 +141,12 @@ class Stack:
 
     def reviews(self) -> list[Review]:
         """All reviews, open and answered."""
-        return _repeating(lambda: list(list_reviews(self.dynamodb, self.outputs["ReviewsTableName"])))
+        return list(list_reviews(self.dynamodb, self.outputs["ReviewsTableName"]))
 
     def records(self) -> list[Record]:
         """All records of the table."""
         pages = self.dynamodb.get_paginator("scan").paginate(TableName=self.outputs["RecordsTableName"])
-        return _repeating(lambda: [from_item(item) for page in pages for item in page["Items"]])
+        return [from_item(item) for page in pages for item in page["Items"]]
 
     def executions(self, *statuses: str) -> list[Any]:
         """Executions of every state machine, or those with one of the statuses."""
@@ -271,7 +272,7 @@ class Stack:
                 ":escalated": {"S": ReviewStatus.ESCALATED},
             },
         )
-        return set(_repeating(lambda: [item["execution"]["S"] for page in pages for item in page["Items"]]))
+        return {item["execution"]["S"] for page in pages for item in page["Items"]}
 
     def _waits(self, execution: str) -> bool:
         """Whether it waits for a task token."""
@@ -495,16 +496,6 @@ def _hurry(definition: dict[str, Any]) -> None:
             _hurry(state["ItemProcessor"])
 
 
-def _repeating(scan: Callable[[], list[T]]) -> list[T]:
-    """moto scans a table without a lock: a simultaneous write breaks the scan, about once in 700 times."""
-    while True:
-        try:
-            return scan()
-        except RuntimeError as error:
-            if "changed size during iteration" not in str(error):
-                raise
-
-
 _CREATORS: dict[str, Callable[[Stack, str, dict[str, Any]], Physical]] = {
     "AWS::S3::Bucket": Stack._bucket,
     "AWS::DynamoDB::Table": Stack._table,
@@ -540,6 +531,16 @@ def _upload_in_sequence(account_id: str, bucket: Any, event_name: str, key: Any)
     _SEND_EVENT(account_id, bucket, event_name, key)
 
 
+def _one_at_a_time(call: Callable[..., Any]) -> Callable[..., Any]:
+    """A call to DynamoDB is one step. moto checks a condition, and writes or reads on, without a lock."""
+
+    def alone(*parts: Any, **named: Any) -> Any:
+        with _STEP:
+            return call(*parts, **named)
+
+    return alone
+
+
 def _delete_message(queue: Queue, receipt_handle: str) -> None:
     """moto deletes a message by replacing the queue's list. Without a lock, messages sent meanwhile are lost."""
     with queue._messages_lock:
@@ -572,6 +573,7 @@ def _parse_once(definition: str) -> tuple[bytes, Any]:
     return pickle.dumps(program), tree
 
 
+_STEP = RLock()
 _SEND_EVENT, _DELETE_MESSAGE = notifications._send_event_bridge_message, Queue.delete_message
 _SERIALIZED, _PARSE = S3Response.serialized, AmazonStateLanguageParser.parse
 
@@ -594,6 +596,9 @@ def deploy(
     with ExitStack() as stack:
         lambdas = stack.enter_context(LambdaService(faults))
         stack.enter_context(environment(cut_off({"AWS_ENDPOINT_URL_LAMBDA": lambdas.url})))
+        for name in ("put_item", "update_item", "delete_item", "transact_write_items", "query", "scan"):
+            step = _one_at_a_time(getattr(DynamoDBBackend, name))
+            stack.enter_context(patch.object(DynamoDBBackend, name, step))
         stack.enter_context(patch.object(Queue, "delete_message", _delete_message))
         stack.enter_context(patch.object(notifications, "_send_event_bridge_message", _upload_in_sequence))
         stack.callback(_SEQUENCERS.clear)
