@@ -127,6 +127,12 @@ def test_an_older_reader_ignores_what_a_newer_writer_added() -> None:
     assert from_item({**item, "added_later": {"S": "new"}}).version == "v1"
 
 
+def test_a_record_that_cannot_be_read_is_named_in_one_line() -> None:
+    item = {**to_item(compose_record(unreadable("x"), "arn:x", NOW)), "decision": {"S": "lost"}, "audited": {"S": "?"}}
+    with pytest.raises(ValueError, match=r"^the record of s3:.+ \(version v1\) cannot be read: \S+: .+, and 1 more$"):
+        from_item(item)
+
+
 def test_a_reason_that_a_newer_version_has_written_is_read_and_kept_as_it_stands() -> None:
     decision = Decision.model_validate_json('{"route": "reject", "reason": "stolen"}')
     assert decision.reason not in list(Reason)

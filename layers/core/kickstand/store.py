@@ -314,8 +314,14 @@ def plain(item: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def from_item(item: Mapping[str, Any]) -> Record:
-    """The record that a DynamoDB item holds; a newer item's unknown attributes are ignored."""
-    return Record.model_validate(plain(item))
+    """The record that a DynamoDB item holds; a newer item's unknown attributes are ignored.
+
+    Raises ValueError, naming the upload.
+    """
+    try:
+        return Record.model_validate(plain(item))
+    except ValueError as error:
+        raise ValueError(f"the record of {_say_unreadable(item, error)}") from error
 
 
 def readable(items: Iterable[Mapping[str, Any]], kind: type[P]) -> Iterator[P]:
@@ -324,8 +330,12 @@ def readable(items: Iterable[Mapping[str, Any]], kind: type[P]) -> Iterator[P]:
         try:
             yield kind.model_validate(plain(item))
         except ValueError as error:
-            image, version = (item.get(name, {}).get("S") for name in ("image", "version"))
-            logger.error("left out: %s (version %s) cannot be read: %s", image, version, first_complaint(error))
+            logger.error("left out: %s", _say_unreadable(item, error))
+
+
+def _say_unreadable(item: Mapping[str, Any], error: ValueError) -> str:
+    image, version = (item.get(name, {}).get("S") for name in ("image", "version"))
+    return f"{image} (version {version}) cannot be read: {first_complaint(error)}"
 
 
 def get_item(dynamodb: DynamoDBClient, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
