@@ -14,15 +14,13 @@ import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import boto3
 from moto.s3.models import s3_backends
-from moto.sagemaker.models import SageMakerModelBackend
 from PIL import Image, ImageEnhance
 
 import kickstand
@@ -194,7 +192,8 @@ def decide(version: OneVersion, package: str, decision: str) -> Any:
     return version.invoke("AnnounceApprovalFunction", detail=detail)
 
 
-def job_that_leaves_a_model(stack: Stack, bucket: str) -> AbstractContextManager[object]:
+@contextmanager
+def job_that_leaves_a_model(stack: Stack, bucket: str) -> Iterator[None]:
     """moto's training jobs are done at once and leave nothing."""
     import tarfile
 
@@ -202,14 +201,23 @@ def job_that_leaves_a_model(stack: Stack, bucket: str) -> AbstractContextManager
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name in ("model.onnx", "model.json"):
             archive.add(VERSION / "layers/model/model" / name, name)
-    create = SageMakerModelBackend.create_training_job
+    ended = threading.Event()
+    sagemaker: Any = boto3.client("sagemaker")
 
-    def leave_model(backend: Any, training_job_name: str, **parts: Any) -> Any:
-        key = f"jobs/{training_job_name}/output/model.tar.gz"
-        stack.s3.put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
-        return create(backend, training_job_name=training_job_name, **parts)
+    def watch() -> None:
+        while not ended.wait(0.05):
+            for job in sagemaker.list_training_jobs()["TrainingJobSummaries"]:
+                key = f"jobs/{job['TrainingJobName']}/output/model.tar.gz"
+                if not stack.s3.list_objects_v2(Bucket=bucket, Prefix=key)["KeyCount"]:
+                    stack.s3.put_object(Bucket=bucket, Key=key, Body=packed.getvalue())
 
-    return patch.object(SageMakerModelBackend, "create_training_job", leave_model)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join()
 
 
 def objects(stack: Stack, bucket: str) -> Iterator[tuple[str, str, bytes]]:
